@@ -1,0 +1,43 @@
+# make demo   environment, install, main job, result shown
+# make test   everything CI runs
+PYTHON ?= python3
+VENV   := .venv
+BIN    := $(VENV)/bin
+STAMP  := $(VENV)/.installed
+NATIVE := $(wildcard CMakeLists.txt plugins/CMakeLists.txt plugins/windowed_affinity/*.cpp plugins/windowed_affinity/*.hpp)
+
+.PHONY: install demo test test-all lint bench clean
+.DELETE_ON_ERROR:
+
+install: $(STAMP)
+
+$(STAMP): pyproject.toml constraints.txt $(NATIVE)
+	@test -x $(BIN)/python || $(PYTHON) -m venv $(VENV)
+	$(BIN)/python -m pip install --quiet --upgrade -c constraints.txt pip
+	$(BIN)/python -m pip install --quiet -c constraints.txt scikit-build-core nanobind cmake ninja
+	$(BIN)/python -m pip install --quiet --no-build-isolation -c constraints.txt -e '.[test]'
+	@touch $@
+
+demo: $(STAMP)
+	$(BIN)/maskring demo --out demo
+
+test: lint
+	$(BIN)/python -m pytest
+
+test-all: lint
+	$(BIN)/python -m pytest -m 'slow or not slow'
+
+lint: $(STAMP)
+	$(BIN)/ruff check .
+	$(BIN)/ruff format --check .
+	@# mypy resolves imports by path: show it the package as users import it.
+	@mkdir -p build/typecheck/maskring
+	@ln -sfn $(CURDIR)/maskring/*.py $(CURDIR)/maskring/py.typed $(addprefix $(CURDIR)/,training export runtime plugins) build/typecheck/maskring/
+	MYPYPATH=build/typecheck $(BIN)/mypy
+
+bench: $(STAMP)
+	$(BIN)/python bench/affinity.py
+	$(BIN)/python bench/step.py
+
+clean:
+	rm -rf build demo .pytest_cache .mypy_cache .ruff_cache

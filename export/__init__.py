@@ -1,0 +1,1 @@
+"""From a trained checkpoint to files that run anywhere: the step graph, ONNX, parity checks."""

@@ -1,0 +1,95 @@
+"""What an exported model says about itself: everything the runtime must know, kept inside the ONNX file."""
+
+from __future__ import annotations
+
+import json
+from dataclasses import asdict, dataclass, fields
+from typing import Any
+
+from ..plugins.errors import ModelError
+
+METADATA_KEY = "maskring"
+"""Name of the ONNX ``metadata_props`` entry that holds :class:`ModelMetadata` as JSON."""
+
+FORMAT_VERSION = 1
+"""Version of the step graph's contract; a runtime refuses files of another version."""
+
+DEFAULT_LONG_TERM = (0, 5)
+DEFAULT_SHORT_TERM = (1, 3, 5)
+
+
+@dataclass(frozen=True)
+class ModelMetadata:
+    """The contract between an exported step graph and the runtime.
+
+    The step graph is stateless. Inputs: ``frame`` uint8 [1, H, W, 3] RGB; ``memory_keys`` [1, N, C, h, w] and
+    ``memory_values`` [1, N, O, h, w] in ``dtype``; ``memory_dilation`` int32 [1, N] (0 = slot not used this
+    step). Outputs: ``labels`` uint8 [1, H, W] (channel indices, 0 = background); ``probabilities``
+    [1, O, h, w]; ``value`` [1, O, h, w], the one-hot of ``probabilities``; ``key`` [1, C, h, w]. The last three
+    are in ``dtype``. h = ceil(H / stride), w = ceil(W / stride); feature (i, j) is centred on pixel
+    (stride * i, stride * j).
+
+    Attributes:
+        stride: pixels per feature, in both directions.
+        channels: C, depth of keys.
+        radius: window radius of the memory read, in features.
+        scale: factor on inner products before the softmax.
+        top_k: logits kept per pixel, 0 for all.
+        slots: N, memory slots of the graph; None when dynamic.
+        height, width: frame size the graph is fixed to, None when dynamic.
+        labels: O, label channels (background included) the graph is fixed to, None when dynamic.
+        dtype: ``float32`` or ``float16``, the type of features and label maps.
+        long_term: frames after the first mask that stay in memory (0 is the masked frame itself).
+        short_term: ages, in frames, of the recent frames in memory.
+        checkpoint: name of the checkpoint, for people.
+        checkpoint_sha256: digest of the checkpoint file the graph was made from.
+        format_version: see :data:`FORMAT_VERSION`.
+    """
+
+    stride: int
+    channels: int
+    radius: int
+    scale: float
+    top_k: int = 0
+    slots: int | None = None
+    height: int | None = None
+    width: int | None = None
+    labels: int | None = None
+    dtype: str = "float32"
+    long_term: tuple[int, ...] = DEFAULT_LONG_TERM
+    short_term: tuple[int, ...] = DEFAULT_SHORT_TERM
+    checkpoint: str = ""
+    checkpoint_sha256: str = ""
+    format_version: int = FORMAT_VERSION
+
+    def to_json(self) -> str:
+        """The metadata as one line of JSON, keys in the order of the attributes."""
+        return json.dumps(asdict(self))
+
+    @classmethod
+    def from_json(cls, text: str, origin: str) -> ModelMetadata:
+        """Read metadata back.
+
+        Args:
+            text: what :meth:`to_json` wrote.
+            origin: the file it came from, for the error message.
+
+        Raises:
+            ModelError: when the text is damaged or of another format version.
+        """
+        remedy = "export the checkpoint again with this version: maskring export CHECKPOINT --out MODEL.onnx"
+        try:
+            stored: dict[str, Any] = json.loads(text)
+            version = stored["format_version"]
+        except (ValueError, TypeError, KeyError) as error:
+            raise ModelError(f"the maskring metadata in {origin} is damaged", remedy) from error
+        if version != FORMAT_VERSION:
+            raise ModelError(
+                f"{origin} has model format {version}, this maskring reads format {FORMAT_VERSION}", remedy
+            )
+        known = {field.name for field in fields(cls)}
+        if set(stored) != known:
+            raise ModelError(f"the maskring metadata in {origin} is damaged", remedy)
+        stored["long_term"] = tuple(stored["long_term"])
+        stored["short_term"] = tuple(stored["short_term"])
+        return cls(**stored)
