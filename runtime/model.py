@@ -24,9 +24,9 @@ class ModelMetadata:
 
     The step graph is stateless. Inputs: ``frame`` uint8 [1, H, W, 3] RGB; ``memory_keys`` [1, N, C, h, w] and
     ``memory_values`` [1, N, O, h, w] in ``dtype``; ``memory_dilation`` int32 [1, N] (0 = slot not used this
-    step). Outputs: ``labels`` uint8 [1, H, W] (channel indices, 0 = background); ``probabilities``
-    [1, O, h, w]; ``value`` [1, O, h, w], the one-hot of ``probabilities``; ``key`` [1, C, h, w]. The last three
-    are in ``dtype``. h = ceil(H / stride), w = ceil(W / stride); feature (i, j) is centred on pixel
+    step). Outputs: ``labels`` uint8 [1, H, W] (channel indices, 0 = background); and in ``dtype``
+    ``probabilities`` [1, O, h, w]; ``value`` [1, O, h, w], the one-hot of their argmax; ``key`` [1, C, h, w].
+    h = ceil(H / stride), w = ceil(W / stride); feature (i, j) is centred on pixel
     (stride * i, stride * j).
 
     Attributes:

@@ -21,7 +21,7 @@ class Backend(Protocol):
     metadata: ModelMetadata
 
     def allocate(self, height: int, width: int, slots: int, labels: int) -> None:
-        """Make memory tensors for frames of ``height`` x ``width``; keeps what is stored when only labels grow."""
+        """Make memory tensors for ``height`` x ``width`` frames; keeps their content when only labels grow."""
 
     def step(
         self, frame: NDArray[np.uint8], dilation: NDArray[np.int32], write_slot: int, soft: bool
@@ -42,7 +42,7 @@ class Backend(Protocol):
         """Replace the label map of ``slot`` by ``value`` [O, h, w] (a mask given by the user)."""
 
     def merge_label(self, channel: int) -> None:
-        """In all slots, add label channel ``channel`` to background (0) and clear it (an object was removed)."""
+        """In all slots, add label channel ``channel`` to background (0) and clear it (object removed)."""
 
     def close(self) -> None:
         """Release everything; the backend cannot be used afterwards."""
