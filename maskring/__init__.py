@@ -1,3 +1,41 @@
-"""maskring: real-time video object segmentation, learned without labels."""
+"""maskring: real-time video object segmentation, learned without labels.
+
+    >>> import maskring
+    >>> tracker = maskring.open_tracker()                    # shipped checkpoint, exported on first use
+    >>> result = tracker.step(first_frame, first_mask)       # doctest: +SKIP
+    >>> result = tracker.step(next_frame)                    # doctest: +SKIP
+
+Names are resolved on first use, so that importing maskring costs nothing.
+"""
+
+from __future__ import annotations
+
+import importlib
+from typing import TYPE_CHECKING, Any
 
 __version__ = "0.1.0"
+
+if TYPE_CHECKING:
+    from .models import open_tracker as open_tracker
+    from .plugins.errors import UserError as UserError
+    from .runtime.memory import MemoryPolicy as MemoryPolicy
+    from .runtime.sources import open_source as open_source
+    from .runtime.tracker import Result as Result
+    from .runtime.tracker import Tracker as Tracker
+
+_HOMES = {
+    "MemoryPolicy": ".runtime.memory",
+    "Result": ".runtime.tracker",
+    "Tracker": ".runtime.tracker",
+    "UserError": ".plugins.errors",
+    "open_source": ".runtime.sources",
+    "open_tracker": ".models",
+}
+
+__all__ = ["MemoryPolicy", "Result", "Tracker", "UserError", "__version__", "open_source", "open_tracker"]
+
+
+def __getattr__(name: str) -> Any:
+    if name not in _HOMES:
+        raise AttributeError(f"module 'maskring' has no attribute {name!r}")
+    return getattr(importlib.import_module(_HOMES[name], __name__), name)

@@ -1,0 +1,5 @@
+"""``python -m maskring``."""
+
+from .cli import main
+
+main()

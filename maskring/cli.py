@@ -1,0 +1,316 @@
+"""The command line. Each command imports the rooms it needs, so that ``maskring --help`` is instant."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from contextlib import ExitStack, contextmanager
+from enum import Enum
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Any
+
+import typer
+from rich.table import Table
+
+from . import __version__
+from .console import err, frame_progress, one_sentence, out
+from .plugins.errors import MaskError, SourceError
+
+if TYPE_CHECKING:
+    from .runtime.pipeline import Edits
+    from .runtime.tracker import Tracker
+
+app = typer.Typer(
+    name="maskring",
+    help="Follow objects through video, pixel by pixel: outline them in one frame, maskring does the rest.",
+    no_args_is_help=True,
+    add_completion=False,
+    rich_markup_mode="rich",
+)
+
+
+class Kernel(str, Enum):
+    """What computes the memory read on a CPU."""
+
+    native = "native"
+    function = "function"
+
+
+class Precision(str, Enum):
+    """Element type of features and label maps in an exported model."""
+
+    float32 = "float32"
+    float16 = "float16"
+
+
+ModelOption = Annotated[
+    Path | None,
+    typer.Option(
+        "--model", help="Checkpoint (.safetensors) or exported .onnx; default: the shipped checkpoint."
+    ),
+]
+KernelOption = Annotated[
+    Kernel,
+    typer.Option(
+        help="native: maskring's CPU kernel. function: standard ONNX operators alone (portable, slow)."
+    ),
+]
+ThreadsOption = Annotated[int, typer.Option(min=0, help="CPU threads; 0 = all that this process may use.")]
+SoftOption = Annotated[
+    bool, typer.Option("--soft", help="Remember label probabilities instead of their winners.")
+]
+
+
+def _version(value: bool) -> None:
+    if value:
+        out.print(f"maskring {__version__}")
+        raise typer.Exit
+
+
+@app.callback()
+def root(
+    version: Annotated[
+        bool, typer.Option("--version", callback=_version, is_eager=True, help="Print the version and exit.")
+    ] = False,
+) -> None:
+    """Follow objects through video, pixel by pixel: outline them in one frame, maskring does the rest."""
+
+
+@app.command()
+@one_sentence
+def demo(
+    out_dir: Annotated[Path, typer.Option("--out", help="Folder for videos, contact sheet and scores.")],
+    clip: Annotated[
+        Path | None, typer.Option(help="The real clip, if it cannot be downloaded from the package index.")
+    ] = None,
+    model: ModelOption = None,
+    threads: ThreadsOption = 0,
+) -> None:
+    """Export a checkpoint, track a real and a rendered clip, show what came out."""
+    from .demo import run_demo
+
+    run_demo(out_dir, clip=clip, model=model, threads=threads)
+
+
+@app.command("import")
+@one_sentence
+def import_checkpoint(
+    checkpoint: Annotated[Path, typer.Argument(help="A published MAST checkpoint (.pth, .pt).")],
+    out_file: Annotated[Path, typer.Option("--out", help="The maskring checkpoint to write (.safetensors).")],
+) -> None:
+    """Convert a published MAST checkpoint into a maskring checkpoint."""
+    from .training.checkpoint import import_mast, save_checkpoint
+
+    imported, leftovers = import_mast(checkpoint)
+    save_checkpoint(out_file, imported)
+    for key in leftovers:
+        err.print(f"not used: {key}", markup=False)
+    out.print(f"wrote {out_file}; {len(leftovers)} keys of {checkpoint.name} were not used", markup=False)
+
+
+@app.command()
+@one_sentence
+def export(
+    checkpoint: Annotated[Path, typer.Argument(help="A maskring checkpoint (.safetensors).")],
+    out_file: Annotated[Path, typer.Option("--out", help="The ONNX file to write.")],
+    height: Annotated[int | None, typer.Option(min=1, help="Fix the frame height; default: any.")] = None,
+    width: Annotated[int | None, typer.Option(min=1, help="Fix the frame width; default: any.")] = None,
+    objects: Annotated[
+        int | None, typer.Option(min=1, max=255, help="Fix the number of objects; default: any.")
+    ] = None,
+    radius: Annotated[
+        int | None, typer.Option(min=0, help="Window radius; default: the checkpoint's.")
+    ] = None,
+    scale: Annotated[float | None, typer.Option(help="Logit scale; default: the checkpoint's.")] = None,
+    top_k: Annotated[
+        int | None, typer.Option(min=0, help="Logits kept per pixel, 0 = all; default: the checkpoint's.")
+    ] = None,
+    precision: Annotated[
+        Precision, typer.Option(help="Element type of features and label maps.")
+    ] = Precision.float32,
+) -> None:
+    """Export a checkpoint to one ONNX file that holds a whole tracking step."""
+    from .export.onnx_from_checkpoint import export_onnx
+
+    labels = None if objects is None else objects + 1
+    export_onnx(
+        checkpoint,
+        out_file,
+        height=height,
+        width=width,
+        labels=labels,
+        radius=radius,
+        scale=scale,
+        top_k=top_k,
+        dtype=precision.value,
+    )
+    out.print(f"wrote {out_file} ({out_file.stat().st_size / 1e6:.1f} MB)", markup=False)
+
+
+@app.command()
+@one_sentence
+def verify(
+    model: Annotated[Path, typer.Argument(help="An exported .onnx.")],
+    checkpoint: Annotated[
+        Path | None, typer.Option(help="The checkpoint it came from; adds the comparison with torch.")
+    ] = None,
+    source: Annotated[
+        str | None, typer.Option(help="Video or image folder for the frames; default: a rendered clip.")
+    ] = None,
+    frames: Annotated[int, typer.Option(min=2, help="Frames to compare.")] = 4,
+) -> None:
+    """Compare torch, plain onnxruntime and the native kernel on frames; exit 1 beyond tolerance."""
+    from .verification import verify_on_frames
+
+    report = verify_on_frames(model, checkpoint, source, frames)
+    table = Table("compared", "output", "max error", "mean error", "tolerance", "agreement", "")
+    for row in report.rows:
+        table.add_row(*row.cells())
+    out.print(table)
+    if not report.ok:
+        err.print(f"{model} does not compute what it was exported from.", style="red", markup=False)
+        raise typer.Exit(1)
+
+
+@app.command()
+@one_sentence
+def track(
+    source: Annotated[
+        str, typer.Argument(help="Video file, image folder, webcam index, RTSP URL or GStreamer pipeline.")
+    ],
+    mask: Annotated[
+        Path | None, typer.Option(help="PNG with the objects of the first frame (palette, grey or colour).")
+    ] = None,
+    out_dir: Annotated[
+        Path | None, typer.Option("--out", help="Folder for masks, overlay.mp4 and objects.jsonl.")
+    ] = None,
+    model: ModelOption = None,
+    live: Annotated[
+        bool, typer.Option("--live", help="Always take the newest frame; drop what comes in between.")
+    ] = False,
+    add: Annotated[
+        list[str] | None, typer.Option(metavar="FRAME=PNG", help="Add or correct objects at a later frame.")
+    ] = None,
+    remove: Annotated[
+        list[str] | None, typer.Option(metavar="FRAME=ID", help="Stop following an object at a frame.")
+    ] = None,
+    masks: Annotated[bool, typer.Option(help="Write one palette PNG per frame.")] = True,
+    overlay: Annotated[bool, typer.Option(help="Write overlay.mp4.")] = True,
+    soft: SoftOption = False,
+    kernel: KernelOption = Kernel.native,
+    threads: ThreadsOption = 0,
+) -> None:
+    """Follow the objects of MASK through SOURCE."""
+    from .models import open_tracker
+    from .plugins.files import make_directory
+    from .runtime.pipeline import track as track_source
+    from .runtime.sinks import JsonLinesSink, MaskFolderSink, OverlayVideoSink
+    from .runtime.sources import open_source
+
+    if mask is None:
+        raise MaskError(
+            "no mask was given", "name a PNG with the objects of the first frame: --mask FIRST.png"
+        )
+    if out_dir is None:
+        raise SourceError("no output folder was given", "name one: --out DIR")
+    edits = _edits(mask, add or [], remove or [])
+    make_directory(out_dir)
+    with ExitStack() as stack:
+        stream = stack.enter_context(open_source(source, live=live))
+        tracker = stack.enter_context(open_tracker(model, soft=soft, kernel=kernel.value, threads=threads))
+        sinks: list[Any] = [stack.enter_context(JsonLinesSink(out_dir / "objects.jsonl"))]
+        if masks:
+            sinks.append(stack.enter_context(MaskFolderSink(out_dir / "masks")))
+        if overlay:
+            sinks.append(stack.enter_context(OverlayVideoSink(out_dir / "overlay.mp4", stream.fps)))
+        on_frame = stack.enter_context(_progress("tracking", stream.length))
+        summary = track_source(stream, tracker, sinks, edits, on_frame)
+    dropped = f", {summary.dropped} dropped" if live else ""
+    out.print(f"{summary.frames} frames{dropped}, {summary.fps:.1f} fps; results in {out_dir}", markup=False)
+
+
+@app.command()
+@one_sentence
+def evaluate(
+    davis: Annotated[Path, typer.Option(help="Dataset root in DAVIS or YouTube-VOS layout.")],
+    split: Annotated[str, typer.Option(help="ImageSets/2017/NAME.txt, else ImageSets/2016/NAME.txt.")],
+    out_dir: Annotated[Path, typer.Option("--out", help="Folder for the predicted masks.")],
+    json_file: Annotated[Path, typer.Option("--json", help="File for the measures.")],
+    model: ModelOption = None,
+    size: Annotated[
+        int | None, typer.Option(min=16, help="Shorter side to track at; masks keep the annotations' size.")
+    ] = None,
+    soft: SoftOption = False,
+    kernel: KernelOption = Kernel.native,
+    threads: ThreadsOption = 0,
+) -> None:
+    """Track a labelled dataset and print the DAVIS measures."""
+    from .models import open_tracker, resolve_model
+    from .runtime.evaluation import evaluate as evaluate_split
+
+    executable = resolve_model(model)
+
+    def new_tracker() -> Tracker:
+        return open_tracker(executable, soft=soft, kernel=kernel.value, threads=threads)
+
+    evaluate_split(davis, split, new_tracker, out_dir, json_file, size=size)
+
+
+@app.command()
+@one_sentence
+def doctor() -> None:
+    """Say what is installed, what each backend needs, and how to mend what is missing."""
+    from .runtime.doctor import examine
+
+    table = Table("part", "state", "found", "to mend it")
+    colours = {"ok": "green", "optional": "yellow", "missing": "red"}
+    findings = examine()
+    for finding in findings:
+        table.add_row(
+            finding.part, f"[{colours[finding.state]}]{finding.state}", finding.found, finding.remedy
+        )
+    out.print(table)
+    if any(finding.state == "missing" for finding in findings):
+        raise typer.Exit(1)
+
+
+def _edits(mask: Path, additions: list[str], removals: list[str]) -> Edits:
+    """Read the masks and removals named on the command line."""
+    from .runtime.masks import read_mask
+    from .runtime.pipeline import Edits
+
+    masks = {0: read_mask(mask)}
+    for text in additions:
+        frame, png = _at_frame(text, "--add", "FRAME=PNG")
+        masks[frame] = read_mask(Path(png))
+    removed: dict[int, list[int]] = {}
+    for text in removals:
+        frame, object_id = _at_frame(text, "--remove", "FRAME=ID")
+        if not object_id.isdigit():
+            raise MaskError(f"--remove {text} names no object", "give it as FRAME=ID, for example 40=2")
+        removed.setdefault(frame, []).append(int(object_id))
+    return Edits(masks, removed)
+
+
+def _at_frame(text: str, option: str, form: str) -> tuple[int, str]:
+    frame, separator, rest = text.partition("=")
+    if not separator or not frame.isdigit():
+        raise MaskError(f"{option} {text} does not say at which frame", f"give it as {form}")
+    return int(frame), rest
+
+
+@contextmanager
+def _progress(description: str, total: int | None) -> Iterator[Any]:
+    """A callback for each frame that moves a progress bar."""
+    with frame_progress() as progress:
+        task = progress.add_task(description, total=total, fps="")
+
+        def on_frame(*_: Any) -> None:
+            speed = progress.tasks[0].finished_speed or progress.tasks[0].speed
+            progress.update(task, advance=1, fps=f"{speed:.1f} fps" if speed else "")
+
+        yield on_frame
+
+
+def main() -> None:
+    """Entry point of the ``maskring`` command."""
+    app()

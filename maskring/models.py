@@ -1,0 +1,68 @@
+"""From what a user names as MODEL to a tracker: shipped checkpoint, checkpoint file or exported model."""
+
+from __future__ import annotations
+
+import importlib.util
+from pathlib import Path
+from typing import Literal
+
+from .plugins.errors import ModelError, UnavailableError
+from .runtime.memory import MemoryPolicy
+from .runtime.tracker import Tracker
+
+CHECKPOINT_SUFFIX = ".safetensors"
+SHIPPED = "nano"
+"""Name of the checkpoint that is used when the user names none."""
+
+
+def resolve_model(model: Path | None) -> Path:
+    """The executable model for MODEL; a checkpoint is exported to the cache first.
+
+    Args:
+        model: an exported ``.onnx``, a checkpoint, or None for the shipped checkpoint.
+
+    Raises:
+        ModelError: when the file does not exist or is not ours.
+        UnavailableError: when a checkpoint must be exported and torch is not installed.
+    """
+    if model is not None and not model.is_file():
+        raise ModelError(f"the model {model} does not exist", "check the path, or leave --model out")
+    if model is not None and model.suffix != CHECKPOINT_SUFFIX:
+        return model
+    if importlib.util.find_spec("torch") is None:
+        raise UnavailableError(
+            f"the checkpoint {model or SHIPPED} must be exported first and torch is not installed",
+            "run pip install 'maskring[train]', or export on another machine (maskring export CHECKPOINT "
+            "--out model.onnx) and give that file as --model",
+        )
+    from .export.cache import cached_onnx
+    from .training.weights import shipped_checkpoint
+
+    return cached_onnx(model or shipped_checkpoint(SHIPPED))
+
+
+def open_tracker(
+    model: Path | str | None = None,
+    *,
+    policy: MemoryPolicy | None = None,
+    soft: bool = False,
+    kernel: Literal["native", "function"] = "native",
+    threads: int = 0,
+) -> Tracker:
+    """Open a tracker on ``model``.
+
+    Args:
+        model: see :func:`resolve_model`.
+        policy: which past frames are read; None for the one stored in the model.
+        soft: store label probabilities in memory instead of their one-hot.
+        kernel: ``native`` runs the CPU kernel of the memory read, ``function`` standard ONNX operators alone.
+        threads: CPU threads, 0 for all that this process may use.
+
+    Raises:
+        UserError: when the model cannot be found, read or executed.
+    """
+    from .runtime.backends import open_backend
+
+    path = resolve_model(None if model is None else Path(model))
+    backend = open_backend(path, kernel=kernel, threads=threads)
+    return Tracker(backend, policy=policy, soft=soft)

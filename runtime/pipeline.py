@@ -1,0 +1,78 @@
+"""The way of the data: source -> tracker -> sinks, one frame at a time."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, field
+
+import numpy as np
+from numpy.typing import NDArray
+
+from .sinks import Sink
+from .sources import Frame, Source
+from .tracker import Result, Tracker
+
+
+@dataclass(frozen=True)
+class Edits:
+    """What the user changes while the stream runs.
+
+    Attributes:
+        masks: frame index -> [H, W] uint8 object ids; frame 0 starts the tracking, later ones add or correct.
+        removals: frame index -> ids of objects dropped before that frame is processed.
+    """
+
+    masks: Mapping[int, NDArray[np.uint8]]
+    removals: Mapping[int, Sequence[int]] = field(default_factory=dict)
+
+
+@dataclass(frozen=True)
+class Summary:
+    """What a finished run did: frames processed, frames a live source dropped, wall-clock seconds."""
+
+    frames: int
+    dropped: int
+    seconds: float
+
+    @property
+    def fps(self) -> float:
+        """Frames per second of the whole loop: decoding, tracking and writing."""
+        return self.frames / self.seconds if self.seconds else 0.0
+
+
+def track(
+    source: Source,
+    tracker: Tracker,
+    sinks: Sequence[Sink],
+    edits: Edits,
+    on_frame: Callable[[Frame, Result], None] = lambda frame, result: None,
+) -> Summary:
+    """Track a source to its end.
+
+    An edit takes effect at the first processed frame whose index is not below its own, so that a live source
+    that drops frames loses no edit.
+
+    Args:
+        source: an open source.
+        tracker: a tracker that has seen no frame of this stream.
+        sinks: where results go, in this order; the caller closes them.
+        edits: masks and removals by frame index.
+        on_frame: called after each frame, e.g. for progress.
+    """
+    masks, removals = sorted(edits.masks.items()), sorted(edits.removals.items())
+    start, frames = time.perf_counter(), 0
+    for frame in source:
+        while removals and removals[0][0] <= frame.index:
+            for object_id in removals.pop(0)[1]:
+                tracker.remove(object_id)
+        mask = None
+        while masks and masks[0][0] <= frame.index:
+            later = masks.pop(0)[1]
+            mask = later if mask is None else np.where(later > 0, later, mask)
+        result = tracker.step(frame.image, mask)
+        for sink in sinks:
+            sink.write(frame, result)
+        frames += 1
+        on_frame(frame, result)
+    return Summary(frames, source.dropped, time.perf_counter() - start)
