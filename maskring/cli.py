@@ -9,7 +9,9 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
+from rich import box
 from rich.table import Table
+from rich.text import Text
 
 from . import __version__
 from .console import err, frame_progress, one_sentence, out
@@ -259,16 +261,17 @@ def evaluate(
 @one_sentence
 def doctor() -> None:
     """Say what is installed, what each backend needs, and how to mend what is missing."""
-    from .runtime.doctor import examine
+    from .runtime.doctor import examine, lacking
 
-    table = Table("part", "state", "found", "to mend it")
-    colours = {"ok": "green", "optional": "yellow", "missing": "red"}
     findings = examine()
+    colours = {"ok": "green", "optional": "yellow", "missing": "red"}
+    table = Table("part", "state", "found", "to mend it", box=box.SIMPLE)
     for finding in findings:
-        table.add_row(
-            finding.part, f"[{colours[finding.state]}]{finding.state}", finding.found, finding.remedy
-        )
+        state = Text(finding.state, style=colours[finding.state])
+        table.add_row(finding.part, state, Text(finding.found), Text(finding.remedy))
     out.print(table)
+    for use, parts in lacking(findings).items():
+        out.print(f"{use}: " + (f"not ready, needs {', '.join(parts)}" if parts else "ready"), markup=False)
     if any(finding.state == "missing" for finding in findings):
         raise typer.Exit(1)
 

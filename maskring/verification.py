@@ -1,0 +1,32 @@
+"""Frames for ``maskring verify``: from a video the user names, else from the rendered clip."""
+
+from __future__ import annotations
+
+from itertools import islice
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from .plugins.errors import SourceError
+
+if TYPE_CHECKING:
+    from .export.parity import ParityReport
+
+
+def verify_on_frames(model: Path, checkpoint: Path | None, source: str | None, count: int) -> ParityReport:
+    """Compare the ways to execute ``model`` on ``count`` frames.
+
+    Raises:
+        SourceError: when the source holds fewer than two frames.
+    """
+    from .export.parity import verify_model
+    from .runtime.sources import open_source
+    from .runtime.synthetic import render_clip
+
+    if source is None:
+        frames = [image for image, _ in islice(render_clip(), count)]
+    else:
+        with open_source(source) as stream:
+            frames = [frame.image for frame in islice(stream, count)]
+    if len(frames) < 2:
+        raise SourceError(f"{source} holds only {len(frames)} frame", "give a video of at least two frames")
+    return verify_model(model, checkpoint=checkpoint, frames=frames)
