@@ -226,7 +226,7 @@ def track(
             sinks.append(stack.enter_context(OverlayVideoSink(out_dir / "overlay.mp4", stream.fps)))
         on_frame = stack.enter_context(_progress("tracking", stream.length))
         summary = track_source(stream, tracker, sinks, edits, on_frame)
-    dropped = f", {summary.dropped} dropped" if live else ""
+        dropped = f", {stream.dropped} dropped" if live else ""
     out.print(f"{summary.frames} frames{dropped}, {summary.fps:.1f} fps; results in {out_dir}", markup=False)
 
 

@@ -3,14 +3,14 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 
 import numpy as np
 from numpy.typing import NDArray
 
 from .sinks import Sink
-from .sources import Frame, Source
+from .sources import Frame
 from .tracker import Result, Tracker
 
 
@@ -29,10 +29,9 @@ class Edits:
 
 @dataclass(frozen=True)
 class Summary:
-    """What a finished run did: frames processed, frames a live source dropped, wall-clock seconds."""
+    """What a finished run did: frames processed and wall-clock seconds."""
 
     frames: int
-    dropped: int
     seconds: float
 
     @property
@@ -42,7 +41,7 @@ class Summary:
 
 
 def track(
-    source: Source,
+    source: Iterable[Frame],
     tracker: Tracker,
     sinks: Sequence[Sink],
     edits: Edits,
@@ -54,7 +53,7 @@ def track(
     that drops frames loses no edit.
 
     Args:
-        source: an open source.
+        source: an open source, or any frames in order.
         tracker: a tracker that has seen no frame of this stream.
         sinks: where results go, in this order; the caller closes them.
         edits: masks and removals by frame index.
@@ -75,4 +74,4 @@ def track(
             sink.write(frame, result)
         frames += 1
         on_frame(frame, result)
-    return Summary(frames, source.dropped, time.perf_counter() - start)
+    return Summary(frames, time.perf_counter() - start)

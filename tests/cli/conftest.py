@@ -1,0 +1,41 @@
+"""A tiny checkpoint, its exported model and a short clip, made once: enough to run every command for real."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from pathlib import Path
+
+import cv2
+import pytest
+from support import moving_square, write_tiny_checkpoint
+
+FRAMES = 6
+
+
+@dataclass(frozen=True)
+class Workspace:
+    """Files that the commands under test read."""
+
+    checkpoint: Path
+    model: Path
+    frames: Path
+    mask: Path
+
+
+@pytest.fixture(scope="session")
+def workspace(tmp_path_factory: pytest.TempPathFactory) -> Workspace:
+    from maskring.export.onnx_from_checkpoint import export_onnx
+    from maskring.runtime.masks import write_mask
+
+    root = tmp_path_factory.mktemp("workspace")
+    frames = root / "frames"
+    frames.mkdir()
+    for index in range(FRAMES):
+        image, mask = moving_square(index)
+        cv2.imwrite(str(frames / f"{index:05d}.png"), image[..., ::-1])
+        if index == 0:
+            write_mask(root / "mask.png", mask)
+    checkpoint = write_tiny_checkpoint(root / "tiny.safetensors")
+    model = root / "tiny.onnx"
+    export_onnx(checkpoint, model, radius=3)
+    return Workspace(checkpoint, model, frames, root / "mask.png")

@@ -1,0 +1,194 @@
+"""Everything a user can get wrong ends in one sentence on stderr, exit code 2, and nothing half-written."""
+
+from __future__ import annotations
+
+import os
+import re
+import shutil
+import signal
+import subprocess
+import sys
+from collections.abc import Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import cv2
+import numpy as np
+import pytest
+from support import HEIGHT, WIDTH, moving_square
+
+from maskring.runtime.masks import write_mask
+
+if TYPE_CHECKING:
+    from conftest import Workspace
+
+
+def maskring(*arguments: str | Path, timeout: float = 120) -> subprocess.CompletedProcess[str]:
+    """Run the command line as a user would."""
+    command = [sys.executable, "-m", "maskring", *map(str, arguments)]
+    return subprocess.run(command, capture_output=True, text=True, timeout=timeout, check=False)
+
+
+def assert_one_sentence(run: subprocess.CompletedProcess[str], *words: str) -> None:
+    """Exit code 2 and a single line on stderr that holds every one of ``words``."""
+    assert run.returncode == 2, run.stderr
+    lines = run.stderr.strip().splitlines()
+    assert len(lines) == 1, run.stderr
+    assert lines[0].startswith("error: ") and lines[0].endswith(".")
+    for word in words:
+        assert word in lines[0]
+    assert "Traceback" not in run.stderr
+
+
+def track(
+    workspace: Workspace, out: Path, *extra: str | Path, **replace: Path
+) -> subprocess.CompletedProcess[str]:
+    source = replace.get("source", workspace.frames)
+    mask = replace.get("mask", workspace.mask)
+    model = replace.get("model", workspace.model)
+    return maskring("track", source, "--mask", mask, "--model", model, "--out", out, *extra)
+
+
+def test_no_mask(workspace: Workspace, tmp_path: Path) -> None:
+    run = maskring("track", workspace.frames, "--model", workspace.model, "--out", tmp_path / "out")
+    assert_one_sentence(run, "--mask")
+
+
+def test_mask_missing(workspace: Workspace, tmp_path: Path) -> None:
+    assert_one_sentence(track(workspace, tmp_path / "out", mask=tmp_path / "none.png"), "none.png")
+    assert not (tmp_path / "out").exists()
+
+
+def test_mask_empty(workspace: Workspace, tmp_path: Path) -> None:
+    cv2.imwrite(str(tmp_path / "empty.png"), np.zeros((HEIGHT, WIDTH), np.uint8))
+    assert_one_sentence(track(workspace, tmp_path / "out", mask=tmp_path / "empty.png"), "empty.png")
+
+
+def test_mask_of_another_size(workspace: Workspace, tmp_path: Path) -> None:
+    write_mask(tmp_path / "large.png", np.ones((HEIGHT * 2, WIDTH), np.uint8))
+    run = track(workspace, tmp_path / "out", mask=tmp_path / "large.png")
+    assert_one_sentence(run, f"{WIDTH}", f"{HEIGHT * 2}", f"{HEIGHT}")
+
+
+def test_more_objects_than_the_model_takes(workspace: Workspace, tmp_path: Path) -> None:
+    model = tmp_path / "one.onnx"
+    run = maskring("export", workspace.checkpoint, "--out", model, "--objects", "1", "--radius", "3")
+    assert run.returncode == 0, run.stderr
+    mask = moving_square(0)[1]
+    mask[0:8, 0:8] = 2
+    write_mask(tmp_path / "two.png", mask)
+    run = track(workspace, tmp_path / "out", mask=tmp_path / "two.png", model=model)
+    assert_one_sentence(run, "2 objects", "--objects")
+
+
+@pytest.mark.parametrize("content", [b"", b"not a video", b"\x00" * 4096])
+def test_unreadable_video(workspace: Workspace, tmp_path: Path, content: bytes) -> None:
+    (tmp_path / "clip.mp4").write_bytes(content)
+    assert_one_sentence(track(workspace, tmp_path / "out", source=tmp_path / "clip.mp4"), "clip.mp4")
+
+
+def test_missing_video(workspace: Workspace, tmp_path: Path) -> None:
+    assert_one_sentence(track(workspace, tmp_path / "out", source=tmp_path / "none.mp4"), "none.mp4")
+
+
+def test_folder_without_images(workspace: Workspace, tmp_path: Path) -> None:
+    (tmp_path / "empty").mkdir()
+    assert_one_sentence(track(workspace, tmp_path / "out", source=tmp_path / "empty"), "empty")
+
+
+def test_resolution_change(workspace: Workspace, tmp_path: Path) -> None:
+    frames = tmp_path / "frames"
+    shutil.copytree(workspace.frames, frames)
+    cv2.imwrite(str(frames / "00003.png"), np.zeros((HEIGHT, WIDTH + 8, 3), np.uint8))
+    out = tmp_path / "out"
+    assert_one_sentence(track(workspace, out, source=frames), "00003", f"{WIDTH + 8}")
+    assert sorted(path.name for path in (out / "masks").iterdir()) == ["00000.png", "00001.png", "00002.png"]
+
+
+@pytest.mark.parametrize("content", [b"", b"not a model", b"\x08\x09" * 100])
+@pytest.mark.parametrize("suffix", [".onnx", ".safetensors"])
+def test_model_that_is_not_ours(workspace: Workspace, tmp_path: Path, content: bytes, suffix: str) -> None:
+    model = tmp_path / f"strange{suffix}"
+    model.write_bytes(content)
+    assert_one_sentence(track(workspace, tmp_path / "out", model=model), model.name)
+
+
+def test_model_of_another_version(workspace: Workspace, tmp_path: Path) -> None:
+    model = tmp_path / "future.onnx"
+    model.write_bytes(re.sub(rb'"format_version": \d', b'"format_version": 9', workspace.model.read_bytes()))
+    assert_one_sentence(track(workspace, tmp_path / "out", model=model), "future.onnx", "format 9")
+
+
+def test_truncated_checkpoint(workspace: Workspace, tmp_path: Path) -> None:
+    checkpoint = tmp_path / "cut.safetensors"
+    checkpoint.write_bytes(workspace.checkpoint.read_bytes()[:-1000])
+    run = maskring("export", checkpoint, "--out", tmp_path / "cut.onnx")
+    assert_one_sentence(run, "cut.safetensors")
+    assert not (tmp_path / "cut.onnx").exists()
+
+
+def test_output_in_the_way(workspace: Workspace, tmp_path: Path) -> None:
+    (tmp_path / "out").write_text("a file")
+    assert_one_sentence(track(workspace, tmp_path / "out"), "out")
+
+
+@pytest.mark.skipif(os.geteuid() == 0, reason="root may write anywhere; run the tests as another user")
+def test_output_not_writable(workspace: Workspace, tmp_path: Path) -> None:
+    closed = tmp_path / "closed"
+    closed.mkdir(mode=0o500)
+    assert_one_sentence(track(workspace, closed / "out"), "closed")
+
+
+def test_disk_full(workspace: Workspace, small_disk: Path) -> None:
+    """What was written before the disk filled up stays valid."""
+    out = small_disk / "out"
+    filler = small_disk / "filler"
+    filler.write_bytes(b"\0" * (small_disk_free(small_disk) - 24 * 1024))
+    run = track(workspace, out, "--no-overlay")
+    assert_one_sentence(run, "no space")
+    for mask in (out / "masks").glob("[0-9]*.png"):
+        assert cv2.imread(str(mask)) is not None
+
+
+def small_disk_free(path: Path) -> int:
+    return shutil.disk_usage(path).free
+
+
+@pytest.fixture
+def small_disk(tmp_path: Path) -> Sequence[Path]:
+    """A file system of 256 kB."""
+    disk = tmp_path / "disk"
+    disk.mkdir()
+    mount = ["mount", "-t", "tmpfs", "-o", "size=256k", "tmpfs", str(disk)]
+    made = subprocess.run(mount, capture_output=True, text=True, check=False)
+    if made.returncode != 0:
+        pytest.skip(f"cannot mount a small tmpfs here: {made.stderr.strip()}")
+    yield disk
+    subprocess.run(["umount", "-l", str(disk)], check=True)
+
+
+def test_interrupt_keeps_what_was_written(workspace: Workspace, tmp_path: Path) -> None:
+    frames = tmp_path / "frames"
+    frames.mkdir()
+    for index in range(2000):
+        (frames / f"{index:05d}.png").symlink_to(workspace.frames / f"{index % 6:05d}.png")
+    out = tmp_path / "out"
+    command = ["track", frames, "--mask", workspace.mask, "--model", workspace.model, "--out", out]
+    process = subprocess.Popen(
+        [sys.executable, "-m", "maskring", *map(str, command)],
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+        text=True,
+    )
+    while not (out / "masks" / "00010.png").exists():
+        assert process.poll() is None, process.stderr and process.stderr.read()
+    process.send_signal(signal.SIGINT)
+    _, stderr = process.communicate(timeout=60)
+    assert process.returncode == 130
+    assert stderr.strip().startswith("interrupted") and len(stderr.strip().splitlines()) == 1
+    masks = sorted((out / "masks").glob("*.png"))
+    assert 10 < len(masks) < 2000
+    assert all(cv2.imread(str(path)) is not None for path in masks)
+    assert not list(out.rglob("*partial*"))
+    video = cv2.VideoCapture(str(out / "overlay.mp4"))
+    assert video.isOpened() and video.read()[0]
