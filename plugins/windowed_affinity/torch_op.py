@@ -1,0 +1,198 @@
+"""The torch operator ``maskring::windowed_affinity``: importing this module registers it.
+
+Forward and backward keep no tensor of (H * W) x (N * P^2) weights: inputs and result are all that is saved,
+and the backward pass computes the weights again, block by block (:mod:`.torch_blocks`).
+"""
+
+from __future__ import annotations
+
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from . import torch_blocks
+
+NAME = "maskring::windowed_affinity"
+
+torch.library.define(
+    NAME,
+    "(Tensor query, Tensor keys, Tensor values, Tensor dilation, Tensor? offsets=None, *,"
+    " int radius, float scale, int top_k=0) -> Tensor",
+)
+torch.library.define(
+    f"{NAME}_backward",
+    "(Tensor grad, Tensor out, Tensor query, Tensor keys, Tensor values, Tensor dilation, Tensor? offsets, *,"
+    " int radius, float scale, int top_k, bool[3] needs) -> (Tensor, Tensor, Tensor)",
+)
+
+
+def windowed_affinity(
+    query: Tensor,
+    keys: Tensor,
+    values: Tensor,
+    dilation: Tensor,
+    offsets: Tensor | None = None,
+    *,
+    radius: int,
+    scale: float,
+    top_k: int = 0,
+) -> Tensor:
+    """Copy labels from memory frames by feature similarity inside a window; differentiable, lean in memory.
+
+    Arguments, result and meaning are those of :func:`.reference.windowed_affinity`. Gradients reach ``query``,
+    ``keys`` and ``values``. Half types are accumulated in float32. On a device other than the CPU each call
+    waits for ``dilation``, whose values decide how the frame is tiled.
+
+    Raises:
+        ValueError: when shapes or types of the arguments do not fit each other.
+    """
+    result: Tensor = torch.ops.maskring.windowed_affinity(
+        query, keys, values, dilation, offsets, radius=radius, scale=scale, top_k=top_k
+    )
+    return result
+
+
+def _check(
+    query: Tensor,
+    keys: Tensor,
+    values: Tensor,
+    dilation: Tensor,
+    offsets: Tensor | None,
+    radius: int,
+    top_k: int,
+) -> None:
+    """Say which argument does not fit; works on shapes alone, so that tracing checks them too."""
+    for name, tensor, rank in (("query", query, 4), ("keys", keys, 5), ("values", values, 5)):
+        if tensor.dim() != rank or not tensor.is_floating_point():
+            raise ValueError(f"{name} must have {rank} dimensions and a float type, not {_described(tensor)}")
+    batch, channels, height, width = query.shape
+    slots = keys.shape[1]
+    wanted: list[tuple[str, Tensor, tuple[int, ...]]] = [
+        ("keys", keys, (batch, slots, channels, height, width)),
+        ("values", values, (batch, slots, values.shape[2], height, width)),
+        ("dilation", dilation, (batch, slots)),
+    ]
+    if offsets is not None:
+        wanted.append(("offsets", offsets, (batch, slots, 2, height, width)))
+    for name, tensor, shape in wanted:
+        if tensor.shape != shape:
+            raise ValueError(f"{name} must have shape {list(shape)} to fit query, not {_described(tensor)}")
+    for name, tensor in (("dilation", dilation), ("offsets", offsets)):
+        if tensor is not None and tensor.dtype not in (torch.int32, torch.int64):
+            raise ValueError(f"{name} must be int32, not {_described(tensor)}")
+    if radius < 0 or top_k < 0:
+        raise ValueError(f"radius and top_k must not be negative, not {radius} and {top_k}")
+
+
+def _described(tensor: Tensor) -> str:
+    return f"{tensor.dtype} {list(tensor.shape)}".removeprefix("torch.")
+
+
+@torch.library.impl(NAME, "CompositeExplicitAutograd")
+def _forward(
+    query: Tensor,
+    keys: Tensor,
+    values: Tensor,
+    dilation: Tensor,
+    offsets: Tensor | None = None,
+    *,
+    radius: int,
+    scale: float,
+    top_k: int = 0,
+) -> Tensor:
+    _check(query, keys, values, dilation, offsets, radius, top_k)
+    return torch_blocks.forward(query, keys, values, dilation, offsets, radius, scale, top_k)
+
+
+@torch.library.register_fake(NAME)
+def _forward_fake(
+    query: Tensor,
+    keys: Tensor,
+    values: Tensor,
+    dilation: Tensor,
+    offsets: Tensor | None = None,
+    *,
+    radius: int,
+    scale: float,
+    top_k: int = 0,
+) -> Tensor:
+    _check(query, keys, values, dilation, offsets, radius, top_k)
+    batch, _, height, width = query.shape
+    return values.new_empty(batch, values.shape[2], height, width)
+
+
+@torch.library.impl(f"{NAME}_backward", "CompositeExplicitAutograd")
+def _backward(
+    grad: Tensor,
+    out: Tensor,
+    query: Tensor,
+    keys: Tensor,
+    values: Tensor,
+    dilation: Tensor,
+    offsets: Tensor | None,
+    *,
+    radius: int,
+    scale: float,
+    top_k: int,
+    needs: list[bool],
+) -> tuple[Tensor, Tensor, Tensor]:
+    found = torch_blocks.backward(
+        grad,
+        out,
+        query,
+        keys,
+        values,
+        dilation,
+        offsets,
+        radius,
+        scale,
+        top_k,
+        (needs[0], needs[1], needs[2]),
+    )
+
+    def given(gradient: Tensor | None, like: Tensor) -> Tensor:
+        return like.new_empty(0) if gradient is None else gradient.to(like.dtype)
+
+    return given(found.query, query), given(found.keys, keys), given(found.values, values)
+
+
+@torch.library.register_fake(f"{NAME}_backward")
+def _backward_fake(
+    grad: Tensor,
+    out: Tensor,
+    query: Tensor,
+    keys: Tensor,
+    values: Tensor,
+    dilation: Tensor,
+    offsets: Tensor | None,
+    *,
+    radius: int,
+    scale: float,
+    top_k: int,
+    needs: list[bool],
+) -> tuple[Tensor, Tensor, Tensor]:
+    def given(need: bool, like: Tensor) -> Tensor:
+        return like.new_empty(like.shape if need else 0)
+
+    return given(needs[0], query), given(needs[1], keys), given(needs[2], values)
+
+
+def _setup_context(
+    ctx: Any, inputs: tuple[Any, ...], keyword_only_inputs: dict[str, Any], output: Tensor
+) -> None:
+    query, keys, values, dilation, offsets = inputs
+    ctx.save_for_backward(output, query, keys, values, dilation, offsets)
+    ctx.settings = keyword_only_inputs
+
+
+def _autograd(ctx: Any, grad: Tensor) -> tuple[Tensor | None, ...]:
+    needs = [bool(need) for need in ctx.needs_input_grad[:3]]
+    found = torch.ops.maskring.windowed_affinity_backward(
+        grad, *ctx.saved_tensors, **ctx.settings, needs=needs
+    )
+    wanted = [gradient if need else None for gradient, need in zip(found, needs, strict=True)]
+    return *wanted, None, None
+
+
+torch.library.register_autograd(NAME, _autograd, setup_context=_setup_context)
