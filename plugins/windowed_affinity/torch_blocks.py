@@ -1,7 +1,7 @@
 """Windowed memory affinity in plain torch, block by block: any device, any float type, little memory.
 
-Only one block of logits exists at a time, and the backward pass computes it again. The grouping of queries into
-blocks is the business of :mod:`.torch_layouts`.
+Only one block of logits exists at a time, and the backward pass computes it again. How queries are grouped
+into blocks is the business of :mod:`.torch_layouts`.
 """
 
 from __future__ import annotations
@@ -106,7 +106,7 @@ def parts_of(
     parts = []
     for step in sorted({dilation[slot] for slot in filled}):
         slots = [slot for slot in filled if dilation[slot] == step]
-        tiles = Tiles(*query.shape[1:], len(slots), step, radius, query)
+        tiles = Tiles(len(slots), step, radius, query)
         parts.append(Part(tiles, query, keys, values, slots, top_k))
     return parts
 
@@ -183,12 +183,8 @@ def backward(
     dtype = computation_type(query, keys, values)
     scaled, grad = query.to(dtype) * scale, grad.to(dtype)
     inner = (grad * out.to(dtype)).sum(1, keepdim=True)
-    found = Gradients(
-        *(
-            torch.zeros_like(x, dtype=dtype) if need else None
-            for x, need in zip((query, keys, values), needs, strict=True)
-        )
-    )
+    inputs = zip((query, keys, values), needs, strict=True)
+    found = Gradients(*(torch.zeros_like(x, dtype=dtype) if need else None for x, need in inputs))
     for b, steps in enumerate(dilation.tolist()):
         moved = None if offsets is None else offsets[b]
         parts = parts_of(scaled[b], keys[b], values[b], steps, moved, radius, top_k)

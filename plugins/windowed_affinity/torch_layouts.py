@@ -15,7 +15,7 @@ import torch.nn.functional as F
 from torch import Tensor
 
 TILE = 8
-"""Side of a tile of queries: larger tiles make larger matrix products, of which more lies outside the windows."""
+"""Side of a tile of queries: larger tiles make larger products, of which more lies outside the windows."""
 
 BLOCK_BYTES_CPU = 8 << 20
 BLOCK_BYTES_DEVICE = 256 << 20
@@ -69,23 +69,24 @@ class Tiles:
 
     A window with dilation d only meets pixels of its own phase (row % d, column % d), so the frame is split
     into d * d smaller frames, in which every window is dense.
+
+    Args:
+        slots: N, the slots that are read, all with this dilation.
+        dilation: d, step of the window.
+        radius: window positions per side.
+        query: [C, H, W], for its size, type and device.
     """
 
-    def __init__(self, height: int, width: int, slots: int, dilation: int, radius: int, like: Tensor) -> None:
-        self.height, self.width, self.slots, self.dilation, self.radius = (
-            height,
-            width,
-            slots,
-            dilation,
-            radius,
-        )
-        self.rows = math.ceil(height / (dilation * TILE))
-        self.columns = math.ceil(width / (dilation * TILE))
+    def __init__(self, slots: int, dilation: int, radius: int, query: Tensor) -> None:
+        self.height, self.width = query.shape[1:]
+        self.slots, self.dilation, self.radius = slots, dilation, radius
+        self.rows = math.ceil(self.height / (dilation * TILE))
+        self.columns = math.ceil(self.width / (dilation * TILE))
         self.side = TILE + 2 * radius
-        self.per_block = _groups_per_block(TILE * TILE * slots * self.side**2, like)
-        self._window = self._window_bias(like)
-        inside = self.prepare(like.new_ones(1, 1, height, width))
-        self._outside = (1 - inside) * hidden(like.dtype)
+        self.per_block = _groups_per_block(TILE * TILE * slots * self.side**2, query)
+        self._window = self._window_bias(query)
+        inside = self.prepare(query.new_ones(1, 1, self.height, self.width))
+        self._outside = (1 - inside) * hidden(query.dtype)
 
     def _window_bias(self, like: Tensor) -> Tensor:
         """[1, T, 1, L / N]: 0 where a candidate of the tile lies in a query's window."""
@@ -166,16 +167,18 @@ class Windows:
     Args:
         offsets: [N, 2, H, W] displacement of each window's centre.
         dilations: step of the window in each of the N slots, all >= 1.
+        radius: window positions per side.
+        query: [C, H, W], for its type and device.
     """
 
-    def __init__(self, offsets: Tensor, dilations: list[int], radius: int, like: Tensor) -> None:
+    def __init__(self, offsets: Tensor, dilations: list[int], radius: int, query: Tensor) -> None:
         self.slots, _, self.height, self.width = offsets.shape
         self.offsets = offsets.permute(2, 3, 0, 1).reshape(-1, self.slots, 2)
         self.steps = torch.tensor(dilations, device=offsets.device)
         self.reach = torch.arange(-radius, radius + 1, device=offsets.device)
         self.window = len(self.reach) ** 2
         # Here the copied candidates are the largest part of a block, not the logits.
-        self.per_block = _groups_per_block(self.slots * self.window * 32, like)
+        self.per_block = _groups_per_block(self.slots * self.window * 32, query)
 
     def split(self, maps: Tensor) -> Tensor:
         return maps.flatten(1).t().unsqueeze(1)

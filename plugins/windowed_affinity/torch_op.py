@@ -40,9 +40,9 @@ def windowed_affinity(
 ) -> Tensor:
     """Copy labels from memory frames by feature similarity inside a window; differentiable, lean in memory.
 
-    Arguments, result and meaning are those of :func:`.reference.windowed_affinity`. Gradients reach ``query``,
-    ``keys`` and ``values``. Half types are accumulated in float32. On a device other than the CPU each call
-    waits for ``dilation``, whose values decide how the frame is tiled.
+    Arguments, result and meaning are those of :func:`.reference.windowed_affinity`. Gradients reach
+    ``query``, ``keys`` and ``values``. Half types are accumulated in float32. On a device other than the CPU
+    each call waits for ``dilation``, whose values decide how the frame is tiled.
 
     Raises:
         ValueError: when shapes or types of the arguments do not fit each other.
@@ -78,9 +78,9 @@ def _check(
     for name, tensor, shape in wanted:
         if tensor.shape != shape:
             raise ValueError(f"{name} must have shape {list(shape)} to fit query, not {_described(tensor)}")
-    for name, tensor in (("dilation", dilation), ("offsets", offsets)):
-        if tensor is not None and tensor.dtype not in (torch.int32, torch.int64):
-            raise ValueError(f"{name} must be int32, not {_described(tensor)}")
+    for name, indices in (("dilation", dilation), ("offsets", offsets)):
+        if indices is not None and indices.dtype not in (torch.int32, torch.int64):
+            raise ValueError(f"{name} must be int32, not {_described(indices)}")
     if radius < 0 or top_k < 0:
         raise ValueError(f"radius and top_k must not be negative, not {radius} and {top_k}")
 
@@ -105,7 +105,7 @@ def _forward(
     return torch_blocks.forward(query, keys, values, dilation, offsets, radius, scale, top_k)
 
 
-@torch.library.register_fake(NAME)
+@torch.library.register_fake(NAME)  # type: ignore[untyped-decorator]
 def _forward_fake(
     query: Tensor,
     keys: Tensor,
@@ -157,7 +157,7 @@ def _backward(
     return given(found.query, query), given(found.keys, keys), given(found.values, values)
 
 
-@torch.library.register_fake(f"{NAME}_backward")
+@torch.library.register_fake(f"{NAME}_backward")  # type: ignore[untyped-decorator]
 def _backward_fake(
     grad: Tensor,
     out: Tensor,
