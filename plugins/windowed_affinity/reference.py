@@ -1,4 +1,4 @@
-"""The judge: windowed memory affinity written to be read, slow, differentiable, in any float type.
+"""The judge: windowed memory affinity written to be read, slow, differentiable, in float32 or float64.
 
 Every other implementation is held to this one by ``tests/plugins/``.
 """
@@ -24,6 +24,7 @@ def windowed_affinity(
 
     One softmax runs jointly over all slots and all window positions that lie inside the frame. Positions
     outside the frame and slots with dilation 0 get weight 0, not logit 0 (MAST's code lets mass leak there).
+    What an empty slot holds is never looked at. Half types are computed in float32 and rounded at the end.
 
     Args:
         query: [B, C, H, W] features of the current frame.
@@ -43,9 +44,12 @@ def windowed_affinity(
     """
     batch, channels, height, width = query.shape
     slots = values.shape[1]
+    out_type = values.dtype
+    wide = torch.promote_types(torch.promote_types(query.dtype, values.dtype), torch.float32)
+    query, keys, values = query.to(wide), keys.to(wide), values.to(wide)
     rows = torch.arange(height, device=query.device).view(1, 1, height, 1)
     columns = torch.arange(width, device=query.device).view(1, 1, 1, width)
-    steps = dilation.view(batch, slots, 1, 1)
+    steps = dilation.long().view(batch, slots, 1, 1)
     centre_y, centre_x = rows, columns
     if offsets is not None:
         centre_y, centre_x = rows + offsets[:, :, 0], columns + offsets[:, :, 1]
@@ -64,7 +68,7 @@ def windowed_affinity(
             index = y.clamp(0, height - 1) * width + x.clamp(0, width - 1)
             similarity = scale * (query.unsqueeze(1) * gather(keys, index)).sum(2)
             logits.append(similarity.masked_fill(~valid, -torch.inf))
-            sampled.append(gather(values, index))
+            sampled.append(gather(values, index).masked_fill(~valid.unsqueeze(2), 0.0))
 
     joint = torch.stack(logits, 2).flatten(1, 2)  # [B, N * P^2, H, W]
     if top_k > 0:
@@ -73,4 +77,4 @@ def windowed_affinity(
     reachable = (joint > -torch.inf).any(1, keepdim=True)
     weights = joint.masked_fill(~reachable, 0.0).softmax(1) * reachable
     candidates = torch.stack(sampled, 2).flatten(1, 2)  # [B, N * P^2, O, H, W]
-    return (weights.to(values.dtype).unsqueeze(2) * candidates).sum(1)
+    return (weights.unsqueeze(2) * candidates).sum(1).to(out_type)

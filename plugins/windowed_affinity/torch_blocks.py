@@ -104,9 +104,12 @@ def parts_of(
         windows = Windows(offsets[filled], [dilation[slot] for slot in filled], radius, query)
         return [Part(windows, query, keys, values, filled, top_k)]
     parts = []
+    last = max(query.shape[1:]) - 1
     for step in sorted({dilation[slot] for slot in filled}):
         slots = [slot for slot in filled if dilation[slot] == step]
-        tiles = Tiles(len(slots), step, radius, query)
+        # Positions further away than the frame is long are never valid; a window of one has no step.
+        reach = min(radius, last // step)
+        tiles = Tiles(len(slots), step if reach else 1, reach, query)
         parts.append(Part(tiles, query, keys, values, slots, top_k))
     return parts
 
