@@ -75,6 +75,6 @@ def windowed_affinity(
         kth = joint.topk(min(top_k, joint.shape[1]), dim=1).values[:, -1:]
         joint = joint.masked_fill(joint < kth, -torch.inf)
     reachable = (joint > -torch.inf).any(1, keepdim=True)
-    weights = joint.masked_fill(~reachable, 0.0).softmax(1) * reachable
+    weights = joint.masked_fill(~reachable, 0.0).softmax(1)  # where nothing is valid, every candidate is 0
     candidates = torch.stack(sampled, 2).flatten(1, 2)  # [B, N * P^2, O, H, W]
     return (weights.unsqueeze(2) * candidates).sum(1).to(out_type)

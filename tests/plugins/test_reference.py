@@ -70,6 +70,11 @@ def test_dilation_two_steps_over_every_other_pixel() -> None:
     )
 
 
+def test_a_dilation_beyond_the_frame_leaves_the_pixel_itself() -> None:
+    labels = frames([[10, 20, 30]])
+    assert read(torch.ones_like(labels), labels, [2**31 - 1], radius=2) == [[10, 20, 30]]
+
+
 def test_slots_share_one_softmax_and_keep_their_own_dilation() -> None:
     weights, labels = frames([[1, 2, 3]], [[4, 5, 6]]), frames([[10, 20, 30]], [[40, 50, 60]])
     out = read(weights, labels, [1, 2], radius=1)
@@ -120,8 +125,9 @@ def test_top_k_counts_over_all_slots() -> None:
     assert out[0] == pytest.approx([(100 + 120) / 9] * 2)
 
 
-def test_top_k_with_fewer_valid_positions_keeps_them_all() -> None:
-    out = read(frames([[1, 2, 3]]), frames([[10, 20, 60]]), [1], radius=1, top_k=5)
+@pytest.mark.parametrize("top_k", [5, 1000])  # below and above the positions of the whole window
+def test_top_k_with_fewer_valid_positions_keeps_them_all(top_k: int) -> None:
+    out = read(frames([[1, 2, 3]]), frames([[10, 20, 60]]), [1], radius=1, top_k=top_k)
     assert out[0] == pytest.approx([50 / 3, 230 / 6, 44])
 
 
