@@ -1,0 +1,167 @@
+"""Cases of windowed affinity: seeded random ones and named corners, which every implementation must pass."""
+
+from __future__ import annotations
+
+import functools
+import random
+from dataclasses import dataclass, replace
+from typing import Any, Literal
+
+import numpy as np
+import numpy.typing as npt
+
+Array = npt.NDArray[Any]
+Features = Literal["normal", "integers", "large"]
+
+TOLERANCE = {"float32": 1e-5, "float16": 2e-3}
+"""Largest absolute error allowed against the reference in float64, for values in [-1, 1]."""
+
+
+@dataclass(frozen=True)
+class Case:
+    """One set of shapes and settings; the data follow from ``seed``.
+
+    ``features`` are ``normal`` (real-valued), ``integers`` (many exact ties; logits that are exact in float32,
+    so that rounding cannot change which are the k largest) or ``large`` (logits that overflow exp unless the
+    largest is taken off first; any two are equal or far apart, so that rounding cannot change the weights).
+    """
+
+    name: str
+    height: int = 9
+    width: int = 7
+    radius: int = 2
+    dilation: tuple[tuple[int, ...], ...] = ((1, 1),)
+    labels: int = 3
+    channels: int = 8
+    offsets: int | None = None
+    top_k: int = 0
+    features: Features = "normal"
+    dtype: str = "float32"
+    seed: int = 0
+
+    def __str__(self) -> str:
+        return self.name
+
+
+@dataclass(frozen=True)
+class Inputs:
+    """The arguments of one call, as numpy arrays and numbers."""
+
+    query: Array
+    keys: Array
+    values: Array
+    dilation: Array
+    offsets: Array | None
+    radius: int
+    scale: float
+    top_k: int
+
+
+@functools.lru_cache(maxsize=4)
+def inputs_of(case: Case) -> Inputs:
+    """The data of a case; half-precision data are rounded here, so that the reference sees them too."""
+    rng = np.random.default_rng(case.seed)
+    batch, slots = len(case.dilation), len(case.dilation[0])
+    frame = (case.height, case.width)
+
+    def features(*shape: int) -> Array:
+        if case.features == "normal":
+            return rng.normal(size=shape)
+        step = 1 if case.features == "integers" else 32
+        return rng.integers(-3, 4, shape) * step
+
+    offsets = None
+    if case.offsets is not None:
+        reach = case.offsets
+        offsets = rng.integers(-reach, reach + 1, (batch, slots, 2, *frame)).astype(np.int32)
+    return Inputs(
+        query=features(batch, case.channels, *frame).astype(case.dtype),
+        keys=features(batch, slots, case.channels, *frame).astype(case.dtype),
+        values=rng.uniform(-1, 1, (batch, slots, case.labels, *frame)).astype(case.dtype),
+        dilation=np.array(case.dilation, np.int32),
+        offsets=offsets,
+        radius=case.radius,
+        scale=2 / case.channels**0.5 if case.features == "normal" else 0.5,
+        top_k=case.top_k,
+    )
+
+
+@functools.lru_cache(maxsize=4)
+def expected_of(case: Case) -> Array:
+    """What the reference makes of a case, in float64."""
+    import torch
+
+    from maskring.plugins.windowed_affinity.reference import windowed_affinity
+
+    data = inputs_of(case)
+    out = windowed_affinity(
+        torch.from_numpy(data.query).double(),
+        torch.from_numpy(data.keys).double(),
+        torch.from_numpy(data.values).double(),
+        torch.from_numpy(data.dilation),
+        None if data.offsets is None else torch.from_numpy(data.offsets),
+        radius=data.radius,
+        scale=data.scale,
+        top_k=data.top_k,
+    )
+    return out.numpy()
+
+
+def random_case(seed: int) -> Case:
+    """A case drawn from everything that the operator takes, small enough for the reference."""
+    draw = random.Random(seed)
+    radius = draw.choice([0, 1, 1, 2, 2, 3, 3, 4, 5, 6, 6, 8, 12])
+    batch, slots = draw.choice([1, 1, 2]), draw.randint(1, 6 if radius <= 6 else 3)
+    top_k = draw.choice([0, 0, 0, 1, 5, 36, 1000])
+    return Case(
+        name=f"seed {seed}",
+        height=draw.randint(1, 20),
+        width=draw.randint(1, 20),
+        radius=radius,
+        dilation=tuple(tuple(draw.choices([0, 1, 2, 3, 4], [2, 5, 2, 1, 1], k=slots)) for _ in range(batch)),
+        labels=draw.randint(1, 11),
+        channels=draw.choice([1, 3, 8, 16, 64] if radius <= 6 else [1, 5, 16]),
+        offsets=draw.choice([None, None, 1, 6, 30]),
+        top_k=top_k,
+        features="integers" if top_k else draw.choice(["normal", "normal", "integers", "large"]),
+        dtype=draw.choice(["float32", "float32", "float16"]),
+        seed=seed,
+    )
+
+
+def corner_cases() -> list[Case]:
+    """Corners with a name, each in both float types."""
+    both = ((1, 2), (0, 3))
+    corners = [
+        Case("plain"),
+        Case("radius 0", radius=0),
+        Case("radius 12", radius=12, height=30, width=29, dilation=((1,),), channels=4),
+        Case("radius 12 in a frame of 3 x 2", radius=12, height=3, width=2),
+        Case("one pixel", height=1, width=1, dilation=((1, 2, 0),)),
+        Case("one row", height=1, width=33, radius=6),
+        Case("one column", height=33, width=1, radius=6),
+        Case("one label", labels=1),
+        Case("eleven labels", labels=11),
+        Case("one channel", channels=1),
+        Case("odd channels", channels=37),
+        Case("64 channels", channels=64, height=17, width=19, radius=6, dilation=((1, 1, 1, 1, 1),)),
+        Case("six slots, every dilation", dilation=((0, 1, 2, 3, 4, 1),), height=19, width=23, radius=3),
+        Case("batch with other dilations", dilation=both, height=13),
+        Case("dilation beyond the frame", dilation=((50, 1),)),
+        Case("all slots empty", dilation=((0, 0, 0),)),
+        Case("all slots empty in one of two", dilation=((0, 0), (1, 1))),
+        Case("offsets inside", offsets=2, height=17, width=15),
+        Case("offsets that leave the frame", offsets=20, dilation=both),
+        Case("offsets that all leave the frame", offsets=2**31 - 1),
+        Case("offsets with radius 0", offsets=3, radius=0),
+        Case("ties", features="integers", channels=2),
+        Case("large logits", features="large", channels=64),
+        Case("large logits with offsets", features="large", channels=16, offsets=4),
+        Case("top 1", top_k=1, features="integers", channels=2),
+        Case("top 10 of mixed dilations", top_k=10, features="integers", dilation=both),
+        Case("top 10 with offsets", top_k=10, features="integers", offsets=6, dilation=both),
+        Case("top k of everything", top_k=100_000, features="integers"),
+        Case("top 36 of 845", top_k=36, features="integers", channels=64, radius=6, dilation=((1,) * 5,)),
+    ]
+    halves = [replace(case, name=f"{case.name}, float16", dtype="float16") for case in corners]
+    return [*corners, *halves]
