@@ -21,8 +21,8 @@ TOLERANCE = {"float32": 1e-5, "float16": 2e-3}
 class Case:
     """One set of shapes and settings; the data follow from ``seed``.
 
-    ``features`` are ``normal`` (real-valued), ``integers`` (many exact ties; logits that are exact in float32,
-    so that rounding cannot change which are the k largest) or ``large`` (logits that overflow exp unless the
+    ``features`` are ``normal`` (real-valued), ``integers`` (many ties; their logits are exact in float32, so
+    that rounding cannot change which are the k largest) or ``large`` (logits that overflow exp unless the
     largest is taken off first; any two are equal or far apart, so that rounding cannot change the weights).
     """
 

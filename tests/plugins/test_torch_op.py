@@ -150,23 +150,19 @@ class Read(torch.nn.Module):
 
 
 def test_export_keeps_one_node_of_any_size() -> None:
-    (query, keys, values), dilation, _, _ = arguments(Case("export"), torch.float32)
+    example = Case("export", dilation=((1, 1), (2, 1)))
+    (query, keys, values), dilation, _, _ = arguments(example, torch.float32)
     b, n, o, h, w = (torch.export.Dim(name) for name in "bnohw")
+    memory = {0: b, 1: n, 3: h, 4: w}
     exported = torch.export.export(
         Read(),
         (query, keys, values, dilation),
-        dynamic_shapes=(
-            {0: b, 2: h, 3: w},
-            {0: b, 1: n, 3: h, 4: w},
-            {0: b, 1: n, 2: o, 3: h, 4: w},
-            {0: b, 1: n},
-        ),
+        dynamic_shapes=({0: b, 2: h, 3: w}, memory, {**memory, 2: o}, {0: b, 1: n}),
     ).run_decompositions()
     nodes = [node for node in exported.graph.nodes if node.op == "call_function"]
     assert [node.target for node in nodes if "maskring" in str(node.target)] == [OPERATOR]
-    (query, keys, values), dilation, _, _ = arguments(
-        Case("other sizes", 12, 5, dilation=((1, 0, 2), (1, 1, 1)), labels=5), torch.float32
-    )
+    other = Case("other sizes", 12, 5, dilation=((1, 0, 2),), labels=5)
+    (query, keys, values), dilation, _, _ = arguments(other, torch.float32)
     found = exported.module()(query, keys, values, dilation)
     assert torch.equal(found, Read()(query, keys, values, dilation))
 
