@@ -1,0 +1,133 @@
+"""The encoder: one ResNet without early pooling that gives a feature vector to every fourth pixel."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from itertools import chain
+
+import torch
+from torch import Tensor, nn
+
+STRIDE = 4
+"""Pixels per feature in both directions; feature (i, j) is centred on pixel (4 * i, 4 * j)."""
+
+STAGE_STRIDES = (1, 2, 1, 1)
+
+
+@dataclass(frozen=True)
+class EncoderConfig:
+    """Widths and depths of an :class:`Encoder`.
+
+    Attributes:
+        stem: channels after the 7x7 convolution.
+        stages: channels of the four stages.
+        blocks: residual blocks in each stage.
+        channels: C, depth of the features.
+    """
+
+    stem: int
+    stages: tuple[int, int, int, int]
+    blocks: tuple[int, int, int, int] = (2, 2, 2, 2)
+    channels: int = 64
+
+    def __post_init__(self) -> None:
+        if len(self.stages) != len(STAGE_STRIDES) or len(self.blocks) != len(STAGE_STRIDES):
+            raise ValueError(f"an encoder has {len(STAGE_STRIDES)} stages, not {self.stages} / {self.blocks}")
+        if min(self.stem, self.channels, *self.stages, *self.blocks) < 1:
+            raise ValueError(f"widths and depths of an encoder are at least 1: {self}")
+
+    @classmethod
+    def preset(cls, name: str) -> EncoderConfig:
+        """``full``: the ResNet-18 of MAST (CVPR 2020); ``nano``: half its width, for CPUs and small boards.
+
+        Raises:
+            ValueError: when there is no preset of that name.
+        """
+        if name not in PRESETS:
+            raise ValueError(f"no encoder preset {name!r}; there are {', '.join(PRESETS)}")
+        return PRESETS[name]
+
+
+PRESETS = {
+    "full": EncoderConfig(stem=64, stages=(64, 128, 256, 256)),
+    "nano": EncoderConfig(stem=32, stages=(32, 64, 128, 128)),
+}
+
+
+def _convolution(inputs: int, outputs: int, size: int, stride: int = 1) -> nn.Conv2d:
+    return nn.Conv2d(inputs, outputs, size, stride, padding=size // 2, bias=False)
+
+
+class ResidualBlock(nn.Module):
+    """Two 3x3 convolutions beside a shortcut, which is a 1x1 convolution where the shape changes."""
+
+    def __init__(self, inputs: int, outputs: int, stride: int) -> None:
+        super().__init__()
+        self.residual = nn.Sequential(
+            _convolution(inputs, outputs, 3, stride),
+            nn.BatchNorm2d(outputs),
+            nn.ReLU(inplace=True),
+            _convolution(outputs, outputs, 3),
+            nn.BatchNorm2d(outputs),
+        )
+        self.shortcut: nn.Module = nn.Identity()
+        if stride != 1 or inputs != outputs:
+            self.shortcut = nn.Sequential(_convolution(inputs, outputs, 1, stride), nn.BatchNorm2d(outputs))
+        self.activation = nn.ReLU(inplace=True)
+
+    def forward(self, x: Tensor) -> Tensor:
+        summed: Tensor = self.activation(self.residual(x) + self.shortcut(x))
+        return summed
+
+
+class Encoder(nn.Module):
+    """Frames in, features out.
+
+    Source: the network of MAST (CVPR 2020, github.com/zlai0/MAST, ``models/submodule.py``): ResNet-18 with
+    output stride 4 and no max-pooling, then a 3x3 convolution with bias.
+    """
+
+    def __init__(self, config: EncoderConfig) -> None:
+        super().__init__()
+        self.config = config
+        self.stem = nn.Sequential(
+            _convolution(3, config.stem, 7, stride=2), nn.BatchNorm2d(config.stem), nn.ReLU(inplace=True)
+        )
+        widths = (config.stem, *config.stages)
+        self.stages = nn.Sequential(
+            *(
+                _stage(widths[index], widths[index + 1], config.blocks[index], stride)
+                for index, stride in enumerate(STAGE_STRIDES)
+            )
+        )
+        self.head = nn.Conv2d(config.stages[-1], config.channels, 3, padding=1)
+        for module in chain(self.stem.modules(), self.stages.modules()):
+            if isinstance(module, nn.Conv2d):
+                nn.init.kaiming_normal_(module.weight, mode="fan_out", nonlinearity="relu")
+
+    def forward(self, lab: Tensor) -> Tensor:
+        """Features of a batch of frames.
+
+        Args:
+            lab: [B, 3, H, W] normalised Lab (:func:`.colour.normalise_lab`), any H and W.
+
+        Returns:
+            [B, C, ceil(H / 4), ceil(W / 4)]; feature (i, j) is centred on pixel (4 * i, 4 * j).
+        """
+        features: Tensor = self.head(self.stages(self.stem(lab)))
+        return features
+
+    def parameter_count(self) -> int:
+        """Number of trained numbers (running statistics are not counted)."""
+        return sum(parameter.numel() for parameter in self.parameters())
+
+
+def _stage(inputs: int, outputs: int, blocks: int, stride: int) -> nn.Sequential:
+    first = ResidualBlock(inputs, outputs, stride)
+    return nn.Sequential(first, *(ResidualBlock(outputs, outputs, 1) for _ in range(blocks - 1)))
+
+
+def empty_encoder(config: EncoderConfig) -> Encoder:
+    """An encoder without storage: the names, shapes and types of its tensors, nothing else."""
+    with torch.device("meta"):
+        return Encoder(config)
