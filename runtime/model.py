@@ -3,16 +3,23 @@
 from __future__ import annotations
 
 import json
+import math
 from dataclasses import asdict, dataclass, fields
 from typing import Any
 
-from ..plugins.errors import ModelError
+from ..plugins.errors import ModelError, SourceError
 
 METADATA_KEY = "maskring"
 """Name of the ONNX ``metadata_props`` entry that holds :class:`ModelMetadata` as JSON."""
 
 FORMAT_VERSION = 1
 """Version of the step graph's contract; a runtime refuses files of another version."""
+
+MAX_LABELS = 256
+"""Label channels that a uint8 label map can tell apart, background included."""
+
+EXPORT_AGAIN = "export the checkpoint again with this version: maskring export CHECKPOINT --out MODEL.onnx"
+"""The remedy for a file that this version cannot read."""
 
 DEFAULT_LONG_TERM = (0, 5)
 DEFAULT_SHORT_TERM = (1, 3, 5)
@@ -77,19 +84,61 @@ class ModelMetadata:
         Raises:
             ModelError: when the text is damaged or of another format version.
         """
-        remedy = "export the checkpoint again with this version: maskring export CHECKPOINT --out MODEL.onnx"
+        damaged = ModelError(f"the maskring metadata in {origin} is damaged", EXPORT_AGAIN)
         try:
             stored: dict[str, Any] = json.loads(text)
             version = stored["format_version"]
-        except (ValueError, TypeError, KeyError) as error:
-            raise ModelError(f"the maskring metadata in {origin} is damaged", remedy) from error
+        except (ValueError, TypeError, KeyError, RecursionError) as error:
+            raise damaged from error
         if version != FORMAT_VERSION:
             raise ModelError(
-                f"{origin} has model format {version}, this maskring reads format {FORMAT_VERSION}", remedy
+                f"{origin} has model format {version}, this maskring reads format {FORMAT_VERSION}",
+                EXPORT_AGAIN,
             )
-        known = {field.name for field in fields(cls)}
-        if set(stored) != known:
-            raise ModelError(f"the maskring metadata in {origin} is damaged", remedy)
+        if set(stored) != {field.name for field in fields(cls)} or not _plausible(stored):
+            raise damaged
         stored["long_term"] = tuple(stored["long_term"])
         stored["short_term"] = tuple(stored["short_term"])
         return cls(**stored)
+
+    def feature_size(self, height: int, width: int) -> tuple[int, int]:
+        """(h, w) of the features of a ``height`` x ``width`` frame."""
+        return -(-height // self.stride), -(-width // self.stride)
+
+    def require_frame_size(self, height: int, width: int) -> None:
+        """Check that the graph takes frames of this size.
+
+        Raises:
+            SourceError: when the graph is fixed to another size.
+        """
+        if height == (self.height or height) and width == (self.width or width):
+            return
+        raise SourceError(
+            f"the frames are {width}x{height} pixels and the model was exported for {self.width or 'any'}x"
+            f"{self.height or 'any'}",
+            f"export it with --height {height} --width {width}, or without them for frames of any size",
+        )
+
+
+def _plausible(stored: dict[str, Any]) -> bool:
+    """Whether every value has the type and range its attribute promises."""
+
+    def whole(value: object, least: int) -> bool:
+        return type(value) is int and value >= least
+
+    def frames(value: object, least: int) -> bool:
+        return isinstance(value, list) and all(whole(frame, least) for frame in value)
+
+    scale = stored["scale"]
+    return (
+        all(whole(stored[name], 1) for name in ("stride", "channels"))
+        and all(whole(stored[name], 0) for name in ("radius", "top_k"))
+        and all(stored[name] is None or whole(stored[name], 1) for name in ("slots", "height", "width"))
+        and (stored["labels"] is None or (whole(stored["labels"], 2) and stored["labels"] <= MAX_LABELS))
+        and type(scale) in (int, float)
+        and math.isfinite(scale)
+        and stored["dtype"] in ("float32", "float16")
+        and frames(stored["long_term"], 0)
+        and frames(stored["short_term"], 1)
+        and all(isinstance(stored[name], str) for name in ("checkpoint", "checkpoint_sha256"))
+    )

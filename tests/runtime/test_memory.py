@@ -1,0 +1,122 @@
+"""The ring's schedule against a simulation that keeps every frame in a list."""
+
+from __future__ import annotations
+
+import random
+
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from maskring.plugins.errors import UserError
+from maskring.runtime.memory import MemoryPolicy, MemoryRing
+
+
+@st.composite
+def policies(draw: st.DrawFn) -> MemoryPolicy:
+    long_term = draw(st.lists(st.integers(0, 40), max_size=4, unique=True))
+    short_term = draw(st.lists(st.integers(1, 20), max_size=5, unique=True))
+    if 0 not in long_term and 1 not in short_term:
+        (long_term.append(0) if draw(st.booleans()) else short_term.append(1))
+    after, largest = draw(st.integers(0, 20)), draw(st.integers(1, 5))
+    return MemoryPolicy(tuple(long_term), tuple(short_term), dilate_after=after, max_dilation=largest)
+
+
+def wanted(policy: MemoryPolicy, history: list[int]) -> dict[int, int]:
+    """Frame -> dilation, for the frame that comes after ``history`` (all frames since the last mask)."""
+    reads = {}
+    for position, frame in enumerate(history):
+        age = len(history) - position
+        if position in policy.long_term or age in policy.short_term:
+            dilated = policy.dilate_after > 0 and age > policy.dilate_after
+            reads[frame] = min(policy.max_dilation, age // policy.dilate_after + 1) if dilated else 1
+    return reads
+
+
+@settings(max_examples=150, deadline=None)
+@given(policies(), st.integers(0, 3), st.randoms(use_true_random=False))
+def test_schedule_equals_the_naive_simulation(
+    policy: MemoryPolicy, spare_slots: int, chance: random.Random
+) -> None:
+    ring = MemoryRing(policy, policy.slots + spare_slots)
+    content: list[int | None] = [None] * ring.slots  # slot -> frame whose tensors stand there
+    history: list[int] = []
+    for frame in range(300):
+        dilation, write_slot = ring.plan()
+        read = {content[slot]: int(step) for slot, step in enumerate(dilation) if step}
+        assert read == wanted(policy, history)
+        assert len(read) == (dilation > 0).sum()  # no frame is read twice
+        assert dilation[write_slot] == 0
+        content[write_slot] = frame
+        if chance.random() < 0.03:
+            continue  # the step failed after it had written: nothing may come of it
+        if chance.random() < 0.02:
+            ring.restart()
+            history = []
+        ring.commit()
+        history.append(frame)
+
+
+def test_default_policy_worked_by_hand() -> None:
+    ring = MemoryRing(MemoryPolicy())
+    slot_of: dict[int, int] = {}
+    read_at: dict[int, list[int]] = {}
+    for frame in range(13):
+        dilation, slot_of[frame] = ring.plan()
+        newest = {slot: held for held, slot in slot_of.items() if held < frame}
+        read_at[frame] = sorted(newest[slot] for slot in range(ring.slots) if dilation[slot])
+        ring.commit()
+    assert read_at[0] == []
+    assert read_at[1] == [0]
+    assert read_at[4] == [0, 1, 3]
+    assert read_at[6] == [0, 1, 3, 5]
+    assert read_at[10] == [0, 5, 7, 9]
+    assert read_at[12] == [0, 5, 7, 9, 11]
+
+
+def test_memory_is_no_larger_than_needed() -> None:
+    assert MemoryPolicy().slots == 8  # frames 0 and 5, five recent ones, the one being written
+    assert MemoryPolicy((0,), ()).slots == 2
+    assert MemoryPolicy((), (1,)).slots == 2
+
+
+def test_steady_state_repeats() -> None:
+    """What a device captures once per written slot, it can replay: the reads follow from the write."""
+    ring = MemoryRing(MemoryPolicy())
+    reads_of_write: dict[int, set[bytes]] = {}
+    for frame in range(200):
+        dilation, slot = ring.plan()
+        if frame > 10:
+            reads_of_write.setdefault(slot, set()).add(dilation.tobytes())
+        ring.commit()
+    assert len(reads_of_write) == 6
+    assert all(len(reads) == 1 for reads in reads_of_write.values())
+
+
+def test_mast_dilation() -> None:
+    policy = MemoryPolicy(dilate_after=15)
+    assert [policy.dilation(age) for age in (1, 15, 16, 29, 30, 45, 60, 500)] == [1, 1, 2, 2, 3, 4, 4, 4]
+    assert MemoryPolicy().dilation(10_000) == 1
+
+
+@pytest.mark.parametrize(
+    ("arguments", "words"),
+    [
+        ({"long_term": (5,), "short_term": (3,)}, ["0 into long_term", "1 into short_term"]),
+        ({"long_term": (), "short_term": ()}, ["nothing to read"]),
+        ({"short_term": (0, 1)}, ["short_term is [0, 1]", "1 or more"]),
+        ({"short_term": (1, 1)}, ["short_term is [1, 1]", "different"]),
+        ({"long_term": (0, -1)}, ["long_term is [0, -1]", "0 or more"]),
+        ({"dilate_after": -1}, ["dilate_after=-1"]),
+        ({"max_dilation": 0}, ["max_dilation=0"]),
+    ],
+)
+def test_impossible_policies(arguments: dict[str, object], words: list[str]) -> None:
+    with pytest.raises(UserError) as caught:
+        MemoryPolicy(**arguments)  # type: ignore[arg-type]
+    assert all(word in str(caught.value) for word in words)
+
+
+def test_model_with_too_few_slots() -> None:
+    with pytest.raises(UserError, match="needs 8 slots and the model has 7"):
+        MemoryRing(MemoryPolicy(), 7)
