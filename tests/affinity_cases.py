@@ -147,7 +147,7 @@ def corner_cases() -> list[Case]:
         Case("64 channels", channels=64, height=17, width=19, radius=6, dilation=((1, 1, 1, 1, 1),)),
         Case("six slots, every dilation", dilation=((0, 1, 2, 3, 4, 1),), height=19, width=23, radius=3),
         Case("batch with other dilations", dilation=both, height=13),
-        Case("dilation beyond the frame", dilation=((50, 1),)),
+        Case("dilation beyond the frame", dilation=((2**31 - 1, 1),)),
         Case("all slots empty", dilation=((0, 0, 0),)),
         Case("all slots empty in one of two", dilation=((0, 0), (1, 1))),
         Case("offsets inside", offsets=2, height=17, width=15),

@@ -234,6 +234,6 @@ def _part_backward(
     if found.query is not None:
         found.query += layout.join(torch.cat(into_query))
     if found.keys is not None and into_keys is not None:
-        found.keys[part.slots] += layout.restore(into_keys)
+        found.keys[part.slots] = layout.restore(into_keys)
     if found.values is not None and into_values is not None:
-        found.values[part.slots] += layout.restore(into_values)
+        found.values[part.slots] = layout.restore(into_values)

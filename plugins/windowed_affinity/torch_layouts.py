@@ -19,7 +19,7 @@ TILE = 8
 
 BLOCK_BYTES_CPU = 8 << 20
 BLOCK_BYTES_DEVICE = 256 << 20
-"""Bytes of one block's logits: on a CPU what stays near the cores, elsewhere what fills the device."""
+"""Bytes of a block's largest tensor: on a CPU what stays near the cores, elsewhere what fills the device."""
 
 
 class Layout(Protocol):
@@ -178,7 +178,7 @@ class Windows:
         self.reach = torch.arange(-radius, radius + 1, device=offsets.device)
         self.window = len(self.reach) ** 2
         # Here the copied candidates are the largest part of a block, not the logits.
-        self.per_block = _groups_per_block(self.slots * self.window * 32, query)
+        self.per_block = _groups_per_block(self.slots * self.window * query.shape[0], query)
 
     def split(self, maps: Tensor) -> Tensor:
         return maps.flatten(1).t().unsqueeze(1)
@@ -199,7 +199,7 @@ class Windows:
         """Flat index into the prepared maps and validity, both [g, N, P, P]."""
         pixel = torch.arange(block.start, block.stop, device=self.steps.device)
         walk = self.steps.view(1, -1, 1) * self.reach  # [1, N, P]
-        centre = self.offsets[block].long()
+        centre = self.offsets[block]
         y = (pixel // self.width).view(-1, 1, 1) + centre[..., :1] + walk  # [g, N, P]
         x = (pixel % self.width).view(-1, 1, 1) + centre[..., 1:] + walk
         inside_y, inside_x = (y >= 0) & (y < self.height), (x >= 0) & (x < self.width)
@@ -225,9 +225,9 @@ class Windows:
         return torch.cat(seen).view(1, self.height, self.width)
 
 
-def _groups_per_block(logits_per_group: int, like: Tensor) -> int:
+def _groups_per_block(elements: int, like: Tensor) -> int:
     budget = BLOCK_BYTES_CPU if like.device.type == "cpu" else BLOCK_BYTES_DEVICE
-    return max(1, budget // (logits_per_group * like.element_size()))
+    return max(1, budget // (elements * like.element_size()))
 
 
 def _blocks(groups: int, per_block: int) -> Iterator[slice]:

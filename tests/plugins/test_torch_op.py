@@ -63,6 +63,13 @@ def test_half_types_come_back_as_they_went_in(dtype: torch.dtype) -> None:
         assert (found - wanted).abs().max() <= 2 * steps * wanted.abs().max()
 
 
+@pytest.mark.parametrize("dtype", [torch.float16, torch.bfloat16, torch.float32])
+def test_only_double_precision_is_computed_in_double(dtype: torch.dtype) -> None:
+    mixed = torch.zeros(1), torch.zeros(1, dtype=dtype)
+    assert torch_blocks.computation_type(*mixed) == torch.float32
+    assert torch_blocks.computation_type(*mixed, torch.zeros(1, dtype=torch.float64)) == torch.float64
+
+
 @pytest.mark.parametrize(
     "case",
     [
