@@ -45,7 +45,7 @@ class MemoryPolicy:
             )
         if self.dilate_after < 0 or self.max_dilation < 1:
             raise UserError(
-                f"the memory policy has dilate_after={self.dilate_after} and max_dilation={self.max_dilation}",
+                f"the memory policy has dilate_after={self.dilate_after}, max_dilation={self.max_dilation}",
                 "give dilate_after >= 0 and max_dilation >= 1",
             )
 
@@ -75,8 +75,8 @@ class MemoryRing:
     """Says, for each frame, which slots are read and which one is written; O(1) per frame.
 
     A frame is written once and never moved. Its slot is free again when the frame is older than the oldest
-    recent age, unless it is a long-term frame: then the slot is simply not given back. So a frame that is both
-    recent and long-term stands in one slot and is read once.
+    recent age, unless it is a long-term frame: then the slot is simply not given back. So a frame that is
+    both recent and long-term stands in one slot and is read once.
 
     Per frame: :meth:`plan`, then :meth:`restart` if the user gave a mask, then :meth:`commit`. A frame that
     fails between ``plan`` and ``commit`` leaves no trace.
@@ -116,9 +116,9 @@ class MemoryRing:
         """Make the current frame, whose labels the user has just given, the first one of a new memory.
 
         Older frames are forgotten, recent ones included. They know nothing of an object that the mask adds
-        and hold the very error that the mask corrects, and in a joint softmax they would outvote the one frame
-        that is right. Objects that the mask does not touch lose nothing but the older views: their labels at
-        this frame are part of what is remembered.
+        and hold the very error that the mask corrects, and in a joint softmax they would outvote the one
+        frame that is right. Objects that the mask does not touch lose nothing but their older views: their
+        labels at this frame are part of what is remembered.
         """
         self._free.extend(self._slot_of_frame.values())
         self._slot_of_frame.clear()

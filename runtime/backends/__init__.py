@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
-from typing import Protocol
+from pathlib import Path
+from typing import Any, Literal, Protocol
 
 import numpy as np
 from numpy.typing import NDArray
 
+from ...plugins.errors import ModelError, UnavailableError
 from ..model import ModelMetadata
 
 
@@ -16,20 +18,26 @@ class Backend(Protocol):
     A tracker calls :meth:`allocate` once per stream (and again when the number of labels outgrows it), then
     :meth:`step` once per frame. The bookkeeping of which frame stands in which slot is not the backend's:
     see :class:`maskring.runtime.memory.MemoryRing`.
+
+    A call that raises leaves the content of all slots but ``write_slot`` as it was.
     """
 
     metadata: ModelMetadata
 
     def allocate(self, height: int, width: int, slots: int, labels: int) -> None:
-        """Make memory tensors for ``height`` x ``width`` frames; keeps their content when only labels grow."""
+        """Make memory tensors for ``height`` x ``width`` frames; keeps their content when only labels grow.
+
+        Raises:
+            UserError: when the model or the device cannot hold them; what was allocated before stays usable.
+        """
 
     def step(
         self, frame: NDArray[np.uint8], dilation: NDArray[np.int32], write_slot: int, soft: bool
-    ) -> tuple[NDArray[np.uint8], NDArray[np.floating]]:
+    ) -> tuple[NDArray[np.uint8], NDArray[np.floating[Any]]]:
         """Run one step and store the frame's key and label map in ``write_slot``.
 
         Args:
-            frame: [H, W, 3] RGB.
+            frame: [H, W, 3] RGB, any strides.
             dilation: [N] window step per slot, 0 = not read in this step.
             write_slot: slot that takes the frame; ``dilation[write_slot]`` must be 0.
             soft: store probabilities; otherwise their one-hot.
@@ -38,11 +46,42 @@ class Backend(Protocol):
             labels [H, W] (channel indices) and probabilities [O, h, w]. Views that the next call overwrites.
         """
 
-    def write_value(self, slot: int, value: NDArray[np.floating]) -> None:
+    def write_value(self, slot: int, value: NDArray[np.floating[Any]]) -> None:
         """Replace the label map of ``slot`` by ``value`` [O, h, w] (a mask given by the user)."""
 
     def merge_label(self, channel: int) -> None:
         """In all slots, add label channel ``channel`` to background (0) and clear it (object removed)."""
 
     def close(self) -> None:
-        """Release everything; the backend cannot be used afterwards."""
+        """Release everything; the backend cannot be used afterwards. Closing twice does nothing."""
+
+
+def open_backend(
+    model: Path, *, kernel: Literal["native", "function"] = "native", threads: int = 0
+) -> Backend:
+    """Open an exported model with the backend that its suffix names.
+
+    Args:
+        model: an exported ``.onnx``.
+        kernel: ``native`` runs the CPU kernel of the memory read, ``function`` standard ONNX operators alone.
+        threads: CPU threads, 0 for all that this process may use.
+
+    Raises:
+        ModelError: when the file is missing, damaged or not an exported model.
+        UnavailableError: when nothing installed here can execute it.
+    """
+    if model.suffix == ".engine":
+        raise UnavailableError(
+            f"{model} is a TensorRT engine and this maskring has no TensorRT backend",
+            "give the .onnx that the engine was built from",
+        )
+    if model.suffix in (".safetensors", ".pth", ".pt"):
+        raise ModelError(
+            f"{model} is a checkpoint and the runtime executes exported models",
+            f"export it first: maskring export {model} --out {model.with_suffix('.onnx')}",
+        )
+    if model.suffix != ".onnx":
+        raise ModelError(f"{model} is not an exported model by its name", "give a file that ends in .onnx")
+    from .onnxruntime import OnnxRuntimeBackend
+
+    return OnnxRuntimeBackend(model, kernel=kernel, threads=threads)

@@ -1,0 +1,349 @@
+"""Step graphs on CPUs with onnxruntime; memory stays where it is."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, Literal, Protocol
+
+import numpy as np
+import onnx
+import onnxruntime
+from google.protobuf.message import DecodeError
+from numpy.typing import NDArray
+from onnxruntime.capi import onnxruntime_pybind11_state as native_errors
+
+from ...plugins.errors import ModelError, UnavailableError
+from ...plugins.windowed_affinity.onnx_op import DOMAIN, OPSET_VERSION
+from ..model import EXPORT_AGAIN, METADATA_KEY, ModelMetadata
+from .step_graph_parts import (
+    DILATION,
+    FRAME,
+    KEY,
+    KEYS,
+    LABELS,
+    PROBABILITIES,
+    VALUE,
+    VALUES,
+    cut_at_memory_read,
+    memory_read,
+)
+
+Array = NDArray[Any]
+Kernel = Literal["native", "function"]
+
+_ENGINE_ERRORS: tuple[type[Exception], ...] = tuple(
+    error
+    for error in vars(native_errors).values()
+    if isinstance(error, type) and issubclass(error, Exception)
+)
+
+
+@dataclass(frozen=True)
+class Memory:
+    """The tensors of one stream, named and shaped as the step graph's inputs and outputs.
+
+    Attributes:
+        frame: uint8 [1, H, W, 3].
+        keys: [1, N, C, h, w].
+        values: [1, N, O, h, w].
+        dilation: int32 [1, N].
+        labels: uint8 [1, H, W].
+        probabilities: [1, O, h, w].
+    """
+
+    frame: Array
+    keys: Array
+    values: Array
+    dilation: Array
+    labels: Array
+    probabilities: Array
+
+    @classmethod
+    def zeros(cls, metadata: ModelMetadata, height: int, width: int, slots: int, labels: int) -> Memory:
+        """Empty memory for ``slots`` frames of ``height`` x ``width`` pixels and ``labels`` labels."""
+        grid = metadata.feature_size(height, width)
+        dtype = np.dtype(metadata.dtype)
+        return cls(
+            frame=np.zeros((1, height, width, 3), np.uint8),
+            keys=np.zeros((1, slots, metadata.channels, *grid), dtype),
+            values=np.zeros((1, slots, labels, *grid), dtype),
+            dilation=np.zeros((1, slots), np.int32),
+            labels=np.zeros((1, height, width), np.uint8),
+            probabilities=np.zeros((1, labels, *grid), dtype),
+        )
+
+    def with_labels(self, metadata: ModelMetadata, labels: int) -> Memory:
+        """The same memory with room for more label channels; keys are shared, not copied."""
+        _, height, width, _ = self.frame.shape
+        grown = Memory.zeros(metadata, height, width, 0, labels)
+        values = np.zeros((1, self.keys.shape[1], *grown.values.shape[2:]), self.values.dtype)
+        values[:, :, : self.values.shape[2]] = self.values
+        return Memory(self.frame, self.keys, values, self.dilation, self.labels, grown.probabilities)
+
+    def kept(self, slot: int, soft: bool) -> dict[str, Array]:
+        """Where a step writes: what it remembers lands in ``slot`` of the memory."""
+        outputs = {LABELS: self.labels, KEY: self.keys[:, slot]}
+        if soft:
+            return outputs | {PROBABILITIES: self.values[:, slot]}
+        return outputs | {PROBABILITIES: self.probabilities, VALUE: self.values[:, slot]}
+
+
+class Executor(Protocol):
+    """A way to execute the step graph on memory."""
+
+    def bind(self, memory: Memory) -> None:
+        """Work on ``memory`` from now on."""
+
+    def run(self, slot: int, soft: bool) -> None:
+        """Execute one step that writes ``slot``; frame and dilation stand in the memory already."""
+
+
+class OnnxRuntimeBackend:
+    """Executes an exported model with onnxruntime on the CPU.
+
+    No tensor of the memory is copied or allocated while frames go by: graph inputs are bound to the memory,
+    and the key and the label map of a frame are written into its slot by the operators that compute them.
+
+    Args:
+        model: an exported ``.onnx``.
+        kernel: ``native`` reads memory with maskring's CPU kernel; ``function`` runs the file as it is, with
+            the read in standard ONNX operators (portable and slow).
+        threads: CPU threads, 0 for all that this process may use.
+
+    Raises:
+        ModelError: when the file is missing, damaged, not ours or of another version.
+        UnavailableError: when the native kernel is not installed.
+    """
+
+    def __init__(self, model: Path, *, kernel: Kernel = "native", threads: int = 0) -> None:
+        graph, self.metadata = load_step_graph(model)
+        threads = threads or usable_cores()
+        self._model = model
+        try:
+            self._executor: Executor | None = (
+                _InPlaceRead(graph, threads) if kernel == "native" else _WholeGraph(graph, threads)
+            )
+        except _ENGINE_ERRORS as error:
+            raise ModelError(f"onnxruntime refuses {model}: {_first_line(error)}", EXPORT_AGAIN) from error
+        self._memory: Memory | None = None
+
+    def allocate(self, height: int, width: int, slots: int, labels: int) -> None:
+        """See :meth:`maskring.runtime.backends.Backend.allocate`."""
+        executor, memory = self._open(), self._memory
+        self.metadata.require_frame_size(height, width)
+        try:
+            if memory is not None and _same_stream(memory, height, width, slots, labels):
+                grown = memory.with_labels(self.metadata, labels)
+            else:
+                grown = Memory.zeros(self.metadata, height, width, slots, labels)
+        except MemoryError as error:
+            raise UnavailableError(
+                f"{slots} frames of {width}x{height} pixels with {labels} labels do not fit into memory",
+                "use smaller frames or remember fewer",
+            ) from error
+        executor.bind(grown)
+        self._memory = grown
+
+    def step(
+        self, frame: NDArray[np.uint8], dilation: NDArray[np.int32], write_slot: int, soft: bool
+    ) -> tuple[NDArray[np.uint8], NDArray[np.floating[Any]]]:
+        """See :meth:`maskring.runtime.backends.Backend.step`."""
+        executor, memory = self._open(), self._allocated()
+        memory.frame[0] = frame
+        memory.dilation[0] = dilation
+        try:
+            executor.run(write_slot, soft)
+        except _ENGINE_ERRORS as error:
+            raise ModelError(
+                f"onnxruntime could not execute {self._model} on {frame.shape[1]}x{frame.shape[0]} pixels: "
+                f"{_first_line(error)}",
+                f"check the file with maskring verify {self._model}",
+            ) from error
+        return memory.labels[0], memory.kept(write_slot, soft)[PROBABILITIES][0]
+
+    def write_value(self, slot: int, value: NDArray[np.floating[Any]]) -> None:
+        """See :meth:`maskring.runtime.backends.Backend.write_value`."""
+        self._allocated().values[0, slot] = value
+
+    def merge_label(self, channel: int) -> None:
+        """See :meth:`maskring.runtime.backends.Backend.merge_label`."""
+        values = self._allocated().values[0]
+        values[:, 0] += values[:, channel]
+        values[:, channel] = 0
+
+    def close(self) -> None:
+        """See :meth:`maskring.runtime.backends.Backend.close`."""
+        self._executor = None
+        self._memory = None
+
+    def _open(self) -> Executor:
+        if self._executor is None:
+            raise ValueError("the backend is closed")
+        return self._executor
+
+    def _allocated(self) -> Memory:
+        if self._memory is None:
+            raise ValueError("the backend has no memory: call allocate first")
+        return self._memory
+
+
+class _WholeGraph:
+    """The file as it is, in one session."""
+
+    def __init__(self, graph: onnx.ModelProto, threads: int) -> None:
+        self._session = open_session(graph, threads)
+        self._bindings: dict[tuple[int, bool], onnxruntime.IOBinding] = {}
+
+    def bind(self, memory: Memory) -> None:
+        self._memory = memory
+        self._bindings = {}
+
+    def run(self, slot: int, soft: bool) -> None:
+        if (slot, soft) not in self._bindings:
+            memory = self._memory
+            inputs = {
+                FRAME: memory.frame,
+                KEYS: memory.keys,
+                VALUES: memory.values,
+                DILATION: memory.dilation,
+            }
+            self._bindings[slot, soft] = bind_arrays(self._session, inputs, memory.kept(slot, soft))
+        self._session.run_with_iobinding(self._bindings[slot, soft])
+
+
+@dataclass(frozen=True)
+class _Slot:
+    """Everything bound for steps that write one slot."""
+
+    head: onnxruntime.IOBinding
+    query: Array
+    read: Array
+    tail: onnxruntime.IOBinding
+
+
+class _InPlaceRead:
+    """The graph in two sessions, with the native kernel reading memory between them.
+
+    An operator written in Python and bound into the graph would be handed a copy of the whole memory for each
+    frame. Between two sessions the kernel reads the memory where it stands.
+    """
+
+    def __init__(self, graph: onnx.ModelProto, threads: int) -> None:
+        try:
+            from ...plugins.windowed_affinity import native
+        except ImportError as error:
+            raise UnavailableError(
+                f"the native CPU kernel cannot be loaded ({error})",
+                "install maskring again with a C++20 compiler, or run with --kernel function",
+            ) from error
+        read = memory_read(graph)
+        assert read is not None  # load_step_graph has checked
+        self._parts = cut_at_memory_read(graph, read)
+        self._head = open_session(self._parts.head, threads)
+        self._tail = open_session(self._parts.tail, threads)
+        self._affinity = native.windowed_affinity
+        self._threads = threads
+        self._slots: dict[tuple[int, bool], _Slot] = {}
+
+    def bind(self, memory: Memory) -> None:
+        self._memory = memory
+        self._query = np.zeros_like(memory.keys[:, 0])
+        self._read = np.zeros_like(memory.probabilities)
+        self._slots = {}
+
+    def run(self, slot: int, soft: bool) -> None:
+        if (slot, soft) not in self._slots:
+            self._slots[slot, soft] = self._bind_slot(slot, soft)
+        bound, memory, parts = self._slots[slot, soft], self._memory, self._parts
+        self._head.run_with_iobinding(bound.head)
+        self._affinity(
+            bound.query,
+            memory.keys,
+            memory.values,
+            memory.dilation,
+            radius=parts.radius,
+            scale=parts.scale,
+            top_k=parts.top_k,
+            out=bound.read,
+            threads=self._threads,
+        )
+        self._tail.run_with_iobinding(bound.tail)
+
+    def _bind_slot(self, slot: int, soft: bool) -> _Slot:
+        parts, inputs, outputs = self._parts, {FRAME: self._memory.frame}, self._memory.kept(slot, soft)
+        # The query and what is read may be the very tensors that the step gives out.
+        arrays = {parts.query: self._query, parts.read: self._read} | outputs
+        encoded = {name: arrays[name] for name in (KEY, parts.query)}
+        shown = {name: arrays[name] for name in outputs if name not in (KEY, parts.read)}
+        head = bind_arrays(self._head, inputs, encoded)
+        tail = bind_arrays(self._tail, inputs | encoded | {parts.read: arrays[parts.read]}, shown)
+        return _Slot(head, arrays[parts.query], arrays[parts.read], tail)
+
+
+def load_step_graph(path: Path) -> tuple[onnx.ModelProto, ModelMetadata]:
+    """Read an exported model.
+
+    Raises:
+        ModelError: when the file is missing, damaged, not ours or of another version.
+    """
+    try:
+        model = onnx.load_model_from_string(path.read_bytes())
+    except FileNotFoundError as error:
+        raise ModelError(f"the model {path} does not exist", "check the path") from error
+    except OSError as error:
+        raise ModelError(f"the model {path} cannot be read ({error.strerror})", "check the path") from error
+    except DecodeError as error:
+        raise ModelError(f"{path} is not an ONNX file, or is cut short", EXPORT_AGAIN) from error
+    properties = {entry.key: entry.value for entry in model.metadata_props}
+    if METADATA_KEY not in properties:
+        raise ModelError(f"{path} was not exported by maskring", EXPORT_AGAIN)
+    metadata = ModelMetadata.from_json(properties[METADATA_KEY], str(path))
+    versions = {entry.domain: entry.version for entry in model.opset_import}
+    if memory_read(model) is None or versions.get(DOMAIN) != OPSET_VERSION:
+        raise ModelError(f"{path} does not hold the step graph that its metadata promises", EXPORT_AGAIN)
+    return model, metadata
+
+
+def open_session(model: onnx.ModelProto, threads: int) -> onnxruntime.InferenceSession:
+    """A session on the CPU that keeps quiet and lets its threads sleep between runs."""
+    options = onnxruntime.SessionOptions()
+    options.intra_op_num_threads = threads
+    options.log_severity_level = 3
+    return onnxruntime.InferenceSession(
+        model.SerializeToString(), options, providers=["CPUExecutionProvider"]
+    )
+
+
+def bind_arrays(
+    session: onnxruntime.InferenceSession, inputs: Mapping[str, Array], outputs: Mapping[str, Array]
+) -> onnxruntime.IOBinding:
+    """Bind contiguous arrays to a session, which then reads and writes them in place.
+
+    The arrays must outlive the binding. Inputs that the session does not have are left out.
+    """
+    binding = session.io_binding()
+    for declared in session.get_inputs():
+        array = inputs[declared.name]
+        binding.bind_input(declared.name, "cpu", 0, array.dtype.type, array.shape, array.ctypes.data)
+    for name, array in outputs.items():
+        binding.bind_output(name, "cpu", 0, array.dtype.type, array.shape, array.ctypes.data)
+    return binding
+
+
+def usable_cores() -> int:
+    """CPU cores that this process may use."""
+    if hasattr(os, "sched_getaffinity"):
+        return len(os.sched_getaffinity(0))
+    return os.cpu_count() or 1
+
+
+def _same_stream(memory: Memory, height: int, width: int, slots: int, labels: int) -> bool:
+    same = memory.frame.shape[1:3] == (height, width) and memory.keys.shape[1] == slots
+    return same and memory.values.shape[2] <= labels
+
+
+def _first_line(error: Exception) -> str:
+    return str(error).strip().splitlines()[0].rstrip(".") if str(error).strip() else type(error).__name__

@@ -1,0 +1,120 @@
+"""Cutting an exported step graph around its memory read, so that the read can run on memory in place."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from dataclasses import dataclass
+
+import onnx
+from onnx import helper
+
+from ...plugins.windowed_affinity.onnx_op import DOMAIN, OP_TYPE
+
+FRAME, KEYS, VALUES, DILATION = "frame", "memory_keys", "memory_values", "memory_dilation"
+LABELS, PROBABILITIES, VALUE, KEY = "labels", "probabilities", "value", "key"
+INPUTS = (FRAME, KEYS, VALUES, DILATION)
+OUTPUTS = (LABELS, PROBABILITIES, VALUE, KEY)
+"""Inputs and outputs of the step graph: see :class:`maskring.runtime.model.ModelMetadata`."""
+
+
+@dataclass(frozen=True)
+class StepGraphParts:
+    """A step graph in two, with the memory read taken out from between them.
+
+    Attributes:
+        head: ``frame`` -> ``key`` and ``query``.
+        tail: ``read`` (and ``frame``, for its size) -> ``labels``, ``value`` and, if it is not ``read``
+            itself, ``probabilities``.
+        query: name of the tensor that the read compares with memory; may be ``key``.
+        read: name of the tensor that the read makes; may be ``probabilities``.
+        radius, scale, top_k: attributes of the read.
+    """
+
+    head: onnx.ModelProto
+    tail: onnx.ModelProto
+    query: str
+    read: str
+    radius: int
+    scale: float
+    top_k: int
+
+
+def memory_read(model: onnx.ModelProto) -> onnx.NodeProto | None:
+    """The one memory read of a step graph, None when ``model`` is not a step graph."""
+    names = {value.name for value in (*model.graph.input, *model.graph.output)}
+    reads = [node for node in model.graph.node if (node.domain, node.op_type) == (DOMAIN, OP_TYPE)]
+    if (
+        names != {*INPUTS, *OUTPUTS}
+        or len(reads) != 1
+        or list(reads[0].input[1:4]) != [KEYS, VALUES, DILATION]
+    ):
+        return None
+    return reads[0]
+
+
+def cut_at_memory_read(model: onnx.ModelProto, read: onnx.NodeProto) -> StepGraphParts:
+    """Cut ``model`` at its memory read ``read``; the weights are shared out, not doubled."""
+    attributes = {attribute.name: helper.get_attribute_value(attribute) for attribute in read.attribute}
+    query, result = read.input[0], read.output[0]
+    return StepGraphParts(
+        head=subgraph(model, (FRAME,), dict.fromkeys((KEY, query))),
+        tail=subgraph(
+            model,
+            (FRAME, *dict.fromkeys((KEY, query)), result),
+            [name for name in (LABELS, VALUE, PROBABILITIES) if name != result],
+        ),
+        query=query,
+        read=result,
+        radius=attributes["radius"],
+        scale=attributes["scale"],
+        top_k=attributes.get("top_k", 0),
+    )
+
+
+def subgraph(model: onnx.ModelProto, inputs: Iterable[str], outputs: Iterable[str]) -> onnx.ModelProto:
+    """The part of ``model`` that computes ``outputs`` from ``inputs``; inputs it does not use are left out.
+
+    Tensors inside the graph that become inputs or outputs are taken to be [1, ?, ?, ?] of the memory's type.
+    """
+    graph = model.graph
+    producer = {name: index for index, node in enumerate(graph.node) for name in node.output}
+    boundary, outputs = set(inputs), list(outputs)
+    used: set[int] = set()
+    reached: set[str] = set()
+    pending = list(outputs)
+    while pending:
+        name = pending.pop()
+        if name in reached:
+            continue
+        reached.add(name)
+        if name not in boundary and name in producer:
+            used.add(producer[name])
+            pending.extend(_tensors_read(graph.node[producer[name]]))
+    interface = {value.name: value for value in (*graph.input, *graph.output)}
+    inner_type = interface[KEY].type.tensor_type.elem_type
+
+    def describe(name: str) -> onnx.ValueInfoProto:
+        return interface.get(name) or helper.make_tensor_value_info(name, inner_type, [1, None, None, None])
+
+    part = helper.make_graph(
+        [graph.node[index] for index in sorted(used)],
+        graph.name,
+        [describe(name) for name in inputs if name in reached],
+        [describe(name) for name in outputs],
+        [weight for weight in graph.initializer if weight.name in reached],
+    )
+    functions = [
+        function for function in model.functions if (function.domain, function.name) != (DOMAIN, OP_TYPE)
+    ]
+    return helper.make_model(
+        part, opset_imports=model.opset_import, functions=functions, ir_version=model.ir_version
+    )
+
+
+def _tensors_read(node: onnx.NodeProto) -> list[str]:
+    """Names that a node reads, in the bodies of its branches and loops too."""
+    names = [name for name in node.input if name]
+    for attribute in node.attribute:
+        for body in (attribute.g, *attribute.graphs):
+            names.extend(name for inner in body.node for name in _tensors_read(inner))
+    return names

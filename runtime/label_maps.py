@@ -1,0 +1,100 @@
+"""Label maps between pixels and features, and what can be read off them; no loop runs over pixels."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import cv2
+import numpy as np
+from numpy.typing import NDArray
+
+Box = tuple[int, int, int, int]
+"""(x0, y0, x1, y1) in pixels; x1 and y1 lie just outside."""
+
+
+def overwrite(labels: NDArray[np.uint8], drawn: NDArray[np.uint8], redrawn: list[int]) -> NDArray[np.uint8]:
+    """Lay a drawn label map over a propagated one.
+
+    Args:
+        labels: [H, W] propagated labels.
+        drawn: [H, W] labels given by the user, 0 where none is.
+        redrawn: the labels in ``drawn``; what ``labels`` says of them is dropped.
+    """
+    keep = np.arange(256, dtype=np.uint8)
+    keep[redrawn] = 0
+    return np.where(drawn > 0, drawn, cv2.LUT(np.ascontiguousarray(labels), keep)).astype(
+        np.uint8, copy=False
+    )
+
+
+def sample_hard(labels: NDArray[np.uint8], count: int, stride: int) -> NDArray[np.float32]:
+    """One-hot label maps [O, h, w] of the pixels (stride * i, stride * j), on which features are centred."""
+    nearest = labels[::stride, ::stride]
+    return (nearest == np.arange(count).reshape(-1, 1, 1)).astype(np.float32)
+
+
+def sample_soft(labels: NDArray[np.uint8], count: int, stride: int) -> NDArray[np.float32]:
+    """Shares [O, h, w] of the labels around each feature; they sum to 1 over O.
+
+    Pixels are weighted by a triangle that is centred on pixel (stride * i, stride * j) and reaches 0 at the
+    neighbouring features, the adjoint of the bilinear interpolation that brings probabilities back to pixels.
+    """
+    triangle = 1 - np.abs(np.arange(1 - stride, stride)) / stride
+    triangle = (triangle / triangle.sum()).astype(np.float32)
+    return np.stack(
+        [
+            cv2.sepFilter2D(
+                (labels == label).view(np.uint8),
+                cv2.CV_32F,
+                triangle,
+                triangle,
+                borderType=cv2.BORDER_REFLECT_101,
+            )[::stride, ::stride]
+            for label in range(count)
+        ]
+    )
+
+
+def areas(labels: NDArray[np.uint8], count: int) -> NDArray[np.int64]:
+    """Pixels of each of the first ``count`` labels."""
+    return np.bincount(labels.ravel(), minlength=count)[:count]
+
+
+def boxes(labels: NDArray[np.uint8], count: int) -> list[Box | None]:
+    """Smallest box around each of the first ``count`` labels but 0; None where a label is nowhere.
+
+    Eight labels are found per pass: each becomes one bit, and rows and columns are or-ed together.
+    """
+    found: list[Box | None] = []
+    for first in range(1, count, 8):
+        bits = np.zeros(256, np.uint8)
+        group = np.arange(first, min(first + 8, count))
+        bits[group] = 1 << (group - first)
+        marked = cv2.LUT(labels, bits)
+        rows = np.bitwise_or.reduce(marked, axis=1)
+        columns = np.bitwise_or.reduce(marked, axis=0)
+        found.extend(_box(rows & bits[label], columns & bits[label]) for label in group)
+    return found
+
+
+def _box(rows: NDArray[np.uint8], columns: NDArray[np.uint8]) -> Box | None:
+    y, x = np.flatnonzero(rows), np.flatnonzero(columns)
+    return (int(x[0]), int(y[0]), int(x[-1]) + 1, int(y[-1]) + 1) if y.size else None
+
+
+def mean_confidences(
+    labels: NDArray[np.uint8], probabilities: NDArray[np.floating[Any]], stride: int
+) -> list[float | None]:
+    """Mean probability of each label over the features it covers; None where it covers none.
+
+    Args:
+        labels: [H, W].
+        probabilities: [O, h, w].
+        stride: pixels per feature.
+    """
+    count = probabilities.shape[0]
+    winners = np.ascontiguousarray(labels[::stride, ::stride]).astype(np.intp)
+    certainty = np.take_along_axis(probabilities, winners[None], axis=0)
+    covered = np.bincount(winners.ravel(), minlength=count)
+    total = np.bincount(winners.ravel(), weights=certainty.ravel(), minlength=count)
+    return [float(total[label] / covered[label]) if covered[label] else None for label in range(count)]
