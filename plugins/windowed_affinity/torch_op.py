@@ -138,17 +138,7 @@ def _backward(
     needs: list[bool],
 ) -> tuple[Tensor, Tensor, Tensor]:
     found = torch_blocks.backward(
-        grad,
-        out,
-        query,
-        keys,
-        values,
-        dilation,
-        offsets,
-        radius,
-        scale,
-        top_k,
-        (needs[0], needs[1], needs[2]),
+        grad, out, query, keys, values, dilation, offsets, radius, scale, top_k, needs
     )
 
     def given(gradient: Tensor | None, like: Tensor) -> Tensor:
