@@ -39,3 +39,7 @@ class OutputError(UserError):
 
 class UnavailableError(UserError):
     """A package, library or device that the request needs is not there."""
+
+
+class TrainingError(UserError):
+    """A training recipe is not valid, or a run cannot go on."""
