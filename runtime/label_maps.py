@@ -12,6 +12,11 @@ Box = tuple[int, int, int, int]
 """(x0, y0, x1, y1) in pixels; x1 and y1 lie just outside."""
 
 
+def rename(labels: NDArray[np.uint8], names: NDArray[np.uint8]) -> NDArray[np.uint8]:
+    """A new map in which each label l is ``names[l]``; ``names`` has 256 entries."""
+    return np.asarray(cv2.LUT(np.ascontiguousarray(labels), names), np.uint8)
+
+
 def overwrite(labels: NDArray[np.uint8], drawn: NDArray[np.uint8], redrawn: list[int]) -> NDArray[np.uint8]:
     """Lay a drawn label map over a propagated one.
 
@@ -22,15 +27,13 @@ def overwrite(labels: NDArray[np.uint8], drawn: NDArray[np.uint8], redrawn: list
     """
     keep = np.arange(256, dtype=np.uint8)
     keep[redrawn] = 0
-    return np.where(drawn > 0, drawn, cv2.LUT(np.ascontiguousarray(labels), keep)).astype(
-        np.uint8, copy=False
-    )
+    return np.where(drawn > 0, drawn, rename(labels, keep))
 
 
 def sample_hard(labels: NDArray[np.uint8], count: int, stride: int) -> NDArray[np.float32]:
     """One-hot label maps [O, h, w] of the pixels (stride * i, stride * j), on which features are centred."""
-    nearest = labels[::stride, ::stride]
-    return (nearest == np.arange(count).reshape(-1, 1, 1)).astype(np.float32)
+    is_label = labels[::stride, ::stride] == np.arange(count).reshape(-1, 1, 1)
+    return np.asarray(is_label, np.float32)
 
 
 def sample_soft(labels: NDArray[np.uint8], count: int, stride: int) -> NDArray[np.float32]:
@@ -70,7 +73,7 @@ def boxes(labels: NDArray[np.uint8], count: int) -> list[Box | None]:
         bits = np.zeros(256, np.uint8)
         group = np.arange(first, min(first + 8, count))
         bits[group] = 1 << (group - first)
-        marked = cv2.LUT(labels, bits)
+        marked = rename(labels, bits)
         rows = np.bitwise_or.reduce(marked, axis=1)
         columns = np.bitwise_or.reduce(marked, axis=0)
         found.extend(_box(rows & bits[label], columns & bits[label]) for label in group)

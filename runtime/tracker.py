@@ -7,7 +7,6 @@ from dataclasses import dataclass
 from types import TracebackType
 from typing import Any
 
-import cv2
 import numpy as np
 from numpy.typing import NDArray
 
@@ -236,7 +235,7 @@ class Tracker:
         channel_of_id = np.zeros(256, np.uint8)
         channel_of_id[list(channels)] = list(channels.values())
         redrawn = [channels[object_id] for object_id in _ids_in(mask)]
-        drawn = cv2.LUT(np.ascontiguousarray(mask), channel_of_id)
+        drawn = label_maps.rename(mask, channel_of_id)
         labels = label_maps.overwrite(propagated, drawn, redrawn)
         sample = label_maps.sample_soft if self._soft else label_maps.sample_hard
         value = sample(labels, self._allocated[2], self._backend.metadata.stride)
@@ -262,7 +261,7 @@ class Tracker:
         )
         id_of_channel = np.zeros(256, np.uint8)
         id_of_channel[channels] = ids
-        named = cv2.LUT(labels, id_of_channel)
+        named = label_maps.rename(labels, id_of_channel)
         of_objects = probabilities[[0, *channels]]
         ended = time.perf_counter()
         timings = Timings(step=stepped - started, post=ended - stepped, total=ended - started)

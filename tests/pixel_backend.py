@@ -45,7 +45,7 @@ class PixelBackend:
     ) -> tuple[NDArray[np.uint8], NDArray[np.floating[Any]]]:
         assert dilation[write_slot] == 0
         stride = self.metadata.stride
-        colour = frame[::stride, ::stride].transpose(2, 0, 1).astype(np.float32) / 255
+        colour = np.ascontiguousarray(frame[::stride, ::stride].transpose(2, 0, 1)).astype(np.float32) / 255
         square = (colour**2).sum(0, keepdims=True)
         query = np.concatenate([2 * colour, -np.ones_like(square)])[None]
         self.keys[0, write_slot] = np.concatenate([colour, square])

@@ -34,10 +34,14 @@ from .step_graph_parts import (
 Array = NDArray[Any]
 Kernel = Literal["native", "function"]
 
-_ENGINE_ERRORS: tuple[type[Exception], ...] = tuple(
-    error
-    for error in vars(native_errors).values()
-    if isinstance(error, type) and issubclass(error, Exception)
+# Most of onnxruntime's errors have no common base; those of bound runs arrive as RuntimeError.
+_ENGINE_ERRORS: tuple[type[Exception], ...] = (
+    RuntimeError,
+    *(
+        kind
+        for kind in vars(native_errors).values()
+        if isinstance(kind, type) and issubclass(kind, Exception)
+    ),
 )
 
 
@@ -83,6 +87,10 @@ class Memory:
         values[:, :, : self.values.shape[2]] = self.values
         return Memory(self.frame, self.keys, values, self.dilation, self.labels, grown.probabilities)
 
+    def inputs(self) -> dict[str, Array]:
+        """What a step reads."""
+        return {FRAME: self.frame, KEYS: self.keys, VALUES: self.values, DILATION: self.dilation}
+
     def kept(self, slot: int, soft: bool) -> dict[str, Array]:
         """Where a step writes: what it remembers lands in ``slot`` of the memory."""
         outputs = {LABELS: self.labels, KEY: self.keys[:, slot]}
@@ -127,7 +135,7 @@ class OnnxRuntimeBackend:
                 _InPlaceRead(graph, threads) if kernel == "native" else _WholeGraph(graph, threads)
             )
         except _ENGINE_ERRORS as error:
-            raise ModelError(f"onnxruntime refuses {model}: {_first_line(error)}", EXPORT_AGAIN) from error
+            raise ModelError(f"onnxruntime refuses {model}: {_reason(error)}", EXPORT_AGAIN) from error
         self._memory: Memory | None = None
 
     def allocate(self, height: int, width: int, slots: int, labels: int) -> None:
@@ -159,7 +167,7 @@ class OnnxRuntimeBackend:
         except _ENGINE_ERRORS as error:
             raise ModelError(
                 f"onnxruntime could not execute {self._model} on {frame.shape[1]}x{frame.shape[0]} pixels: "
-                f"{_first_line(error)}",
+                f"{_reason(error)}",
                 f"check the file with maskring verify {self._model}",
             ) from error
         return memory.labels[0], memory.kept(write_slot, soft)[PROBABILITIES][0]
@@ -203,14 +211,8 @@ class _WholeGraph:
 
     def run(self, slot: int, soft: bool) -> None:
         if (slot, soft) not in self._bindings:
-            memory = self._memory
-            inputs = {
-                FRAME: memory.frame,
-                KEYS: memory.keys,
-                VALUES: memory.values,
-                DILATION: memory.dilation,
-            }
-            self._bindings[slot, soft] = bind_arrays(self._session, inputs, memory.kept(slot, soft))
+            inputs, outputs = self._memory.inputs(), self._memory.kept(slot, soft)
+            self._bindings[slot, soft] = bind_arrays(self._session, inputs, outputs)
         self._session.run_with_iobinding(self._bindings[slot, soft])
 
 
@@ -273,7 +275,7 @@ class _InPlaceRead:
         self._tail.run_with_iobinding(bound.tail)
 
     def _bind_slot(self, slot: int, soft: bool) -> _Slot:
-        parts, inputs, outputs = self._parts, {FRAME: self._memory.frame}, self._memory.kept(slot, soft)
+        parts, inputs, outputs = self._parts, self._memory.inputs(), self._memory.kept(slot, soft)
         # The query and what is read may be the very tensors that the step gives out.
         arrays = {parts.query: self._query, parts.read: self._read} | outputs
         encoded = {name: arrays[name] for name in (KEY, parts.query)}
@@ -311,7 +313,7 @@ def open_session(model: onnx.ModelProto, threads: int) -> onnxruntime.InferenceS
     """A session on the CPU that keeps quiet and lets its threads sleep between runs."""
     options = onnxruntime.SessionOptions()
     options.intra_op_num_threads = threads
-    options.log_severity_level = 3
+    options.log_severity_level = 4  # failures arrive as exceptions; stderr belongs to the program
     return onnxruntime.InferenceSession(
         model.SerializeToString(), options, providers=["CPUExecutionProvider"]
     )
@@ -345,5 +347,7 @@ def _same_stream(memory: Memory, height: int, width: int, slots: int, labels: in
     return same and memory.values.shape[2] <= labels
 
 
-def _first_line(error: Exception) -> str:
-    return str(error).strip().splitlines()[0].rstrip(".") if str(error).strip() else type(error).__name__
+def _reason(error: Exception) -> str:
+    """What onnxruntime complains about, without its codes and the places in its source."""
+    text = str(error).split("Status Message: ")[-1].split(" : ")[-1]
+    return " ".join(text.split())[:200].rstrip(". ") or type(error).__name__

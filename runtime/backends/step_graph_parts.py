@@ -23,8 +23,8 @@ class StepGraphParts:
 
     Attributes:
         head: ``frame`` -> ``key`` and ``query``.
-        tail: ``read`` (and ``frame``, for its size) -> ``labels``, ``value`` and, if it is not ``read``
-            itself, ``probabilities``.
+        tail: ``read`` (and other tensors whose sizes it needs) -> ``labels``, ``value`` and, if it is not
+            ``read`` itself, ``probabilities``.
         query: name of the tensor that the read compares with memory; may be ``key``.
         read: name of the tensor that the read makes; may be ``probabilities``.
         radius, scale, top_k: attributes of the read.
@@ -42,7 +42,9 @@ class StepGraphParts:
 def memory_read(model: onnx.ModelProto) -> onnx.NodeProto | None:
     """The one memory read of a step graph, None when ``model`` is not a step graph."""
     names = {value.name for value in (*model.graph.input, *model.graph.output)}
-    reads = [node for node in model.graph.node if (node.domain, node.op_type) == (DOMAIN, OP_TYPE)]
+    reads: list[onnx.NodeProto] = [
+        node for node in model.graph.node if (node.domain, node.op_type) == (DOMAIN, OP_TYPE)
+    ]
     if (
         names != {*INPUTS, *OUTPUTS}
         or len(reads) != 1
@@ -57,10 +59,10 @@ def cut_at_memory_read(model: onnx.ModelProto, read: onnx.NodeProto) -> StepGrap
     attributes = {attribute.name: helper.get_attribute_value(attribute) for attribute in read.attribute}
     query, result = read.input[0], read.output[0]
     return StepGraphParts(
-        head=subgraph(model, (FRAME,), dict.fromkeys((KEY, query))),
+        head=subgraph(model, INPUTS, dict.fromkeys((KEY, query))),
         tail=subgraph(
             model,
-            (FRAME, *dict.fromkeys((KEY, query)), result),
+            (*INPUTS, *dict.fromkeys((KEY, query)), result),
             [name for name in (LABELS, VALUE, PROBABILITIES) if name != result],
         ),
         query=query,

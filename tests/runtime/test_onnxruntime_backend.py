@@ -1,0 +1,310 @@
+"""The onnxruntime backend against the same step in numpy, and what can be wrong with a model file."""
+
+from __future__ import annotations
+
+import re
+import subprocess
+import sys
+from collections.abc import Callable
+from dataclasses import replace
+from pathlib import Path
+
+import numpy as np
+import onnx
+import pytest
+from onnx import helper
+from pixel_backend import PixelBackend, interpolate, pixel_metadata
+from pixel_model import pixel_model, write_pixel_model
+
+from maskring.plugins.errors import ModelError, SourceError, UnavailableError
+from maskring.runtime.backends import Backend, open_backend
+from maskring.runtime.backends.onnxruntime import OnnxRuntimeBackend, bind_arrays, open_session
+from maskring.runtime.model import METADATA_KEY
+from maskring.runtime.tracker import Result, Tracker
+
+HEIGHT, WIDTH = 49, 66
+RANDOM = np.random.default_rng(0)
+FRAMES = [RANDOM.integers(0, 256, (HEIGHT, WIDTH, 3), dtype=np.uint8) for _ in range(12)]
+MASK = np.zeros((HEIGHT, WIDTH), np.uint8)
+MASK[8:30, 8:30], MASK[20:44, 34:60] = 3, 9
+
+
+@pytest.fixture(scope="module")
+def model(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    return write_pixel_model(tmp_path_factory.mktemp("model") / "pixel.onnx")
+
+
+def assert_same_labels(result: Result, expected: Result) -> None:
+    """The same label at each pixel where the best one leads by more than rounding errors."""
+    fine = np.sort(interpolate(expected.probabilities, HEIGHT, WIDTH, 4), axis=0)
+    clear = fine[-1] - fine[-2] > 1e-4
+    assert clear.mean() > 0.5
+    np.testing.assert_array_equal(result.labels[clear], expected.labels[clear])
+
+
+@pytest.mark.parametrize("kernel", ["native", "function"])
+@pytest.mark.parametrize("soft", [False, True])
+def test_tracks_like_the_step_in_numpy(model: Path, kernel: str, soft: bool) -> None:
+    """Two objects, one of them removed, a third one added in its place: every output of every frame."""
+    ours = Tracker(OnnxRuntimeBackend(model, kernel=kernel, threads=2), soft=soft)
+    theirs = Tracker(PixelBackend(), soft=soft)
+    third = np.where(MASK == 9, 77, 0).astype(np.uint8)[::-1].copy()
+    for index, frame in enumerate(FRAMES):
+        mask = {0: MASK, 7: third, 9: MASK // 3}.get(index)
+        if index == 5:
+            ours.remove(3), theirs.remove(3)
+        result, expected = ours.step(frame, mask), theirs.step(frame, mask)
+        np.testing.assert_allclose(result.probabilities, expected.probabilities, atol=2e-5)
+        assert_same_labels(result, expected)
+        assert [state.id for state in result.objects] == [state.id for state in expected.objects]
+    ours.close()
+
+
+@pytest.mark.parametrize("kernel", ["native", "function"])
+def test_half_precision(tmp_path: Path, kernel: str) -> None:
+    path = write_pixel_model(tmp_path / "half.onnx", dtype="float16")
+    ours, theirs = Tracker(OnnxRuntimeBackend(path, kernel=kernel)), Tracker(PixelBackend())
+    for index, frame in enumerate(FRAMES):
+        result, expected = (tracker.step(frame, MASK if index == 0 else None) for tracker in (ours, theirs))
+        assert result.probabilities.dtype == (np.float16 if index else np.float32)
+        assert (result.labels == expected.labels).mean() > 0.9
+
+
+def test_step_writes_into_its_slot_and_nowhere_else(model: Path) -> None:
+    backend = OnnxRuntimeBackend(model)
+    backend.allocate(HEIGHT, WIDTH, 5, 3)
+    memory = backend._memory
+    assert memory is not None
+    memory.keys[:], memory.values[:] = 7, 0.25
+    keys, values = memory.keys.copy(), memory.values.copy()
+    backend.step(FRAMES[0], np.zeros(5, np.int32), 3, False)
+    others = [0, 1, 2, 4]
+    np.testing.assert_array_equal(memory.keys[0, others], keys[0, others])
+    np.testing.assert_array_equal(memory.values[0, others], values[0, others])
+    assert not (memory.keys[0, 3] == 7).all()
+    np.testing.assert_array_equal(memory.values[0, 3, 0], 1)  # nothing was read: background
+
+
+def test_labels_grow_without_losing_memory(model: Path) -> None:
+    backend = OnnxRuntimeBackend(model)
+    backend.allocate(HEIGHT, WIDTH, 4, 2)
+    backend.step(FRAMES[0], np.zeros(4, np.int32), 1, False)
+    value = RANDOM.random((2, 13, 17), dtype=np.float32)
+    backend.write_value(1, value)
+    read = np.array([0, 1, 0, 0], np.int32)
+    before = backend.step(FRAMES[1], read, 2, True)[1].copy()
+    backend.allocate(HEIGHT, WIDTH, 4, 5)
+    after = backend.step(FRAMES[1], read, 2, True)[1]
+    np.testing.assert_allclose(after[:2], before, atol=1e-6)
+    assert after.shape[0] == 5 and not after[2:].any()
+
+
+def test_merged_label_becomes_background(model: Path) -> None:
+    backend = OnnxRuntimeBackend(model)
+    backend.allocate(HEIGHT, WIDTH, 2, 3)
+    value = RANDOM.random((3, 13, 17), dtype=np.float32)
+    backend.write_value(0, value)
+    backend.merge_label(1)
+    assert backend._memory is not None
+    np.testing.assert_allclose(backend._memory.values[0, 0], [value[0] + value[1], 0 * value[1], value[2]])
+
+
+def test_outputs_land_in_bound_memory(model: Path) -> None:
+    """onnxruntime hands back the very addresses it was given: nothing is copied behind our back."""
+    session = open_session(pixel_model(), 1)
+    ring = np.zeros((1, 3, 4, 13, 17), np.float32)
+    inputs = {
+        "frame": FRAMES[0][None],
+        "memory_keys": ring,
+        "memory_values": np.zeros((1, 3, 2, 13, 17), np.float32),
+        "memory_dilation": np.zeros((1, 3), np.int32),
+    }
+    binding = bind_arrays(session, inputs, {"key": ring[:, 1]})
+    session.run_with_iobinding(binding)
+    assert binding.get_outputs()[0].data_ptr() == ring[0, 1].ctypes.data
+    colours = FRAMES[0][::4, ::4].transpose(2, 0, 1) / np.float32(255)
+    np.testing.assert_allclose(ring[0, 1, :3], colours, rtol=1e-6)
+    assert not ring[0, [0, 2]].any()
+
+
+PEAK = """
+import resource, sys, numpy as np
+from pathlib import Path
+from maskring.runtime.backends.onnxruntime import OnnxRuntimeBackend
+backend = OnnxRuntimeBackend(Path(sys.argv[1]), threads=1)
+slots = 4000
+backend.allocate(240, 320, slots, 2)
+backend._memory.keys[:], backend._memory.values[:] = 1, 1  # touch every page
+read = np.zeros(slots, np.int32)
+read[:2] = 1
+frame = np.zeros((240, 320, 3), np.uint8)
+backend.step(frame, read, 5, False)
+before = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
+for slot in (6, 7, 8):
+    backend.step(frame, read, slot, False)
+ring = (backend._memory.keys.nbytes + backend._memory.values.nbytes) / 1024
+print(ring, before, resource.getrusage(resource.RUSAGE_SELF).ru_maxrss)
+"""
+
+
+def test_memory_is_not_copied_per_frame(model: Path) -> None:
+    """A ring of hundreds of megabytes: had a step copied it, even once, the peak would show it."""
+    command = [sys.executable, "-c", PEAK, str(model)]
+    printed = subprocess.run(command, capture_output=True, text=True, timeout=120, check=True).stdout
+    ring, before, after = map(float, printed.split())
+    assert ring > 400_000
+    assert after < 1.5 * ring
+    assert after - before < 5_000
+
+
+# --- what can be wrong with a model file
+
+
+def test_missing_model(tmp_path: Path) -> None:
+    with pytest.raises(ModelError, match=r"none.onnx does not exist"):
+        OnnxRuntimeBackend(tmp_path / "none.onnx")
+
+
+def test_folder_for_a_model(tmp_path: Path) -> None:
+    (tmp_path / "folder.onnx").mkdir()
+    with pytest.raises(ModelError, match=r"folder.onnx cannot be read"):
+        OnnxRuntimeBackend(tmp_path / "folder.onnx")
+
+
+@pytest.mark.parametrize("content", [b"", b"not a model", b"\x08\x09" * 100, b"\x00" * 4096, b"\xff" * 64])
+def test_not_onnx(tmp_path: Path, content: bytes) -> None:
+    path = tmp_path / "strange.onnx"
+    path.write_bytes(content)
+    with pytest.raises(ModelError, match=r"strange.onnx (is not an ONNX file|was not exported by maskring)"):
+        OnnxRuntimeBackend(path)
+
+
+def test_cut_short(model: Path, tmp_path: Path) -> None:
+    """At every length: a sentence, never a crash and never a model that half works."""
+    whole = model.read_bytes()
+    path = tmp_path / "cut.onnx"
+    for length in range(0, len(whole), 97):
+        path.write_bytes(whole[:length])
+        with pytest.raises(ModelError, match=r"cut.onnx"):
+            OnnxRuntimeBackend(path)
+
+
+def changed(edit: Callable[[onnx.ModelProto], None], path: Path) -> Path:
+    model = pixel_model()
+    edit(model)
+    path.write_bytes(model.SerializeToString())
+    return path
+
+
+def without_metadata(model: onnx.ModelProto) -> None:
+    del model.metadata_props[:]
+
+
+def other_version(model: onnx.ModelProto) -> None:
+    model.metadata_props[0].value = model.metadata_props[0].value.replace('version": 1', 'version": 9')
+
+
+def damaged_metadata(model: onnx.ModelProto) -> None:
+    model.metadata_props[0].value = model.metadata_props[0].value.replace('"stride": 4', '"stride": "4"')
+
+
+def other_operator(model: onnx.ModelProto) -> None:
+    next(node for node in model.graph.node if node.domain == "maskring").op_type = "Attention"
+
+
+def other_operator_version(model: onnx.ModelProto) -> None:
+    next(entry for entry in model.opset_import if entry.domain == "maskring").version = 7
+
+
+def other_output(model: onnx.ModelProto) -> None:
+    model.graph.output[0].name = "masks"
+
+
+def broken_node(model: onnx.ModelProto) -> None:
+    model.graph.node[2].op_type = "NoSuchOperator"
+
+
+@pytest.mark.parametrize(
+    ("edit", "words"),
+    [
+        (without_metadata, "was not exported by maskring"),
+        (other_version, "has model format 9, this maskring reads format 1"),
+        (damaged_metadata, "metadata in .* is damaged"),
+        (other_operator, "does not hold the step graph"),
+        (other_operator_version, "does not hold the step graph"),
+        (other_output, "does not hold the step graph"),
+        (broken_node, "onnxruntime refuses .*NoSuchOperator"),
+    ],
+)
+@pytest.mark.parametrize("kernel", ["native", "function"])
+def test_not_ours(tmp_path: Path, edit: Callable[[onnx.ModelProto], None], words: str, kernel: str) -> None:
+    path = changed(edit, tmp_path / "strange.onnx")
+    with pytest.raises(ModelError, match=words) as caught:
+        OnnxRuntimeBackend(path, kernel=kernel)
+    assert "strange.onnx" in str(caught.value)
+    assert re.fullmatch(r"[^\n]+; [^\n]+\.", str(caught.value))
+
+
+def test_frame_size_of_a_fixed_model(tmp_path: Path) -> None:
+    backend = OnnxRuntimeBackend(write_pixel_model(tmp_path / "fixed.onnx", height=48, width=64))
+    with pytest.raises(SourceError, match=r"66x49 pixels .* exported for 64x48; .*--height 49 --width 66"):
+        backend.allocate(HEIGHT, WIDTH, 8, 2)
+    backend.allocate(48, 64, 8, 2)
+
+
+def test_memory_beyond_the_machine(model: Path) -> None:
+    backend = OnnxRuntimeBackend(model)
+    backend.allocate(HEIGHT, WIDTH, 8, 2)
+    with pytest.raises(UnavailableError, match=r"do not fit into memory; use smaller frames"):
+        backend.allocate(HEIGHT, WIDTH, 10**12, 2)
+    backend.step(FRAMES[0], np.zeros(8, np.int32), 0, False)  # what was there still works
+
+
+def test_graph_that_fails_while_running(tmp_path: Path) -> None:
+    """A file whose tables promise what its graph does not hold is named, not excused by a traceback."""
+
+    def wrong_stride(model: onnx.ModelProto) -> None:
+        metadata = replace(pixel_metadata(), stride=8)
+        helper.set_model_props(model, {METADATA_KEY: metadata.to_json()})
+
+    backend = OnnxRuntimeBackend(changed(wrong_stride, tmp_path / "strange.onnx"))
+    backend.allocate(HEIGHT, WIDTH, 8, 2)
+    with pytest.raises(ModelError, match=r"could not execute .*strange.onnx on 66x49 pixels: .*; check"):
+        backend.step(FRAMES[0], np.zeros(8, np.int32), 0, False)
+
+
+def test_closed_backend(model: Path) -> None:
+    backend = OnnxRuntimeBackend(model)
+    backend.close()
+    backend.close()
+    with pytest.raises(ValueError, match="closed"):
+        backend.allocate(HEIGHT, WIDTH, 8, 2)
+    with pytest.raises(ValueError, match="closed"):
+        backend.step(FRAMES[0], np.zeros(8, np.int32), 0, False)
+
+
+# --- choosing a backend
+
+
+def test_onnx_files_open(model: Path) -> None:
+    backend: Backend = open_backend(model, threads=1)
+    assert isinstance(backend, OnnxRuntimeBackend)
+
+
+@pytest.mark.parametrize(
+    ("name", "kind", "words"),
+    [
+        ("model.engine", UnavailableError, "TensorRT engine"),
+        (
+            "model.safetensors",
+            ModelError,
+            "is a checkpoint .* maskring export .*model.safetensors --out .*model.onnx",
+        ),
+        ("model.pth", ModelError, "is a checkpoint"),
+        ("model.txt", ModelError, "ends in .onnx"),
+        ("none.onnx", ModelError, "does not exist"),
+    ],
+)
+def test_other_files_do_not(tmp_path: Path, name: str, kind: type[Exception], words: str) -> None:
+    with pytest.raises(kind, match=words):
+        open_backend(tmp_path / name)
