@@ -4,7 +4,7 @@ PYTHON ?= python3
 VENV   := .venv
 BIN    := $(VENV)/bin
 STAMP  := $(VENV)/.installed
-NATIVE := $(wildcard CMakeLists.txt plugins/CMakeLists.txt plugins/windowed_affinity/*.cpp plugins/windowed_affinity/*.hpp)
+NATIVE := $(wildcard CMakeLists.txt plugins/CMakeLists.txt plugins/windowed_affinity/cpu/*)
 
 .PHONY: install demo test test-all lint bench clean
 .DELETE_ON_ERROR:

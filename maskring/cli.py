@@ -2,8 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
-from contextlib import ExitStack, contextmanager
+from contextlib import ExitStack
 from enum import Enum
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
@@ -14,7 +13,7 @@ from rich.table import Table
 from rich.text import Text
 
 from . import __version__
-from .console import err, frame_progress, one_sentence, out
+from .console import err, frame_callback, one_sentence, out
 from .plugins.errors import MaskError, SourceError
 
 if TYPE_CHECKING:
@@ -224,7 +223,7 @@ def track(
             sinks.append(stack.enter_context(MaskFolderSink(out_dir / "masks")))
         if overlay:
             sinks.append(stack.enter_context(OverlayVideoSink(out_dir / "overlay.mp4", stream.fps)))
-        on_frame = stack.enter_context(_progress("tracking", stream.length))
+        on_frame = stack.enter_context(frame_callback("tracking", stream.length))
         summary = track_source(stream, tracker, sinks, edits, on_frame)
         dropped = f", {stream.dropped} dropped" if live else ""
     out.print(f"{summary.frames} frames{dropped}, {summary.fps:.1f} fps; results in {out_dir}", markup=False)
@@ -299,19 +298,6 @@ def _at_frame(text: str, option: str, form: str) -> tuple[int, str]:
     if not separator or not frame.isdigit():
         raise MaskError(f"{option} {text} does not say at which frame", f"give it as {form}")
     return int(frame), rest
-
-
-@contextmanager
-def _progress(description: str, total: int | None) -> Iterator[Any]:
-    """A callback for each frame that moves a progress bar."""
-    with frame_progress() as progress:
-        task = progress.add_task(description, total=total, fps="")
-
-        def on_frame(*_: Any) -> None:
-            speed = progress.tasks[0].finished_speed or progress.tasks[0].speed
-            progress.update(task, advance=1, fps=f"{speed:.1f} fps" if speed else "")
-
-        yield on_frame
 
 
 def main() -> None:

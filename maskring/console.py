@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import functools
 import signal
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from typing import Any, NoReturn, ParamSpec, TypeVar
 
 import typer
@@ -45,16 +46,25 @@ def _interrupt(*_: Any) -> NoReturn:
     raise KeyboardInterrupt
 
 
-def frame_progress() -> Progress:
-    """A progress bar for frames: done, total, frames per second, time left. Silent when not on a terminal."""
-    return Progress(
+@contextmanager
+def frame_callback(description: str, total: int | None) -> Iterator[Callable[..., None]]:
+    """A callback to call once per frame; it moves a progress bar with frames per second and time left.
+
+    Nothing is shown when stderr is no terminal.
+    """
+    columns = (
         TextColumn("{task.description}"),
         BarColumn(),
-        TaskProgressColumn(show_speed=False),
+        TaskProgressColumn(),
         TextColumn("{task.completed:.0f} frames"),
         TextColumn("{task.fields[fps]}"),
         TimeRemainingColumn(),
-        console=err,
-        transient=True,
-        disable=not err.is_terminal,
     )
+    with Progress(*columns, console=err, transient=True, disable=not err.is_terminal) as progress:
+        task = progress.add_task(description, total=total, fps="")
+
+        def advance(*_: Any) -> None:
+            speed = progress.tasks[0].speed
+            progress.update(task, advance=1, fps=f"{speed:.1f} fps" if speed else "")
+
+        yield advance

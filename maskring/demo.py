@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
-from contextlib import ExitStack
+from collections.abc import Callable, Iterator
+from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -12,14 +12,19 @@ import cv2
 import numpy as np
 from numpy.typing import NDArray
 
-from .console import frame_progress, out
-from .models import open_tracker, resolve_model
+from .console import frame_callback, out
+from .demo_clip import demo_clip, demo_mask
+from .models import cache_directory, open_tracker, resolve_model
 from .plugins.files import atomic_path, make_directory
+from .runtime.masks import read_mask
+from .runtime.measures import Score, SequenceScorer
 from .runtime.overlay import draw_overlay
 from .runtime.pipeline import Edits, Summary, track
+from .runtime.sinks import JsonLinesSink, MaskFolderSink, OverlayVideoSink, Sink
+from .runtime.sources import Frame, open_source
+from .runtime.synthetic import FRAME_RATE, render_clip
 
 if TYPE_CHECKING:
-    from .runtime.sources import Frame
     from .runtime.tracker import Result
 
 Image = NDArray[np.uint8]
@@ -85,14 +90,77 @@ def run_demo(out_dir: Path, *, clip: Path | None, model: Path | None, threads: i
     """
     make_directory(out_dir)
     executable = resolve_model(model)
-    describe_model(executable)
+    out.print(f"model          {describe_model(executable)}", markup=False)
     sheet = ContactSheet()
-    real = _track_real(executable, clip, out_dir / "real", sheet, threads)
-    out.print(f"real clip:     {real.frames} frames, {real.fps:.1f} fps, {out_dir / 'real' / 'overlay.mp4'}")
+    real = _track_real(executable, clip or demo_clip(cache_directory()), out_dir / "real", sheet, threads)
+    out.print(f"real clip      {_told(real)}; {out_dir / 'real' / 'overlay.mp4'}", markup=False)
     rendered, score = _track_rendered(executable, out_dir / "rendered", sheet, threads)
+    out.print(f"rendered clip  {_told(rendered)}; {out_dir / 'rendered' / 'overlay.mp4'}", markup=False)
     out.print(
-        f"rendered clip: {rendered.frames} frames, {rendered.fps:.1f} fps, "
-        f"{out_dir / 'rendered' / 'overlay.mp4'}, J&F {score:.1f}"
+        f"               J&F {score.jf:.1f} (J {score.j.mean:.1f}, F {score.f.mean:.1f}) against its truth"
     )
     sheet.write(out_dir / "contact_sheet.png")
-    out.print(f"look at        {out_dir / 'contact_sheet.png'}")
+    out.print(f"look at        {out_dir / 'contact_sheet.png'}", markup=False)
+
+
+def describe_model(model: Path) -> str:
+    """One line that says which checkpoint the model was made from."""
+    metadata = read_metadata(model)
+    return f"{metadata.checkpoint}, window radius {metadata.radius}, {model}"
+
+
+def _all(*callbacks: Callable[[Frame, Result], None]) -> Callable[[Frame, Result], None]:
+    def call(frame: Frame, result: Result) -> None:
+        for callback in callbacks:
+            callback(frame, result)
+
+    return call
+
+
+def _told(summary: Summary) -> str:
+    return f"{summary.frames} frames, {summary.fps:.1f} fps, reading and writing included"
+
+
+@contextmanager
+def _sinks(out_dir: Path, fps: float) -> Iterator[list[Sink]]:
+    make_directory(out_dir)
+    with ExitStack() as stack:
+        yield [
+            stack.enter_context(JsonLinesSink(out_dir / "objects.jsonl")),
+            stack.enter_context(MaskFolderSink(out_dir / "masks")),
+            stack.enter_context(OverlayVideoSink(out_dir / "overlay.mp4", fps)),
+        ]
+
+
+def _track_real(model: Path, clip: Path, out_dir: Path, sheet: ContactSheet, threads: int) -> Summary:
+    edits = Edits({0: read_mask(demo_mask())})
+    with (
+        open_source(clip) as source,
+        open_tracker(model, threads=threads) as tracker,
+        _sinks(out_dir, source.fps) as sinks,
+        frame_callback("real clip", source.length) as advance,
+    ):
+        row = sheet.row(f"real: {clip.name}", source.length or 1)
+        return track(source, tracker, sinks, edits, _all(row, advance))
+
+
+def _track_rendered(model: Path, out_dir: Path, sheet: ContactSheet, threads: int) -> tuple[Summary, Score]:
+    """Track the rendered clip, drawn beforehand so that drawing does not count, and score it."""
+    clip = list(render_clip())
+    frames = [
+        Frame(image, index, index / FRAME_RATE, f"{index:05d}") for index, (image, _) in enumerate(clip)
+    ]
+    scorer = SequenceScorer()
+
+    def score(frame: Frame, result: Result) -> None:
+        if 0 < frame.index < len(clip) - 1:  # DAVIS: the given frame and the last one do not count
+            scorer.add(result.labels, clip[frame.index][1])
+
+    with (
+        open_tracker(model, threads=threads) as tracker,
+        _sinks(out_dir, FRAME_RATE) as sinks,
+        frame_callback("rendered clip", len(frames)) as advance,
+    ):
+        row = sheet.row("rendered, with known truth", len(frames))
+        summary = track(frames, tracker, sinks, Edits({0: clip[0][1]}), _all(row, score, advance))
+    return summary, Score.of_objects(list(scorer.scores().values()))

@@ -11,6 +11,7 @@ from .runtime.memory import MemoryPolicy
 from .runtime.tracker import Tracker
 
 CHECKPOINT_SUFFIX = ".safetensors"
+CACHE_VARIABLE = "MASKRING_CACHE"
 SHIPPED = "nano"
 """Name of the checkpoint that is used when the user names none."""
 

@@ -1,0 +1,278 @@
+// The fast path: windows centred on their own pixel, online softmax, nothing stored but a few key rows.
+//
+// Query pixels lie in the lanes of a vector, LANES neighbours of a row (a strip), so that no lane ever computes a
+// pair outside its window. A window step then is an unaligned load of keys, shifted by one pixel. Loads would be
+// the limit if each served one multiplication; so up to GROUP query rows that see the same key row share it:
+// GROUP * (ACCUMULATORS / GROUP) sums stay in registers while the channels go by.
+//
+// A rectangle of queries walks over the key rows it sees. Each key row is packed once, channel by channel, with
+// zeros beyond the frame, into a buffer that stays in the cache while all strips and rows of queries use it.
+
+// The state of one strip: per query row r and lane, in the order [r][...][LANES].
+struct Strip {
+  float *query, *maximum, *sum, *weighted;  // [r][C], [r], [r], [r][O]
+};
+
+// A packed key row with its values, and where a strip's first window step begins in it.
+struct KeyRow {
+  const float *keys, *values;  // [C][stride], [O][stride]
+  int stride, dilation, steps;
+  const float* hide;  // [steps][LANES] to add to logits; null when the whole window lies inside the frame
+};
+
+// logits[i][j] = sum over c of query[i][c] * keys[c][j * dilation], for ROWS query rows and STEPS window steps.
+template <int ROWS, int STEPS>
+[[gnu::noinline]] void dot_block(const float* const* query, const float* keys, const KeyRow& row, int channels,
+                                 float* logits, int logit_stride) {
+  Vec sums[ROWS][STEPS] = {};
+  for (int c = 0; c < channels; ++c, keys += row.stride) {
+    Vec q[ROWS];
+#pragma GCC unroll 8
+    for (int i = 0; i < ROWS; ++i) q[i] = load(query[i] + c * LANES);
+#pragma GCC unroll 32
+    for (int j = 0; j < STEPS; ++j) {
+      const Vec k = load_unaligned(keys + j * row.dilation);
+#pragma GCC unroll 8
+      for (int i = 0; i < ROWS; ++i) sums[i][j] += q[i] * k;
+    }
+  }
+#pragma GCC unroll 8
+  for (int i = 0; i < ROWS; ++i)
+#pragma GCC unroll 32
+    for (int j = 0; j < STEPS; ++j) store(logits + i * logit_stride + j * LANES, sums[i][j]);
+}
+
+// All window steps, in blocks of nearly equal size: a narrow rest would leave the multipliers idle.
+template <int ROWS, int STEPS = ACCUMULATORS / ROWS>
+void dot_rows(const float* const* query, const KeyRow& row, int channels, int first, float* logits,
+              int logit_stride) {
+  constexpr int kMost = ACCUMULATORS / ROWS;
+  const int left = row.steps - first, blocks = (left + kMost - 1) / kMost;
+  if constexpr (STEPS > 1)
+    if ((left + blocks - 1) / blocks < STEPS)
+      return dot_rows<ROWS, STEPS - 1>(query, row, channels, first, logits, logit_stride);
+  int j = first;
+  for (; j + STEPS <= row.steps; j += STEPS)
+    dot_block<ROWS, STEPS>(query, row.keys + j * row.dilation, row, channels, logits + j * LANES, logit_stride);
+  if constexpr (STEPS > 1)
+    if (j < row.steps) dot_rows<ROWS>(query, row, channels, j, logits, logit_stride);
+}
+
+// Turn the logits of one query row into weights relative to its running maximum; rescale what was summed so far.
+inline void weigh(float* logits, const KeyRow& row, Strip strip, int r, int labels) {
+  if (row.hide)
+    for (int j = 0; j < row.steps; ++j)
+      store(logits + j * LANES, load(logits + j * LANES) + load(row.hide + j * LANES));
+  Vec top = load(logits);
+  for (int j = 1; j < row.steps; ++j) top = larger(top, load(logits + j * LANES));
+  const Vec before = load(strip.maximum + r * LANES), now = larger(before, top);
+  const Vec fade = exp2_nonpositive(before - now);
+  store(strip.maximum + r * LANES, now);
+  float* weighted = strip.weighted + static_cast<size_t>(r) * labels * LANES;
+  for (int o = 0; o < labels; ++o) store(weighted + o * LANES, load(weighted + o * LANES) * fade);
+  Vec sum = load(strip.sum + r * LANES) * fade;
+  for (int j = 0; j < row.steps; ++j) {
+    const Vec weight = exp2_nonpositive(load(logits + j * LANES) - now);
+    store(logits + j * LANES, weight);
+    sum += weight;
+  }
+  store(strip.sum + r * LANES, sum);
+}
+
+// Add one key row to ROWS query rows of a strip.
+template <int ROWS>
+[[gnu::noinline]] void add_key_row(const int* rows, const KeyRow& row, Strip strip, int channels, int labels,
+                                   float* logits) {
+  const float* query[ROWS];
+  float* weighted[ROWS];
+  for (int i = 0; i < ROWS; ++i) {
+    query[i] = strip.query + static_cast<size_t>(rows[i]) * channels * LANES;
+    weighted[i] = strip.weighted + static_cast<size_t>(rows[i]) * labels * LANES;
+  }
+  const int logit_stride = row.steps * LANES;
+  dot_rows<ROWS>(query, row, channels, 0, logits, logit_stride);
+  for (int i = 0; i < ROWS; ++i) weigh(logits + i * logit_stride, row, strip, rows[i], labels);
+  const float* values = row.values;
+  for (int o = 0; o < labels; ++o, values += row.stride) {
+    Vec sums[ROWS];
+    for (int i = 0; i < ROWS; ++i) sums[i] = load(weighted[i] + o * LANES);
+    for (int j = 0; j < row.steps; ++j) {
+      const Vec value = load_unaligned(values + j * row.dilation);
+#pragma GCC unroll 8
+      for (int i = 0; i < ROWS; ++i) sums[i] += load(logits + i * logit_stride + j * LANES) * value;
+    }
+    for (int i = 0; i < ROWS; ++i) store(weighted[i] + o * LANES, sums[i]);
+  }
+}
+
+void add_key_row_to(const int* rows, int count, const KeyRow& row, Strip strip, const Problem& p, float* logits) {
+  for (; count > 0; count -= GROUP, rows += GROUP) {
+    switch (smaller_of(count, GROUP)) {
+      case 1: add_key_row<1>(rows, row, strip, p.channels, p.labels, logits); break;
+      case 2: add_key_row<2>(rows, row, strip, p.channels, p.labels, logits); break;
+#if GROUP >= 4
+      case 3: add_key_row<3>(rows, row, strip, p.channels, p.labels, logits); break;
+      case 4: add_key_row<4>(rows, row, strip, p.channels, p.labels, logits); break;
+#endif
+    }
+  }
+}
+
+// Copy `stride` pixels from `left` on of one image row of `depth` planes, as f32, zero outside the frame.
+template <typename T>
+void pack(const T* from, size_t plane, int depth, int width, int left, float* to, int stride) {
+  const int begin = smaller_of(larger_of(0, -left), stride);
+  const int end = larger_of(smaller_of(stride, width - left), begin);
+  for (int c = 0; c < depth; ++c, from += plane, to += stride) {
+    for (int i = 0; i < begin; ++i) to[i] = 0.f;
+    for (int i = begin; i < end; ++i) to[i] = widen(from[left + i]);
+    for (int i = end; i < stride; ++i) to[i] = 0.f;
+  }
+}
+
+// The memory of one rectangle, laid out in the scratch buffer.
+struct Workspace {
+  size_t per_query, per_row, per_weighted;  // floats of one strip
+  float *query, *maximum, *sum, *weighted, *logits, *hide, *packed;
+
+  Workspace(const Problem& p, int rows, int strips, float* scratch) {
+    per_row = static_cast<size_t>(rows) * LANES;
+    per_query = per_row * p.channels, per_weighted = per_row * p.labels;
+    const size_t window = static_cast<size_t>(2 * p.radius + 1) * LANES;
+    float* next = scratch;
+    auto take = [&next](size_t floats) {
+      float* at = next;
+      next += round_up(floats, 16);
+      return at;
+    };
+    query = take(per_query * strips), maximum = take(per_row * strips), sum = take(per_row * strips);
+    weighted = take(per_weighted * strips), logits = take(window * GROUP), hide = take(window);
+    packed = next;
+  }
+
+  Strip strip(int s) const {
+    return {query + per_query * s, maximum + per_row * s, sum + per_row * s, weighted + per_weighted * s};
+  }
+};
+
+// Widest packed row: windows reach at most LANES - 1 pixels beyond the frame, where a strip ends.
+inline int packed_stride(const Problem& p, int left, int columns, int dilation, int* packed_left) {
+  const long long reach = static_cast<long long>(p.radius) * dilation;
+  const long long begin = left - reach, end = left + columns + reach;
+  *packed_left = static_cast<int>(begin < 1 - LANES ? 1 - LANES : begin);
+  const int stop = static_cast<int>(end > p.width + LANES - 1 ? p.width + LANES - 1 : end);
+  return static_cast<int>(round_up(static_cast<size_t>(stop - *packed_left), 16));
+}
+
+template <typename T>
+void load_queries(const Problem& p, const Rectangle& area, int strips, const Workspace& space) {
+  const size_t plane = static_cast<size_t>(p.height) * p.width;
+  const T* image = static_cast<const T*>(p.query) + area.batch * p.channels * plane;
+  const float factor = p.scale * kLog2E;  // the softmax runs on powers of two
+  for (int s = 0; s < strips; ++s)
+    for (int r = 0; r < area.rows; ++r) {
+      float* to = space.strip(s).query + static_cast<size_t>(r) * p.channels * LANES;
+      const T* row = image + static_cast<size_t>(area.top + r) * p.width;
+      pack(row, plane, p.channels, p.width, area.left + s * LANES, to, LANES);
+      for (int i = 0; i < p.channels * LANES; ++i) to[i] *= factor;
+    }
+  for (size_t i = 0; i < space.per_row * strips; ++i) space.maximum[i] = kNothing, space.sum[i] = 0.f;
+  for (size_t i = 0; i < space.per_weighted * strips; ++i) space.weighted[i] = 0.f;
+}
+
+// Restrict a packed row to the window steps that at least one lane of the strip at x can use.
+KeyRow window_of(KeyRow row, int x, int packed_left, const Problem& p, float* hide) {
+  const int first = -smaller_of(p.radius, (x + LANES - 1) / row.dilation);
+  const int last = smaller_of(p.radius, (p.width - 1 - x) / row.dilation);
+  const int from = x + first * row.dilation;
+  row.steps = last - first + 1;
+  row.keys += from - packed_left, row.values += from - packed_left;
+  row.hide = nullptr;
+  if (from >= 0 && x + LANES - 1 + last * row.dilation < p.width) return row;
+  for (int j = 0; j < row.steps; ++j)
+    for (int lane = 0; lane < LANES; ++lane) {
+      const int at = from + j * row.dilation + lane;
+      hide[j * LANES + lane] = at >= 0 && at < p.width ? 0.f : kHidden;
+    }
+  row.hide = hide;
+  return row;
+}
+
+template <typename T>
+void add_slot(const Problem& p, const Rectangle& area, int strips, int slot, const Workspace& space) {
+  const size_t plane = static_cast<size_t>(p.height) * p.width;
+  const size_t image = static_cast<size_t>(area.batch) * p.slots + slot;
+  const int dilation = p.dilation[image];
+  if (dilation <= 0) return;
+  const long long reach = static_cast<long long>(p.radius) * dilation;
+  int packed_left;
+  const int stride = packed_stride(p, area.left, strips * LANES, dilation, &packed_left);
+  float *keys = space.packed, *values = keys + static_cast<size_t>(p.channels) * stride;
+  const int bottom = area.top + area.rows - 1;
+  const int first = static_cast<int>(area.top - reach < 0 ? 0 : area.top - reach);
+  const int last = static_cast<int>(bottom + reach >= p.height ? p.height - 1 : bottom + reach);
+  for (int y = first; y <= last; ++y) {
+    int rows[kMostRows], count = 0;
+    for (int r = 0; r < area.rows; ++r) {
+      const int away = y > area.top + r ? y - area.top - r : area.top + r - y;
+      if (away <= reach && away % dilation == 0) rows[count++] = r;
+    }
+    if (count == 0) continue;
+    const size_t row_start = static_cast<size_t>(y) * p.width;
+    const T* key_image = static_cast<const T*>(p.keys) + image * p.channels * plane;
+    const T* value_image = static_cast<const T*>(p.values) + image * p.labels * plane;
+    pack(key_image + row_start, plane, p.channels, p.width, packed_left, keys, stride);
+    pack(value_image + row_start, plane, p.labels, p.width, packed_left, values, stride);
+    const KeyRow packed{keys, values, stride, dilation, 0, nullptr};
+    for (int s = 0; s < strips; ++s) {
+      const KeyRow row = window_of(packed, area.left + s * LANES, packed_left, p, space.hide);
+      add_key_row_to(rows, count, row, space.strip(s), p, space.logits);
+    }
+  }
+}
+
+template <typename T>
+void write_result(const Problem& p, const Rectangle& area, int strips, const Workspace& space) {
+  const size_t plane = static_cast<size_t>(p.height) * p.width;
+  T* image = static_cast<T*>(p.out) + area.batch * p.labels * plane;
+  for (int s = 0; s < strips; ++s) {
+    const Strip strip = space.strip(s);
+    const int x = area.left + s * LANES, columns = smaller_of(LANES, p.width - x);
+    for (int r = 0; r < area.rows; ++r)
+      for (int o = 0; o < p.labels; ++o) {
+        const float* weighted = strip.weighted + (static_cast<size_t>(r) * p.labels + o) * LANES;
+        T* to = image + o * plane + static_cast<size_t>(area.top + r) * p.width + x;
+        for (int i = 0; i < columns; ++i) {
+          const bool reached = strip.maximum[r * LANES + i] > kNothing;
+          narrow(reached ? weighted[i] / strip.sum[r * LANES + i] : 0.f, to + i);
+        }
+      }
+  }
+}
+
+template <typename T>
+void fused_as(const Problem& p, const Rectangle& area, float* scratch) {
+  const int strips = (area.columns + LANES - 1) / LANES;
+  const Workspace space(p, area.rows, strips, scratch);
+  load_queries<T>(p, area, strips, space);
+  for (int slot = 0; slot < p.slots; ++slot) add_slot<T>(p, area, strips, slot, space);
+  write_result<T>(p, area, strips, space);
+}
+
+void fused(const Problem& p, const Rectangle& area, float* scratch) {
+  p.storage == Storage::f32 ? fused_as<float>(p, area, scratch) : fused_as<uint16_t>(p, area, scratch);
+}
+
+size_t fused_scratch(const Problem& p, int rows, int columns) {
+  const size_t strips = static_cast<size_t>((columns + LANES - 1) / LANES);
+  const size_t state = strips * rows * LANES * (p.channels + p.labels + 2);
+  const size_t window = static_cast<size_t>(2 * p.radius + 1) * LANES * (GROUP + 1);
+  long long reach = 0;
+  for (int i = 0; i < p.batch * p.slots; ++i) {
+    const long long here = static_cast<long long>(p.radius) * larger_of(p.dilation[i], 0);
+    if (here > reach) reach = here;
+  }
+  const long long seen = static_cast<long long>(strips) * LANES + 2 * reach, most = p.width + 2 * LANES;
+  const size_t stride = round_up(static_cast<size_t>(seen < most ? seen : most), 16);
+  return state + window + (p.channels + p.labels) * stride + 16 * 7;  // 7 parts, each rounded up
+}
