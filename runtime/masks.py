@@ -143,7 +143,8 @@ def _from_colours(png: Png, path: Path) -> Labels:
         raise MaskError(f"the mask {path} has no black background", "paint everything but the objects black")
     if ids is None:
         ids = np.arange(len(colours), dtype=np.uint8)
-    return ids[positions.reshape(packed.shape)]
+    labels: Labels = ids[positions.reshape(packed.shape)]
+    return labels
 
 
 def _ids_of(colours: NDArray[np.uint32]) -> Labels | None:

@@ -1,0 +1,59 @@
+"""Frames with their objects painted over them."""
+
+from __future__ import annotations
+
+import cv2
+import numpy as np
+from numpy.typing import NDArray
+
+from .palette import PALETTE
+
+Image = NDArray[np.uint8]
+
+LINES_PER_PIXEL = 960
+"""Boundaries reach one pixel to either side of a change, and one more for every so many lines."""
+
+
+def draw_overlay(
+    image: Image, labels: NDArray[np.uint8], *, alpha: float = 0.5, contours: bool = True
+) -> Image:
+    """Paint objects in their palette colours over a frame, with bright boundaries.
+
+    Args:
+        image: [H, W, 3] uint8 RGB; it is left as it is.
+        labels: [H, W] uint8 object ids, 0 = background, which stays unpainted.
+        alpha: 0 paints nothing but boundaries, 1 hides the frame under the objects.
+        contours: draw boundaries.
+
+    Returns:
+        A new [H, W, 3] uint8 RGB image.
+    """
+    if image.shape != (*labels.shape, 3):
+        raise ValueError(f"labels {list(labels.shape)} do not lie on an image {list(image.shape)}")
+    labels = np.ascontiguousarray(labels)
+    painted: Image = image.copy()
+    tint = cv2.addWeighted(image, 1 - alpha, cv2.applyColorMap(labels, _TINTS), alpha, 0)
+    cv2.copyTo(tint, (labels > 0).view(np.uint8), painted)
+    if contours:
+        _draw_boundaries(painted, labels)
+    return painted
+
+
+def _draw_boundaries(painted: Image, labels: NDArray[np.uint8]) -> None:
+    """Draw along every change of label, in the bright colour of the higher label beside it."""
+    reach = 1 + labels.shape[0] // LINES_PER_PIXEL
+    kernel = np.ones((2 * reach + 1, 2 * reach + 1), np.uint8)
+    highest = cv2.dilate(labels, kernel)
+    changes = cv2.compare(highest, cv2.erode(labels, kernel), cv2.CMP_NE)
+    cv2.copyTo(cv2.applyColorMap(highest, _LINES), changes, painted)
+
+
+def _bright(palette: NDArray[np.uint8]) -> NDArray[np.uint8]:
+    """The palette at full brightness and half way to white: readable on dark and on light frames."""
+    colours = palette.astype(np.float32)
+    full = colours * (255 / np.maximum(colours.max(axis=1, keepdims=True), 1))
+    return np.asarray((full + 255) / 2, np.uint8)
+
+
+_TINTS = PALETTE.reshape(256, 1, 3)
+_LINES = _bright(PALETTE).reshape(256, 1, 3)
