@@ -1,0 +1,312 @@
+"""Track a labelled dataset and score it with the DAVIS measures.
+
+Semi-supervised protocol: the tracker is given each object's mask in the first frame in which it is annotated,
+and nothing else; masks are written for every frame; scores come from the written files, so what was scored
+is what any other tool finds there. The first and the last annotated frame do not count.
+"""
+
+from __future__ import annotations
+
+import json
+import time
+from collections.abc import Callable, Iterator
+from contextlib import closing
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import Any, Protocol
+
+import cv2
+import numpy as np
+from numpy.typing import NDArray
+
+from ..plugins.errors import MaskError, OutputError
+from ..plugins.files import atomic_path, make_directory
+from .annotations import Annotations, pixels
+from .datasets import Sequence, load_split
+from .masks import Labels
+from .measures import Measure, Score, SequenceScorer
+from .readers import read_image
+
+Image = NDArray[np.uint8]
+
+COLUMNS = ("sequence", "objects", "J&F", "J", "J recall", "J decay", "F", "F recall", "F decay", "fps")
+"""Heads of :meth:`Evaluation.rows`."""
+
+ASPECT_TOLERANCE = 0.01
+"""Relative difference of aspect ratios that rounding to 480p and the like brings about."""
+
+
+class HasLabels(Protocol):
+    """What evaluation needs of a tracker's result."""
+
+    @property
+    def labels(self) -> Labels:
+        """[H, W] object ids."""
+
+
+class SequenceTracker(Protocol):
+    """What evaluation needs of a tracker; :class:`maskring.runtime.tracker.Tracker` is one."""
+
+    def step(self, frame: Image, mask: Labels | None = None) -> HasLabels:
+        """Follow all objects into ``frame``; ``mask`` adds objects."""
+
+    def close(self) -> None:
+        """Release everything."""
+
+
+@dataclass(frozen=True)
+class SequenceResult:
+    """Outcome of one sequence.
+
+    Attributes:
+        name: the sequence's name.
+        objects: scores by object id as annotated; empty when no frame could be scored.
+        frames: frames that were tracked, the first of them given.
+        seconds: time spent in the tracker, reading and writing files left out.
+    """
+
+    name: str
+    objects: dict[int, Score]
+    frames: int
+    seconds: float
+
+    @property
+    def score(self) -> Score | None:
+        """Mean over the objects."""
+        return Score.of_objects(list(self.objects.values())) if self.objects else None
+
+    @property
+    def fps(self) -> float:
+        """Frames per second of the tracker alone."""
+        return self.frames / self.seconds if self.seconds else 0.0
+
+
+@dataclass(frozen=True)
+class Evaluation:
+    """Outcome of a split.
+
+    Attributes:
+        split: the split's name.
+        size: shorter side of the frames given to the tracker, None for the frames' own size.
+        sequences: one result per sequence, in the order of the split.
+    """
+
+    split: str
+    size: int | None
+    sequences: tuple[SequenceResult, ...]
+
+    @property
+    def score(self) -> Score | None:
+        """Mean over all objects of all sequences; None when there is no truth beyond the given masks."""
+        objects = [score for result in self.sequences for score in result.objects.values()]
+        return Score.of_objects(objects) if objects else None
+
+    @property
+    def fps(self) -> float:
+        """Frames per second of the tracker alone, over all sequences."""
+        seconds = sum(result.seconds for result in self.sequences)
+        return sum(result.frames for result in self.sequences) / seconds if seconds else 0.0
+
+    def rows(self) -> list[tuple[str, ...]]:
+        """A table, texts in the order of :data:`COLUMNS`: a row per sequence and one for the whole split."""
+        rows = [_row(result.name, len(result.objects), result.score, result.fps) for result in self.sequences]
+        objects = sum(len(result.objects) for result in self.sequences)
+        return [*rows, _row("all", objects, self.score, self.fps)]
+
+    def to_json(self) -> str:
+        """Everything as JSON; scores in percent, null where nothing could be scored."""
+        document = {
+            "split": self.split,
+            "size": self.size,
+            "unit": "percent",
+            "global": _score_json(self.score),
+            "fps": self.fps,
+            "sequences": {
+                result.name: {
+                    **_score_json(result.score),
+                    "frames": result.frames,
+                    "fps": result.fps,
+                    "objects": {str(key): _score_json(score) for key, score in result.objects.items()},
+                }
+                for result in self.sequences
+            },
+        }
+        return json.dumps(document, indent=2, allow_nan=False) + "\n"
+
+
+def evaluate(
+    root: Path,
+    split: str,
+    new_tracker: Callable[[], SequenceTracker],
+    out_dir: Path,
+    json_file: Path,
+    *,
+    size: int | None = None,
+    on_frame: Callable[[str, int, int], None] = lambda sequence, done, total: None,
+) -> Evaluation:
+    """Track every sequence of a split, write the masks, score them, write the measures.
+
+    Writes ``out_dir/SEQUENCE/FRAME.png`` for every frame, at the annotations' resolution and with their ids
+    (nothing but background before the first object appears), and ``json_file`` at the end. One frame is in
+    memory at a time.
+
+    Args:
+        root, split: see :func:`maskring.runtime.datasets.load_split`.
+        new_tracker: makes a tracker that has seen no frame; called once per sequence.
+        out_dir: takes a folder per sequence; files of the same names are replaced.
+        json_file: takes :meth:`Evaluation.to_json`.
+        size: shorter side of the frames given to the tracker, None for their own size.
+        on_frame: called after each frame with the sequence's name, the frames done and those of the split.
+
+    Raises:
+        SourceError: when the dataset is incomplete or an image cannot be read.
+        MaskError: when an annotation is damaged or does not fit its frame.
+        OutputError: when the results cannot be written.
+    """
+    sequences = load_split(root, split)
+    make_directory(out_dir)
+    make_directory(json_file.parent)
+    if json_file.is_dir():
+        raise OutputError(f"{json_file} is a folder", "name a file for the measures")
+    total, done = sum(len(sequence.frames) for sequence in sequences), 0
+    results = []
+    for sequence in sequences:
+        annotations, folder, seconds = Annotations.of(sequence), out_dir / sequence.name, 0.0
+        with closing(new_tracker()) as tracker:
+            for taken in _track(annotations, tracker, folder, size):
+                seconds += taken
+                done += 1
+                on_frame(sequence.name, done, total)
+        objects = _score(annotations, folder) if annotations.scorable else {}
+        frames = len(sequence.frames) - annotations.start
+        results.append(SequenceResult(sequence.name, objects, frames, seconds))
+    evaluation = Evaluation(split, size, tuple(results))
+    with atomic_path(json_file) as partial:
+        partial.write_text(evaluation.to_json())
+    return evaluation
+
+
+def score_sequence(sequence: Sequence, predictions: Path) -> dict[int, Score]:
+    """Score a folder of predicted masks against a sequence's annotations, as PyPI's ``vos-benchmark`` does.
+
+    Args:
+        sequence: the ground truth.
+        predictions: folder with a mask for every annotated frame but the first and the last.
+
+    Returns:
+        Scores by object id; empty when fewer than three frames are annotated.
+
+    Raises:
+        MaskError: when a mask is missing, damaged or of another size than the annotation.
+    """
+    return _score(Annotations.of(sequence), predictions)
+
+
+def _score(annotations: Annotations, predictions: Path) -> dict[int, Score]:
+    scorer = SequenceScorer()
+    for _, annotation in sorted(annotations.sequence.annotations.items())[1:-1]:
+        path = predictions / annotation.name
+        truth, prediction = annotations.read(annotation), annotations.read(path)
+        if truth.shape != prediction.shape:
+            raise MaskError(
+                f"{path} is {pixels(prediction.shape)} and its annotation {pixels(truth.shape)}",
+                "write predictions at the annotations' size",
+            )
+        scorer.add(prediction, truth)
+    return scorer.scores()
+
+
+def _track(
+    annotations: Annotations, tracker: SequenceTracker, folder: Path, size: int | None
+) -> Iterator[float]:
+    """Write the mask of each frame into ``folder``; yields the seconds that the tracker took for it."""
+    make_directory(folder)
+    for index, path in enumerate(annotations.sequence.frames):
+        labels, taken = np.zeros(annotations.shape, np.uint8), 0.0
+        if index >= annotations.start:
+            frame = _scaled_to(_frame(path, annotations), size)
+            mask = _prompt(annotations, index, frame)
+            begun = time.perf_counter()
+            labels = tracker.step(frame, mask).labels
+            taken = time.perf_counter() - begun
+        annotations.write(folder / f"{path.stem}.png", _nearest(labels, annotations.shape))
+        yield taken
+
+
+def _prompt(annotations: Annotations, index: int, frame: Image) -> Labels | None:
+    """The new objects of a frame at the frame's size; None when there are none left at that size."""
+    mask = annotations.introduced(index)
+    if mask is None:
+        return None
+    mask = _majority(mask, frame.shape)
+    if mask.any():
+        return mask
+    if index == annotations.start:
+        raise MaskError(
+            f"the first mask of the sequence {annotations.sequence.name} is empty at {pixels(frame.shape)}",
+            "choose a larger size",
+        )
+    return None
+
+
+def _frame(path: Path, annotations: Annotations) -> Image:
+    """Read a frame, which must show what its annotations do, at whatever resolution."""
+    frame = read_image(path)
+    (height, width), (rows, columns) = frame.shape[:2], annotations.shape
+    if abs(width * rows / (height * columns) - 1) > ASPECT_TOLERANCE:
+        raise MaskError(
+            f"{path} is {pixels(frame.shape)} and its sequence is annotated at {pixels(annotations.shape)}",
+            "annotate frames at their own size or at a smaller scale",
+        )
+    return frame
+
+
+def _scaled_to(frame: Image, size: int | None) -> Image:
+    """The frame with ``size`` pixels on its shorter side."""
+    height, width = frame.shape[:2]
+    if size is None or size == min(height, width):
+        return frame
+    scale = size / min(height, width)
+    shape = (round(width * scale), round(height * scale))
+    method = cv2.INTER_AREA if scale < 1 else cv2.INTER_LINEAR
+    return np.asarray(cv2.resize(frame, shape, interpolation=method), np.uint8)
+
+
+def _majority(labels: Labels, shape: tuple[int, ...]) -> Labels:
+    """Labels at another size; the label that covers most of a pixel wins.
+
+    Nearest neighbours would move a mask by half a pixel when every second pixel is taken.
+    """
+    if labels.shape == shape[:2]:
+        return labels
+    ids, size = np.unique(labels), (shape[1], shape[0])
+    masks = ((labels == object_id).astype(np.float32) for object_id in ids)
+    shares = [cv2.resize(mask, size, interpolation=cv2.INTER_AREA) for mask in masks]
+    return np.asarray(ids[np.argmax(shares, axis=0)], np.uint8)
+
+
+def _nearest(labels: Labels, shape: tuple[int, ...]) -> Labels:
+    """Labels at another size; the pixel of the nearest centre decides."""
+    if labels.shape == shape[:2]:
+        return labels
+    size = (shape[1], shape[0])
+    return np.asarray(cv2.resize(labels, size, interpolation=cv2.INTER_NEAREST_EXACT), np.uint8)
+
+
+def _row(name: str, objects: int, score: Score | None, fps: float) -> tuple[str, ...]:
+    if score is None:
+        figures = ["-"] * 7
+    else:
+        measures = (score.jf, *_statistics(score.j), *_statistics(score.f))
+        figures = [f"{figure:.1f}" for figure in measures]
+    return (name, str(objects), *figures, f"{fps:.1f}")
+
+
+def _statistics(measure: Measure) -> tuple[float, float, float]:
+    return measure.mean, measure.recall, measure.decay
+
+
+def _score_json(score: Score | None) -> dict[str, Any]:
+    if score is None:
+        return {"J&F": None, "J": None, "F": None}
+    return {"J&F": score.jf, "J": asdict(score.j), "F": asdict(score.f)}

@@ -1,0 +1,378 @@
+"""Evaluation: what the tracker is told, what is written, and that the figures are those of vos-benchmark."""
+
+from __future__ import annotations
+
+import json
+import subprocess
+import sys
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+
+import cv2
+import numpy as np
+import pytest
+from PIL import Image
+from vos_benchmark.benchmark import VideoEvaluator
+
+from maskring.plugins.errors import MaskError, OutputError
+from maskring.runtime.datasets import load_split
+from maskring.runtime.evaluation import COLUMNS, Evaluation, evaluate, score_sequence
+from maskring.runtime.masks import write_mask
+from maskring.runtime.synthetic import render_clip
+
+HEIGHT, WIDTH, FRAMES = 90, 160, 10
+
+
+@dataclass
+class Labelled:
+    """A tracker's result, as far as evaluation reads it."""
+
+    labels: np.ndarray
+
+
+class Baseline:
+    """Repeats the first mask; remembers what it was told."""
+
+    def __init__(self) -> None:
+        self.frames: list[np.ndarray] = []
+        self.prompts: dict[int, np.ndarray] = {}
+        self.closed = False
+
+    def step(self, frame: np.ndarray, mask: np.ndarray | None = None) -> Labelled:
+        if mask is not None:
+            self.prompts[len(self.frames)] = mask
+        self.frames.append(frame)
+        labels = np.zeros(frame.shape[:2], np.uint8)
+        for prompt in self.prompts.values():
+            labels = np.where(prompt > 0, prompt, labels)
+        return Labelled(labels)
+
+    def close(self) -> None:
+        self.closed = True
+
+
+Write = Callable[[Path, np.ndarray], object]
+
+
+def write_palette(path: Path, labels: np.ndarray) -> None:
+    write_mask(path, labels)
+
+
+def write_white(path: Path, labels: np.ndarray) -> None:
+    """DAVIS-2016: one object, 255 in a grey PNG."""
+    Image.fromarray(np.where(labels > 0, 255, 0).astype(np.uint8)).save(path)
+
+
+def write_white_with_alpha(path: Path, labels: np.ndarray) -> None:
+    white = np.where(labels > 0, 255, 0).astype(np.uint8)
+    Image.fromarray(np.dstack([white, np.full_like(white, 255)])).save(path)
+
+
+def davis(root: Path, forms: dict[str, Write], frames: int = FRAMES) -> Path:
+    """A dataset of rendered clips; each sequence with masks in its own form."""
+    for seed, (name, write) in enumerate(forms.items()):
+        images, masks = root / "JPEGImages/480p" / name, root / "Annotations/480p" / name
+        images.mkdir(parents=True)
+        masks.mkdir(parents=True)
+        for index, (image, labels) in enumerate(render_clip(HEIGHT, WIDTH, frames, seed)):
+            cv2.imwrite(str(images / f"{index:05d}.jpg"), image[..., ::-1])
+            write(masks / f"{index:05d}.png", labels)
+    lists = root / "ImageSets/2017"
+    lists.mkdir(parents=True)
+    (lists / "val.txt").write_text("\n".join(forms) + "\n")
+    return root
+
+
+@pytest.fixture
+def mixed(tmp_path: Path) -> Path:
+    return davis(tmp_path / "davis", {"many": write_palette, "one": write_white})
+
+
+def run(root: Path, split: str = "val", size: int | None = None) -> tuple[Evaluation, Path, list[Baseline]]:
+    out = root.parent / "out"
+    trackers: list[Baseline] = []
+
+    def new_tracker() -> Baseline:
+        trackers.append(Baseline())
+        return trackers[-1]
+
+    return evaluate(root, split, new_tracker, out, root.parent / "scores.json", size=size), out, trackers
+
+
+def vos_benchmark(
+    annotations: Path, predictions: Path, name: str
+) -> tuple[dict[int, float], dict[int, float]]:
+    """J and F by object."""
+    return VideoEvaluator(str(annotations), str(predictions))(name)[1:]
+
+
+def test_equals_vos_benchmark_on_the_same_folders(mixed: Path) -> None:
+    evaluation, out, _ = run(mixed)
+    for result in evaluation.sequences:
+        j, f = vos_benchmark(mixed / "Annotations/480p", out, result.name)
+        assert {key: score.j.mean for key, score in result.objects.items()} == pytest.approx(j, abs=1e-9)
+        assert {key: score.f.mean for key, score in result.objects.items()} == pytest.approx(f, abs=1e-9)
+    assert set(evaluation.sequences[0].objects) == {1, 2, 3}
+    assert set(evaluation.sequences[1].objects) == {255}
+
+
+GLOBAL = """
+import sys
+from vos_benchmark.benchmark import benchmark
+jf, j, f, _ = benchmark([sys.argv[1]], [sys.argv[2]], num_processes=1, verbose=False)
+print(repr([float(jf[0]), float(j[0]), float(f[0])]))
+"""
+
+
+def test_global_figures_equal_those_of_vos_benchmark(mixed: Path) -> None:
+    """Its entry point forks, so it runs in a process of its own."""
+    evaluation, out, _ = run(mixed)
+    command = [sys.executable, "-c", GLOBAL, str(mixed / "Annotations/480p"), str(out)]
+    printed = subprocess.run(command, capture_output=True, text=True, check=True, timeout=60).stdout
+    assert evaluation.score is not None
+    ours = [evaluation.score.jf, evaluation.score.j.mean, evaluation.score.f.mean]
+    assert ours == pytest.approx(json.loads(printed), abs=1e-9)
+
+
+def test_equals_vos_benchmark_on_real_folders(shared_data: Path, tmp_path: Path) -> None:
+    """Two real sequences, one of DAVIS-2016 form and one with seven objects; the first mask repeated."""
+    root = tmp_path / "davis"
+    (root / "ImageSets/2017").mkdir(parents=True)
+    (root / "ImageSets/2017/val.txt").write_text("rollerblade\nschoolgirls\n")
+    for kind in ("JPEGImages", "Annotations"):
+        (root / kind).symlink_to(shared_data / "davis_dev" / kind)
+    evaluation, out, _ = run(root)
+    assert [len(result.objects) for result in evaluation.sequences] == [1, 7]
+    for result in evaluation.sequences:
+        j, f = vos_benchmark(root / "Annotations/480p", out, result.name)
+        assert {key: score.j.mean for key, score in result.objects.items()} == pytest.approx(j, abs=1e-9)
+        assert {key: score.f.mean for key, score in result.objects.items()} == pytest.approx(f, abs=1e-9)
+
+
+def test_only_the_first_mask_is_given(mixed: Path) -> None:
+    _, _, (many, one) = run(mixed)
+    assert list(many.prompts) == [0] and set(np.unique(many.prompts[0])) == {0, 1, 2, 3}
+    assert list(one.prompts) == [0] and set(np.unique(one.prompts[0])) == {0, 255}
+    assert len(many.frames) == FRAMES
+    assert many.closed and one.closed
+
+
+def test_frames_come_in_rgb_and_in_order(tmp_path: Path) -> None:
+    root = davis(tmp_path / "davis", {"clip": write_palette})
+    _, _, (tracker,) = run(root)
+    for seen, (image, _) in zip(tracker.frames, render_clip(HEIGHT, WIDTH, FRAMES, 0), strict=True):
+        assert np.abs(seen.astype(int) - image).mean() < 12  # what JPEG changes
+
+
+def test_predictions_have_the_form_of_the_annotations(mixed: Path) -> None:
+    _, out, _ = run(mixed)
+    for name, mode, ids in (("many", "P", {0, 1, 2, 3}), ("one", "L", {0, 255})):
+        files = sorted((out / name).iterdir())
+        assert [path.name for path in files] == [f"{index:05d}.png" for index in range(FRAMES)]
+        for path in files:
+            picture = Image.open(path)
+            assert picture.mode == mode and picture.size == (WIDTH, HEIGHT)
+            assert set(np.unique(np.array(picture))) == ids
+
+
+def test_white_masks_with_alpha(tmp_path: Path) -> None:
+    """One file of DAVIS-2016 has an alpha channel; it scores as if it had none."""
+    scores = []
+    for name, write in (("plain", write_white), ("alpha", write_white_with_alpha)):
+        evaluation, _, _ = run(davis(tmp_path / name / "davis", {"clip": write}))
+        scores.append(evaluation.sequences[0].objects)
+    assert scores[0] == scores[1] and set(scores[0]) == {255}
+
+
+def test_one_object_in_a_palette_keeps_its_index(tmp_path: Path) -> None:
+    def write_first(path: Path, labels: np.ndarray) -> None:
+        write_mask(path, (labels == 1).astype(np.uint8))
+
+    evaluation, out, _ = run(davis(tmp_path / "davis", {"clip": write_first}))
+    assert set(evaluation.sequences[0].objects) == {1}
+    assert Image.open(out / "clip/00000.png").mode == "P"
+
+
+@pytest.mark.parametrize("size", [45, 120])
+def test_tracking_at_another_size(tmp_path: Path, size: int) -> None:
+    """The tracker works at that size; masks come back at the annotations', their centres in place."""
+    root = davis(tmp_path / "davis", {"clip": write_palette})
+    _, out, (tracker,) = run(root, size=size)
+    assert {frame.shape for frame in tracker.frames} == {(size, round(size * WIDTH / HEIGHT), 3)}
+    first = np.array(Image.open(root / "Annotations/480p/clip/00000.png"))
+    back = np.array(Image.open(out / "clip/00000.png"))
+    assert back.shape == first.shape
+    for key in (1, 2, 3):
+        moved = np.argwhere(back == key).mean(0) - np.argwhere(first == key).mean(0)
+        assert np.abs(moved).max() < 0.25
+
+
+def test_frames_at_another_resolution_than_the_annotations(tmp_path: Path) -> None:
+    root = davis(tmp_path / "davis", {"clip": write_palette})
+    large = root / "JPEGImages/Full-Resolution/clip"
+    large.mkdir(parents=True)
+    for path in (root / "JPEGImages/480p/clip").iterdir():
+        frame = cv2.imread(str(path))
+        cv2.imwrite(str(large / path.name), cv2.resize(frame, (2 * WIDTH, 2 * HEIGHT)))
+        path.unlink()
+    (root / "JPEGImages/480p/clip").rmdir()
+    evaluation, out, (tracker,) = run(root)
+    assert tracker.frames[0].shape == (2 * HEIGHT, 2 * WIDTH, 3)
+    assert tracker.prompts[0].shape == (2 * HEIGHT, 2 * WIDTH)
+    assert Image.open(out / "clip/00003.png").size == (WIDTH, HEIGHT)
+    assert len(evaluation.sequences[0].objects) == 3
+
+
+def youtube_vos(root: Path, annotated: dict[int, set[int]]) -> Path:
+    """A YouTube-VOS sequence: frame -> ids that its mask shows."""
+    images, masks = root / "valid/JPEGImages/0a1b", root / "valid/Annotations/0a1b"
+    images.mkdir(parents=True)
+    masks.mkdir(parents=True)
+    for index, (image, labels) in enumerate(render_clip(HEIGHT, WIDTH, 12)):
+        cv2.imwrite(str(images / f"{index:05d}.jpg"), image[..., ::-1])
+        if index in annotated:
+            write_mask(
+                masks / f"{index:05d}.png", np.where(np.isin(labels, list(annotated[index])), labels, 0)
+            )
+    return root
+
+
+def test_objects_that_appear_later_are_given_when_they_do(tmp_path: Path) -> None:
+    everything = {1, 2, 3}
+    root = youtube_vos(tmp_path / "data", {2: {1}, 4: {1, 3}, 8: everything, 9: everything, 11: everything})
+    evaluation, out, (tracker,) = run(root, "valid")
+    told = {index: set(np.unique(mask)) - {0} for index, mask in tracker.prompts.items()}
+    assert told == {0: {1}, 2: {3}, 6: {2}}  # counted from frame 2, the first one tracked
+    assert len(tracker.frames) == 10 and evaluation.sequences[0].frames == 10
+    assert len(list((out / "0a1b").iterdir())) == 12
+    assert not np.array(Image.open(out / "0a1b/00001.png")).any()
+    assert set(evaluation.sequences[0].objects) == {1, 2, 3}
+    j, f = vos_benchmark(root / "valid/Annotations", out, "0a1b")
+    assert {key: score.jf for key, score in evaluation.sequences[0].objects.items()} == pytest.approx(
+        {key: (j[key] + f[key]) / 2 for key in j}, abs=1e-9
+    )
+
+
+def test_masks_that_only_introduce_objects_are_no_truth(tmp_path: Path) -> None:
+    """As in YouTube-VOS valid: predictions are written, scores are null rather than meaningless."""
+    evaluation, out, _ = run(youtube_vos(tmp_path / "data", {0: {1}, 3: {3}, 9: {2}}), "valid")
+    assert evaluation.sequences[0].objects == {} and evaluation.score is None
+    assert len(list((out / "0a1b").iterdir())) == 12
+    document = json.loads((tmp_path / "scores.json").read_text())
+    assert document["global"] == {"J&F": None, "J": None, "F": None}
+    assert evaluation.rows()[-1][2] == "-"
+
+
+def test_json_holds_the_evaluation(mixed: Path) -> None:
+    evaluation, _, _ = run(mixed)
+    document = json.loads((mixed.parent / "scores.json").read_text())
+    assert document["split"] == "val" and document["size"] is None and document["unit"] == "percent"
+    score = evaluation.score
+    assert score is not None
+    assert document["global"]["J&F"] == score.jf
+    assert document["global"]["J"] == {"mean": score.j.mean, "recall": score.j.recall, "decay": score.j.decay}
+    many = document["sequences"]["many"]
+    assert set(many["objects"]) == {"1", "2", "3"} and many["frames"] == FRAMES and many["fps"] > 0
+    assert many["objects"]["2"]["F"]["mean"] == evaluation.sequences[0].objects[2].f.mean
+    assert many["J"]["mean"] == np.mean([many["objects"][key]["J"]["mean"] for key in "123"])
+
+
+def test_rows_fit_their_heads(mixed: Path) -> None:
+    evaluation, _, _ = run(mixed)
+    rows = evaluation.rows()
+    assert [row[:2] for row in rows] == [("many", "3"), ("one", "1"), ("all", "4")]
+    assert all(len(row) == len(COLUMNS) for row in rows)
+    assert evaluation.score is not None
+    assert rows[-1][2] == f"{evaluation.score.jf:.1f}"
+
+
+def test_progress_counts_all_frames_of_the_split(mixed: Path, tmp_path: Path) -> None:
+    calls: list[tuple[str, int, int]] = []
+
+    def on_frame(*call: object) -> None:
+        calls.append(call)  # type: ignore[arg-type]
+
+    evaluate(mixed, "val", Baseline, tmp_path / "out", tmp_path / "scores.json", on_frame=on_frame)
+    assert calls == [
+        ("many" if done <= FRAMES else "one", done, 2 * FRAMES) for done in range(1, 2 * FRAMES + 1)
+    ]
+
+
+def test_an_annotation_of_another_size(mixed: Path) -> None:
+    write_mask(mixed / "Annotations/480p/many/00004.png", np.ones((HEIGHT, WIDTH + 2), np.uint8))
+    with pytest.raises(MaskError, match=rf"00004.png is {WIDTH + 2}x{HEIGHT} pixels .* {WIDTH}x{HEIGHT}"):
+        run(mixed)
+
+
+def test_annotations_without_an_object(mixed: Path) -> None:
+    for path in (mixed / "Annotations/480p/many").iterdir():
+        write_mask(path, np.zeros((HEIGHT, WIDTH), np.uint8))
+    with pytest.raises(MaskError, match="no annotation of the sequence many shows an object"):
+        run(mixed)
+
+
+def test_frames_of_another_shape_than_the_annotations(mixed: Path) -> None:
+    for path in (mixed / "JPEGImages/480p/many").iterdir():
+        cv2.imwrite(str(path), np.zeros((WIDTH, HEIGHT, 3), np.uint8))
+    with pytest.raises(MaskError, match=rf"{HEIGHT}x{WIDTH} pixels .* {WIDTH}x{HEIGHT} pixels"):
+        run(mixed)
+
+
+def test_an_object_too_small_for_the_size(tmp_path: Path) -> None:
+    def write_dot(path: Path, labels: np.ndarray) -> None:
+        dot = np.zeros_like(labels)
+        dot[1, 1] = 1
+        write_mask(path, dot)
+
+    with pytest.raises(MaskError, match="empty at 36x20 pixels; choose a larger size"):
+        run(davis(tmp_path / "davis", {"clip": write_dot}), size=20)
+
+
+def test_json_in_the_way(mixed: Path, tmp_path: Path) -> None:
+    """Found out before hours of tracking, not after."""
+    (tmp_path / "scores.json").mkdir()
+    tracker = Baseline()
+    with pytest.raises(OutputError, match="is a folder"):
+        evaluate(mixed, "val", lambda: tracker, tmp_path / "out", tmp_path / "scores.json")
+    assert tracker.frames == []
+
+
+class Failing(Baseline):
+    """Is interrupted at the fourth frame."""
+
+    def step(self, frame: np.ndarray, mask: np.ndarray | None = None) -> Labelled:
+        if len(self.frames) == 3:
+            raise KeyboardInterrupt
+        return super().step(frame, mask)
+
+
+def test_an_interrupted_run_leaves_whole_masks_and_no_scores(mixed: Path, tmp_path: Path) -> None:
+    tracker = Failing()
+    with pytest.raises(KeyboardInterrupt):
+        evaluate(mixed, "val", lambda: tracker, tmp_path / "out", tmp_path / "scores.json")
+    assert tracker.closed
+    written = sorted(path.name for path in (tmp_path / "out/many").iterdir())
+    assert written == ["00000.png", "00001.png", "00002.png"]
+    assert not (tmp_path / "scores.json").exists()
+
+
+def test_scoring_a_folder_of_ones_own(mixed: Path) -> None:
+    many, one = load_split(mixed, "val")
+    perfect = score_sequence(many, mixed / "Annotations/480p/many")
+    assert [(score.jf, score.j.recall, score.j.decay) for score in perfect.values()] == [(100, 100, 0)] * 3
+    assert score_sequence(one, mixed / "Annotations/480p/one")[255].jf == 100
+
+
+def test_scoring_an_incomplete_folder(mixed: Path, tmp_path: Path) -> None:
+    many, _ = load_split(mixed, "val")
+    with pytest.raises(MaskError, match=r"00001.png does not exist"):
+        score_sequence(many, tmp_path)
+
+
+def test_scoring_masks_of_another_size(mixed: Path, tmp_path: Path) -> None:
+    many, _ = load_split(mixed, "val")
+    for index in range(FRAMES):
+        write_mask(tmp_path / f"{index:05d}.png", np.ones((HEIGHT // 2, WIDTH), np.uint8))
+    with pytest.raises(MaskError, match=r"write predictions at the annotations' size"):
+        score_sequence(many, tmp_path)
