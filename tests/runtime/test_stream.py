@@ -1,0 +1,73 @@
+"""A long stream through a really exported model: memory stays where it was after the first seconds."""
+
+from __future__ import annotations
+
+import json
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+from support import write_tiny_checkpoint
+
+TESTS = Path(__file__).resolve().parents[1]
+
+STREAM = """
+import gc, json, sys
+from pathlib import Path
+import numpy as np, psutil
+from support import moving_square
+from maskring.runtime.backends import open_backend
+from maskring.runtime.tracker import Tracker
+
+def usage():
+    gc.collect()
+    return {"rss": psutil.Process().memory_info().rss, "objects": len(gc.get_objects()),
+            "blocks": sys.getallocatedblocks(), "threads": psutil.Process().num_threads(),
+            "files": psutil.Process().num_fds()}
+
+scene = [moving_square(index) for index in range(8)]
+second = np.zeros_like(scene[0][1])
+second[36:46, 4:20] = 2
+snapshots, visible = [], 0
+with Tracker(open_backend(Path(sys.argv[1]), threads=2)) as tracker:
+    for index in range(3000):
+        frame, truth = scene[abs(index % 14 - 7)]
+        mask = truth if index == 0 else second if index % 100 == 50 else None
+        result = tracker.step(frame, mask)
+        visible += bool(result.labels.any())
+        if index % 100 == 90:
+            tracker.remove(2)
+        if index % 400 == 199:  # 200 frames in, and at the very end
+            snapshots.append(usage())
+print(json.dumps({"visible": visible, "snapshots": snapshots}))
+"""
+
+
+@pytest.fixture(scope="module")
+def model(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    from maskring.export.onnx_from_checkpoint import export_onnx
+
+    root = tmp_path_factory.mktemp("stream")
+    export_onnx(write_tiny_checkpoint(root / "tiny.safetensors"), root / "tiny.onnx", radius=3)
+    return root / "tiny.onnx"
+
+
+def test_memory_is_flat_over_3000_frames(model: Path) -> None:
+    """Objects come and go all the while; a process of its own, so that nothing else moves its memory."""
+    stream = subprocess.run(
+        [sys.executable, "-c", STREAM, str(model)],
+        cwd=TESTS,
+        capture_output=True,
+        text=True,
+        timeout=300,
+        check=False,
+    )
+    assert stream.returncode == 0, stream.stderr
+    report = json.loads(stream.stdout)
+    assert report["visible"] > 1000
+    early, *_, last = report["snapshots"]
+    assert last["rss"] - early["rss"] < 5e6
+    assert last["objects"] - early["objects"] < 20
+    assert last["blocks"] - early["blocks"] < 200
+    assert (last["threads"], last["files"]) == (early["threads"], early["files"])
