@@ -1,0 +1,57 @@
+"""Recipes: those that come along are valid, and every mistake gets its sentence."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+
+from maskring.plugins.errors import TrainingError
+from maskring.training.recipe import Recipe, load_recipe, parse_recipe, recipe_names
+
+
+def test_every_shipped_recipe_loads_under_its_name() -> None:
+    assert recipe_names() == ["full", "nano"]
+    for name in recipe_names():
+        assert load_recipe(name).name == name
+    assert load_recipe("nano").encoder == "nano"
+
+
+def test_recipe_from_a_file(tmp_path: Path) -> None:
+    path = tmp_path / "mine.toml"
+    path.write_text('encoder = "nano"\nsteps = 7\nlearning_rate = 1\n')
+    assert load_recipe(str(path)) == Recipe(name="mine", encoder="nano", steps=7, learning_rate=1)
+
+
+@pytest.mark.parametrize(
+    ("text", "sentence"),
+    [
+        ("steps = ", "not valid TOML"),
+        ("stepz = 3", "unknown setting stepz; use name, encoder"),
+        ('steps = "many"', "steps = 'many'; give it a value of type int"),
+        ("steps = true", "steps = True; give"),
+        ("steps = 1.5", "steps = 1.5; give"),
+        ("steps = 0", "steps = 0, which must be at least 1"),
+        ("frames = 1", "frames = 1, which must be at least 2"),
+        ('encoder = "giant"', "unknown encoder 'giant'"),
+        ('precision = "float8"', "unknown precision 'float8'"),
+        ("crop = 400", "crop = 400, which must lie between 8 and short_side = 288"),
+        ("learning_rate = 0.0", "learning_rate = 0.0, which must be above 0"),
+        ("learning_rate = nan", "learning_rate = nan, which must be above 0"),
+        ("radius = -1", "radius = -1, which must not be negative"),
+        ("momentum = 1.0", "momentum = 1.0"),
+        ("zoom = 1.5", "zoom = 1.5"),
+    ],
+)
+def test_mistakes_are_named(text: str, sentence: str) -> None:
+    with pytest.raises(TrainingError, match="the recipe mine") as caught:
+        parse_recipe(text, "mine")
+    assert sentence in str(caught.value)
+
+
+def test_unknown_recipe_names_those_there_are(tmp_path: Path) -> None:
+    with pytest.raises(TrainingError, match="there is no recipe absent; name one of full, nano"):
+        load_recipe("absent")
+    (tmp_path / "binary.toml").write_bytes(b"\xff\xfe\x00")
+    with pytest.raises(TrainingError, match="cannot be read"):
+        load_recipe(str(tmp_path / "binary.toml"))
