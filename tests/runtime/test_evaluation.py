@@ -194,6 +194,27 @@ def test_one_object_in_a_palette_keeps_its_index(tmp_path: Path) -> None:
     assert Image.open(out / "clip/00000.png").mode == "P"
 
 
+def test_a_white_entry_of_a_palette_is_no_white_mask(tmp_path: Path) -> None:
+    """Object 1 may have any colour."""
+
+    def write_white_palette(path: Path, labels: np.ndarray) -> None:
+        picture = Image.fromarray((labels == 1).astype(np.uint8)).convert("P")
+        picture.putpalette([0, 0, 0, 255, 255, 255])
+        picture.save(path)
+
+    evaluation, _, _ = run(davis(tmp_path / "davis", {"clip": write_white_palette}))
+    assert set(evaluation.sequences[0].objects) == {1}
+
+
+def test_the_first_mask_decides_the_form_of_all(tmp_path: Path) -> None:
+    def write_first_as_palette(path: Path, labels: np.ndarray) -> None:
+        one = (labels == 1).astype(np.uint8)
+        (write_palette if path.name == "00000.png" else write_white)(path, one)
+
+    evaluation, _, _ = run(davis(tmp_path / "davis", {"clip": write_first_as_palette}))
+    assert set(evaluation.sequences[0].objects) == {1}
+
+
 @pytest.mark.parametrize("size", [45, 120])
 def test_tracking_at_another_size(tmp_path: Path, size: int) -> None:
     """The tracker works at that size; masks come back at the annotations', their centres in place."""
@@ -297,6 +318,15 @@ def test_progress_counts_all_frames_of_the_split(mixed: Path, tmp_path: Path) ->
     assert calls == [
         ("many" if done <= FRAMES else "one", done, 2 * FRAMES) for done in range(1, 2 * FRAMES + 1)
     ]
+
+
+def test_speed_is_that_of_the_tracker_alone(mixed: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """By a clock that advances half a second whenever it is looked at, and ten in between frames."""
+    seen = iter(range(10**6))
+    monkeypatch.setattr("time.perf_counter", lambda: 10 * ((look := next(seen)) // 2) + 0.5 * (look % 2))
+    evaluation, _, _ = run(mixed)
+    assert [result.fps for result in evaluation.sequences] == [2, 2]
+    assert evaluation.fps == 2
 
 
 def test_an_annotation_of_another_size(mixed: Path) -> None:
