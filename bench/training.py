@@ -1,7 +1,7 @@
 """One training step of the affinity: the torch operator against autograd through an unfolded memory.
 
-Prints, per way: seconds of forward and backward (best of the repeats), and the peak memory in MiB that they add
-to the process, each way in a process of its own. In brackets: how much more than the operator.
+Prints, per way: seconds of forward and backward (best of the repeats), and the peak memory in MiB that they
+add to the process, each way in a process of its own. In brackets: how much more than the operator.
 
     python bench/training.py                                    # 96 x 96, five slots, radius 6, 64 channels
     python bench/training.py --size 48 --slots 1 --batch 8
@@ -70,6 +70,10 @@ WAYS: dict[str, Way] = {
 }
 
 
+DEFAULTS = {"size": 96, "slots": 5, "radius": 6, "channels": 64, "labels": 3, "batch": 1}
+DEFAULTS |= {"repeats": 3, "threads": 2}
+
+
 def peak() -> float:
     """Peak resident memory of this process so far, in MiB."""
     return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024
@@ -120,9 +124,7 @@ def main() -> None:
     if options.only:
         print(json.dumps(measure(WAYS[options.only], options)))
         return
-    print(
-        ", ".join(f"{name} {getattr(options, name)}" for name in shape), f"threads {torch.get_num_threads()}"
-    )
+    print(", ".join(f"{name} {getattr(options, name)}" for name in DEFAULTS))
     found = {name: measure_in_child(name) for name in WAYS}
     ours = found["operator"]
     for name, row in found.items():
