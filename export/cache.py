@@ -1,0 +1,62 @@
+"""A checkpoint given where a model is wanted is exported once, into a cache that cannot serve a wrong file."""
+
+from __future__ import annotations
+
+import hashlib
+import inspect
+import json
+import os
+from pathlib import Path
+from typing import Any
+
+import torch
+
+from ..plugins.errors import ModelError
+from ..plugins.windowed_affinity import onnx_op
+from ..runtime.model import FORMAT_VERSION
+from ..training import colour, encoder
+from .onnx_from_checkpoint import export_onnx
+
+CACHE_VARIABLE = "MASKRING_CACHE"
+
+
+def cache_directory() -> Path:
+    """``MASKRING_CACHE``, else ``maskring`` in the user's cache folder."""
+    named = os.environ.get(CACHE_VARIABLE)
+    if named:
+        return Path(named)
+    return Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache") / "maskring"
+
+
+def cached_onnx(checkpoint: Path, **options: Any) -> Path:
+    """The export of ``checkpoint`` with ``options`` (:func:`.export_onnx`), made now if it is not there.
+
+    The file's name holds a digest of everything that decides its content: the checkpoint's bytes, the options,
+    the exporter's source, its torch, and the format. Two processes may ask at once: each writes a file of its
+    own and renames it.
+
+    Raises:
+        ModelError, OutputError: as :func:`.export_onnx`.
+    """
+    try:
+        content = checkpoint.read_bytes()
+    except OSError as error:
+        raise ModelError(f"the checkpoint {checkpoint} cannot be read", "check the path") from error
+    settings = json.dumps([options, FORMAT_VERSION, torch.__version__, _source_digest()], sort_keys=True)
+    digest = hashlib.sha256(content + settings.encode()).hexdigest()[:32]
+    model = cache_directory() / f"{checkpoint.stem}-{digest}.onnx"
+    if not model.is_file():
+        export_onnx(checkpoint, model, **options)
+    return model
+
+
+def _source_digest() -> str:
+    """A digest of the code that decides what an export holds, so that an upgrade never serves an old file."""
+    sources = [
+        *Path(__file__).parent.glob("*.py"),
+        *(Path(inspect.getfile(m)) for m in (onnx_op, colour, encoder)),
+    ]
+    digest = hashlib.sha256()
+    for source in sorted(sources):
+        digest.update(source.read_bytes())
+    return digest.hexdigest()

@@ -1,0 +1,245 @@
+"""From a checkpoint to one ONNX file that holds a whole tracking step."""
+
+from __future__ import annotations
+
+import hashlib
+import logging
+import warnings
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+import onnx
+import onnxscript
+import torch
+from torch import Tensor
+
+from ..plugins.errors import ModelError
+from ..plugins.files import atomic_path, make_directory
+from ..plugins.windowed_affinity.onnx_op import DOMAIN, OP_TYPE, OPSET_VERSION, function_body, op_schema
+from ..runtime.model import METADATA_KEY, ModelMetadata
+from ..training.checkpoint import Checkpoint, load_checkpoint
+from ..training.encoder import STRIDE
+from .step_graph import StepGraph
+
+ONNX_OPSET = 18
+DTYPES = {"float32": torch.float32, "float16": torch.float16}
+
+INPUTS = ("frame", "memory_keys", "memory_values", "memory_dilation")
+OUTPUTS = ("labels", "probabilities", "value", "key")
+
+# Sizes to trace dynamic axes with: all different, none 0 or 1, for which tracing would take a special path.
+TRACED_HEIGHT, TRACED_WIDTH, TRACED_LABELS, TRACED_SLOTS = 50, 70, 4, 5
+
+
+def export_onnx(
+    checkpoint: Path,
+    out: Path,
+    *,
+    height: int | None = None,
+    width: int | None = None,
+    labels: int | None = None,
+    slots: int | None = None,
+    radius: int | None = None,
+    scale: float | None = None,
+    top_k: int | None = None,
+    dtype: str = "float32",
+) -> None:
+    """Write the step graph of ``checkpoint`` to ``out``; the same checkpoint and settings give the same bytes.
+
+    Args:
+        checkpoint: a maskring checkpoint.
+        out: the ``.onnx`` to write.
+        height, width: frame size in pixels; None for any.
+        labels: O, background included; None for any.
+        slots: N, frames in memory; None for any.
+        radius, scale, top_k: settings of the memory read; None for the checkpoint's own.
+        dtype: ``float32`` or ``float16``: type of features and label maps.
+
+    Raises:
+        ModelError: when the checkpoint cannot be used, or a size makes no sense.
+        OutputError: when ``out`` cannot be written.
+    """
+    loaded = load_checkpoint(checkpoint)
+    own = loaded.tracking
+    metadata = ModelMetadata(
+        stride=STRIDE,
+        channels=loaded.config.channels,
+        radius=own.radius if radius is None else radius,
+        scale=own.scale if scale is None else scale,
+        top_k=own.top_k if top_k is None else top_k,
+        slots=slots,
+        height=height,
+        width=width,
+        labels=labels,
+        dtype=dtype,
+        checkpoint=checkpoint.stem,
+        checkpoint_sha256=hashlib.sha256(checkpoint.read_bytes()).hexdigest(),
+    )
+    _check_sizes(metadata)
+    model = step_model(loaded, metadata)
+    make_directory(out.parent)
+    with atomic_path(out) as partial:
+        partial.write_bytes(model.SerializeToString(deterministic=True))
+
+
+def step_graph(checkpoint: Checkpoint, metadata: ModelMetadata) -> StepGraph:
+    """The torch module of which ``metadata`` describes the export."""
+    return StepGraph(
+        checkpoint.query_encoder(),
+        radius=metadata.radius,
+        scale=metadata.scale,
+        top_k=metadata.top_k,
+        dtype=DTYPES[metadata.dtype],
+    ).eval()
+
+
+def step_model(checkpoint: Checkpoint, metadata: ModelMetadata) -> onnx.ModelProto:
+    """The step graph as an ONNX model, function body attached, checked."""
+    with _quiet(), torch.no_grad():
+        program = torch.onnx.export(
+            step_graph(checkpoint, metadata),
+            _example(metadata),
+            dynamo=True,
+            dynamic_shapes=_dynamic_shapes(metadata),
+            input_names=INPUTS,
+            output_names=OUTPUTS,
+            opset_version=ONNX_OPSET,
+            custom_translation_table={torch.ops.maskring.windowed_affinity.default: _memory_read},
+            verbose=False,
+        )
+    assert program is not None
+    model: onnx.ModelProto = program.model_proto
+    _describe_interface(model, metadata)
+    _strip_provenance(model)
+    if not any(entry.domain == DOMAIN for entry in model.opset_import):
+        model.opset_import.append(onnx.helper.make_opsetid(DOMAIN, OPSET_VERSION))
+    model.functions.append(function_body())
+    model.producer_name = "maskring"
+    model.producer_version = ""  # the package's version alone must not change the bytes
+    onnx.helper.set_model_props(model, {METADATA_KEY: metadata.to_json()})
+    onnx.checker.check_model(model, full_check=True)
+    return model
+
+
+def _memory_read(
+    query: Any,
+    keys: Any,
+    values: Any,
+    dilation: Any,
+    offsets: Any = None,
+    radius: int = 0,
+    scale: float = 1.0,
+    top_k: int = 0,
+) -> Any:
+    """The exporter's translation of the torch operator into our ONNX operator."""
+    domain = onnxscript.values.Opset(DOMAIN, OPSET_VERSION)
+    node = onnxscript.values.Op(domain, OP_TYPE, op_schema())
+    memory = (query, keys, values, dilation) if offsets is None else (query, keys, values, dilation, offsets)
+    return node(*memory, radius=radius, scale=scale, top_k=top_k)
+
+
+def _check_sizes(metadata: ModelMetadata) -> None:
+    sizes = {
+        "height": metadata.height,
+        "width": metadata.width,
+        "number of labels": metadata.labels,
+        "number of slots": metadata.slots,
+    }
+    for name, size in sizes.items():
+        if size is not None and size < 1:
+            raise ModelError(
+                f"a {name} of {size} cannot be exported", "give a positive number, or none for any"
+            )
+    if (metadata.height is None) != (metadata.width is None):
+        raise ModelError(
+            "only one of height and width is fixed", "give both --height and --width, or neither"
+        )
+    if metadata.radius < 0 or metadata.top_k < 0 or not 0 < metadata.scale < float("inf"):
+        raise ModelError(
+            f"radius {metadata.radius}, scale {metadata.scale} and top-k {metadata.top_k} cannot be exported",
+            "give a radius and a top-k of at least 0 and a positive scale",
+        )
+    if metadata.dtype not in DTYPES:
+        raise ModelError(f"there is no export in {metadata.dtype}", f"choose {' or '.join(DTYPES)}")
+
+
+def _example(metadata: ModelMetadata) -> tuple[Tensor, Tensor, Tensor, Tensor]:
+    height, width = metadata.height or TRACED_HEIGHT, metadata.width or TRACED_WIDTH
+    rows, columns = -(-height // STRIDE), -(-width // STRIDE)
+    slots, labels = metadata.slots or TRACED_SLOTS, metadata.labels or TRACED_LABELS
+    dtype = DTYPES[metadata.dtype]
+    return (
+        torch.zeros(1, height, width, 3, dtype=torch.uint8),
+        torch.zeros(1, slots, metadata.channels, rows, columns, dtype=dtype),
+        torch.zeros(1, slots, labels, rows, columns, dtype=dtype),
+        torch.ones(1, slots, dtype=torch.int32),
+    )
+
+
+def _dynamic_shapes(metadata: ModelMetadata) -> tuple[dict[int, Any], ...]:
+    """Which axes of each input may change from call to call."""
+    free = torch.export.Dim.AUTO
+    pixels = metadata.height is None
+    slots = {1: free} if metadata.slots is None else {}
+    labels = {2: free} if metadata.labels is None else {}
+    grid = {3: free, 4: free} if pixels else {}
+    return ({1: free, 2: free} if pixels else {}, slots | grid, slots | labels | grid, slots)
+
+
+def _describe_interface(model: onnx.ModelProto, metadata: ModelMetadata) -> None:
+    """Name the axes of inputs and outputs as the documentation does, where they are not fixed."""
+    rows: str | int = "h"
+    columns: str | int = "w"
+    if metadata.height is not None and metadata.width is not None:
+        rows, columns = metadata.feature_size(metadata.height, metadata.width)
+    height, width = metadata.height or "H", metadata.width or "W"
+    slots, labels, channels = metadata.slots or "N", metadata.labels or "O", metadata.channels
+    shapes: dict[str, list[str | int]] = {
+        "frame": [1, height, width, 3],
+        "memory_keys": [1, slots, channels, rows, columns],
+        "memory_values": [1, slots, labels, rows, columns],
+        "memory_dilation": [1, slots],
+        "labels": [1, height, width],
+        "probabilities": [1, labels, rows, columns],
+        "value": [1, labels, rows, columns],
+        "key": [1, channels, rows, columns],
+    }
+    for tensor in (*model.graph.input, *model.graph.output):
+        kind = tensor.type.tensor_type.elem_type
+        tensor.CopyFrom(onnx.helper.make_tensor_value_info(tensor.name, kind, shapes[tensor.name]))
+
+
+def _strip_provenance(model: onnx.ModelProto) -> None:
+    """Drop the exporter's notes: traces hold paths of this machine, and inner shapes repeat what is inferred."""
+    del model.graph.value_info[:], model.graph.metadata_props[:], model.metadata_props[:]
+    model.graph.name = "maskring_step"
+    model.doc_string = model.graph.doc_string = ""
+    for node in _nodes(model.graph):
+        node.doc_string = ""
+        del node.metadata_props[:]
+    for tensor in model.graph.initializer:
+        del tensor.metadata_props[:]
+
+
+def _nodes(graph: onnx.GraphProto) -> Iterator[onnx.NodeProto]:
+    for node in graph.node:
+        yield node
+        for attribute in node.attribute:
+            for inner in (attribute.g, *attribute.graphs):
+                yield from _nodes(inner)
+
+
+@contextmanager
+def _quiet() -> Iterator[None]:
+    """Keep the exporter's notes to developers off the user's terminal; errors still arrive as exceptions."""
+    logger = logging.getLogger("torch.onnx")
+    level = logger.level
+    logger.setLevel(logging.ERROR)
+    try:
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore")
+            yield
+    finally:
+        logger.setLevel(level)

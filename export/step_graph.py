@@ -1,0 +1,95 @@
+"""One time step of tracking as a torch module: what is exported, and the judge of what was exported."""
+
+from __future__ import annotations
+
+import copy
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+from torch.nn.utils.fusion import fuse_conv_bn_eval
+
+from ..plugins.windowed_affinity.torch_op import windowed_affinity
+from ..training.colour import normalise_lab, rgb_to_lab
+from ..training.encoder import STRIDE, Encoder
+
+
+class StepGraph(nn.Module):
+    """From a frame and the memory to labels and to what memory keeps of the frame.
+
+    Inputs and outputs are those of :class:`maskring.runtime.model.ModelMetadata`. Stateless: memory comes in
+    with every call. Colour conversion, normalisation, the encoder, the memory read and the way back to pixels
+    are all inside, so that nothing is left to get wrong around it.
+
+    Args:
+        encoder: the query encoder; keys are its features too, which costs one pass per frame instead of two.
+        radius, scale, top_k: settings of the memory read.
+        dtype: type of features and label maps; colours are computed in float32 whatever it is.
+    """
+
+    def __init__(
+        self,
+        encoder: Encoder,
+        *,
+        radius: int,
+        scale: float,
+        top_k: int = 0,
+        dtype: torch.dtype = torch.float32,
+    ) -> None:
+        super().__init__()
+        self.encoder = fold_batch_norms(encoder).to(dtype)
+        self.radius, self.scale, self.top_k, self.dtype = radius, scale, top_k, dtype
+
+    def forward(
+        self, frame: Tensor, memory_keys: Tensor, memory_values: Tensor, memory_dilation: Tensor
+    ) -> tuple[Tensor, Tensor, Tensor, Tensor]:
+        """Run one step; see the class for shapes. Returns labels, probabilities, value, key."""
+        _, height, width, _ = frame.shape
+        lab = normalise_lab(rgb_to_lab(frame.permute(0, 3, 1, 2).to(torch.float32) / 255.0))
+        key = self.encoder(lab.to(self.dtype))
+        probabilities = windowed_affinity(
+            key,
+            memory_keys,
+            memory_values,
+            memory_dilation,
+            radius=self.radius,
+            scale=self.scale,
+            top_k=self.top_k,
+        )
+        value = one_hot_argmax(probabilities)
+        labels = upsample(probabilities, height, width).argmax(1).to(torch.uint8)
+        return labels, probabilities, value, key
+
+
+def fold_batch_norms(encoder: Encoder) -> Encoder:
+    """A copy of ``encoder``, in evaluation mode, with each batch norm folded into the convolution before it."""
+    folded = copy.deepcopy(encoder).eval()
+    for module in list(folded.modules()):
+        if not isinstance(module, nn.Sequential):
+            continue
+        for index in range(1, len(module)):
+            convolution, norm = module[index - 1], module[index]
+            if isinstance(convolution, nn.Conv2d) and isinstance(norm, nn.BatchNorm2d):
+                module[index - 1] = fuse_conv_bn_eval(convolution, norm)
+                module[index] = nn.Identity()
+    return folded
+
+
+def one_hot_argmax(probabilities: Tensor) -> Tensor:
+    """[B, O, h, w] -> the same shape, 1 where a label wins; background where nothing was read (all 0)."""
+    winner = probabilities.argmax(1, keepdim=True)
+    channel = torch.arange(probabilities.shape[1], device=winner.device).view(1, -1, 1, 1)
+    return (winner == channel).to(probabilities.dtype)
+
+
+def upsample(maps: Tensor, height: int, width: int) -> Tensor:
+    """Bilinear interpolation [B, O, h, w] -> [B, O, H, W] that puts feature i on pixel 4 * i.
+
+    Pixels beyond the last feature take its value. One replicated row and column make ``align_corners`` do
+    exactly this: h + 1 points over 4 * h + 1 pixels lie 4 pixels apart.
+    """
+    rows, columns = maps.shape[-2:]
+    padded = F.pad(maps, (0, 1, 0, 1), mode="replicate")
+    size = (STRIDE * rows + 1, STRIDE * columns + 1)
+    large = F.interpolate(padded, size=size, mode="bilinear", align_corners=True)
+    return large[..., :height, :width]
