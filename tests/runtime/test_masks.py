@@ -1,0 +1,278 @@
+"""Masks: every usual coding is read as object ids, what is written is read back, damage never goes unseen."""
+
+from __future__ import annotations
+
+import random
+import zlib
+from pathlib import Path
+
+import cv2
+import numpy as np
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from hypothesis.extra import numpy as arrays
+from PIL import Image
+
+from maskring.plugins.errors import MaskError, OutputError
+from maskring.runtime import png
+from maskring.runtime.masks import MAX_VALUES, encode_mask, read_mask, write_mask
+from maskring.runtime.palette import PALETTE
+
+IDS = np.array([[0, 0, 1, 1, 7], [0, 2, 2, 3, 3], [9, 0, 0, 5, 0]], np.uint8)
+ANY_IDS = arrays.arrays(np.uint8, arrays.array_shapes(min_dims=2, max_dims=2, max_side=33))
+
+
+def saved(path: Path, pixels: np.ndarray, mode: str | None = None, **options: object) -> Path:
+    """A PNG by Pillow: a second opinion on the format."""
+    image = Image.fromarray(pixels)
+    if mode == "P":
+        image = image.convert("L").copy()
+        image.putpalette(PALETTE.tobytes())
+    image.save(path, **options)
+    return path
+
+
+def crafted(header: png.Header, lines: bytes) -> bytes:
+    """A PNG with right checksums, whatever its header says."""
+    return png.write_chunks([(b"IHDR", header.pack()), (b"IDAT", zlib.compress(lines))])
+
+
+def packed_lines(pixels: np.ndarray, depth: int) -> bytes:
+    """Scan lines without filter, several pixels per byte."""
+    bits = np.unpackbits(pixels[..., None], axis=-1)[..., 8 - depth :].reshape(len(pixels), -1)
+    return b"".join(b"\0" + line.tobytes() for line in np.packbits(bits, axis=1))
+
+
+def test_palette_is_that_of_davis() -> None:
+    known = {
+        0: (0, 0, 0),
+        1: (128, 0, 0),
+        2: (0, 128, 0),
+        3: (128, 128, 0),
+        8: (64, 0, 0),
+        21: (128, 64, 128),
+    }
+    for index, colour in (known | {22: (0, 192, 128), 255: (224, 224, 192)}).items():
+        assert tuple(PALETTE[index]) == colour
+    assert len(np.unique(PALETTE, axis=0)) == 256
+
+
+@given(ids=ANY_IDS)
+def test_written_masks_are_read_back(ids: np.ndarray, tmp_path_factory: pytest.TempPathFactory) -> None:
+    path = tmp_path_factory.mktemp("masks") / "mask.png"
+    write_mask(path, ids)
+    assert np.array_equal(read_mask(path, allow_empty=True), ids)
+    with Image.open(path) as image:
+        assert image.mode == "P"
+        assert np.array_equal(np.array(image), ids)
+        assert np.array_equal(np.array(image.convert("RGB")), PALETTE[ids])
+
+
+@given(ids=ANY_IDS, depth=st.sampled_from([1, 2, 4, 8]))
+def test_palettes_of_every_depth(
+    ids: np.ndarray, depth: int, tmp_path_factory: pytest.TempPathFactory
+) -> None:
+    ids = ids & ((1 << depth) - 1)
+    path = saved(tmp_path_factory.mktemp("masks") / "mask.png", ids, "P", bits=depth)
+    assert path.read_bytes()[24] == depth
+    assert np.array_equal(read_mask(path, allow_empty=True), ids)
+
+
+def test_transparent_palette_entries_keep_their_index(tmp_path: Path) -> None:
+    assert np.array_equal(read_mask(saved(tmp_path / "t.png", IDS, "P", transparency=2)), IDS)
+
+
+def test_interlaced_palette(tmp_path: Path) -> None:
+    ids = np.arange(1, 122, dtype=np.uint8).reshape(11, 11)
+    starts_and_steps = [
+        (0, 0, 8, 8),
+        (0, 4, 8, 8),
+        (4, 0, 8, 4),
+        (0, 2, 4, 4),
+        (2, 0, 4, 2),
+        (0, 1, 2, 2),
+        (1, 0, 2, 1),
+    ]
+    passes = (packed_lines(ids[y::dy, x::dx], 8) for y, x, dy, dx in starts_and_steps)
+    path = tmp_path / "adam7.png"
+    path.write_bytes(crafted(png.Header(11, 11, 8, png.INDEXED, interlace=1), b"".join(passes)))
+    assert np.array_equal(read_mask(path), ids)
+
+
+@pytest.mark.parametrize("depth", [1, 2, 4, 8])
+def test_grey_of_every_depth(tmp_path: Path, depth: int) -> None:
+    ids = IDS & ((1 << depth) - 1)
+    path = tmp_path / "grey.png"
+    path.write_bytes(crafted(png.Header(5, 3, depth, png.GREY), packed_lines(ids, depth)))
+    assert np.array_equal(read_mask(path), ids)
+
+
+@pytest.mark.parametrize("depth", [1, 2, 4, 8])
+def test_black_and_white_is_one_object(tmp_path: Path, depth: int) -> None:
+    white = ((IDS > 0) * ((1 << depth) - 1)).astype(np.uint8)
+    path = tmp_path / "grey.png"
+    path.write_bytes(crafted(png.Header(5, 3, depth, png.GREY), packed_lines(white, depth)))
+    assert np.array_equal(read_mask(path), IDS > 0)
+
+
+def test_a_lone_small_id_stays(tmp_path: Path) -> None:
+    five = np.where(IDS > 0, 5, 0).astype(np.uint8)
+    assert np.array_equal(read_mask(saved(tmp_path / "five.png", five)), five)
+
+
+def test_palette_index_255_stays(tmp_path: Path) -> None:
+    """Indices are exact; only greys know a brightest value that means "object"."""
+    write_mask(tmp_path / "mask.png", np.full((2, 2), 255, np.uint8))
+    assert (read_mask(tmp_path / "mask.png") == 255).all()
+
+
+def test_pillow_modes_1_and_la(tmp_path: Path) -> None:
+    assert np.array_equal(read_mask(saved(tmp_path / "1.png", IDS > 0)), IDS > 0)
+    white = np.where(IDS > 0, 255, 0).astype(np.uint8)
+    opaque = np.stack([white, np.full_like(white, 255)], axis=-1)
+    assert np.array_equal(read_mask(saved(tmp_path / "la.png", opaque)), IDS > 0)
+    small = np.stack([IDS, np.full_like(IDS, 255)], axis=-1)
+    assert np.array_equal(read_mask(saved(tmp_path / "la2.png", small)), IDS)
+    cut_out = np.stack([np.full_like(white, 255), white], axis=-1)
+    assert np.array_equal(read_mask(saved(tmp_path / "la3.png", cut_out)), IDS > 0)
+
+
+def test_colours_of_the_palette_mean_their_index(tmp_path: Path) -> None:
+    assert np.array_equal(read_mask(saved(tmp_path / "rgb.png", PALETTE[IDS])), IDS)
+
+
+def test_other_colours_are_numbered_by_value(tmp_path: Path) -> None:
+    colours = np.array([(0, 0, 0), (0, 0, 255), (0, 255, 0), (255, 0, 0)], np.uint8)
+    ids = IDS % 4
+    assert np.array_equal(read_mask(saved(tmp_path / "rgb.png", colours[ids])), ids)
+
+
+def test_grey_in_colour_channels_is_read_as_grey(tmp_path: Path) -> None:
+    assert np.array_equal(read_mask(saved(tmp_path / "ids.png", np.stack([IDS] * 3, axis=-1))), IDS)
+    white = np.where(IDS > 0, 255, 0).astype(np.uint8)
+    assert np.array_equal(read_mask(saved(tmp_path / "white.png", np.stack([white] * 3, axis=-1))), IDS > 0)
+
+
+def test_transparent_pixels_are_background(tmp_path: Path) -> None:
+    rgba = np.full((*IDS.shape, 4), 200, np.uint8)
+    rgba[..., 2] = 10
+    rgba[..., 3] = np.where(IDS > 0, 255, 0)
+    assert np.array_equal(read_mask(saved(tmp_path / "rgba.png", rgba)), IDS > 0)
+
+
+def test_empty_masks_are_refused_unless_allowed(tmp_path: Path) -> None:
+    write_mask(tmp_path / "empty.png", np.zeros((4, 5), np.uint8))
+    with pytest.raises(MaskError, match=r"empty\.png holds no object"):
+        read_mask(tmp_path / "empty.png")
+    assert read_mask(tmp_path / "empty.png", allow_empty=True).shape == (4, 5)
+
+
+@pytest.mark.parametrize(
+    ("pixels", "words"),
+    [
+        (np.full((4, 4), 300, np.uint16), "16 bits"),
+        (np.arange(64, dtype=np.uint8).reshape(8, 8), "64 grey values"),
+        (np.random.default_rng(0).integers(0, 255, (9, 9, 3), dtype=np.uint8), "81 colours"),
+        (np.full((4, 4, 3), (1, 2, 3), np.uint8), "no black background"),
+    ],
+)
+def test_pictures_that_are_no_masks(tmp_path: Path, pixels: np.ndarray, words: str) -> None:
+    with pytest.raises(MaskError, match=words) as caught:
+        read_mask(saved(tmp_path / "mask.png", pixels))
+    assert "mask.png" in str(caught.value)
+
+
+def test_as_many_values_as_allowed(tmp_path: Path) -> None:
+    ids = np.arange(MAX_VALUES + 1, dtype=np.uint8).reshape(3, 11)
+    assert np.array_equal(read_mask(saved(tmp_path / "grey.png", ids)), ids)
+    colours = np.zeros((3, 11, 3), np.uint8)
+    colours[..., 1] = 7 * ids
+    assert np.array_equal(read_mask(saved(tmp_path / "rgb.png", colours)), ids)
+
+
+def test_16_bit_colour(tmp_path: Path) -> None:
+    cv2.imwrite(str(tmp_path / "deep.png"), np.full((3, 3, 3), 999, np.uint16))
+    with pytest.raises(MaskError, match="16 bits"):
+        read_mask(tmp_path / "deep.png")
+
+
+def test_paths_without_a_mask(tmp_path: Path) -> None:
+    with pytest.raises(MaskError, match="does not exist"):
+        read_mask(tmp_path / "none.png")
+    with pytest.raises(MaskError, match="is not a file"):
+        read_mask(tmp_path)
+    for content in (b"", b"hello", cv2.imencode(".jpg", IDS)[1].tobytes()):
+        (tmp_path / "mask.png").write_bytes(content)
+        with pytest.raises(MaskError, match="is not a PNG"):
+            read_mask(tmp_path / "mask.png")
+
+
+def test_every_flipped_bit_and_every_cut_is_seen(tmp_path: Path) -> None:
+    whole = encode_mask(IDS)
+    start = whole.index(b"IDAT") - 4
+    # The 768 bytes of colours are one chunk like any other: a seeded sample of it is enough.
+    positions = [*range(60), *random.Random(0).sample(range(60, start), 40), *range(start, len(whole))]
+    path = tmp_path / "mask.png"
+    for position in positions:
+        flipped = bytearray(whole)
+        flipped[position] ^= 1 << (position % 8)
+        cut = whole[:position]
+        for damaged in (bytes(flipped), cut):
+            path.write_bytes(damaged)
+            with pytest.raises(MaskError):
+                read_mask(path)
+
+
+@settings(max_examples=200)
+@given(content=st.binary(max_size=200), with_signature=st.booleans())
+def test_arbitrary_bytes(
+    content: bytes, with_signature: bool, tmp_path_factory: pytest.TempPathFactory
+) -> None:
+    path = tmp_path_factory.mktemp("masks") / "mask.png"
+    path.write_bytes(png.SIGNATURE + content if with_signature else content)
+    with pytest.raises(MaskError):
+        read_mask(path)
+
+
+@pytest.mark.parametrize(
+    ("header", "words"),
+    [
+        (png.Header(100_000, 100_000, 8, png.INDEXED), "100000 x 100000 pixels"),
+        (png.Header(0, 4, 8, png.INDEXED), "impossible header"),
+        (png.Header(4, 4, 3, png.INDEXED), "impossible header"),
+        (png.Header(4, 4, 8, 5), "impossible header"),
+        (png.Header(4, 4, 8, png.INDEXED), "cannot be unpacked"),
+    ],
+)
+def test_headers_that_lie(tmp_path: Path, header: png.Header, words: str) -> None:
+    path = tmp_path / "mask.png"
+    path.write_bytes(crafted(header, b"\0\1\2"))
+    with pytest.raises(MaskError, match=words):
+        read_mask(path)
+
+
+def test_masks_are_uint8_pictures() -> None:
+    for wrong in (np.zeros((2, 2), np.int32), np.zeros((2, 2, 3), np.uint8), np.zeros((0, 2), np.uint8)):
+        with pytest.raises(ValueError, match="uint8"):
+            encode_mask(wrong)
+
+
+def test_failed_writes_leave_nothing(tmp_path: Path) -> None:
+    (tmp_path / "mask.png").mkdir()
+    with pytest.raises(OutputError, match="in the way"):
+        write_mask(tmp_path / "mask.png", IDS)
+    with pytest.raises(OutputError):
+        write_mask(tmp_path / "no" / "mask.png", IDS)
+    assert [path.name for path in tmp_path.iterdir()] == ["mask.png"]
+
+
+def test_real_annotations(shared_data: Path) -> None:
+    folders = sorted((shared_data / "davis_dev" / "Annotations" / "480p").iterdir())
+    assert folders
+    for folder in folders:
+        for path in sorted(folder.glob("*.png"))[::20]:
+            with Image.open(path) as image:
+                pixels = np.array(image)
+                expected = pixels if image.mode == "P" else np.atleast_3d(pixels)[..., 0] > 0
+            assert np.array_equal(read_mask(path, allow_empty=True), expected), path
