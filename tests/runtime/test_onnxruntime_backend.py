@@ -54,7 +54,8 @@ def test_tracks_like_the_step_in_numpy(model: Path, kernel: str, soft: bool) -> 
         if index == 5:
             ours.remove(3), theirs.remove(3)
         result, expected = ours.step(frame, mask), theirs.step(frame, mask)
-        np.testing.assert_allclose(result.probabilities, expected.probabilities, atol=2e-5)
+        # Logits reach 600, where neighbouring float32 numbers lie 6e-5 apart.
+        np.testing.assert_allclose(result.probabilities, expected.probabilities, atol=1e-4)
         assert_same_labels(result, expected)
         assert [state.id for state in result.objects] == [state.id for state in expected.objects]
     ours.close()
