@@ -21,8 +21,8 @@ from rich.console import Console
 from rich.table import Table
 
 from maskring.runtime.backends.onnxruntime import (
+    BoundSession,
     OnnxRuntimeBackend,
-    bind_arrays,
     load_step_graph,
     open_session,
 )
@@ -51,11 +51,20 @@ class Stopwatch:
         self.seconds.append(time.perf_counter() - start)
         return result
 
-    run_with_iobinding = __call__
-    """So that a stopwatch can stand in for a session."""
-
     def median(self) -> float:
         return float(np.median(self.seconds))
+
+
+class SessionWatch(Stopwatch):
+    """Stands in for an onnxruntime session and times its runs."""
+
+    def __init__(self, session: Any) -> None:
+        super().__init__(session.run_with_iobinding)
+        self.session = session
+        self.run_with_iobinding = self.__call__
+
+    def __getattr__(self, name: str) -> Any:
+        return getattr(self.session, name)
 
 
 def export_random(encoder: str, radius: int, folder: Path) -> Path:
@@ -104,8 +113,7 @@ def encoder_alone(model: Path, height: int, width: int, threads: int) -> tuple[S
 
     def part(begin: str, end: str) -> Stopwatch:
         session = open_session(subgraph(graph, [begin], [end]), threads)
-        binding = bind_arrays(session, arrays, {end: arrays[end]})
-        return Stopwatch(lambda: session.run_with_iobinding(binding))
+        return Stopwatch(BoundSession.to(session, arrays, {end: arrays[end]}).run)
 
     return part(FRAME, lab), part(lab, query)
 
@@ -116,9 +124,9 @@ def measure_step(model: Path, options: argparse.Namespace, console: Console) -> 
     lab, encoder = encoder_alone(model, *size, options.threads)
     backend = OnnxRuntimeBackend(model, threads=options.threads)
     executor: Any = backend._executor
-    executor._head = head = Stopwatch(executor._head.run_with_iobinding)
+    executor._head = head = SessionWatch(executor._head)
     executor._affinity = affinity = Stopwatch(executor._affinity)
-    executor._tail = tail = Stopwatch(executor._tail.run_with_iobinding)
+    executor._tail = tail = SessionWatch(executor._tail)
     step = Stopwatch(Tracker(backend).step)
     step(*scene(0, *size, options.objects))
     for index in range(1, options.warm_up + options.repeats):

@@ -203,27 +203,27 @@ class _WholeGraph:
 
     def __init__(self, graph: onnx.ModelProto, threads: int) -> None:
         self._session = open_session(graph, threads)
-        self._bindings: dict[tuple[int, bool], onnxruntime.IOBinding] = {}
+        self._bound: dict[tuple[int, bool], BoundSession] = {}
 
     def bind(self, memory: Memory) -> None:
         self._memory = memory
-        self._bindings = {}
+        self._bound = {}
 
     def run(self, slot: int, soft: bool) -> None:
-        if (slot, soft) not in self._bindings:
+        if (slot, soft) not in self._bound:
             inputs, outputs = self._memory.inputs(), self._memory.kept(slot, soft)
-            self._bindings[slot, soft] = bind_arrays(self._session, inputs, outputs)
-        self._session.run_with_iobinding(self._bindings[slot, soft])
+            self._bound[slot, soft] = BoundSession.to(self._session, inputs, outputs)
+        self._bound[slot, soft].run()
 
 
 @dataclass(frozen=True)
 class _Slot:
     """Everything bound for steps that write one slot."""
 
-    head: onnxruntime.IOBinding
+    head: BoundSession
     query: Array
     read: Array
-    tail: onnxruntime.IOBinding
+    tail: BoundSession
 
 
 class _InPlaceRead:
@@ -260,7 +260,7 @@ class _InPlaceRead:
         if (slot, soft) not in self._slots:
             self._slots[slot, soft] = self._bind_slot(slot, soft)
         bound, memory, parts = self._slots[slot, soft], self._memory, self._parts
-        self._head.run_with_iobinding(bound.head)
+        bound.head.run()
         self._affinity(
             bound.query,
             memory.keys,
@@ -272,7 +272,7 @@ class _InPlaceRead:
             out=bound.read,
             threads=self._threads,
         )
-        self._tail.run_with_iobinding(bound.tail)
+        bound.tail.run()
 
     def _bind_slot(self, slot: int, soft: bool) -> _Slot:
         parts, inputs, outputs = self._parts, self._memory.inputs(), self._memory.kept(slot, soft)
@@ -280,8 +280,8 @@ class _InPlaceRead:
         arrays = {parts.query: self._query, parts.read: self._read} | outputs
         encoded = {name: arrays[name] for name in (KEY, parts.query)}
         shown = {name: arrays[name] for name in outputs if name not in (KEY, parts.read)}
-        head = bind_arrays(self._head, inputs, encoded)
-        tail = bind_arrays(self._tail, inputs | encoded | {parts.read: arrays[parts.read]}, shown)
+        head = BoundSession.to(self._head, inputs, encoded)
+        tail = BoundSession.to(self._tail, inputs | encoded | {parts.read: arrays[parts.read]}, shown)
         return _Slot(head, arrays[parts.query], arrays[parts.read], tail)
 
 
@@ -319,20 +319,36 @@ def open_session(model: onnx.ModelProto, threads: int) -> onnxruntime.InferenceS
     )
 
 
-def bind_arrays(
-    session: onnxruntime.InferenceSession, inputs: Mapping[str, Array], outputs: Mapping[str, Array]
-) -> onnxruntime.IOBinding:
-    """Bind contiguous arrays to a session, which then reads and writes them in place.
+@dataclass(frozen=True)
+class BoundSession:
+    """A session that reads and writes arrays in place.
 
-    The arrays must outlive the binding. Inputs that the session does not have are left out.
+    Attributes:
+        session: what is run.
+        binding: addresses of the arrays.
+        arrays: the arrays themselves: they must live as long as their addresses are written to.
     """
-    binding = session.io_binding()
-    for declared in session.get_inputs():
-        array = inputs[declared.name]
-        binding.bind_input(declared.name, "cpu", 0, array.dtype.type, array.shape, array.ctypes.data)
-    for name, array in outputs.items():
-        binding.bind_output(name, "cpu", 0, array.dtype.type, array.shape, array.ctypes.data)
-    return binding
+
+    session: onnxruntime.InferenceSession
+    binding: onnxruntime.IOBinding
+    arrays: tuple[Array, ...]
+
+    @classmethod
+    def to(
+        cls, session: onnxruntime.InferenceSession, inputs: Mapping[str, Array], outputs: Mapping[str, Array]
+    ) -> BoundSession:
+        """Bind contiguous arrays by name; inputs that the session does not have are left out."""
+        binding = session.io_binding()
+        wanted = {declared.name: inputs[declared.name] for declared in session.get_inputs()}
+        for bind, arrays in ((binding.bind_input, wanted), (binding.bind_output, outputs)):
+            for name, array in arrays.items():
+                assert array.flags.c_contiguous
+                bind(name, "cpu", 0, array.dtype.type, array.shape, array.ctypes.data)
+        return cls(session, binding, (*wanted.values(), *outputs.values()))
+
+    def run(self) -> None:
+        """Run the session once."""
+        self.session.run_with_iobinding(self.binding)
 
 
 def usable_cores() -> int:

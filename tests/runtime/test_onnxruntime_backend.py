@@ -18,7 +18,7 @@ from pixel_model import pixel_model, write_pixel_model
 
 from maskring.plugins.errors import ModelError, SourceError, UnavailableError
 from maskring.runtime.backends import Backend, open_backend
-from maskring.runtime.backends.onnxruntime import OnnxRuntimeBackend, bind_arrays, open_session
+from maskring.runtime.backends.onnxruntime import BoundSession, OnnxRuntimeBackend, open_session
 from maskring.runtime.model import METADATA_KEY
 from maskring.runtime.tracker import Result, Tracker
 
@@ -120,9 +120,9 @@ def test_outputs_land_in_bound_memory(model: Path) -> None:
         "memory_values": np.zeros((1, 3, 2, 13, 17), np.float32),
         "memory_dilation": np.zeros((1, 3), np.int32),
     }
-    binding = bind_arrays(session, inputs, {"key": ring[:, 1]})
-    session.run_with_iobinding(binding)
-    assert binding.get_outputs()[0].data_ptr() == ring[0, 1].ctypes.data
+    bound = BoundSession.to(session, inputs, {"key": ring[:, 1]})
+    bound.run()
+    assert bound.binding.get_outputs()[0].data_ptr() == ring[0, 1].ctypes.data
     colours = FRAMES[0][::4, ::4].transpose(2, 0, 1) / np.float32(255)
     np.testing.assert_allclose(ring[0, 1, :3], colours, rtol=1e-6)
     assert not ring[0, [0, 2]].any()
