@@ -1,4 +1,4 @@
-"""A checkpoint given where a model is wanted is exported once, into a cache that cannot serve a wrong file."""
+"""A checkpoint given where a model is wanted is exported once, into a cache that serves no wrong file."""
 
 from __future__ import annotations
 
@@ -31,9 +31,9 @@ def cache_directory() -> Path:
 def cached_onnx(checkpoint: Path, **options: Any) -> Path:
     """The export of ``checkpoint`` with ``options`` (:func:`.export_onnx`), made now if it is not there.
 
-    The file's name holds a digest of everything that decides its content: the checkpoint's bytes, the options,
-    the exporter's source, its torch, and the format. Two processes may ask at once: each writes a file of its
-    own and renames it.
+    The file's name holds a digest of everything that decides its content: the checkpoint's bytes, the
+    options, the exporter's source, its torch, and the format. Two processes may ask at once: each writes a
+    file of its own and renames it.
 
     Raises:
         ModelError, OutputError: as :func:`.export_onnx`.

@@ -46,7 +46,7 @@ def export_onnx(
     top_k: int | None = None,
     dtype: str = "float32",
 ) -> None:
-    """Write the step graph of ``checkpoint`` to ``out``; the same checkpoint and settings give the same bytes.
+    """Write the step graph of ``checkpoint`` to ``out``; same checkpoint and settings, same bytes.
 
     Args:
         checkpoint: a maskring checkpoint.
@@ -212,7 +212,7 @@ def _describe_interface(model: onnx.ModelProto, metadata: ModelMetadata) -> None
 
 
 def _strip_provenance(model: onnx.ModelProto) -> None:
-    """Drop the exporter's notes: traces hold paths of this machine, and inner shapes repeat what is inferred."""
+    """Drop the exporter's notes: traces hold local paths, and inner shapes repeat what is inferred."""
     del model.graph.value_info[:], model.graph.metadata_props[:], model.metadata_props[:]
     model.graph.name = "maskring_step"
     model.doc_string = model.graph.doc_string = ""

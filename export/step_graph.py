@@ -62,7 +62,7 @@ class StepGraph(nn.Module):
 
 
 def fold_batch_norms(encoder: Encoder) -> Encoder:
-    """A copy of ``encoder``, in evaluation mode, with each batch norm folded into the convolution before it."""
+    """A copy of ``encoder`` for evaluation, each batch norm folded into the convolution before it."""
     folded = copy.deepcopy(encoder).eval()
     for module in list(folded.modules()):
         if not isinstance(module, nn.Sequential):

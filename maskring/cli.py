@@ -13,7 +13,7 @@ from rich.table import Table
 from rich.text import Text
 
 from . import __version__
-from .console import err, frame_callback, one_sentence, out
+from .console import err, frame_callback, one_sentence, out, split_callback, step_callback
 from .plugins.errors import MaskError, SourceError
 
 if TYPE_CHECKING:
@@ -92,6 +92,38 @@ def demo(
     run_demo(out_dir, clip=clip, model=model, threads=threads)
 
 
+@app.command()
+@one_sentence
+def train(
+    data: Annotated[Path, typer.Argument(help="Your footage: a video, or a folder of videos and frames.")],
+    out_dir: Annotated[
+        Path, typer.Option("--out", help="Folder of the run; an interrupted run in it goes on.")
+    ],
+    recipe: Annotated[
+        str, typer.Option(help="nano (CPUs, small boards), full (GPUs), or a TOML file of yours.")
+    ] = "nano",
+    max_minutes: Annotated[
+        float | None, typer.Option(min=0, help="Stop after this time; the same command goes on later.")
+    ] = None,
+) -> None:
+    """Train an encoder on footage without any labels."""
+    from .training.loop import train as train_encoder
+    from .training.recipe import load_recipe
+
+    settings = load_recipe(recipe)
+    with step_callback("training", settings.steps) as on_step:
+        outcome = train_encoder(settings, data, out_dir, max_minutes=max_minutes, report=on_step)
+    for clip, reason in outcome.skipped.items():
+        err.print(f"skipped {clip}: {reason}", markup=False, soft_wrap=True)
+    todo = "" if outcome.finished else "; run the same command again to go on"
+    out.print(
+        f"step {outcome.step} of {settings.steps}, {len(outcome.skipped)} clips skipped; "
+        f"wrote {outcome.checkpoint}{todo}",
+        markup=False,
+        soft_wrap=True,
+    )
+
+
 @app.command("import")
 @one_sentence
 def import_checkpoint(
@@ -163,7 +195,9 @@ def verify(
     from .verification import verify_on_frames
 
     report = verify_on_frames(model, checkpoint, source, frames)
-    table = Table("compared", "output", "max error", "mean error", "tolerance", "agreement", "")
+    table = Table(
+        "compared", "output", "max error", "mean error", "agreement", "tolerance", "", box=box.SIMPLE
+    )
     for row in report.rows:
         table.add_row(*row.cells())
     out.print(table)
@@ -246,6 +280,7 @@ def evaluate(
 ) -> None:
     """Track a labelled dataset and print the DAVIS measures."""
     from .models import open_tracker, resolve_model
+    from .runtime.evaluation import COLUMNS
     from .runtime.evaluation import evaluate as evaluate_split
 
     executable = resolve_model(model)
@@ -253,7 +288,14 @@ def evaluate(
     def new_tracker() -> Tracker:
         return open_tracker(executable, soft=soft, kernel=kernel.value, threads=threads)
 
-    evaluate_split(davis, split, new_tracker, out_dir, json_file, size=size)
+    with split_callback() as on_frame:
+        evaluation = evaluate_split(
+            davis, split, new_tracker, out_dir, json_file, size=size, on_frame=on_frame
+        )
+    table = Table(*COLUMNS, box=box.SIMPLE)
+    for row in evaluation.rows():
+        table.add_row(*row)
+    out.print(table)
 
 
 @app.command()

@@ -6,13 +6,16 @@ import functools
 import signal
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
-from typing import Any, NoReturn, ParamSpec, TypeVar
+from typing import TYPE_CHECKING, Any, NoReturn, ParamSpec, TypeVar
 
 import typer
 from rich.console import Console
 from rich.progress import BarColumn, Progress, TaskProgressColumn, TextColumn, TimeRemainingColumn
 
 from .plugins.errors import UserError
+
+if TYPE_CHECKING:
+    from .training.loop import StepReport
 
 EXIT_USER_ERROR = 2
 EXIT_INTERRUPTED = 130  # 128 + SIGINT, as shells expect
@@ -68,3 +71,38 @@ def frame_callback(description: str, total: int | None) -> Iterator[Callable[...
             progress.update(task, advance=1, fps=f"{speed:.1f} fps" if speed else "")
 
         yield advance
+
+
+@contextmanager
+def step_callback(description: str, total: int) -> Iterator[Callable[[StepReport], None]]:
+    """A callback to call after each training step; it moves a progress bar with loss and time left.
+
+    Nothing is shown when stderr is no terminal.
+    """
+    columns = (
+        TextColumn("{task.description}"),
+        BarColumn(),
+        TextColumn("step {task.completed:.0f} of {task.total:.0f}"),
+        TextColumn("{task.fields[loss]}"),
+        TimeRemainingColumn(),
+    )
+    with Progress(*columns, console=err, transient=True, disable=not err.is_terminal) as progress:
+        task = progress.add_task(description, total=total, loss="")
+        yield lambda report: progress.update(task, completed=report.step, loss=f"loss {report.loss:.4f}")
+
+
+@contextmanager
+def split_callback() -> Iterator[Callable[[str, int, int], None]]:
+    """A callback (sequence, frames done, frames in all) that moves a progress bar with time left.
+
+    Nothing is shown when stderr is no terminal.
+    """
+    columns = (
+        TextColumn("{task.description}"),
+        BarColumn(),
+        TextColumn("frame {task.completed:.0f} of {task.total:.0f}"),
+        TimeRemainingColumn(),
+    )
+    with Progress(*columns, console=err, transient=True, disable=not err.is_terminal) as progress:
+        task = progress.add_task("", total=None)
+        yield lambda name, done, total: progress.update(task, description=name, completed=done, total=total)

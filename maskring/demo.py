@@ -14,7 +14,8 @@ from numpy.typing import NDArray
 
 from .console import frame_callback, out
 from .demo_clip import demo_clip, demo_mask
-from .models import cache_directory, open_tracker, resolve_model
+from .export.cache import cache_directory
+from .models import open_tracker, provenance, resolve_model
 from .plugins.files import atomic_path, make_directory
 from .runtime.masks import read_mask
 from .runtime.measures import Score, SequenceScorer
@@ -90,23 +91,24 @@ def run_demo(out_dir: Path, *, clip: Path | None, model: Path | None, threads: i
     """
     make_directory(out_dir)
     executable = resolve_model(model)
-    out.print(f"model          {describe_model(executable)}", markup=False)
+    out.print(f"model          {executable}", markup=False, soft_wrap=True)
+    out.print(f"               {provenance(model)}", markup=False, soft_wrap=True)
     sheet = ContactSheet()
     real = _track_real(executable, clip or demo_clip(cache_directory()), out_dir / "real", sheet, threads)
-    out.print(f"real clip      {_told(real)}; {out_dir / 'real' / 'overlay.mp4'}", markup=False)
+    out.print(
+        f"real clip      {_told(real)}; {out_dir / 'real' / 'overlay.mp4'}", markup=False, soft_wrap=True
+    )
     rendered, score = _track_rendered(executable, out_dir / "rendered", sheet, threads)
-    out.print(f"rendered clip  {_told(rendered)}; {out_dir / 'rendered' / 'overlay.mp4'}", markup=False)
+    out.print(
+        f"rendered clip  {_told(rendered)}; {out_dir / 'rendered' / 'overlay.mp4'}",
+        markup=False,
+        soft_wrap=True,
+    )
     out.print(
         f"               J&F {score.jf:.1f} (J {score.j.mean:.1f}, F {score.f.mean:.1f}) against its truth"
     )
     sheet.write(out_dir / "contact_sheet.png")
-    out.print(f"look at        {out_dir / 'contact_sheet.png'}", markup=False)
-
-
-def describe_model(model: Path) -> str:
-    """One line that says which checkpoint the model was made from."""
-    metadata = read_metadata(model)
-    return f"{metadata.checkpoint}, window radius {metadata.radius}, {model}"
+    out.print(f"look at        {out_dir / 'contact_sheet.png'}", markup=False, soft_wrap=True)
 
 
 def _all(*callbacks: Callable[[Frame, Result], None]) -> Callable[[Frame, Result], None]:

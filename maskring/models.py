@@ -11,7 +11,6 @@ from .runtime.memory import MemoryPolicy
 from .runtime.tracker import Tracker
 
 CHECKPOINT_SUFFIX = ".safetensors"
-CACHE_VARIABLE = "MASKRING_CACHE"
 SHIPPED = "nano"
 """Name of the checkpoint that is used when the user names none."""
 
@@ -40,6 +39,20 @@ def resolve_model(model: Path | None) -> Path:
     from .training.weights import shipped_checkpoint
 
     return cached_onnx(model or shipped_checkpoint(SHIPPED))
+
+
+def provenance(model: Path | None) -> str:
+    """One sentence, for people, on where the weights behind MODEL come from."""
+    if model is not None and model.suffix != CHECKPOINT_SUFFIX:
+        return "an exported model"
+    from .training.checkpoint import load_checkpoint
+    from .training.weights import shipped_checkpoint
+
+    origin = load_checkpoint(model or shipped_checkpoint(SHIPPED)).provenance
+    name = str(model) if model else f"the shipped checkpoint {SHIPPED}"
+    return (
+        f"{name}: recipe {origin.recipe or 'unknown'}, {origin.steps} steps, data: {origin.data or 'unknown'}"
+    )
 
 
 def open_tracker(

@@ -23,7 +23,7 @@ def verify_on_frames(model: Path, checkpoint: Path | None, source: str | None, c
     from .runtime.synthetic import render_clip
 
     if source is None:
-        frames = [image for image, _ in islice(render_clip(), count)]
+        frames = [image for image, _ in islice(render_clip(240, 426), count)]
     else:
         with open_source(source) as stream:
             frames = [frame.image for frame in islice(stream, count)]

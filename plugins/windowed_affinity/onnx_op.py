@@ -1,4 +1,4 @@
-"""Windowed memory affinity in ONNX: the operator, a body in standard operators, the binding to the CPU kernel.
+"""Windowed memory affinity in ONNX: the operator, its body in standard operators, its CPU binding.
 
 A model carries the body as a model-local function, so that any ONNX runtime can execute it; a runtime that
 owns a kernel (TensorRT with our plugin, onnxruntime with :func:`use_native_kernel`) uses that instead.

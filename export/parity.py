@@ -1,0 +1,224 @@
+"""Does an exported model compute what it was exported from? The ways to execute it, side by side."""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import Callable, Iterable
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import onnx
+import onnxruntime
+import torch
+from google.protobuf.message import DecodeError
+from numpy.typing import NDArray
+
+from ..plugins.errors import ModelError, SourceError
+from ..plugins.windowed_affinity.onnx_op import use_native_kernel
+from ..runtime.model import EXPORT_AGAIN, METADATA_KEY, ModelMetadata
+from ..training.checkpoint import load_checkpoint
+from .onnx_from_checkpoint import DTYPES, OUTPUTS, step_graph
+
+Array = NDArray[Any]
+Step = dict[str, Array]
+Runner = Callable[[Step], Step]
+
+TOLERANCES = {
+    "float32": {"key": 1e-3, "probabilities": 1e-3, "labels": 0.999, "value": 0.999},
+    "float16": {"key": 5e-2, "probabilities": 5e-2, "labels": 0.99, "value": 0.99},
+}
+"""For ``key`` the largest error relative to the largest feature, for ``probabilities`` the largest error, for
+the two winner maps the share of equal elements; by the model's type. Features of float32 differ by the order
+in which convolutions are summed; a winner may change only where two labels tie within that."""
+
+SLOTS = 3
+"""Frames of memory in a comparison of a model that takes any number."""
+
+ROUTES = ("torch", "function body", "native kernel")
+
+
+@dataclass(frozen=True)
+class ParityRow:
+    """One output of one way to execute the model, against the first way, over all frames.
+
+    Attributes:
+        compared: the two ways.
+        output: name of the output.
+        max_error, mean_error: of absolute differences.
+        agreement: share of equal elements, for winner maps; None for others.
+        tolerance: what the row is held to, see :data:`TOLERANCES`.
+        ok: whether it is met.
+    """
+
+    compared: str
+    output: str
+    max_error: float
+    mean_error: float
+    agreement: float | None
+    tolerance: float
+    ok: bool
+
+    def cells(self) -> tuple[str, ...]:
+        """The row as texts for a table."""
+        agreement = "" if self.agreement is None else f"{100 * self.agreement:.3f} %"
+        limit = f">= {100 * self.tolerance:g} %" if self.agreement is not None else f"<= {self.tolerance:g}"
+        errors = (f"{self.max_error:.2e}", f"{self.mean_error:.2e}")
+        return self.compared, self.output, *errors, agreement, limit, "ok" if self.ok else "BEYOND"
+
+
+@dataclass(frozen=True)
+class ParityReport:
+    """All rows of a comparison."""
+
+    rows: tuple[ParityRow, ...]
+
+    @property
+    def ok(self) -> bool:
+        """Whether every row is within its tolerance."""
+        return all(row.ok for row in self.rows)
+
+
+def verify_model(model: Path, *, checkpoint: Path | None, frames: Iterable[Array]) -> ParityReport:
+    """Execute ``model`` on ``frames`` in every way there is here, each step with the same memory.
+
+    Memory is filled by the first way as tracking would fill it: with the keys of the frames seen so far, and
+    with label maps that start from an invented mask of as many labels as the model allows, up to three.
+
+    Args:
+        model: an exported ``.onnx``.
+        checkpoint: what it was exported from; adds torch as the first way. None compares onnxruntime alone.
+        frames: [H, W, 3] uint8 RGB, at least two, all of one size.
+
+    Raises:
+        ModelError: when the model cannot be read, or was exported from another checkpoint.
+        SourceError: when the frames do not fit the model.
+    """
+    proto, metadata = _read(model)
+    runners: dict[str, Runner] = {}
+    if checkpoint is not None:
+        runners[ROUTES[0]] = _torch_runner(checkpoint, metadata, model)
+    runners[ROUTES[1]] = _session_runner(proto, native=False, origin=model)
+    runners[ROUTES[2]] = _session_runner(proto, native=True, origin=model)
+    differences = _Differences(metadata.dtype)
+    for step in _steps(frames, metadata, next(iter(runners.values()))):
+        results = {name: run(step) for name, run in runners.items()}
+        (first, expected), *others = results.items()
+        for name, found in others:
+            differences.add(f"{name} to {first}", expected, found)
+    return ParityReport(differences.rows())
+
+
+def _read(path: Path) -> tuple[onnx.ModelProto, ModelMetadata]:
+    try:
+        proto = onnx.load_model_from_string(path.read_bytes())
+    except (OSError, DecodeError) as error:
+        raise ModelError(f"{path} cannot be read as an ONNX file", EXPORT_AGAIN) from error
+    properties = {entry.key: entry.value for entry in proto.metadata_props}
+    if METADATA_KEY not in properties:
+        raise ModelError(f"{path} was not exported by maskring", EXPORT_AGAIN)
+    return proto, ModelMetadata.from_json(properties[METADATA_KEY], str(path))
+
+
+def _torch_runner(checkpoint: Path, metadata: ModelMetadata, model: Path) -> Runner:
+    loaded = load_checkpoint(checkpoint)
+    if hashlib.sha256(checkpoint.read_bytes()).hexdigest() != metadata.checkpoint_sha256:
+        raise ModelError(
+            f"{model} was exported from {metadata.checkpoint or 'another checkpoint'}, not from {checkpoint}",
+            "give the checkpoint it was exported from",
+        )
+    graph = step_graph(loaded, metadata)
+
+    def run(step: Step) -> Step:
+        with torch.no_grad():
+            outputs = graph(*(torch.from_numpy(array) for array in step.values()))
+        return {name: output.numpy() for name, output in zip(OUTPUTS, outputs, strict=True)}
+
+    return run
+
+
+def _session_runner(proto: onnx.ModelProto, *, native: bool, origin: Path) -> Runner:
+    options = onnxruntime.SessionOptions()
+    options.log_severity_level = 4
+    model = use_native_kernel(proto, options) if native else proto
+    try:
+        session = onnxruntime.InferenceSession(
+            model.SerializeToString(), options, providers=["CPUExecutionProvider"]
+        )
+    except Exception as error:  # onnxruntime's errors share no base
+        raise ModelError(f"onnxruntime refuses {origin}", EXPORT_AGAIN) from error
+
+    def run(step: Step) -> Step:
+        return dict(zip(OUTPUTS, session.run(list(OUTPUTS), step), strict=True))
+
+    return run
+
+
+def _steps(frames: Iterable[Array], metadata: ModelMetadata, run: Runner) -> Iterable[Step]:
+    """Inputs of one step per frame; after each, the first way's outputs enter the memory."""
+    slots, labels = metadata.slots or SLOTS, metadata.labels or 3
+    memory: Step = {}
+    for index, frame in enumerate(frames):
+        height, width = frame.shape[:2]
+        metadata.require_frame_size(height, width)
+        if not memory:
+            memory = _empty_memory(metadata, height, width, slots, labels)
+        elif memory["frame"].shape[1:] != frame.shape:
+            raise SourceError(
+                f"frame {index} has another size than those before it", "give frames of one size"
+            )
+        memory["frame"] = np.ascontiguousarray(frame[None])
+        if index > 0:
+            yield memory
+        found, slot = run(memory), index % slots
+        memory["memory_keys"][:, slot] = found["key"]
+        memory["memory_values"][:, slot] = found["value"] if index else _invented_mask(found["value"])
+        memory["memory_dilation"][:, slot] = 1
+
+
+def _empty_memory(metadata: ModelMetadata, height: int, width: int, slots: int, labels: int) -> Step:
+    grid, dtype = metadata.feature_size(height, width), np.dtype(metadata.dtype)
+    return {
+        "frame": np.zeros((1, height, width, 3), np.uint8),
+        "memory_keys": np.zeros((1, slots, metadata.channels, *grid), dtype),
+        "memory_values": np.zeros((1, slots, labels, *grid), dtype),
+        "memory_dilation": np.zeros((1, slots), np.int32),
+    }
+
+
+def _invented_mask(value: Array) -> Array:
+    """A one-hot map in which every label covers some vertical stripes."""
+    labels, width = value.shape[1], value.shape[-1]
+    owner = np.arange(width) // max(1, width // (2 * labels)) % labels
+    stripes = (owner == np.arange(labels)[:, None]).astype(value.dtype)
+    return np.broadcast_to(stripes[None, :, None, :], value.shape)
+
+
+class _Differences:
+    """Accumulates errors per pair of ways and output."""
+
+    def __init__(self, dtype: str) -> None:
+        if dtype not in DTYPES:
+            raise ModelError(f"the model's type {dtype} is unknown", EXPORT_AGAIN)
+        self._tolerances = TOLERANCES[dtype]
+        self._errors: dict[tuple[str, str], list[tuple[float, float, float, float]]] = {}
+
+    def add(self, compared: str, expected: Step, found: Step) -> None:
+        for name in self._tolerances:
+            a, b = expected[name].astype(np.float64), found[name].astype(np.float64)
+            error = np.abs(a - b)
+            record = float(error.max()), float(error.mean()), float((a == b).mean()), float(np.abs(a).max())
+            self._errors.setdefault((compared, name), []).append(record)
+
+    def rows(self) -> tuple[ParityRow, ...]:
+        return tuple(self._row(*key) for key in self._errors)
+
+    def _row(self, compared: str, name: str) -> ParityRow:
+        largest, mean, equal, size = zip(*self._errors[compared, name], strict=True)
+        tolerance, worst = self._tolerances[name], max(largest)
+        if name in ("labels", "value"):
+            agreement, ok = min(equal), min(equal) >= tolerance
+        else:
+            agreement, ok = None, worst <= tolerance * (max(size) if name == "key" else 1.0)
+        return ParityRow(compared, name, worst, float(np.mean(mean)), agreement, tolerance, bool(ok))
