@@ -58,46 +58,46 @@ def sample_soft(labels: NDArray[np.uint8], count: int, stride: int) -> NDArray[n
     )
 
 
-def areas(labels: NDArray[np.uint8], count: int) -> NDArray[np.int64]:
-    """Pixels of each of the first ``count`` labels."""
-    return np.bincount(labels.ravel(), minlength=count)[:count]
-
-
-def boxes(labels: NDArray[np.uint8], count: int) -> list[Box | None]:
-    """Smallest box around each of the first ``count`` labels but 0; None where a label is nowhere.
+def boxes(labels: NDArray[np.uint8], count: int) -> dict[int, Box]:
+    """Smallest box around each label from 1 to ``count`` - 1 that is anywhere in [H, W] ``labels``.
 
     Eight labels are found per pass: each becomes one bit, and rows and columns are or-ed together.
     """
-    found: list[Box | None] = []
+    found = {}
     for first in range(1, count, 8):
-        bits = np.zeros(256, np.uint8)
         group = np.arange(first, min(first + 8, count))
+        bits = np.zeros(256, np.uint8)
         bits[group] = 1 << (group - first)
         marked = rename(labels, bits)
         rows = np.bitwise_or.reduce(marked, axis=1)
         columns = np.bitwise_or.reduce(marked, axis=0)
-        found.extend(_box(rows & bits[label], columns & bits[label]) for label in group)
+        for label in group:
+            y, x = np.flatnonzero(rows & bits[label]), np.flatnonzero(columns & bits[label])
+            if y.size:
+                found[int(label)] = (int(x[0]), int(y[0]), int(x[-1]) + 1, int(y[-1]) + 1)
     return found
 
 
-def _box(rows: NDArray[np.uint8], columns: NDArray[np.uint8]) -> Box | None:
-    y, x = np.flatnonzero(rows), np.flatnonzero(columns)
-    return (int(x[0]), int(y[0]), int(x[-1]) + 1, int(y[-1]) + 1) if y.size else None
+def areas(labels: NDArray[np.uint8], boxes: dict[int, Box]) -> dict[int, int]:
+    """Pixels of each label in ``boxes``, counted inside its box."""
+    return {
+        label: int(np.count_nonzero(labels[y0:y1, x0:x1] == label))
+        for label, (x0, y0, x1, y1) in boxes.items()
+    }
 
 
 def mean_confidences(
     labels: NDArray[np.uint8], probabilities: NDArray[np.floating[Any]], stride: int
-) -> list[float | None]:
-    """Mean probability of each label over the features it covers; None where it covers none.
+) -> dict[int, float]:
+    """Mean probability of each label over the features it covers; labels that cover none are left out.
 
     Args:
         labels: [H, W].
         probabilities: [O, h, w].
         stride: pixels per feature.
     """
-    count = probabilities.shape[0]
-    winners = np.ascontiguousarray(labels[::stride, ::stride]).astype(np.intp)
+    winners = labels[::stride, ::stride].astype(np.intp)
     certainty = np.take_along_axis(probabilities, winners[None], axis=0)
-    covered = np.bincount(winners.ravel(), minlength=count)
-    total = np.bincount(winners.ravel(), weights=certainty.ravel(), minlength=count)
-    return [float(total[label] / covered[label]) if covered[label] else None for label in range(count)]
+    covered = np.bincount(winners.ravel())
+    total = np.bincount(winners.ravel(), weights=certainty.ravel())
+    return {int(label): float(total[label] / covered[label]) for label in np.flatnonzero(covered)}

@@ -249,23 +249,26 @@ class Tracker:
         started: float,
         stepped: float,
     ) -> Result:
-        ids = sorted(self._channel_of_id)
-        channels = [self._channel_of_id[object_id] for object_id in ids]
-        count = probabilities.shape[0]
-        areas = label_maps.areas(labels, count)
-        boxes = label_maps.boxes(labels, count)
-        confidences = label_maps.mean_confidences(labels, probabilities, self._backend.metadata.stride)
-        objects = tuple(
-            ObjectState(object_id, int(areas[channel]), boxes[channel - 1], confidences[channel])
-            for object_id, channel in zip(ids, channels, strict=True)
-        )
+        objects = self._objects(labels, probabilities)
+        channels = [self._channel_of_id[state.id] for state in objects]
         id_of_channel = np.zeros(256, np.uint8)
-        id_of_channel[channels] = ids
+        id_of_channel[channels] = [state.id for state in objects]
         named = label_maps.rename(labels, id_of_channel)
         of_objects = probabilities[[0, *channels]]
         ended = time.perf_counter()
         timings = Timings(step=stepped - started, post=ended - stepped, total=ended - started)
         return Result(named, of_objects, objects, timings, self._frame_index - 1)
+
+    def _objects(
+        self, labels: NDArray[np.uint8], probabilities: NDArray[np.floating[Any]]
+    ) -> tuple[ObjectState, ...]:
+        boxes = label_maps.boxes(labels, probabilities.shape[0])
+        areas = label_maps.areas(labels, boxes)
+        means = label_maps.mean_confidences(labels, probabilities, self._backend.metadata.stride)
+        return tuple(
+            ObjectState(object_id, areas.get(channel, 0), boxes.get(channel), means.get(channel))
+            for object_id, channel in sorted(self._channel_of_id.items())
+        )
 
 
 def _ids_in(mask: NDArray[np.uint8]) -> list[int]:
