@@ -219,7 +219,7 @@ class JsonLinesSink(_Closing):
             OutputError: when it cannot be written; a part of a line that was is taken back.
         """
         skipped = 0 if self._last_index is None else max(0, frame.index - self._last_index - 1)
-        line = json.dumps(_record(frame, result, skipped), allow_nan=False).encode() + b"\n"
+        line = json.dumps(_record(frame, result, skipped)).encode() + b"\n"
         try:
             written = 0
             while written < len(line):
