@@ -29,8 +29,8 @@ from .readers import read_image
 
 Image = NDArray[np.uint8]
 
-COLUMNS = ("sequence", "objects", "J&F", "J", "J recall", "J decay", "F", "F recall", "F decay", "fps")
-"""Heads of :meth:`Evaluation.rows`."""
+COLUMNS = ("sequence", "obj", "J&F", "J", "rec.", "dec.", "F", "rec.", "dec.", "fps")
+"""Heads of :meth:`Evaluation.rows`, narrow enough for 80 characters; recall and decay follow their measure."""
 
 ASPECT_TOLERANCE = 0.01
 """Relative difference of aspect ratios that rounding to 480p and the like brings about."""
