@@ -12,6 +12,10 @@ from ..plugins.errors import UserError
 from .model import DEFAULT_LONG_TERM, DEFAULT_SHORT_TERM
 
 
+MAX_SLOTS = 256
+"""Frames that memory may hold: far more than helps, and few enough that no typing error fills the machine."""
+
+
 @dataclass(frozen=True)
 class MemoryPolicy:
     """Which past frames a frame is compared with.
@@ -47,6 +51,12 @@ class MemoryPolicy:
             raise UserError(
                 f"the memory policy has dilate_after={self.dilate_after}, max_dilation={self.max_dilation}",
                 "give dilate_after >= 0 and max_dilation >= 1",
+            )
+
+        if self.slots > MAX_SLOTS:
+            raise UserError(
+                f"the memory policy holds {self.slots} frames, of which {MAX_SLOTS} are allowed",
+                "remember fewer long-term frames or younger short-term ones",
             )
 
     @property

@@ -109,6 +109,7 @@ def test_mast_dilation() -> None:
         ({"long_term": (0, -1)}, ["long_term is [0, -1]", "0 or more"]),
         ({"dilate_after": -1}, ["dilate_after=-1"]),
         ({"max_dilation": 0}, ["max_dilation=0"]),
+        ({"short_term": (1, 10**9)}, ["holds 1000000003 frames", "256"]),
     ],
 )
 def test_impossible_policies(arguments: dict[str, object], words: list[str]) -> None:
