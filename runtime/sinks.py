@@ -266,7 +266,7 @@ def _object(state: ObjectState) -> dict[str, Any]:
 
 def _frames_in(path: Path) -> int:
     """Frames that a player finds in a video, 0 when it does not play."""
-    capture = cv2.VideoCapture(str(path))
+    capture = cv2.VideoCapture(str(path), preferred_backend())
     try:
         return int(capture.get(cv2.CAP_PROP_FRAME_COUNT)) if capture.isOpened() else 0
     finally:
