@@ -30,7 +30,7 @@ from .readers import read_image
 Image = NDArray[np.uint8]
 
 COLUMNS = ("sequence", "obj", "J&F", "J", "rec.", "dec.", "F", "rec.", "dec.", "fps")
-"""Heads of :meth:`Evaluation.rows`, narrow enough for 80 characters; recall and decay follow their measure."""
+"""Heads of :meth:`Evaluation.rows`, narrow enough for 80 characters; recall and decay follow J and F."""
 
 ASPECT_TOLERANCE = 0.01
 """Relative difference of aspect ratios that rounding to 480p and the like brings about."""
