@@ -23,7 +23,7 @@ class Case:
 
     ``features`` are ``normal`` (real-valued), ``integers`` (many ties; their logits are exact in float32, so
     that rounding cannot change which are the k largest) or ``large`` (logits that overflow exp unless the
-    largest is taken off first; any two are equal or far apart, so that rounding cannot change the weights).
+    largest is taken off first; any two are far apart or equal, and equal in any order of arithmetic).
     """
 
     name: str
@@ -64,19 +64,14 @@ def inputs_of(case: Case) -> Inputs:
     batch, slots = len(case.dilation), len(case.dilation[0])
     frame = (case.height, case.width)
 
-    def features(*shape: int) -> Array:
-        if case.features == "normal":
-            return rng.normal(size=shape)
-        step = 1 if case.features == "integers" else 32
-        return rng.integers(-3, 4, shape) * step
-
     offsets = None
     if case.offsets is not None:
         reach = case.offsets
         offsets = rng.integers(-reach, reach + 1, (batch, slots, 2, *frame)).astype(np.int32)
+    query, keys = _features(case, rng, (batch, case.channels, *frame), (batch, slots, case.channels, *frame))
     return Inputs(
-        query=features(batch, case.channels, *frame).astype(case.dtype),
-        keys=features(batch, slots, case.channels, *frame).astype(case.dtype),
+        query=query.astype(case.dtype),
+        keys=keys.astype(case.dtype),
         values=rng.uniform(-1, 1, (batch, slots, case.labels, *frame)).astype(case.dtype),
         dilation=np.array(case.dilation, np.int32),
         offsets=offsets,
@@ -84,6 +79,20 @@ def inputs_of(case: Case) -> Inputs:
         scale=2 / case.channels**0.5 if case.features == "normal" else 0.5,
         top_k=case.top_k,
     )
+
+
+def _features(
+    case: Case, rng: np.random.Generator, query: tuple[int, ...], keys: tuple[int, ...]
+) -> tuple[Array, Array]:
+    """Query and keys of the given shapes."""
+    if case.features == "normal":
+        return rng.normal(size=query), rng.normal(size=keys)
+    if case.features == "integers":
+        return rng.integers(-3, 4, query), rng.integers(-3, 4, keys)
+    # Each key has one channel and queries differ in sign alone, so that a logit is a single product.
+    only = rng.integers(0, case.channels, (*keys[:2], 1, *keys[3:]))
+    one_hot = np.arange(case.channels).reshape(-1, 1, 1) == only
+    return 256 * rng.integers(-1, 2, query), 256 * rng.integers(-3, 4, keys) * one_hot
 
 
 @functools.lru_cache(maxsize=4)
@@ -156,6 +165,7 @@ def corner_cases() -> list[Case]:
         Case("offsets with radius 0", offsets=3, radius=0),
         Case("ties", features="integers", channels=2),
         Case("large logits", features="large", channels=64),
+        Case("large logits of mixed dilations", features="large", dilation=both),
         Case("large logits with offsets", features="large", channels=16, offsets=4),
         Case("top 1", top_k=1, features="integers", channels=2),
         Case("top 10 of mixed dilations", top_k=10, features="integers", dilation=both),

@@ -19,11 +19,14 @@ class Normaliser:
     """What the softmax of a pixel needs to know when its slots lie in several layouts; both [1, H, W].
 
     Attributes:
-        log_sum: logarithm of the sum of exponentials of all logits that take part.
+        top: the largest logit.
+        peak: its weight, 1 / sum of exp(logit - top) over all logits that take part. A log-sum-exp would hold
+            both in one number, too coarse a float where logits are large.
         floor: the k-th largest logit, or None when all take part.
     """
 
-    log_sum: Tensor
+    top: Tensor
+    peak: Tensor
     floor: Tensor | None
 
 
@@ -50,7 +53,8 @@ class Part:
             return logits.softmax(-1)
         if normaliser.floor is not None:
             logits = _drop(logits, self.layout.split(normaliser.floor)[block])
-        return logits.sub_(self.layout.split(normaliser.log_sum)[block]).exp_()
+        logits -= self.layout.split(normaliser.top)[block]
+        return logits.exp_().mul_(self.layout.split(normaliser.peak)[block])
 
     def read(self, normaliser: Normaliser | None) -> Tensor:
         """[O, H, W]: this part's share of the result."""
@@ -68,15 +72,16 @@ class Part:
             found.append(_largest(logits, self.top_k))
         return self.layout.join(torch.cat(found))
 
-    def log_sum(self, floor: Tensor | None) -> Tensor:
-        """[1, H, W]: log-sum-exp of this part's logits that are not below ``floor``."""
-        found = []
+    def top_and_total(self, floor: Tensor | None) -> tuple[Tensor, Tensor]:
+        """The part's largest logit and its sum of exp(logit - largest), each [1, H, W]."""
+        tops, totals = [], []
         for block in self.layout.blocks():
             logits = self.logits(block, self.layout.candidates(self.keys, block))
             if floor is not None:
                 logits = _drop(logits, self.layout.split(floor)[block])
-            found.append(logits.logsumexp(-1, keepdim=True))
-        return self.layout.join(torch.cat(found))
+            tops.append(logits.amax(-1, keepdim=True))
+            totals.append(logits.sub_(tops[-1]).exp_().sum(-1, keepdim=True))
+        return self.layout.join(torch.cat(tops)), self.layout.join(torch.cat(totals))
 
 
 def _largest(logits: Tensor, top_k: int) -> Tensor:
@@ -122,8 +127,9 @@ def normaliser_of(parts: list[Part], top_k: int) -> Normaliser | None:
     if top_k > 0:
         floor = _largest(torch.cat([part.largest() for part in parts]).movedim(0, -1), top_k)[..., -1]
         floor = floor.unsqueeze(0)
-    log_sums = torch.stack([part.log_sum(floor) for part in parts])
-    return Normaliser(log_sums.logsumexp(0), floor)
+    tops, totals = map(torch.stack, zip(*(part.top_and_total(floor) for part in parts), strict=True))
+    top = tops.amax(0)
+    return Normaliser(top, 1 / (totals * (tops - top).exp()).sum(0), floor)
 
 
 def computation_type(*tensors: Tensor) -> torch.dtype:

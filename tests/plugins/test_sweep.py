@@ -2,16 +2,21 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+import os
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
+from functools import partial
+from unittest import mock
 
 import numpy as np
+import onnx
+import onnxruntime
 import pytest
 import torch
 from affinity_cases import TOLERANCE, Array, Case, Inputs, corner_cases, expected_of, inputs_of, random_case
+from onnx import helper
 
-from maskring.plugins.windowed_affinity import torch_blocks
-from maskring.plugins.windowed_affinity.torch_op import windowed_affinity
+from maskring.plugins.windowed_affinity import native, onnx_op, torch_blocks, torch_op
 
 CASES = [*corner_cases(), *map(random_case, range(60))]
 
@@ -31,27 +36,89 @@ class Implementation:
     can_run: Callable[[Case], str] = lambda case: ""
 
 
-def _tensors(data: Inputs) -> list[torch.Tensor | None]:
+def run_torch(function: Callable[..., torch.Tensor], data: Inputs) -> Array:
     arrays = (data.query, data.keys, data.values, data.dilation, data.offsets)
-    return [None if array is None else torch.from_numpy(array) for array in arrays]
+    tensors = [None if array is None else torch.from_numpy(array) for array in arrays]
+    return function(*tensors, radius=data.radius, scale=data.scale, top_k=data.top_k).numpy()
 
 
-def run_operator(data: Inputs) -> Array:
-    out = windowed_affinity(*_tensors(data), radius=data.radius, scale=data.scale, top_k=data.top_k)
-    return out.numpy()
+def run_native(instruction_set: str, data: Inputs) -> Array:
+    with mock.patch.dict(os.environ, {native.ISA_VARIABLE: instruction_set}):
+        return native.windowed_affinity(
+            data.query,
+            data.keys,
+            data.values,
+            data.dilation,
+            data.offsets,
+            radius=data.radius,
+            scale=data.scale,
+            top_k=data.top_k,
+        )
 
 
-def run_blocks(data: Inputs) -> Array:
-    return torch_blocks.forward(*_tensors(data), data.radius, data.scale, data.top_k).numpy()
+def named_inputs(data: Inputs) -> dict[str, Array]:
+    given = {"query": data.query, "keys": data.keys, "values": data.values, "dilation": data.dilation}
+    return given if data.offsets is None else {**given, "offsets": data.offsets}
 
 
-IMPLEMENTATIONS = [
-    Implementation("torch operator", run_operator),
-    Implementation("plain torch", run_blocks),
-]
+def model_of(data: Inputs) -> onnx.ModelProto:
+    """A model of the one node and its body, for tensors of any size."""
+    given = named_inputs(data)
+    kind = helper.np_dtype_to_tensor_dtype(data.values.dtype)
+    node = helper.make_node(
+        onnx_op.OP_TYPE,
+        [*given],
+        ["out"],
+        domain=onnx_op.DOMAIN,
+        radius=data.radius,
+        scale=data.scale,
+        top_k=data.top_k,
+    )
+    graph = helper.make_graph(
+        [node],
+        "affinity",
+        [
+            helper.make_tensor_value_info(
+                name, helper.np_dtype_to_tensor_dtype(array.dtype), [None] * array.ndim
+            )
+            for name, array in given.items()
+        ],
+        [helper.make_tensor_value_info("out", kind, [None] * 4)],
+    )
+    model = helper.make_model(
+        graph,
+        functions=[onnx_op.function_body(offsets=data.offsets is not None, top_k=data.top_k > 0)],
+        opset_imports=[
+            helper.make_opsetid("", onnx_op.BODY_OPSET),
+            helper.make_opsetid(onnx_op.DOMAIN, onnx_op.OPSET_VERSION),
+        ],
+        ir_version=10,
+    )
+    onnx.checker.check_model(model)
+    return model
 
 
-@pytest.mark.parametrize("implementation", IMPLEMENTATIONS, ids=lambda i: i.name)
+def run_onnxruntime(use_native_kernel: bool, data: Inputs) -> Array:
+    options, model = onnxruntime.SessionOptions(), model_of(data)
+    if use_native_kernel:
+        model = onnx_op.use_native_kernel(model, options)
+    session = onnxruntime.InferenceSession(
+        model.SerializeToString(), options, providers=["CPUExecutionProvider"]
+    )
+    out: Array = session.run(None, named_inputs(data))[0]
+    return out
+
+
+def implementations() -> Iterator[Implementation]:
+    yield Implementation("torch operator", partial(run_torch, torch_op.windowed_affinity))
+    yield Implementation("plain torch", partial(run_torch, torch_blocks.forward))
+    for instruction_set in native.instruction_sets():
+        yield Implementation(f"native {instruction_set}", partial(run_native, instruction_set))
+    yield Implementation("onnxruntime, function body", partial(run_onnxruntime, False))
+    yield Implementation("onnxruntime, native kernel", partial(run_onnxruntime, True))
+
+
+@pytest.mark.parametrize("implementation", [*implementations()], ids=lambda i: i.name)
 @pytest.mark.parametrize("case", CASES, ids=str)
 def test_agrees_with_the_reference(case: Case, implementation: Implementation) -> None:
     if reason := implementation.can_run(case):

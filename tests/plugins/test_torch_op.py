@@ -23,6 +23,7 @@ GRADIENT_CASES = [
     Case("top k", top_k=5, features="integers"),
     Case("top k of mixed dilations", top_k=7, features="integers", dilation=((1, 2, 3),)),
     Case("top k with offsets", top_k=5, features="integers", offsets=3),
+    Case("large logits of mixed dilations", features="large", dilation=((1, 2),)),
     Case("all slots empty", dilation=((0, 0),)),
     *map(random_case, range(20)),
 ]
