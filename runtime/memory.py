@@ -11,7 +11,6 @@ from numpy.typing import NDArray
 from ..plugins.errors import UserError
 from .model import DEFAULT_LONG_TERM, DEFAULT_SHORT_TERM
 
-
 MAX_SLOTS = 256
 """Frames that memory may hold: far more than helps, and few enough that no typing error fills the machine."""
 

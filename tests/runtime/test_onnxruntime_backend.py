@@ -217,6 +217,25 @@ def other_operator_version(model: onnx.ModelProto) -> None:
     next(entry for entry in model.opset_import if entry.domain == "maskring").version = 7
 
 
+def read_apart_from_probabilities(model: onnx.ModelProto) -> None:
+    """Something happens to what was read before it is called probabilities."""
+    nodes = list(model.graph.node)
+    index = next(index for index, node in enumerate(nodes) if node.domain == "maskring")
+    nodes[index].output[0] = "read"
+    nodes.insert(index + 1, helper.make_node("Identity", ["read"], ["probabilities"]))
+    del model.graph.node[:]
+    model.graph.node.extend(nodes)
+
+
+@pytest.mark.parametrize("soft", [False, True])
+def test_other_shapes_of_the_graph(tmp_path: Path, soft: bool) -> None:
+    path = changed(read_apart_from_probabilities, tmp_path / "apart.onnx")
+    ours, theirs = Tracker(OnnxRuntimeBackend(path), soft=soft), Tracker(PixelBackend(), soft=soft)
+    for index, frame in enumerate(FRAMES):
+        result, expected = (tracker.step(frame, MASK if index == 0 else None) for tracker in (ours, theirs))
+        np.testing.assert_allclose(result.probabilities, expected.probabilities, atol=1e-4)
+
+
 def other_output(model: onnx.ModelProto) -> None:
     model.graph.output[0].name = "masks"
 

@@ -1,4 +1,4 @@
-"""A long stream through a really exported model: memory stays where it was after the first seconds."""
+"""A really exported model, tracked with both kernels, and through a long stream."""
 
 from __future__ import annotations
 
@@ -7,8 +7,12 @@ import subprocess
 import sys
 from pathlib import Path
 
+import numpy as np
 import pytest
-from support import write_tiny_checkpoint
+from support import moving_square, write_tiny_checkpoint
+
+from maskring.runtime.backends import open_backend
+from maskring.runtime.tracker import Tracker
 
 TESTS = Path(__file__).resolve().parents[1]
 
@@ -51,6 +55,17 @@ def model(tmp_path_factory: pytest.TempPathFactory) -> Path:
     root = tmp_path_factory.mktemp("stream")
     export_onnx(write_tiny_checkpoint(root / "tiny.safetensors"), root / "tiny.onnx", radius=3)
     return root / "tiny.onnx"
+
+
+@pytest.mark.parametrize("soft", [False, True])
+def test_both_kernels_track_alike(model: Path, soft: bool) -> None:
+    """The graph cut at its memory read, around the native kernel, is the graph as it was exported."""
+    trackers = [Tracker(open_backend(model, kernel=kernel), soft=soft) for kernel in ("native", "function")]
+    for index in range(12):
+        frame, mask = moving_square(index)
+        native, function = (tracker.step(frame, mask if index == 0 else None) for tracker in trackers)
+        np.testing.assert_allclose(native.probabilities, function.probabilities, atol=1e-5)
+    assert 0 < native.probabilities[1].max() < 1
 
 
 def test_memory_is_flat_over_3000_frames(model: Path) -> None:
