@@ -32,6 +32,15 @@ def test_any_size_gives_one_feature_per_four_pixels(height: int, width: int) -> 
     assert features.shape == (2, 4, -(-height // 4), -(-width // 4))
 
 
+def test_second_stage_halves_the_resolution_as_in_mast() -> None:
+    x = Encoder(TINY).eval().stem(torch.randn(1, 3, 64, 64))
+    sizes = [x.shape[-1]]
+    for stage in Encoder(TINY).eval().stages:
+        x = stage(x)
+        sizes.append(x.shape[-1])
+    assert sizes == [32, 32, 16, 16, 16]
+
+
 def test_features_are_centred_on_every_fourth_pixel() -> None:
     torch.manual_seed(0)
     frame = torch.randn(1, 3, 160, 168, requires_grad=True)
