@@ -1,0 +1,216 @@
+"""Exporting: the file keeps its promises to any ONNX runtime, to the runtime here, and to itself."""
+
+from __future__ import annotations
+
+import dataclasses
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import onnx
+import onnxruntime
+import pytest
+import torch
+from support import HEIGHT, WIDTH, moving_square, write_tiny_checkpoint
+
+from maskring.export.cache import cached_onnx
+from maskring.export.onnx_from_checkpoint import INPUTS, OUTPUTS, export_onnx, step_graph
+from maskring.export.parity import verify_model
+from maskring.export.step_graph import fold_batch_norms, one_hot_argmax, upsample
+from maskring.plugins.errors import ModelError
+from maskring.runtime.model import METADATA_KEY, ModelMetadata
+from maskring.training.checkpoint import load_checkpoint, save_checkpoint
+from maskring.training.encoder import Encoder, EncoderConfig
+
+RADIUS = 3
+CHANNELS = 8
+
+
+@dataclasses.dataclass(frozen=True)
+class Export:
+    checkpoint: Path
+    dynamic: Path
+    fixed: Path
+    half: Path
+
+
+@pytest.fixture(scope="module")
+def exports(tmp_path_factory: pytest.TempPathFactory) -> Export:
+    root = tmp_path_factory.mktemp("exports")
+    made = Export(
+        write_tiny_checkpoint(root / "tiny.safetensors"), root / "d.onnx", root / "f.onnx", root / "h.onnx"
+    )
+    export_onnx(made.checkpoint, made.dynamic, radius=RADIUS)
+    export_onnx(made.checkpoint, made.fixed, radius=RADIUS, height=HEIGHT, width=WIDTH, labels=2, slots=3)
+    export_onnx(made.checkpoint, made.half, radius=RADIUS, dtype="float16")
+    return made
+
+
+def metadata_of(model: Path) -> ModelMetadata:
+    properties = {entry.key: entry.value for entry in onnx.load(model).metadata_props}
+    return ModelMetadata.from_json(properties[METADATA_KEY], str(model))
+
+
+def memory(
+    height: int, width: int, slots: int, labels: int, dtype: Any = np.float32
+) -> dict[str, np.ndarray]:
+    rng = np.random.default_rng(0)
+    rows, columns = -(-height // 4), -(-width // 4)
+    return {
+        "frame": rng.integers(0, 256, (1, height, width, 3), dtype=np.uint8),
+        "memory_keys": rng.normal(size=(1, slots, CHANNELS, rows, columns)).astype(dtype),
+        "memory_values": rng.random((1, slots, labels, rows, columns)).astype(dtype),
+        "memory_dilation": np.ones((1, slots), np.int32),
+    }
+
+
+@pytest.mark.parametrize(
+    ("height", "width", "slots", "labels"), [(48, 64, 3, 2), (51, 37, 7, 5), (9, 122, 1, 1)]
+)
+def test_any_size_runs_in_a_plain_runtime(
+    exports: Export, height: int, width: int, slots: int, labels: int
+) -> None:
+    session = onnxruntime.InferenceSession(exports.dynamic.read_bytes())
+    feeds = memory(height, width, slots, labels)
+    assert [value.name for value in session.get_inputs()] == list(INPUTS)
+    found = dict(zip(OUTPUTS, session.run(list(OUTPUTS), feeds), strict=True))
+    checkpoint = load_checkpoint(exports.checkpoint)
+    graph = step_graph(checkpoint, metadata_of(exports.dynamic))
+    with torch.no_grad():
+        expected = graph(*map(torch.from_numpy, feeds.values()))
+    for name, tensor in zip(OUTPUTS, expected, strict=True):
+        assert found[name].shape == tuple(tensor.shape) and found[name].dtype == tensor.numpy().dtype
+    np.testing.assert_allclose(found["key"], expected[3], atol=1e-3)
+    np.testing.assert_allclose(found["probabilities"], expected[1], atol=1e-3)
+    assert (found["labels"] == expected[0].numpy()).mean() > 0.99
+
+
+def test_metadata_says_what_was_exported(exports: Export) -> None:
+    fixed = metadata_of(exports.fixed)
+    assert (fixed.height, fixed.width, fixed.labels, fixed.slots) == (HEIGHT, WIDTH, 2, 3)
+    assert (fixed.stride, fixed.channels, fixed.radius, fixed.dtype) == (4, CHANNELS, RADIUS, "float32")
+    dynamic = metadata_of(exports.dynamic)
+    assert (dynamic.height, dynamic.width, dynamic.labels, dynamic.slots) == (None, None, None, None)
+    assert metadata_of(exports.half).dtype == "float16"
+    assert len(fixed.checkpoint_sha256) == 64
+
+
+def test_fixed_sizes_leave_no_shape_arithmetic(exports: Export) -> None:
+    graph = onnx.load(exports.fixed).graph
+    assert not {"Shape", "Range", "Size"} & {node.op_type for node in graph.node}
+    shape = [dim.dim_value for dim in graph.input[0].type.tensor_type.shape.dim]
+    assert shape == [1, HEIGHT, WIDTH, 3]
+
+
+def test_batch_norms_are_folded(exports: Export) -> None:
+    assert "BatchNormalization" not in {node.op_type for node in onnx.load(exports.dynamic).graph.node}
+
+
+def test_folding_keeps_the_features() -> None:
+    torch.manual_seed(0)
+    encoder = Encoder(EncoderConfig(stem=8, stages=(8, 8, 8, 8), blocks=(1, 1, 1, 1), channels=8))
+    for _ in range(3):  # statistics that are not those of an untouched norm
+        encoder(torch.randn(2, 3, 24, 24) * 3 + 1)
+    encoder.eval()
+    images = torch.randn(1, 3, 21, 30)
+    with torch.no_grad():
+        torch.testing.assert_close(fold_batch_norms(encoder)(images), encoder(images), atol=1e-4, rtol=1e-4)
+
+
+def test_the_same_checkpoint_gives_the_same_bytes(exports: Export, tmp_path: Path) -> None:
+    export_onnx(
+        exports.checkpoint,
+        tmp_path / "again.onnx",
+        radius=RADIUS,
+        height=HEIGHT,
+        width=WIDTH,
+        labels=2,
+        slots=3,
+    )
+    assert (tmp_path / "again.onnx").read_bytes() == exports.fixed.read_bytes()
+
+
+def test_nothing_of_this_machine_is_in_the_file(exports: Export) -> None:
+    content = exports.dynamic.read_bytes()
+    assert str(Path(__file__).resolve().parents[2]).encode() not in content
+    assert b"site-packages" not in content
+
+
+@pytest.mark.parametrize(
+    "settings",
+    [
+        {"height": 48},
+        {"height": 0, "width": 64},
+        {"labels": 0},
+        {"radius": -1},
+        {"scale": 0.0},
+        {"dtype": "int8"},
+    ],
+)
+def test_settings_that_make_no_sense(exports: Export, tmp_path: Path, settings: dict[str, Any]) -> None:
+    with pytest.raises(ModelError):
+        export_onnx(exports.checkpoint, tmp_path / "never.onnx", **settings)
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_parity_of_all_exports(exports: Export) -> None:
+    frames = [moving_square(index)[0] for index in range(3)]
+    for model in (exports.dynamic, exports.fixed, exports.half):
+        report = verify_model(model, checkpoint=exports.checkpoint, frames=frames)
+        assert report.ok, [row.cells() for row in report.rows]
+        assert len(report.rows) == 8  # two ways against torch, four outputs each
+
+
+def test_parity_catches_other_weights(exports: Export, tmp_path: Path) -> None:
+    """A file whose weights were changed after the export, by as little as one kernel."""
+    model = onnx.load(exports.dynamic)
+    weight = next(tensor for tensor in model.graph.initializer if len(tensor.dims) == 4)
+    array = onnx.numpy_helper.to_array(weight).copy()
+    array[0] *= 1.5
+    weight.CopyFrom(onnx.numpy_helper.from_array(array, weight.name))
+    onnx.save(model, tmp_path / "changed.onnx")
+    frames = [moving_square(index)[0] for index in range(3)]
+    report = verify_model(tmp_path / "changed.onnx", checkpoint=exports.checkpoint, frames=frames)
+    assert not report.ok
+
+
+def test_parity_refuses_another_checkpoint(exports: Export, tmp_path: Path) -> None:
+    other = dataclasses.replace(load_checkpoint(exports.checkpoint), key=None)
+    state = {name: tensor + 0.5 for name, tensor in other.query.items()}
+    save_checkpoint(tmp_path / "other.safetensors", dataclasses.replace(other, query=state))
+    frames = [moving_square(index)[0] for index in range(2)]
+    with pytest.raises(ModelError, match="was exported from tiny"):
+        verify_model(exports.dynamic, checkpoint=tmp_path / "other.safetensors", frames=frames)
+
+
+def test_the_cache_knows_content_and_settings(
+    exports: Export, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("MASKRING_CACHE", str(tmp_path))
+    size = {"height": 16, "width": 16, "labels": 2, "slots": 2}
+    first = cached_onnx(exports.checkpoint, radius=1, **size)
+    stamp = first.stat().st_mtime_ns
+    assert cached_onnx(exports.checkpoint, radius=1, **size) == first
+    assert first.stat().st_mtime_ns == stamp
+    assert cached_onnx(exports.checkpoint, radius=2, **size) != first
+    changed = dataclasses.replace(load_checkpoint(exports.checkpoint), key=None)
+    state = {name: tensor * 2 for name, tensor in changed.query.items()}
+    (tmp_path / "same_name").mkdir()
+    save_checkpoint(tmp_path / "same_name" / "tiny.safetensors", dataclasses.replace(changed, query=state))
+    assert cached_onnx(tmp_path / "same_name" / "tiny.safetensors", radius=1, **size) != first
+
+
+def test_upsampling_puts_features_on_their_pixels() -> None:
+    maps = torch.arange(12.0).view(1, 1, 3, 4)
+    large = upsample(maps, 11, 14)
+    assert large.shape == (1, 1, 11, 14)
+    torch.testing.assert_close(large[..., ::4, ::4], maps)
+    torch.testing.assert_close(large[0, 0, 0, :5], torch.tensor([0.0, 0.25, 0.5, 0.75, 1.0]))
+    torch.testing.assert_close(large[0, 0, 0, 12:], torch.tensor([3.0, 3.0]))  # replicated beyond the last
+
+
+def test_one_hot_of_nothing_is_background() -> None:
+    maps = torch.tensor([0.0, 0.2, 0.3]).view(1, 3, 1, 1).repeat(1, 1, 1, 2)
+    maps[..., 1] = 0.0
+    winners = one_hot_argmax(maps)[0, :, 0]
+    assert winners.tolist() == [[0.0, 1.0], [0.0, 0.0], [1.0, 0.0]]

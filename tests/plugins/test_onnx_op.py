@@ -1,0 +1,107 @@
+"""The operator in ONNX files: bodies that checkers accept, bindings that keep the file's meaning.
+
+Values are held to the reference by ``test_sweep.py``.
+"""
+
+from __future__ import annotations
+
+import itertools
+
+import numpy as np
+import onnx
+import onnxruntime
+import pytest
+from onnx import TensorProto, helper
+
+from maskring.plugins.windowed_affinity import onnx_op
+
+HALF, SINGLE = TensorProto.FLOAT16, TensorProto.FLOAT
+
+
+def model_with_reads(
+    count: int, element_type: int = SINGLE, *, offsets: bool = False, top_k: int = 0
+) -> onnx.ModelProto:
+    """``count`` memory reads in a row, each reading with what the one before it made."""
+    names = ["keys", "values", "dilation", *(["offsets"] if offsets else [])]
+    kinds = [element_type, element_type, TensorProto.INT32, *([TensorProto.INT32] if offsets else [])]
+    ranks = [5, 5, 2, *([5] if offsets else [])]
+    inputs = [helper.make_tensor_value_info("read_0", element_type, [None] * 4)]
+    inputs += [
+        helper.make_tensor_value_info(*spec)
+        for spec in zip(names, kinds, ([None] * r for r in ranks), strict=True)
+    ]
+    nodes = [
+        helper.make_node(
+            onnx_op.OP_TYPE,
+            [f"read_{i}", *names],
+            [f"read_{i + 1}"],
+            domain=onnx_op.DOMAIN,
+            radius=1,
+            scale=0.5,
+            top_k=top_k,
+        )
+        for i in range(count)
+    ]
+    graph = helper.make_graph(
+        nodes, "reads", inputs, [helper.make_tensor_value_info(f"read_{count}", element_type, [None] * 4)]
+    )
+    opsets = [
+        helper.make_opsetid("", onnx_op.BODY_OPSET),
+        helper.make_opsetid(onnx_op.DOMAIN, onnx_op.OPSET_VERSION),
+    ]
+    body = onnx_op.function_body(offsets=offsets, top_k=top_k > 0)
+    return helper.make_model(graph, opset_imports=opsets, ir_version=10, functions=[body])
+
+
+def feeds(element_type: int, offsets: bool) -> dict[str, np.ndarray]:
+    rng = np.random.default_rng(0)
+    dtype = helper.tensor_dtype_to_np_dtype(element_type)
+    arrays = {
+        "read_0": rng.normal(size=(1, 3, 4, 5)).astype(dtype),
+        "keys": rng.normal(size=(1, 2, 3, 4, 5)).astype(dtype),
+        "values": rng.random((1, 2, 3, 4, 5)).astype(dtype),
+        "dilation": np.ones((1, 2), np.int32),
+    }
+    if offsets:
+        arrays["offsets"] = rng.integers(-2, 3, (1, 2, 2, 4, 5)).astype(np.int32)
+    return arrays
+
+
+@pytest.mark.parametrize(("offsets", "top_k"), list(itertools.product([False, True], [0, 3])))
+def test_bodies_pass_the_checker(offsets: bool, top_k: int) -> None:
+    onnx.checker.check_model(model_with_reads(1, offsets=offsets, top_k=top_k), full_check=True)
+
+
+def test_bodies_use_standard_operators_alone() -> None:
+    for offsets, top_k in itertools.product([False, True], repeat=2):
+        body = onnx_op.function_body(offsets=offsets, top_k=top_k)
+        assert {node.domain for node in body.node} == {""}
+        assert [(entry.domain, entry.version) for entry in body.opset_import] == [("", onnx_op.BODY_OPSET)]
+
+
+def test_the_schema_names_what_the_body_takes() -> None:
+    schema, body = onnx_op.op_schema(), onnx_op.function_body(offsets=True)
+    assert [parameter.name for parameter in schema.inputs] == list(body.input)
+    assert sorted(schema.attributes) == sorted(body.attribute)
+
+
+@pytest.mark.parametrize("element_type", [SINGLE, HALF])
+@pytest.mark.parametrize("offsets", [False, True])
+def test_the_native_kernel_computes_what_the_body_computes(element_type: int, offsets: bool) -> None:
+    """Two reads in a row: intermediate tensors get the right type, too."""
+    model, arrays = model_with_reads(2, element_type, offsets=offsets), feeds(element_type, offsets)
+    plain = onnxruntime.InferenceSession(model.SerializeToString()).run(None, arrays)[0]
+    options = onnxruntime.SessionOptions()
+    bound = onnx_op.use_native_kernel(model, options)
+    fast = onnxruntime.InferenceSession(bound.SerializeToString(), options).run(None, arrays)[0]
+    assert fast.dtype == plain.dtype
+    np.testing.assert_allclose(fast, plain, atol=1e-5 if element_type == SINGLE else 2e-3)
+
+
+def test_binding_leaves_the_model_alone_and_drops_the_body() -> None:
+    model = model_with_reads(1)
+    before = model.SerializeToString()
+    bound = onnx_op.use_native_kernel(model, onnxruntime.SessionOptions())
+    assert model.SerializeToString() == before
+    assert not bound.functions
+    assert [node.domain for node in bound.graph.node] == [onnx_op.EXTENSIONS_DOMAIN]
