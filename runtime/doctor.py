@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 import ctypes.util
-import os
 import platform
 import shutil
 from collections.abc import Iterator
 from dataclasses import dataclass
 from importlib import import_module, metadata, util
 from typing import Literal
+
+from ..plugins.machine import usable_cores
 
 State = Literal["ok", "optional", "missing"]
 
@@ -61,7 +62,7 @@ def examine() -> list[Finding]:
     """Look at this machine; fast, imports neither torch nor tensorrt, runs nothing on a GPU."""
     return [
         Finding("Python", "ok", f"{platform.python_version()} on {platform.machine()}"),
-        Finding("CPU cores", "ok", str(_usable_cores())),
+        Finding("CPU cores", "ok", str(usable_cores())),
         *(_required(name) for name in REQUIRED),
         _native_kernel(),
         *_video(),
@@ -76,12 +77,6 @@ def lacking(findings: list[Finding]) -> dict[str, list[str]]:
     """For each capability, the parts it needs that were not found; an empty list means ready."""
     found = {finding.part for finding in findings if finding.state == "ok"}
     return {use: [part for part in parts if part not in found] for use, parts in CAPABILITIES.items()}
-
-
-def _usable_cores() -> int:
-    if hasattr(os, "sched_getaffinity"):
-        return len(os.sched_getaffinity(0))
-    return os.cpu_count() or 1
 
 
 def _version(distribution: str) -> str | None:

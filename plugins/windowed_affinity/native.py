@@ -8,6 +8,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from ..machine import usable_cores
 from . import _native
 
 ISA_VARIABLE = "MASKRING_ISA"
@@ -35,13 +36,6 @@ def instruction_set() -> str:
     if wanted not in names:
         raise ValueError(f"{ISA_VARIABLE}={wanted}, but this processor can run {', '.join(names)}")
     return wanted
-
-
-def usable_cores() -> int:
-    """CPU cores this process may run on."""
-    if hasattr(os, "sched_getaffinity"):
-        return len(os.sched_getaffinity(0))
-    return os.cpu_count() or 1
 
 
 def windowed_affinity(

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -16,6 +15,7 @@ from numpy.typing import NDArray
 from onnxruntime.capi import onnxruntime_pybind11_state as native_errors
 
 from ...plugins.errors import ModelError, UnavailableError
+from ...plugins.machine import usable_cores
 from ...plugins.windowed_affinity.onnx_op import DOMAIN, OPSET_VERSION
 from ..model import EXPORT_AGAIN, METADATA_KEY, ModelMetadata
 from .step_graph_parts import (
@@ -349,13 +349,6 @@ class BoundSession:
     def run(self) -> None:
         """Run the session once."""
         self.session.run_with_iobinding(self.binding)
-
-
-def usable_cores() -> int:
-    """CPU cores that this process may use."""
-    if hasattr(os, "sched_getaffinity"):
-        return len(os.sched_getaffinity(0))
-    return os.cpu_count() or 1
 
 
 def _same_stream(memory: Memory, height: int, width: int, slots: int, labels: int) -> bool:
