@@ -260,7 +260,10 @@ def track(
         on_frame = stack.enter_context(frame_callback("tracking", stream.length))
         summary = track_source(stream, tracker, sinks, edits, on_frame)
         dropped = f", {stream.dropped} dropped" if live else ""
-    out.print(f"{summary.frames} frames{dropped}, {summary.fps:.1f} fps; results in {out_dir}", markup=False)
+        lost = f", {stream.undecodable} undecodable" if stream.undecodable else ""
+    out.print(
+        f"{summary.frames} frames{dropped}{lost}, {summary.fps:.1f} fps; results in {out_dir}", markup=False
+    )
 
 
 @app.command()
