@@ -22,7 +22,7 @@ def test_the_minimal_tracker_follows_a_square(tmp_path: Path, monkeypatch: pytes
     monkeypatch.chdir(tmp_path)
     namespace: dict[str, Any] = {}
     exec(code, namespace)
-    clip = [moving_square(index) for index in range(8)]
+    clip = [[plane.repeat(2, 0).repeat(2, 1) for plane in moving_square(index)] for index in range(8)]
     found = list(namespace["track"]([image for image, _ in clip], clip[0][1]))
     assert found[0].dtype == np.uint8
     truth, still = clip[-1][1] > 0, clip[0][1] > 0
