@@ -319,23 +319,21 @@ def _bound_nodes(node: onnx.NodeProto, types: dict[str, int]) -> list[onnx.NodeP
     """The nodes that take the place of a memory read."""
     inputs = [name for name in node.input if name]
     attributes = {"top_k": 0} | {a.name: helper.get_attribute_value(a) for a in node.attribute}
-    operator = functools.partial(
-        helper.make_node,
-        _operator_name(len(inputs) > 4),
-        domain=EXTENSIONS_DOMAIN,
-        name=node.name,
-        **attributes,
-    )
     result = node.output[0]
+
+    def operator(names: list[str], out: str) -> onnx.NodeProto:
+        kind = _operator_name(len(names) > 4)
+        return helper.make_node(kind, names, [out], node.name, domain=EXTENSIONS_DOMAIN, **attributes)
+
     if types[inputs[2]] == onnx.TensorProto.FLOAT:
-        return [operator(inputs, [result])]
+        return [operator(inputs, result)]
     single = [f"{result}_{name}_float32" for name in inputs[:3]]
     casts = [
         helper.make_node("Cast", [half], [wide], to=onnx.TensorProto.FLOAT)
         for half, wide in zip(inputs[:3], single, strict=True)
     ]
     back = helper.make_node("Cast", [f"{result}_float32"], [result], to=types[inputs[2]])
-    return [*casts, operator([*single, *inputs[3:]], [f"{result}_float32"]), back]
+    return [*casts, operator([*single, *inputs[3:]], f"{result}_float32"), back]
 
 
 def _operator_name(offsets: bool) -> str:
