@@ -18,8 +18,9 @@ from torch import Tensor
 from ..plugins.errors import ModelError
 from ..plugins.files import atomic_path, make_directory
 from ..plugins.windowed_affinity.onnx_op import DOMAIN, OP_TYPE, OPSET_VERSION, function_body, op_schema
-from ..runtime.model import METADATA_KEY, ModelMetadata
+from ..runtime.model import LAB, METADATA_KEY, ModelMetadata
 from ..training.checkpoint import Checkpoint, load_checkpoint
+from ..training.colour import LAB_MEAN, LAB_STD
 from ..training.encoder import STRIDE
 from .step_graph import StepGraph
 
@@ -74,6 +75,8 @@ def export_onnx(
         width=width,
         labels=labels,
         dtype=dtype,
+        lab_mean=LAB_MEAN,
+        lab_std=LAB_STD,
         checkpoint=checkpoint.stem,
         checkpoint_sha256=hashlib.sha256(checkpoint.read_bytes()).hexdigest(),
     )
@@ -112,6 +115,7 @@ def step_model(checkpoint: Checkpoint, metadata: ModelMetadata) -> onnx.ModelPro
     assert program is not None
     model: onnx.ModelProto = program.model_proto
     _describe_interface(model, metadata)
+    _name_lab(model.graph)
     _strip_provenance(model)
     if not any(entry.domain == DOMAIN for entry in model.opset_import):
         model.opset_import.append(onnx.helper.make_opsetid(DOMAIN, OPSET_VERSION))
@@ -209,6 +213,19 @@ def _describe_interface(model: onnx.ModelProto, metadata: ModelMetadata) -> None
     for tensor in (*model.graph.input, *model.graph.output):
         kind = tensor.type.tensor_type.elem_type
         tensor.CopyFrom(onnx.helper.make_tensor_value_info(tensor.name, kind, shapes[tensor.name]))
+
+
+def _name_lab(graph: onnx.GraphProto) -> None:
+    """Call the encoder's input ``lab``, so that a runtime may compute the colours by itself."""
+    producers = {name: node for node in graph.node for name in node.output}
+    name = next(node for node in graph.node if node.op_type == "Conv").input[0]
+    if producers[name].op_type == "Cast":  # to the type of a half model; colours are float32 before it
+        name = producers[name].input[0]
+    for node in graph.node:
+        for names in (node.input, node.output):
+            for index, other in enumerate(names):
+                if other == name:
+                    names[index] = LAB
 
 
 def _strip_provenance(model: onnx.ModelProto) -> None:

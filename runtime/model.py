@@ -15,6 +15,9 @@ METADATA_KEY = "maskring"
 FORMAT_VERSION = 1
 """Version of the step graph's contract; a runtime refuses files of another version."""
 
+LAB = "lab"
+"""Name of the graph's inner tensor that holds normalised colours: what the encoder sees."""
+
 MAX_LABELS = 256
 """Label channels that a uint8 label map can tell apart, background included."""
 
@@ -48,6 +51,8 @@ class ModelMetadata:
         dtype: ``float32`` or ``float16``, the type of features and label maps.
         long_term: frames after the first mask that stay in memory (0 is the masked frame itself).
         short_term: ages, in frames, of the recent frames in memory.
+        lab_mean, lab_std: what the graph subtracts from OpenCV's float L, a, b and divides them by for its
+            inner tensor ``lab``, float32 [1, 3, H, W]; empty when it has no such tensor.
         checkpoint: name of the checkpoint, for people.
         checkpoint_sha256: digest of the checkpoint file the graph was made from.
         format_version: see :data:`FORMAT_VERSION`.
@@ -65,6 +70,8 @@ class ModelMetadata:
     dtype: str = "float32"
     long_term: tuple[int, ...] = DEFAULT_LONG_TERM
     short_term: tuple[int, ...] = DEFAULT_SHORT_TERM
+    lab_mean: tuple[float, ...] = ()
+    lab_std: tuple[float, ...] = ()
     checkpoint: str = ""
     checkpoint_sha256: str = ""
     format_version: int = FORMAT_VERSION
@@ -99,6 +106,7 @@ class ModelMetadata:
             raise damaged
         stored["long_term"] = tuple(stored["long_term"])
         stored["short_term"] = tuple(stored["short_term"])
+        stored["lab_mean"], stored["lab_std"] = tuple(stored["lab_mean"]), tuple(stored["lab_std"])
         return cls(**stored)
 
     def feature_size(self, height: int, width: int) -> tuple[int, int]:
@@ -129,14 +137,22 @@ def _plausible(stored: dict[str, Any]) -> bool:
     def frames(value: object, least: int) -> bool:
         return isinstance(value, list) and all(whole(frame, least) for frame in value)
 
-    scale = stored["scale"]
+    def finite(value: object) -> bool:
+        return type(value) in (int, float) and math.isfinite(value)  # type: ignore[arg-type]
+
+    def colours(value: object) -> bool:
+        return isinstance(value, list) and len(value) in (0, 3) and all(map(finite, value))
+
     return (
         all(whole(stored[name], 1) for name in ("stride", "channels"))
         and all(whole(stored[name], 0) for name in ("radius", "top_k"))
         and all(stored[name] is None or whole(stored[name], 1) for name in ("slots", "height", "width"))
         and (stored["labels"] is None or (whole(stored["labels"], 2) and stored["labels"] <= MAX_LABELS))
-        and type(scale) in (int, float)
-        and math.isfinite(scale)
+        and finite(stored["scale"])
+        and colours(stored["lab_mean"])
+        and colours(stored["lab_std"])
+        and len(stored["lab_mean"]) == len(stored["lab_std"])
+        and 0 not in stored["lab_std"]
         and stored["dtype"] in ("float32", "float16")
         and frames(stored["long_term"], 0)
         and frames(stored["short_term"], 1)

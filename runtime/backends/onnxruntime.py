@@ -17,7 +17,8 @@ from onnxruntime.capi import onnxruntime_pybind11_state as native_errors
 from ...plugins.errors import ModelError, UnavailableError
 from ...plugins.machine import usable_cores
 from ...plugins.windowed_affinity.onnx_op import DOMAIN, OPSET_VERSION
-from ..model import EXPORT_AGAIN, METADATA_KEY, ModelMetadata
+from ..colour import normalised_lab
+from ..model import EXPORT_AGAIN, LAB, METADATA_KEY, ModelMetadata
 from .step_graph_parts import (
     DILATION,
     FRAME,
@@ -132,7 +133,9 @@ class OnnxRuntimeBackend:
         self._model = model
         try:
             self._executor: Executor | None = (
-                _InPlaceRead(graph, threads) if kernel == "native" else _WholeGraph(graph, threads)
+                _InPlaceRead(graph, self.metadata, threads)
+                if kernel == "native"
+                else _WholeGraph(graph, threads)
             )
         except _ENGINE_ERRORS as error:
             raise ModelError(f"onnxruntime refuses {model}: {_reason(error)}", EXPORT_AGAIN) from error
@@ -230,10 +233,11 @@ class _InPlaceRead:
     """The graph in two sessions, with the native kernel reading memory between them.
 
     An operator written in Python and bound into the graph would be handed a copy of the whole memory for each
-    frame. Between two sessions the kernel reads the memory where it stands.
+    frame. Between two sessions the kernel reads the memory where it stands. Where the graph has the tensor
+    ``lab``, the first session starts from there and OpenCV computes the colours.
     """
 
-    def __init__(self, graph: onnx.ModelProto, threads: int) -> None:
+    def __init__(self, graph: onnx.ModelProto, metadata: ModelMetadata, threads: int) -> None:
         try:
             from ...plugins.windowed_affinity import native
         except ImportError as error:
@@ -243,9 +247,11 @@ class _InPlaceRead:
             ) from error
         read = memory_read(graph)
         assert read is not None  # load_step_graph has checked
-        self._parts = cut_at_memory_read(graph, read)
+        self._colours = bool(metadata.lab_mean)
+        self._parts = cut_at_memory_read(graph, read, LAB if self._colours else FRAME)
         self._head = open_session(self._parts.head, threads)
         self._tail = open_session(self._parts.tail, threads)
+        self._metadata = metadata
         self._affinity = native.windowed_affinity
         self._threads = threads
         self._slots: dict[tuple[int, bool], _Slot] = {}
@@ -254,12 +260,15 @@ class _InPlaceRead:
         self._memory = memory
         self._query = np.zeros_like(memory.keys[:, 0])
         self._read = np.zeros_like(memory.probabilities)
+        self._lab = np.zeros((1, 3, *memory.frame.shape[1:3]), np.float32)
         self._slots = {}
 
     def run(self, slot: int, soft: bool) -> None:
         if (slot, soft) not in self._slots:
             self._slots[slot, soft] = self._bind_slot(slot, soft)
         bound, memory, parts = self._slots[slot, soft], self._memory, self._parts
+        if self._colours:
+            normalised_lab(memory.frame[0], self._metadata, out=self._lab[0])
         bound.head.run()
         self._affinity(
             bound.query,
@@ -280,7 +289,7 @@ class _InPlaceRead:
         arrays = {parts.query: self._query, parts.read: self._read} | outputs
         encoded = {name: arrays[name] for name in (KEY, parts.query)}
         shown = {name: arrays[name] for name in outputs if name not in (KEY, parts.read)}
-        head = BoundSession.to(self._head, inputs, encoded)
+        head = BoundSession.to(self._head, inputs | {LAB: self._lab}, encoded)
         tail = BoundSession.to(self._tail, inputs | encoded | {parts.read: arrays[parts.read]}, shown)
         return _Slot(head, arrays[parts.query], arrays[parts.read], tail)
 

@@ -9,6 +9,7 @@ import onnx
 from onnx import helper
 
 from ...plugins.windowed_affinity.onnx_op import DOMAIN, OP_TYPE
+from ..model import LAB
 
 FRAME, KEYS, VALUES, DILATION = "frame", "memory_keys", "memory_values", "memory_dilation"
 LABELS, PROBABILITIES, VALUE, KEY = "labels", "probabilities", "value", "key"
@@ -22,7 +23,7 @@ class StepGraphParts:
     """A step graph in two, with the memory read taken out from between them.
 
     Attributes:
-        head: ``frame`` -> ``key`` and ``query``.
+        head: ``frame`` or ``lab`` -> ``key`` and ``query``.
         tail: ``read`` (and other tensors whose sizes it needs) -> ``labels``, ``value`` and, if it is not
             ``read`` itself, ``probabilities``.
         query: name of the tensor that the read compares with memory; may be ``key``.
@@ -54,12 +55,15 @@ def memory_read(model: onnx.ModelProto) -> onnx.NodeProto | None:
     return reads[0]
 
 
-def cut_at_memory_read(model: onnx.ModelProto, read: onnx.NodeProto) -> StepGraphParts:
-    """Cut ``model`` at its memory read ``read``; the weights are shared out, not doubled."""
+def cut_at_memory_read(model: onnx.ModelProto, read: onnx.NodeProto, begin: str = FRAME) -> StepGraphParts:
+    """Cut ``model`` at its memory read ``read``; the weights are shared out, not doubled.
+
+    ``begin`` is where the head starts: :data:`FRAME`, or :data:`LAB` in a graph that has that tensor.
+    """
     attributes = {attribute.name: helper.get_attribute_value(attribute) for attribute in read.attribute}
     query, result = read.input[0], read.output[0]
     return StepGraphParts(
-        head=subgraph(model, INPUTS, dict.fromkeys((KEY, query))),
+        head=subgraph(model, [begin], dict.fromkeys((KEY, query))),
         tail=subgraph(
             model,
             (*INPUTS, *dict.fromkeys((KEY, query)), result),
@@ -76,7 +80,8 @@ def cut_at_memory_read(model: onnx.ModelProto, read: onnx.NodeProto) -> StepGrap
 def subgraph(model: onnx.ModelProto, inputs: Iterable[str], outputs: Iterable[str]) -> onnx.ModelProto:
     """The part of ``model`` that computes ``outputs`` from ``inputs``; inputs it does not use are left out.
 
-    Tensors inside the graph that become inputs or outputs are taken to be [1, ?, ?, ?] of the memory's type.
+    Tensors inside the graph that become inputs or outputs are taken to be [1, ?, ?, ?] of the memory's type,
+    but for ``lab``, which is float32.
     """
     graph = model.graph
     producer = {name: index for index, node in enumerate(graph.node) for name in node.output}
@@ -96,7 +101,8 @@ def subgraph(model: onnx.ModelProto, inputs: Iterable[str], outputs: Iterable[st
     inner_type = interface[KEY].type.tensor_type.elem_type
 
     def describe(name: str) -> onnx.ValueInfoProto:
-        return interface.get(name) or helper.make_tensor_value_info(name, inner_type, [1, None, None, None])
+        kind = onnx.TensorProto.FLOAT if name == LAB else inner_type
+        return interface.get(name) or helper.make_tensor_value_info(name, kind, [1, None, None, None])
 
     part = helper.make_graph(
         [graph.node[index] for index in sorted(used)],
