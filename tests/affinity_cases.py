@@ -9,6 +9,7 @@ from typing import Any, Literal
 
 import numpy as np
 import numpy.typing as npt
+from hypothesis import strategies
 
 Array = npt.NDArray[Any]
 Features = Literal["normal", "integers", "large"]
@@ -135,6 +136,32 @@ def random_case(seed: int) -> Case:
         features="integers" if top_k else draw.choice(["normal", "normal", "integers", "large"]),
         dtype=draw.choice(["float32", "float32", "float16"]),
         seed=seed,
+    )
+
+
+@strategies.composite
+def any_case(draw: strategies.DrawFn) -> Case:
+    """Like :func:`random_case`, larger and for hypothesis, which shrinks what fails."""
+
+    def number(least: int, most: int) -> int:
+        return draw(strategies.integers(least, most))
+
+    batch, slots = number(1, 2), number(1, 6)
+    dilation = tuple(tuple(number(0, 4) for _ in range(slots)) for _ in range(batch))
+    top_k = draw(strategies.sampled_from([0, 0, 1, 2, 10, 36, 500]))
+    return Case(
+        name="any",
+        height=number(1, 24),
+        width=number(1, 40),
+        radius=number(0, 12 if slots <= 2 else 6),
+        dilation=dilation,
+        labels=number(1, 11),
+        channels=number(1, 20),
+        offsets=draw(strategies.sampled_from([None, None, 0, 3, 50, 2**31 - 1])),
+        top_k=top_k,
+        features="integers" if top_k else draw(strategies.sampled_from(["normal", "integers", "large"])),
+        dtype=draw(strategies.sampled_from(["float32", "float16"])),
+        seed=number(0, 2**20),
     )
 
 

@@ -1,17 +1,20 @@
 """The torch operator ``maskring::windowed_affinity``: importing this module registers it.
 
 Forward and backward keep no tensor of (H * W) x (N * P^2) weights: inputs and result are all that is saved,
-and the backward pass computes the weights again, block by block (:mod:`.torch_blocks`).
+and the backward pass computes the weights again, block by block (:mod:`.torch_blocks`). On a CPU the forward
+pass is the native kernel's, wherever :func:`native_can_run`.
 """
 
 from __future__ import annotations
 
+import math
 from typing import Any
 
 import torch
+from numpy.typing import NDArray
 from torch import Tensor
 
-from . import torch_blocks
+from . import native, torch_blocks
 
 NAME = "maskring::windowed_affinity"
 
@@ -79,7 +82,7 @@ def _check(
         if tensor.shape != shape:
             raise ValueError(f"{name} must have shape {list(shape)} to fit query, not {_described(tensor)}")
     for name, indices in (("dilation", dilation), ("offsets", offsets)):
-        if indices is not None and indices.dtype not in (torch.int32, torch.int64):
+        if indices is not None and indices.dtype != torch.int32:
             raise ValueError(f"{name} must be int32, not {_described(indices)}")
     if radius < 0 or top_k < 0:
         raise ValueError(f"radius and top_k must not be negative, not {radius} and {top_k}")
@@ -87,6 +90,18 @@ def _check(
 
 def _described(tensor: Tensor) -> str:
     return f"{tensor.dtype} {list(tensor.shape)}".removeprefix("torch.")
+
+
+def native_can_run(query: Tensor, keys: Tensor, values: Tensor, scale: float) -> bool:
+    """Whether the forward pass is one for the native CPU kernel; all others are plain torch's."""
+    one_type = query.dtype == keys.dtype == values.dtype
+    on_cpu = query.device.type == keys.device.type == values.device.type == "cpu"
+    known = query.dtype in (torch.float32, torch.float16) and 0 <= scale < math.inf
+    return one_type and on_cpu and known and 0 not in query.shape[1:]
+
+
+def _array(tensor: Tensor) -> NDArray[Any]:
+    return tensor.detach().contiguous().numpy()
 
 
 @torch.library.impl(NAME, "CompositeExplicitAutograd")
@@ -102,6 +117,19 @@ def _forward(
     top_k: int = 0,
 ) -> Tensor:
     _check(query, keys, values, dilation, offsets, radius, top_k)
+    if native_can_run(query, keys, values, scale):
+        out = native.windowed_affinity(
+            _array(query),
+            _array(keys),
+            _array(values),
+            _array(dilation),
+            None if offsets is None else _array(offsets),
+            radius=radius,
+            scale=scale,
+            top_k=top_k,
+            threads=torch.get_num_threads(),
+        )
+        return torch.from_numpy(out)
     return torch_blocks.forward(query, keys, values, dilation, offsets, radius, scale, top_k)
 
 

@@ -13,7 +13,18 @@ import onnx
 import onnxruntime
 import pytest
 import torch
-from affinity_cases import TOLERANCE, Array, Case, Inputs, corner_cases, expected_of, inputs_of, random_case
+from affinity_cases import (
+    TOLERANCE,
+    Array,
+    Case,
+    Inputs,
+    any_case,
+    corner_cases,
+    expected_of,
+    inputs_of,
+    random_case,
+)
+from hypothesis import HealthCheck, given, settings
 from onnx import helper
 
 from maskring.plugins.windowed_affinity import native, onnx_op, torch_blocks, torch_op
@@ -118,12 +129,28 @@ def implementations() -> Iterator[Implementation]:
     yield Implementation("onnxruntime, native kernel", partial(run_onnxruntime, True))
 
 
-@pytest.mark.parametrize("implementation", [*implementations()], ids=lambda i: i.name)
-@pytest.mark.parametrize("case", CASES, ids=str)
-def test_agrees_with_the_reference(case: Case, implementation: Implementation) -> None:
-    if reason := implementation.can_run(case):
-        pytest.skip(reason)
+IMPLEMENTATIONS = [*implementations()]
+
+
+def check(implementation: Implementation, case: Case) -> None:
     out, expected = implementation.run(inputs_of(case)), expected_of(case)
     assert out.dtype == case.dtype
     assert out.shape == expected.shape
     assert np.abs(out - expected).max() <= TOLERANCE[case.dtype]
+
+
+@pytest.mark.parametrize("implementation", IMPLEMENTATIONS, ids=lambda i: i.name)
+@pytest.mark.parametrize("case", CASES, ids=str)
+def test_agrees_with_the_reference(case: Case, implementation: Implementation) -> None:
+    if reason := implementation.can_run(case):
+        pytest.skip(reason)
+    check(implementation, case)
+
+
+@pytest.mark.slow
+@settings(max_examples=400, deadline=None, suppress_health_check=[HealthCheck.too_slow])
+@given(any_case())
+def test_agrees_with_the_reference_on_anything(case: Case) -> None:
+    for implementation in IMPLEMENTATIONS:
+        if not implementation.can_run(case):
+            check(implementation, case)

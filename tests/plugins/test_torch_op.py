@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from typing import Any
+from unittest import mock
 
 import pytest
 import torch
@@ -10,7 +11,7 @@ from affinity_cases import Case, inputs_of, random_case
 from torch import Tensor
 from torch.utils._python_dispatch import TorchDispatchMode
 
-from maskring.plugins.windowed_affinity import reference, torch_blocks, torch_op
+from maskring.plugins.windowed_affinity import native, reference, torch_blocks, torch_op
 
 OPERATOR = torch.ops.maskring.windowed_affinity.default
 
@@ -211,3 +212,21 @@ def test_negative_settings_are_refused(setting: str) -> None:
     wanting, dilation, _, settings = arguments(Case("errors"), torch.float32)
     with pytest.raises(ValueError, match=setting):
         torch_op.windowed_affinity(*wanting, dilation, **{**settings, setting: -1})
+
+
+@pytest.mark.parametrize(
+    ("dtype", "taken"),
+    [(torch.float32, True), (torch.float16, True), (torch.float64, False), (torch.bfloat16, False)],
+)
+def test_the_native_kernel_takes_what_it_knows(dtype: torch.dtype, taken: bool) -> None:
+    wanting, dilation, offsets, settings = arguments(Case("dispatch"), dtype)
+    with mock.patch.object(native, "windowed_affinity", wraps=native.windowed_affinity) as kernel:
+        torch_op.windowed_affinity(*wanting, dilation, offsets, **settings)
+    assert kernel.called == taken
+
+
+def test_arguments_need_not_be_contiguous() -> None:
+    (query, keys, values), dilation, _, settings = arguments(Case("strides"), torch.float32)
+    expected = torch_op.windowed_affinity(query, keys, values, dilation, **settings)
+    scattered = [x.transpose(-1, -2).contiguous().transpose(-1, -2) for x in (query, keys, values)]
+    assert torch.equal(torch_op.windowed_affinity(*scattered, dilation, **settings), expected)
