@@ -31,7 +31,8 @@ template <int ROWS, int STEPS>
     for (int i = 0; i < ROWS; ++i) q[i] = load(query[i] + c * LANES);
 #pragma GCC unroll 32
     for (int j = 0; j < STEPS; ++j) {
-      const Vec k = load_unaligned(keys + j * row.dilation);
+      Vec k = load_unaligned(keys + j * row.dilation);
+      KEEP_IN_REGISTER(k);
 #pragma GCC unroll 8
       for (int i = 0; i < ROWS; ++i) sums[i][j] += q[i] * k;
     }
@@ -97,7 +98,8 @@ template <int ROWS>
     Vec sums[ROWS];
     for (int i = 0; i < ROWS; ++i) sums[i] = load(weighted[i] + o * LANES);
     for (int j = 0; j < row.steps; ++j) {
-      const Vec value = load_unaligned(values + j * row.dilation);
+      Vec value = load_unaligned(values + j * row.dilation);
+      KEEP_IN_REGISTER(value);
 #pragma GCC unroll 8
       for (int i = 0; i < ROWS; ++i) sums[i] += load(logits + i * logit_stride + j * LANES) * value;
     }
@@ -105,9 +107,12 @@ template <int ROWS>
   }
 }
 
+// Groups of nearly equal size, as for the steps: a single row at the end would wait for its loads.
 void add_key_row_to(const int* rows, int count, const KeyRow& row, Strip strip, const Problem& p, float* logits) {
-  for (; count > 0; count -= GROUP, rows += GROUP) {
-    switch (smaller_of(count, GROUP)) {
+  for (int size; count > 0; count -= size, rows += size) {
+    const int groups = (count + GROUP - 1) / GROUP;
+    size = (count + groups - 1) / groups;
+    switch (size) {
       case 1: add_key_row<1>(rows, row, strip, p.channels, p.labels, logits); break;
       case 2: add_key_row<2>(rows, row, strip, p.channels, p.labels, logits); break;
 #if GROUP >= 4

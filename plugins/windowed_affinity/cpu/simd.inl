@@ -15,6 +15,16 @@ inline int smaller_of(int a, int b) { return a < b ? a : b; }
 inline int larger_of(int a, int b) { return a > b ? a : b; }
 inline size_t round_up(size_t n, size_t step) { return (n + step - 1) / step * step; }
 
+// Keeps a loaded vector in its register: compilers like to fold a load into each multiplication that uses it,
+// and loads are what the inner loop is short of.
+#if defined(__x86_64__)
+#define KEEP_IN_REGISTER(vector) __asm__("" : "+v"(vector))
+#elif defined(__aarch64__)
+#define KEEP_IN_REGISTER(vector) __asm__("" : "+w"(vector))
+#else
+#define KEEP_IN_REGISTER(vector) (void)0
+#endif
+
 constexpr float kLog2E = 1.44269504f;
 constexpr float kNothing = -1e38f;  // running maximum of a pixel that has met no valid logit
 constexpr float kHidden = -3e38f;   // what a logit outside the frame is lowered by
