@@ -1,0 +1,151 @@
+"""The native CPU kernel: any number of threads, wide frames, and arguments that do not fit.
+
+Values, at every instruction set, are held to the reference by ``test_sweep.py``.
+"""
+
+from __future__ import annotations
+
+import threading
+from typing import Any
+
+import numpy as np
+import pytest
+from affinity_cases import Case, corner_cases, inputs_of, random_case
+
+from maskring.plugins.windowed_affinity import native
+
+CASES = [*corner_cases()[:6], *map(random_case, range(100, 110))]
+
+
+def run(case: Case, **settings: Any) -> np.ndarray:
+    data = inputs_of(case)
+    arrays = (data.query, data.keys, data.values, data.dilation, data.offsets)
+    return native.windowed_affinity(
+        *arrays, radius=data.radius, scale=data.scale, top_k=data.top_k, **settings
+    )
+
+
+def arguments(**changes: Any) -> dict[str, Any]:
+    """Arguments that fit, with changes."""
+    fitting: dict[str, Any] = {
+        "query": np.zeros((1, 3, 4, 5), np.float32),
+        "keys": np.zeros((1, 2, 3, 4, 5), np.float32),
+        "values": np.zeros((1, 2, 2, 4, 5), np.float32),
+        "dilation": np.ones((1, 2), np.int32),
+        "radius": 1,
+        "scale": 1.0,
+    }
+    return fitting | changes
+
+
+def test_an_unknown_instruction_set_is_refused(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv(native.ISA_VARIABLE, "abacus")
+    with pytest.raises(ValueError, match=r"abacus.*scalar"):
+        native.windowed_affinity(**arguments())
+
+
+@pytest.mark.parametrize("threads", [2, 3, 16])
+def test_threads_change_nothing(threads: int) -> None:
+    """Work is cut differently for each number of threads; every pixel's arithmetic stays the same."""
+    for case in CASES:
+        np.testing.assert_array_equal(run(case, threads=threads), run(case, threads=1))
+
+
+def test_calls_from_several_threads_at_once() -> None:
+    case = random_case(7)
+    expected, found = run(case), [np.empty(0)] * 4
+
+    def work(index: int) -> None:
+        for _ in range(5):
+            found[index] = run(case, threads=2)
+
+    workers = [threading.Thread(target=work, args=(index,)) for index in range(len(found))]
+    for worker in workers:
+        worker.start()
+    for worker in workers:
+        worker.join()
+    for result in found:
+        np.testing.assert_array_equal(result, expected)
+
+
+def test_the_result_goes_where_it_is_wanted() -> None:
+    case = random_case(3)
+    expected = run(case)
+    out = np.full_like(expected, np.nan)
+    assert run(case, out=out) is out
+    np.testing.assert_array_equal(out, expected)
+
+
+def test_wide_frames_are_cut_into_columns() -> None:
+    """Wider than one rectangle: pixels beside the cut see across it."""
+    rng = np.random.default_rng(0)
+    query = rng.normal(size=(1, 4, 3, 600)).astype(np.float32)
+    keys = rng.normal(size=(1, 1, 4, 3, 600)).astype(np.float32)
+    values = rng.random((1, 1, 2, 3, 600), np.float32)
+    whole = native.windowed_affinity(query, keys, values, np.ones((1, 1), np.int32), radius=2, scale=1.0)
+    for left in (250, 508):
+        part = [np.ascontiguousarray(array[..., left - 8 : left + 20]) for array in (query, keys, values)]
+        near = native.windowed_affinity(*part, np.ones((1, 1), np.int32), radius=2, scale=1.0)
+        np.testing.assert_allclose(whole[..., left : left + 12], near[..., 8:20], atol=1e-6)
+
+
+def test_an_infinite_dilation_leaves_the_own_pixel() -> None:
+    rng = np.random.default_rng(0)
+    values = rng.random((1, 1, 2, 4, 5), np.float32)
+    for dilation in (1000, 2**31 - 1):
+        out = native.windowed_affinity(
+            **arguments(
+                keys=np.zeros((1, 1, 3, 4, 5), np.float32),
+                values=values,
+                dilation=np.full((1, 1), dilation, np.int32),
+                radius=12,
+            )
+        )
+        np.testing.assert_allclose(out, values[:, 0], atol=1e-6)
+
+
+@pytest.mark.parametrize(
+    ("changes", "words"),
+    [
+        ({"query": np.zeros((3, 4, 5), np.float32)}, "query must have 4 dimensions"),
+        ({"query": np.zeros((1, 3, 4, 5), np.float64)}, "query must be float32 or float16"),
+        ({"keys": np.zeros((1, 2, 3, 4, 6), np.float32)}, "keys must have shape"),
+        ({"keys": np.zeros((1, 2, 3, 4, 5), np.float16)}, "keys must be float32"),
+        ({"values": np.zeros((1, 3, 2, 4, 5), np.float32)}, "must have shape"),
+        ({"values": np.zeros((1, 2, 2, 4, 10), np.float32)[..., ::2]}, "values must be C-contiguous"),
+        ({"dilation": np.ones((1, 2), np.int64)}, "dilation must be int32"),
+        ({"dilation": np.ones((1, 3), np.int32)}, "dilation must have shape"),
+        ({"offsets": np.zeros((1, 2, 2, 4, 6), np.int32)}, "offsets must have shape"),
+        ({"out": np.zeros((1, 2, 4, 5), np.float16)}, "out must be float32"),
+        ({"out": np.zeros((1, 3, 4, 5), np.float32)}, "out must have shape"),
+        ({"radius": -1}, "radius and top_k must not be negative"),
+        ({"top_k": -1}, "radius and top_k must not be negative"),
+        ({"scale": float("nan")}, "scale must be finite"),
+        ({"scale": -1.0}, "scale must be finite and not negative"),
+        (
+            {
+                "query": np.zeros((1, 3, 0, 5), np.float32),
+                "keys": np.zeros((1, 2, 3, 0, 5), np.float32),
+                "values": np.zeros((1, 2, 2, 0, 5), np.float32),
+            },
+            "must not be empty",
+        ),
+    ],
+)
+def test_arguments_that_do_not_fit(changes: dict[str, Any], words: str) -> None:
+    native.windowed_affinity(**arguments())
+    with pytest.raises(ValueError, match=words):
+        native.windowed_affinity(**arguments(**changes))
+
+
+@pytest.mark.parametrize(("slots", "labels"), [(0, 2), (2, 0), (0, 0)])
+def test_no_slots_or_no_labels(slots: int, labels: int) -> None:
+    out = native.windowed_affinity(
+        **arguments(
+            keys=np.zeros((1, slots, 3, 4, 5), np.float32),
+            values=np.zeros((1, slots, labels, 4, 5), np.float32),
+            dilation=np.ones((1, slots), np.int32),
+        )
+    )
+    assert out.shape == (1, labels, 4, 5)
+    assert not out.any()
