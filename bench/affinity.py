@@ -5,8 +5,8 @@
 
 Times are medians over rounds; in each round all implementations run one after the other, so that ratios
 hold on a machine whose speed drifts. Useful FLOP are 2 * HW * N * P^2 * (C + O). Peak extra memory is
-measured in a process of its own: the kernel's high-water mark of resident memory is reset once inputs and session are
-there and a small call has loaded everything, then one call is made.
+measured in a process of its own: the kernel's high-water mark of resident memory is reset once inputs and
+session are there and a small call has loaded everything, then one call is made.
 """
 
 from __future__ import annotations
