@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import math
 from dataclasses import asdict, dataclass, fields
 from typing import Any
 
@@ -138,7 +137,7 @@ def _plausible(stored: dict[str, Any]) -> bool:
         return isinstance(value, list) and all(whole(frame, least) for frame in value)
 
     def finite(value: object) -> bool:
-        return type(value) in (int, float) and math.isfinite(value)  # type: ignore[arg-type]
+        return isinstance(value, (int, float)) and type(value) is not bool and abs(value) < 1e30
 
     def colours(value: object) -> bool:
         return isinstance(value, list) and len(value) in (0, 3) and all(map(finite, value))
