@@ -239,7 +239,7 @@ def _part_backward(
             layout.scatter_add(into_keys, block, slope.mT @ part.query[block])
     if found.query is not None:
         found.query += layout.join(torch.cat(into_query))
-    if found.keys is not None and into_keys is not None:
-        found.keys[part.slots] = layout.restore(into_keys)
-    if found.values is not None and into_values is not None:
-        found.values[part.slots] = layout.restore(into_values)
+    for whole, prepared in ((found.keys, into_keys), (found.values, into_values)):
+        if whole is not None and prepared is not None:
+            for slot, gradient in zip(part.slots, layout.restore(prepared), strict=True):
+                whole[slot] = gradient

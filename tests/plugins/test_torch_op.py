@@ -151,6 +151,18 @@ def test_opcheck(offsets: int | None, top_k: int) -> None:
     torch.library.opcheck(OPERATOR, (*wanting, dilation, moved), settings)
 
 
+def test_opcheck_of_the_backward_pass() -> None:
+    wanting, dilation, _, settings = arguments(Case("opcheck"), torch.float16)
+    detached = [x.detach() for x in wanting]
+    out = torch_op.windowed_affinity(*detached, dilation, **settings)
+    torch.library.opcheck(
+        torch.ops.maskring.windowed_affinity_backward.default,
+        (out, out, *detached, dilation, None),
+        {**settings, "needs": [True, False, True]},
+        test_utils=("test_schema", "test_faketensor"),
+    )
+
+
 class Read(torch.nn.Module):
     """The operator as part of a graph."""
 
@@ -230,3 +242,10 @@ def test_arguments_need_not_be_contiguous() -> None:
     expected = torch_op.windowed_affinity(query, keys, values, dilation, **settings)
     scattered = [x.transpose(-1, -2).contiguous().transpose(-1, -2) for x in (query, keys, values)]
     assert torch.equal(torch_op.windowed_affinity(*scattered, dilation, **settings), expected)
+
+
+def test_a_negative_scale_prefers_the_least_similar() -> None:
+    (query, keys, values), dilation, _, _ = arguments(Case("negative"), torch.float32)
+    found = torch_op.windowed_affinity(query, keys, values, dilation, radius=2, scale=-0.5)
+    mirrored = torch_op.windowed_affinity(-query, keys, values, dilation, radius=2, scale=0.5)
+    assert torch.allclose(found, mirrored, atol=1e-5)
