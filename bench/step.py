@@ -1,7 +1,7 @@
 """What a whole step costs beside its encoder, and whether the cost of a frame drifts over a long stream.
 
-Everything is measured in one run, interleaved, on the onnxruntime backend; a row is the median over frames. CPU
-time counts all cores; where it and the wall clock tell different stories, the machine was busy elsewhere.
+Everything is measured in one run, interleaved, on the onnxruntime backend; a row is the median over frames.
+CPU time counts all cores; where it and the wall clock tell different stories, the machine was busy elsewhere.
 
     python bench/step.py                 # full encoder, 480x480, r=12, 2 threads; then 3,000 small frames
     python bench/step.py --objects 10

@@ -322,6 +322,8 @@ def open_session(model: onnx.ModelProto, threads: int) -> onnxruntime.InferenceS
     """A session on the CPU that keeps quiet and lets its threads sleep between runs."""
     options = onnxruntime.SessionOptions()
     options.intra_op_num_threads = threads
+    # Threads that wait in a loop take their cores from those of the memory read and of everything else.
+    options.add_session_config_entry("session.intra_op.allow_spinning", "0")
     options.log_severity_level = 4  # failures arrive as exceptions; stderr belongs to the program
     return onnxruntime.InferenceSession(
         model.SerializeToString(), options, providers=["CPUExecutionProvider"]
