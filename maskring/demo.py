@@ -30,6 +30,8 @@ if TYPE_CHECKING:
 
 Image = NDArray[np.uint8]
 
+RENDERED_HEIGHT, RENDERED_WIDTH = 360, 640
+
 SHEET_COLUMNS = 5
 SHEET_TILE_WIDTH = 320
 
@@ -148,7 +150,7 @@ def _track_real(model: Path, clip: Path, out_dir: Path, sheet: ContactSheet, thr
 
 def _track_rendered(model: Path, out_dir: Path, sheet: ContactSheet, threads: int) -> tuple[Summary, Score]:
     """Track the rendered clip, drawn beforehand so that drawing does not count, and score it."""
-    clip = list(render_clip())
+    clip = list(render_clip(RENDERED_HEIGHT, RENDERED_WIDTH))
     frames = [
         Frame(image, index, index / FRAME_RATE, f"{index:05d}") for index, (image, _) in enumerate(clip)
     ]

@@ -1,0 +1,161 @@
+"""The commands on good input, in this process: what they print, what they write, how they exit."""
+
+from __future__ import annotations
+
+import functools
+import json
+import re
+import shlex
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import cv2
+import numpy as np
+import onnx
+import pytest
+import torch
+import typer
+from support import HEIGHT, WIDTH, moving_square
+from typer.testing import CliRunner, Result
+
+import maskring
+from maskring import demo as demo_module
+from maskring.cli import app
+from maskring.runtime.masks import read_mask, write_mask
+from maskring.training.encoder import Encoder, EncoderConfig
+
+if TYPE_CHECKING:
+    from conftest import Workspace
+
+README = Path(__file__).parents[2] / "README.md"
+
+
+def run(*arguments: str | Path) -> Result:
+    return CliRunner().invoke(app, [str(argument) for argument in arguments])
+
+
+def test_version() -> None:
+    assert run("--version").stdout.strip() == f"maskring {maskring.__version__}"
+
+
+def test_help_names_every_command() -> None:
+    text = run("--help").stdout
+    for command in ("demo", "train", "import", "export", "verify", "track", "evaluate", "doctor"):
+        assert command in text
+
+
+def test_track_writes_masks_video_and_objects(workspace: Workspace, tmp_path: Path) -> None:
+    out = tmp_path / "out"
+    done = run("track", workspace.frames, "--mask", workspace.mask, "--model", workspace.model, "--out", out)
+    assert done.exit_code == 0, done.output
+    assert re.match(r"6 frames, [\d.]+ fps; results in", done.stdout)
+    masks = sorted((out / "masks").iterdir())
+    assert [path.name for path in masks] == [f"{index:05d}.png" for index in range(6)]
+    np.testing.assert_array_equal(read_mask(masks[0]), moving_square(0)[1])
+    lines = [json.loads(line) for line in (out / "objects.jsonl").read_text().splitlines()]
+    assert [line["index"] for line in lines] == list(range(6))
+    assert lines[0]["objects"][0]["area"] == 256
+    video = cv2.VideoCapture(str(out / "overlay.mp4"))
+    assert video.read()[1].shape == (HEIGHT, WIDTH, 3)
+
+
+def test_objects_come_and_go(workspace: Workspace, tmp_path: Path) -> None:
+    second = np.zeros((HEIGHT, WIDTH), np.uint8)
+    second[4:12, 40:60] = 7
+    write_mask(tmp_path / "second.png", second)
+    out = tmp_path / "out"
+    edits = ["--add", f"2={tmp_path / 'second.png'}", "--remove", "4=1", "--no-overlay"]
+    done = run(
+        "track", workspace.frames, "--mask", workspace.mask, "--model", workspace.model, "--out", out, *edits
+    )
+    assert done.exit_code == 0, done.output
+    lines = [json.loads(line) for line in (out / "objects.jsonl").read_text().splitlines()]
+    followed = [[state["id"] for state in line["objects"]] for line in lines]
+    assert followed == [[1], [1], [1, 7], [1, 7], [7], [7]]
+    assert not (out / "overlay.mp4").exists()
+
+
+def test_a_checkpoint_is_exported_to_the_cache_first(
+    workspace: Workspace, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("MASKRING_CACHE", str(tmp_path / "cache"))
+    arguments = ["--mask", workspace.mask, "--model", workspace.checkpoint, "--out", tmp_path / "out"]
+    assert run("track", workspace.frames, *arguments).exit_code == 0
+    (exported,) = (tmp_path / "cache").glob("tiny-*.onnx")
+    stamp = exported.stat().st_mtime_ns
+    assert run("track", workspace.frames, *arguments).exit_code == 0
+    assert exported.stat().st_mtime_ns == stamp
+
+
+def test_verify_says_yes_and_no(workspace: Workspace, tmp_path: Path) -> None:
+    arguments = ["--checkpoint", workspace.checkpoint, "--source", workspace.frames, "--frames", "3"]
+    good = run("verify", workspace.model, *arguments)
+    assert good.exit_code == 0, good.output
+    assert good.stdout.count("ok") == 8
+    model = onnx.load(workspace.model)
+    weight = next(tensor for tensor in model.graph.initializer if len(tensor.dims) == 4)
+    weight.CopyFrom(onnx.numpy_helper.from_array(onnx.numpy_helper.to_array(weight) * 2, weight.name))
+    onnx.save(model, tmp_path / "changed.onnx")
+    bad = run("verify", tmp_path / "changed.onnx", *arguments)
+    assert bad.exit_code == 1
+    assert "BEYOND" in bad.stdout
+
+
+def test_import_reads_a_published_checkpoint(tmp_path: Path) -> None:
+    names = {"stem": "feature_extraction.conv1", "head": "post_convolution"}
+    names |= {f"stages.{index}": f"feature_extraction.layer{index + 1}" for index in range(4)}
+    state = {"module.colorizer.unused": torch.zeros(1)}
+    for key, tensor in Encoder(EncoderConfig.preset("full")).state_dict().items():
+        ours = next(name for name in names if key.startswith(name + "."))
+        state["module." + key.replace(ours, names[ours], 1).replace(".residual.", ".left.")] = tensor
+    torch.save({"state_dict": state}, tmp_path / "mast.pth")
+    done = run("import", tmp_path / "mast.pth", "--out", tmp_path / "mast.safetensors")
+    assert done.exit_code == 0, done.output
+    assert "1 keys of mast.pth were not used" in " ".join(done.stdout.split())
+    assert "module.colorizer.unused" in done.stderr
+    assert (tmp_path / "mast.safetensors").is_file()
+
+
+def test_doctor_finds_what_tracking_needs() -> None:
+    done = run("doctor")
+    assert done.exit_code == 0, done.output
+    assert "track on a CPU (onnxruntime): ready" in done.stdout
+
+
+def test_demo(workspace: Workspace, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """The demo's path with a tiny model and short clips: no download, everything it promises is there."""
+    clip = tmp_path / "clip"
+    clip.mkdir()
+    for index in range(3):
+        picture = np.random.default_rng(index).integers(0, 255, (144, 176, 3), dtype=np.uint8)
+        cv2.imwrite(str(clip / f"{index:03d}.png"), picture)
+    short = functools.partial(demo_module.render_clip, frames=6)
+    monkeypatch.setattr(demo_module, "render_clip", lambda height, width: short(height // 6, width // 6))
+    done = run("demo", "--out", tmp_path / "demo", "--clip", clip, "--model", workspace.model)
+    assert done.exit_code == 0, done.output
+    assert re.search(r"J&F \d+\.\d \(J \d+\.\d, F \d+\.\d\)", done.stdout)
+    for name in ("contact_sheet.png", "real/overlay.mp4", "rendered/overlay.mp4", "rendered/objects.jsonl"):
+        assert (tmp_path / "demo" / name).stat().st_size > 0
+    assert (
+        cv2.imread(str(tmp_path / "demo" / "contact_sheet.png")).shape[1] >= 3 * demo_module.SHEET_TILE_WIDTH
+    )
+
+
+def test_commands_of_the_readme_parse() -> None:
+    """Every ``maskring ...`` line of the README is accepted by the command line as it stands."""
+    shell = "\n".join(re.findall(r"```sh\n(.*?)```", README.read_text(), flags=re.DOTALL)).replace(
+        "\\\n", " "
+    )
+    lines = [shlex.split(line, comments=True) for line in shell.splitlines() if line.startswith("maskring ")]
+    commands = typer.main.get_command(app).commands  # type: ignore[attr-defined]
+    assert {words[1] for words in lines} >= {
+        "track",
+        "train",
+        "export",
+        "verify",
+        "evaluate",
+        "import",
+        "doctor",
+    }
+    for _, name, *arguments in lines:
+        commands[name].make_context(name, arguments)
