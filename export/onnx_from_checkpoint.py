@@ -119,7 +119,7 @@ def step_model(checkpoint: Checkpoint, metadata: ModelMetadata) -> onnx.ModelPro
     _strip_provenance(model)
     if not any(entry.domain == DOMAIN for entry in model.opset_import):
         model.opset_import.append(onnx.helper.make_opsetid(DOMAIN, OPSET_VERSION))
-    model.functions.append(function_body())
+    model.functions.append(function_body(top_k=metadata.top_k > 0))
     model.producer_name = "maskring"
     model.producer_version = ""  # the package's version alone must not change the bytes
     onnx.helper.set_model_props(model, {METADATA_KEY: metadata.to_json()})

@@ -45,7 +45,8 @@ class StepGraph(nn.Module):
     ) -> tuple[Tensor, Tensor, Tensor, Tensor]:
         """Run one step; see the class for shapes. Returns labels, probabilities, value, key."""
         _, height, width, _ = frame.shape
-        lab = normalise_lab(rgb_to_lab(frame.permute(0, 3, 1, 2).to(torch.float32) / 255.0))
+        # To float before anything else: TensorRT takes uint8 at its inputs and in casts alone.
+        lab = normalise_lab(rgb_to_lab(frame.to(torch.float32).permute(0, 3, 1, 2) / 255.0))
         key = self.encoder(lab.to(self.dtype))
         probabilities = windowed_affinity(
             key,

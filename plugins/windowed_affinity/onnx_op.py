@@ -61,7 +61,9 @@ def function_body(*, offsets: bool = False, top_k: bool = False) -> onnx.Functio
 
     One row of queries at a time (``Scan``): the pixels that its windows may meet are gathered, one matrix
     product compares each query with them, what lies outside a window is hidden, and a softmax and a second
-    product read the values. Scratch memory is that of one row, whatever the height of the frame.
+    product read the values. Scratch memory is that of one row, whatever the height of the frame. The row's
+    number is the loop's state, since TensorRT's parser refuses a ``Scan`` that has none; half queries become
+    float32 inside the loop, since TensorRT's compiler fails on a float32 copy of an input of the loop.
 
     Args:
         offsets: the body for nodes with a fifth input.
@@ -103,7 +105,6 @@ _COMMON = """
   width = Gather <axis: int = 0> (shape, three)
   last_row = Sub (height, one)
   last_column = Sub (width, one)
-  rows = Range (zero, height, one)
   columns = Range (zero, width, one)
   minus_r = Neg (r)
   after_r = Add (r, one)
@@ -114,7 +115,7 @@ _COMMON = """
   step = Max (given, one)
   steps = Unsqueeze (step, axis_2)
   way = Mul (steps, walk)
-  queries = Cast <to: int = 1> (query)
+  queries = Transpose <perm: ints = [0, 2, 3, 1]> (query)
 """
 
 # Candidates of a row of queries: all pixels of the P rows that its windows meet, in each slot.
@@ -139,8 +140,11 @@ _AROUND_PIXELS = """
   any_full = ReduceMax <keepdims: int = 1> (full, axis_1)
   reachable = Unsqueeze (any_full, axis_2)
 
-  out_rows = Scan <num_scan_inputs: int = 2, scan_input_axes: ints = [0, 2], scan_output_axes: ints = [2],
-    body: graph = read_row (int64 y, float[b, c, w] query_row) => (float[b, o, w] out_row) {
+  rows_read, out_rows = Scan <num_scan_inputs: int = 1, scan_input_axes: ints = [1],
+    scan_output_axes: ints = [1],
+    body: graph = read_row (int64 y, given_row) => (int64 next_y, float[b, w, o] out_row) {
+      next_y = Add (y, one)
+      query_row = Cast <to: int = 1> (given_row)
       wanted = Add (way, y)
       not_above = GreaterOrEqual (wanted, zero)
       not_below = Less (wanted, height)
@@ -155,19 +159,18 @@ _AROUND_PIXELS = """
 
       key_rows = GatherND <batch_dims: int = 2> (keys_by_row, index)
       value_rows = GatherND <batch_dims: int = 2> (values_by_row, index)
-      channels = Shape <start: int = 1, end: int = 2> (query_row)
+      channels = Shape <start: int = 2, end: int = 3> (query_row)
       labels = Shape <start: int = 2, end: int = 3> (values)
       open = Constant <value_ints: ints = [0, -1]> ()
       keys_shape = Concat <axis: int = 0> (open, channels)
       values_shape = Concat <axis: int = 0> (open, labels)
-      keys_seen = Reshape (key_rows, keys_shape)
-      values_seen = Reshape (value_rows, values_shape)
-      keys_32 = Cast <to: int = 1> (keys_seen)
-      values_32 = Cast <to: int = 1> (values_seen)
+      key_rows_32 = Cast <to: int = 1> (key_rows)
+      value_rows_32 = Cast <to: int = 1> (value_rows)
+      keys_32 = Reshape (key_rows_32, keys_shape)
+      values_32 = Reshape (value_rows_32, values_shape)
 
       keys_across = Transpose <perm: ints = [0, 2, 1]> (keys_32)
-      queries_down = Transpose <perm: ints = [0, 2, 1]> (query_row)
-      products = MatMul (queries_down, keys_across)
+      products = MatMul (query_row, keys_across)
       logits_flat = Mul (products, factor)
       flat_shape = Shape (logits_flat)
       outer = Shape <end: int = 2> (logits_flat)
@@ -180,10 +183,10 @@ _AROUND_PIXELS = """
       SELECT;
       weights = Softmax <axis: int = -1> (selected)
       read = MatMul (weights, values_32)
-      read_or_nothing = Mul (read, reachable)
-      out_row = Transpose <perm: ints = [0, 2, 1]> (read_or_nothing)
-    }> (rows, queries)
-  out = CastLike (out_rows, values)
+      out_row = Mul (read, reachable)
+    }> (zero, queries)
+  out_32 = Transpose <perm: ints = [0, 3, 1, 2]> (out_rows)
+  out = CastLike (out_32, values)
 """
 
 # Candidates of a query: the P * P pixels of its own window, in each slot, one by one.
@@ -197,9 +200,12 @@ _AROUND_OFFSETS = """
   axes_234 = Constant <value_ints: ints = [2, 3, 4]> ()
   filled_slot = Unsqueeze (filled, axes_234)
 
-  out_rows = Scan <num_scan_inputs: int = 3, scan_input_axes: ints = [3, 0, 2], scan_output_axes: ints = [2],
-    body: graph = read_row (int32[b, n, two, w] moved, int64 y, float[b, c, w] query_row)
-      => (float[b, o, w] out_row) {
+  rows_read, out_rows = Scan <num_scan_inputs: int = 2, scan_input_axes: ints = [3, 1],
+    scan_output_axes: ints = [1],
+    body: graph = read_row (int64 y, int32[b, n, two, w] moved, given_row)
+      => (int64 next_y, float[b, w, o] out_row) {
+      next_y = Add (y, one)
+      query_row = Cast <to: int = 1> (given_row)
       moved_64 = Cast <to: int = 7> (moved)
       moved_y = Gather <axis: int = 2> (moved_64, zero)
       moved_x = Gather <axis: int = 2> (moved_64, one)
@@ -236,7 +242,7 @@ _AROUND_OFFSETS = """
       index = Reshape (pixel, index_shape)
       key_pixels = GatherND <batch_dims: int = 2> (keys_by_pixel, index)
       value_pixels = GatherND <batch_dims: int = 2> (values_by_pixel, index)
-      channels = Shape <start: int = 1, end: int = 2> (query_row)
+      channels = Shape <start: int = 2, end: int = 3> (query_row)
       labels = Shape <start: int = 2, end: int = 3> (values)
       keys_shape = Concat <axis: int = 0> (window_shape, channels)
       values_shape = Concat <axis: int = 0> (window_shape, labels)
@@ -245,8 +251,7 @@ _AROUND_OFFSETS = """
       keys_32 = Cast <to: int = 1> (keys_seen)
       values_32 = Cast <to: int = 1> (values_seen)
 
-      query_down = Transpose <perm: ints = [0, 2, 1]> (query_row)
-      query_wide = Unsqueeze (query_down, window_axes)
+      query_wide = Unsqueeze (query_row, window_axes)
       pairs = Mul (keys_32, query_wide)
       channel_axis = Constant <value_ints: ints = [5]> ()
       products = ReduceSum <keepdims: int = 0> (pairs, channel_axis)
@@ -264,10 +269,10 @@ _AROUND_OFFSETS = """
       values_joint = Reshape (values_by_column, column_shape)
       read_up = MatMul (weights_up, values_joint)
       read = Squeeze (read_up, axis_2)
-      read_or_nothing = Mul (read, reachable)
-      out_row = Transpose <perm: ints = [0, 2, 1]> (read_or_nothing)
-    }> (offsets, rows, queries)
-  out = CastLike (out_rows, values)
+      out_row = Mul (read, reachable)
+    }> (zero, offsets, queries)
+  out_32 = Transpose <perm: ints = [0, 3, 1, 2]> (out_rows)
+  out = CastLike (out_32, values)
 """
 
 _ALL = "selected = Identity (joint)"

@@ -102,6 +102,20 @@ def test_fixed_sizes_leave_no_shape_arithmetic(exports: Export) -> None:
     assert shape == [1, HEIGHT, WIDTH, 3]
 
 
+def test_bytes_become_floats_before_anything_else(exports: Export) -> None:
+    """TensorRT takes uint8 at inputs and outputs and in casts alone."""
+    for model in (exports.dynamic, exports.fixed, exports.half):
+        graph = onnx.shape_inference.infer_shapes(onnx.load(model)).graph
+        types = {t.name: t.type.tensor_type.elem_type for t in (*graph.input, *graph.value_info, *graph.output)}
+        touching = {
+            node.op_type
+            for node in graph.node
+            for name in (*node.input, *node.output)
+            if types.get(name) == onnx.TensorProto.UINT8
+        }
+        assert touching <= {"Cast", "Shape"}
+
+
 def test_batch_norms_are_folded(exports: Export) -> None:
     assert "BatchNormalization" not in {node.op_type for node in onnx.load(exports.dynamic).graph.node}
 
@@ -159,6 +173,15 @@ def test_parity_of_all_exports(exports: Export) -> None:
         report = verify_model(model, checkpoint=exports.checkpoint, frames=frames)
         assert report.ok, [row.cells() for row in report.rows]
         assert len(report.rows) == 8  # two ways against torch, four outputs each
+
+
+def test_top_k_is_in_the_function_body(exports: Export, tmp_path: Path) -> None:
+    model = tmp_path / "top.onnx"
+    export_onnx(exports.checkpoint, model, radius=RADIUS, top_k=3)
+    # Noise has no two equal patches: among equal logits, rounding decides which are the largest.
+    frames = list(np.random.default_rng(0).integers(0, 256, (3, HEIGHT, WIDTH, 3), np.uint8))
+    report = verify_model(model, checkpoint=exports.checkpoint, frames=frames)
+    assert report.ok, [row.cells() for row in report.rows]
 
 
 def test_parity_catches_other_weights(exports: Export, tmp_path: Path) -> None:

@@ -79,6 +79,15 @@ def test_bodies_use_standard_operators_alone() -> None:
         assert [(entry.domain, entry.version) for entry in body.opset_import] == [("", onnx_op.BODY_OPSET)]
 
 
+def test_loops_carry_a_state() -> None:
+    """TensorRT's ONNX parser refuses a ``Scan`` without one."""
+    for offsets, top_k in itertools.product([False, True], repeat=2):
+        body = onnx_op.function_body(offsets=offsets, top_k=top_k)
+        (loop,) = (node for node in body.node if node.op_type == "Scan")
+        (scanned,) = (a.i for a in loop.attribute if a.name == "num_scan_inputs")
+        assert len(loop.input) > scanned
+
+
 def test_the_schema_names_what_the_body_takes() -> None:
     schema, body = onnx_op.op_schema(), onnx_op.function_body(offsets=True)
     assert [parameter.name for parameter in schema.inputs] == list(body.input)
