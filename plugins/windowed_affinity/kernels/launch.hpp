@@ -1,0 +1,55 @@
+// What callers of the CUDA kernels see: a problem, a choice of kernel, a launch. No TensorRT type, no CUDA code.
+#pragma once
+
+#include <cstdint>
+
+struct CUstream_st;  // cudaStream_t without the toolkit's headers
+
+namespace maskring {
+
+enum class ElementType : std::int32_t { float32 = 0, float16 = 1 };
+
+// One call of the operator. All tensors are dense, in the order of the shapes given here, on one device.
+struct AffinityProblem {
+    ElementType type;          // of query, keys, values and out
+    std::int32_t batch;        // B
+    std::int32_t slots;        // N, 1 to 16
+    std::int32_t channels;     // C, a multiple of 8 up to 256
+    std::int32_t labels;       // O, 1 to 32
+    std::int32_t height;       // H
+    std::int32_t width;        // W
+    std::int32_t radius;       // 0 to 16
+    float scale;               // of the inner products
+    const void* query;         // [B, C, H, W]
+    const void* keys;          // [B, N, C, H, W]
+    const void* values;        // [B, N, O, H, W]
+    const std::int32_t* dilation;  // [B, N]; 0 = empty slot
+    const std::int32_t* offsets;   // [B, N, 2, H, W] (dy, dx), or null
+    void* out;                 // [B, O, H, W]
+    void* workspace;           // workspace_bytes() of it, aligned to 256; may be null where that is 0
+};
+
+// A row of the dispatch table; its index is the tactic that a timing cache stores.
+struct KernelConfiguration;
+
+// Number of rows.
+int configuration_count() noexcept;
+
+// Name of a row, for logs ("simt f32 r12", "mma f16 r6 c64").
+const char* configuration_name(int configuration) noexcept;
+
+// Whether row `configuration` computes `problem` on compute capability `sm` (86 = 8.6). If not, `*reason` (when not
+// null) points to one sentence, static, that says why and what would help. Pointers in `problem` are not looked at,
+// but for whether `offsets` is null.
+bool can_run(int configuration, const AffinityProblem& problem, int sm, const char** reason) noexcept;
+
+// The row expected to be fastest for `problem` on `sm`, or -1 when none can run (`*reason` as above).
+int choose_configuration(const AffinityProblem& problem, int sm, const char** reason) noexcept;
+
+// Scratch memory that row `configuration` needs for `problem`.
+std::int64_t workspace_bytes(int configuration, const AffinityProblem& problem) noexcept;
+
+// Enqueue on `stream`; returns a cudaError_t as int (0 = success), errors of the launch included. Any stream, any thread, no state.
+int launch(int configuration, const AffinityProblem& problem, CUstream_st* stream) noexcept;
+
+}  // namespace maskring
