@@ -111,13 +111,13 @@ def train(
     from .training.recipe import load_recipe
 
     settings = load_recipe(recipe)
-    with step_callback("training", settings.steps) as on_step:
-        outcome = train_encoder(settings, data, out_dir, max_minutes=max_minutes, report=on_step)
+    with step_callback("training", settings.total_steps) as on_step:
+        outcome = train_encoder(settings, [data], out_dir, max_minutes=max_minutes, report=on_step)
     for clip, reason in outcome.skipped.items():
         err.print(f"skipped {clip}: {reason}", markup=False, soft_wrap=True)
     todo = "" if outcome.finished else "; run the same command again to go on"
     out.print(
-        f"step {outcome.step} of {settings.steps}, {len(outcome.skipped)} clips skipped; "
+        f"step {outcome.step} of {settings.total_steps}, {len(outcome.skipped)} clips skipped; "
         f"wrote {outcome.checkpoint}{todo}",
         markup=False,
         soft_wrap=True,

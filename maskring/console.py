@@ -15,7 +15,7 @@ from rich.progress import BarColumn, Progress, TaskProgressColumn, TextColumn, T
 from .plugins.errors import UserError
 
 if TYPE_CHECKING:
-    from .training.loop import StepReport
+    from .training.trainer import StepReport
 
 EXIT_USER_ERROR = 2
 EXIT_INTERRUPTED = 130  # 128 + SIGINT, as shells expect

@@ -200,6 +200,7 @@ def _config_from_json(metadata: Mapping[str, str], path: Path) -> EncoderConfig:
             stages=tuple(int(width) for width in stored["stages"]),  # type: ignore[arg-type]
             blocks=tuple(int(depth) for depth in stored["blocks"]),  # type: ignore[arg-type]
             channels=int(stored["channels"]),
+            inputs=int(stored.get("inputs", 3)),
         )
     except (ValueError, TypeError, KeyError) as error:
         raise ModelError(f"the encoder entry of {path} is damaged", COPY_AGAIN) from error

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections import OrderedDict
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -69,8 +70,8 @@ class ClipLibrary:
     used segment makes room. A clip that cannot be decoded is remembered in ``skipped`` and not tried again.
     """
 
-    def __init__(self, root: Path, short_side: int, cache_bytes: int = CACHE_BYTES) -> None:
-        self.clips = find_clips(root)
+    def __init__(self, roots: Sequence[Path], short_side: int, cache_bytes: int = CACHE_BYTES) -> None:
+        self.clips = sorted({clip for root in roots for clip in find_clips(root)})
         self.skipped: dict[Path, str] = {}
         self._short_side = short_side
         self._cache_bytes = cache_bytes

@@ -23,18 +23,22 @@ class EncoderConfig:
         stages: channels of the four stages.
         blocks: residual blocks in each stage.
         channels: C, depth of the features.
+        inputs: Lab channels that are looked at: 3, or 1 for the lightness alone.
     """
 
     stem: int
     stages: tuple[int, int, int, int]
     blocks: tuple[int, int, int, int] = (2, 2, 2, 2)
     channels: int = 64
+    inputs: int = 3
 
     def __post_init__(self) -> None:
         if len(self.stages) != len(STAGE_STRIDES) or len(self.blocks) != len(STAGE_STRIDES):
             raise ValueError(f"an encoder has {len(STAGE_STRIDES)} stages, not {self.stages} / {self.blocks}")
         if min(self.stem, self.channels, *self.stages, *self.blocks) < 1:
             raise ValueError(f"widths and depths of an encoder are at least 1: {self}")
+        if self.inputs not in (1, 3):
+            raise ValueError(f"an encoder looks at 1 or 3 channels, not {self.inputs}")
 
     @classmethod
     def preset(cls, name: str) -> EncoderConfig:
@@ -91,7 +95,9 @@ class Encoder(nn.Module):
         super().__init__()
         self.config = config
         self.stem = nn.Sequential(
-            _convolution(3, config.stem, 7, stride=2), nn.BatchNorm2d(config.stem), nn.ReLU(inplace=True)
+            _convolution(config.inputs, config.stem, 7, stride=2),
+            nn.BatchNorm2d(config.stem),
+            nn.ReLU(inplace=True),
         )
         widths = (config.stem, *config.stages)
         self.stages = nn.Sequential(
@@ -114,7 +120,7 @@ class Encoder(nn.Module):
         Returns:
             [B, C, ceil(H / 4), ceil(W / 4)]; feature (i, j) is centred on pixel (4 * i, 4 * j).
         """
-        features: Tensor = self.head(self.stages(self.stem(lab)))
+        features: Tensor = self.head(self.stages(self.stem(lab[:, : self.config.inputs])))
         return features
 
     def parameter_count(self) -> int:

@@ -2,51 +2,33 @@
 
 from __future__ import annotations
 
-import json
 import math
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
-from dataclasses import asdict, dataclass
+from contextlib import ExitStack, closing
+from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 import torch
-from torch import Tensor
 
-from ..plugins.errors import TrainingError
-from ..plugins.files import atomic_path, make_directory
+from ..plugins.files import make_directory
 from .augment import augment
-from .checkpoint import Checkpoint, Provenance, Tracking, save_checkpoint
+from .checkpoint import save_checkpoint
 from .clips import ClipLibrary
-from .colour import normalise_lab, rgb_to_lab
-from .encoder import Encoder, EncoderConfig
-from .losses import drop_colour, grid_colours, huber, reconstruct
-from .momentum import follow, momentum_copy
+from .distributed import World, joined_world
+from .encoder import Encoder
+from .journal import Journal
+from .pretext import fit_palette
 from .recipe import Recipe
+from .sheet import write_sheet
+from .trainer import Batch, StepReport, Trainer
 
 STATE_NAME = "state.pt"
-LOG_NAME = "log.jsonl"
 CHECKPOINT_NAME = "checkpoint.safetensors"
-PREPARED_AHEAD = 3  # batches made ready while the network computes
-
-
-@dataclass(frozen=True)
-class StepReport:
-    """One line of the log.
-
-    Attributes:
-        step: steps done, this one included.
-        loss: of this step.
-        learning_rate: of this step.
-        seconds: since the run started or was resumed.
-    """
-
-    step: int
-    loss: float
-    learning_rate: float
-    seconds: float
+SHEETS_NAME = "reconstructions"
+PREPARED_AHEAD = 3  # steps made ready while the network computes
 
 
 @dataclass(frozen=True)
@@ -66,221 +48,147 @@ class Outcome:
     skipped: dict[Path, str]
 
 
-@dataclass
-class Trainer:
-    """Everything that changes during training.
-
-    Attributes:
-        query: the encoder that learns.
-        key: its slow copy, or None when references share ``query``.
-        optimiser: Adam over ``query``.
-        step: optimiser steps done.
-    """
-
-    recipe: Recipe
-    query: Encoder
-    key: Encoder | None
-    optimiser: torch.optim.Adam
-    step: int = 0
-
-    @classmethod
-    def start(cls, recipe: Recipe) -> Trainer:
-        """Step 0: random weights from the recipe's seed."""
-        with torch.random.fork_rng():
-            torch.manual_seed(recipe.seed)
-            query = Encoder(EncoderConfig.preset(recipe.encoder))
-        query.to(device=_device(), memory_format=torch.channels_last)  # type: ignore[call-overload]
-        key = momentum_copy(query) if recipe.momentum else None
-        return cls(recipe, query, key, torch.optim.Adam(query.parameters(), lr=recipe.learning_rate))
-
-    def advance(self, frames: Tensor, channel: Tensor) -> StepReport:
-        """One optimiser step.
-
-        Args:
-            frames: [B, F, 3, S, S] uint8 RGB.
-            channel: [B] int64, the Lab channel to hide and reconstruct, 1 or 2.
-
-        Raises:
-            TrainingError: when the loss is not finite; the weights are left as they were.
-        """
-        rate = learning_rate(self.recipe, self.step)
-        for group in self.optimiser.param_groups:
-            group["lr"] = rate
-        self.optimiser.zero_grad(set_to_none=True)
-        loss = self.loss(frames.to(_device()), channel.to(_device()))
-        if not math.isfinite(loss.item()):
-            raise TrainingError(
-                f"the loss became {loss.item()} at step {self.step + 1}",
-                "lower learning_rate in the recipe; the state saved before is intact",
-            )
-        loss.backward()  # type: ignore[no-untyped-call]
-        self.optimiser.step()
-        if self.key is not None:
-            follow(self.key, self.query, self.recipe.momentum)
-        self.step += 1
-        return StepReport(self.step, loss.item(), rate, 0.0)
-
-    def loss(self, frames: Tensor, channel: Tensor) -> Tensor:
-        """The reconstruction loss of a batch (arguments as :meth:`advance`), on the device of the weights."""
-        lab = normalise_lab(rgb_to_lab(frames.flatten(0, 1).float() / 255)).view(frames.shape)
-        visible = drop_colour(lab, channel)
-        query = self._features(self.query, visible)
-        key = query
-        if self.key is not None:
-            with torch.no_grad():
-                key = self._features(self.key, visible)
-        colours = grid_colours(lab, channel)
-        copied = reconstruct(query, key, colours, self.recipe.radius)
-        return huber(copied, colours, self.recipe.delta)
-
-    def _features(self, encoder: Encoder, lab: Tensor) -> Tensor:
-        encoder.train()
-        images = lab.flatten(0, 1).contiguous(memory_format=torch.channels_last)
-        with torch.autocast(images.device.type, torch.bfloat16, enabled=self.recipe.precision == "bfloat16"):
-            features: Tensor = encoder(images)
-        return features.float().view(*lab.shape[:2], *features.shape[1:])
-
-    def save(self, path: Path) -> None:
-        """Write everything that the next step depends on."""
-        state = {
-            "recipe": self.recipe.to_json(),
-            "step": self.step,
-            "query": self.query.state_dict(),
-            "key": None if self.key is None else self.key.state_dict(),
-            "optimiser": self.optimiser.state_dict(),
-        }
-        with atomic_path(path) as partial:
-            torch.save(state, partial)
-
-    @classmethod
-    def resume(cls, recipe: Recipe, path: Path) -> Trainer:
-        """Go on from a saved state, exactly.
-
-        Raises:
-            TrainingError: when the file is damaged or belongs to another recipe.
-        """
-        remedy = f"choose another output folder, or remove {path} to start anew"
-        try:
-            state: dict[str, Any] = torch.load(path, map_location=_device(), weights_only=True)
-            same = state["recipe"] == recipe.to_json()
-        except Exception as error:  # the unpickler meets damaged bytes with any exception there is
-            raise TrainingError(f"the saved state {path} is damaged", remedy) from error
-        if not same:
-            raise TrainingError(f"the saved state {path} belongs to another recipe", remedy)
-        trainer = cls.start(recipe)
-        trainer.query.load_state_dict(state["query"])
-        if trainer.key is not None:
-            trainer.key.load_state_dict(state["key"])
-        trainer.optimiser.load_state_dict(state["optimiser"])
-        trainer.step = state["step"]
-        return trainer
-
-    def checkpoint(self, data: str) -> Checkpoint:
-        """What tracking needs of the state; ``data`` says in words what it was trained on."""
-        recipe = self.recipe
-        return Checkpoint(
-            config=self.query.config,
-            query=self.query.state_dict(),
-            key=None if self.key is None else self.key.state_dict(),
-            tracking=Tracking(recipe.tracking_radius, recipe.tracking_scale, recipe.tracking_top_k),
-            provenance=Provenance(recipe=recipe.name, steps=self.step, seed=recipe.seed, data=data),
-        )
-
-
-def learning_rate(recipe: Recipe, step: int) -> float:
-    """The rate for the step after ``step``: a linear rise, then a cosine that would reach 0 at the end."""
-    rise = min(1.0, (step + 1) / max(1, recipe.warmup))
-    done = max(0, step - recipe.warmup) / max(1, recipe.steps - recipe.warmup)
-    return recipe.learning_rate * rise * 0.5 * (1.0 + math.cos(math.pi * min(1.0, done)))
-
-
-def batch(recipe: Recipe, library: ClipLibrary, step: int) -> tuple[Tensor, Tensor]:
-    """Frames and hidden channels for the step after ``step``: a function of seed, step and files alone."""
-    windows, channels = [], []
-    for item in range(recipe.clips):
-        rng = np.random.default_rng((recipe.seed, step, item))
-        window = library.window(rng, recipe.frames, recipe.max_gap)
-        windows.append(
-            augment(window.frames, rng, crop=recipe.crop, zoom=recipe.zoom, distortion=recipe.distortion)
-        )
-        channels.append(int(rng.integers(1, 3)))
-    return torch.from_numpy(np.stack(windows)), torch.tensor(channels)
-
-
 def train(
     recipe: Recipe,
-    data: Path,
+    data: Sequence[Path],
     out: Path,
     *,
     max_minutes: float | None = None,
+    validate: Callable[[Encoder], float] | None = None,
+    tensorboard: bool = False,
     report: Callable[[StepReport], None] = lambda _: None,
 ) -> Outcome:
     """Train an encoder on unlabelled footage; a run in ``out`` that was interrupted goes on.
 
     Writes into ``out``: ``checkpoint.safetensors`` (to export or track with), ``state.pt`` (to go on with),
-    ``log.jsonl`` (one :class:`StepReport` per line).
+    ``log.jsonl`` (one :class:`StepReport` per line) and ``reconstructions/`` (contact sheets). Started by
+    ``torchrun``, all processes work on one run; the first of them writes and reports.
 
     Args:
         recipe: see :class:`.recipe.Recipe`.
-        data: a video, or a folder with videos and folders of frames at any depth.
+        data: videos, folders of frames, and folders with either at any depth.
         out: the folder of the run.
         max_minutes: stop after this time; the same call later goes on.
+        validate: scores an encoder on labelled video, in the recipe's interval and at the end.
+        tensorboard: also write loss, rate and score for TensorBoard, into ``out``.
         report: called after every step.
 
     Raises:
         SourceError: when ``data`` holds no usable clip.
         TrainingError: when the loss is not finite, or ``out`` holds another run.
         OutputError: when ``out`` is not writable.
+        UnavailableError: when TensorBoard was asked for and is not installed.
     """
     library = ClipLibrary(data, recipe.short_side)
     make_directory(out)
-    state = out / STATE_NAME
-    trainer = Trainer.resume(recipe, state) if state.exists() else Trainer.start(recipe)
-    started = time.monotonic()
-    deadline = math.inf if max_minutes is None else started + 60 * max_minutes
-    description = f"{len(library.clips)} unlabelled clips in {data.name}"
+    with ExitStack() as stack:
+        world = stack.enter_context(joined_world())
+        trainer = _start_or_resume(recipe, world, library, out / STATE_NAME)
+        journal = None
+        if world.leads:
+            journal = stack.enter_context(closing(Journal(out, trainer.step, tensorboard)))
+        described = f"{len(library.clips)} unlabelled clips in {', '.join(path.name for path in data)}"
+        run = _Run(trainer, library, described, out, journal, validate, report)
+        run.steps(math.inf if max_minutes is None else 60 * max_minutes)
+        run.save()
+    done = trainer.step >= recipe.total_steps
+    return Outcome(out / CHECKPOINT_NAME, trainer.step, done, dict(library.skipped))
 
-    def save() -> None:
-        trainer.save(state)
-        save_checkpoint(out / CHECKPOINT_NAME, trainer.checkpoint(description))
 
-    with _log(out / LOG_NAME, trainer.step) as log:
-        for frames, channel in _batches(recipe, library, trainer.step):
-            done = trainer.advance(frames, channel)
-            done = StepReport(done.step, done.loss, done.learning_rate, time.monotonic() - started)
-            log.write(json.dumps(asdict(done)) + "\n")
-            report(done)
-            if time.monotonic() >= deadline:
-                break
+@dataclass
+class _Run:
+    """A run in progress: what happens after each step."""
+
+    trainer: Trainer
+    library: ClipLibrary
+    described: str
+    out: Path
+    journal: Journal | None
+    validate: Callable[[Encoder], float] | None
+    report: Callable[[StepReport], None]
+
+    def steps(self, seconds: float) -> None:
+        """All steps that are left, or those that fit into the time."""
+        trainer, recipe, world = self.trainer, self.trainer.recipe, self.trainer.world
+        started = time.monotonic()
+        for passes in _batches(recipe, self.library, trainer.step, world):
+            done = trainer.advance(passes)
+            is_last = trainer.step == recipe.total_steps
+            if is_last or trainer.step % recipe.validate_every == 0:
+                done = replace(done, score=self._score())
+            self._tell(replace(done, seconds=time.monotonic() - started))
+            if recipe.sheet_every and (is_last or trainer.step % recipe.sheet_every == 0):
+                self._draw(passes[0])
+            if world.anyone(time.monotonic() - started >= seconds):
+                return
             if trainer.step % recipe.save_every == 0:
-                log.flush()
-                save()
-    save()
-    return Outcome(out / CHECKPOINT_NAME, trainer.step, trainer.step >= recipe.steps, dict(library.skipped))
+                self.save()
+
+    def save(self) -> None:
+        """The state to go on with, and the checkpoint to track with."""
+        if self.trainer.world.leads:
+            self.trainer.save(self.out / STATE_NAME)
+            save_checkpoint(self.out / CHECKPOINT_NAME, self.trainer.checkpoint(self.described))
+
+    def _score(self) -> float | None:
+        if self.validate is None or not self.trainer.world.leads:
+            return None
+        encoder = self.trainer.tracking_encoder()
+        encoder.eval()
+        score = self.validate(encoder)
+        encoder.train()
+        return score
+
+    def _tell(self, done: StepReport) -> None:
+        if self.journal is not None:
+            self.journal.write(done)
+            self.report(done)
+
+    def _draw(self, batch: Batch) -> None:
+        if self.trainer.world.leads:
+            make_directory(self.out / SHEETS_NAME)
+            path = self.out / SHEETS_NAME / f"{self.trainer.step:07d}.png"
+            write_sheet(path, *self.trainer.painted(batch))
 
 
-def _device() -> torch.device:
-    return torch.device("cuda" if torch.cuda.is_available() else "cpu")
+def _start_or_resume(recipe: Recipe, world: World, library: ClipLibrary, state: Path) -> Trainer:
+    if state.exists():
+        return Trainer.resume(recipe, world, state)
+    return Trainer(recipe, world, fit_palette(recipe, library))
 
 
-def _batches(recipe: Recipe, library: ClipLibrary, first: int) -> Iterator[tuple[Tensor, Tensor]]:
-    """The batches of all steps from ``first`` on, made ready in the background."""
+def make_batch(recipe: Recipe, library: ClipLibrary, step: int, number: int) -> Batch:
+    """Batch ``number`` of the step after ``step``: a function of seed, step, number and files alone.
+
+    A step's batches are numbered through all its passes and processes, so that two processes do in one pass
+    what one process does in two.
+    """
+    windows, channels = [], []
+    for item in range(number * recipe.clips, (number + 1) * recipe.clips):
+        rng = np.random.default_rng((recipe.seed, step, item))
+        window = library.window(rng, recipe.frames_at(step), recipe.max_gap)
+        windows.append(
+            augment(window.frames, rng, crop=recipe.crop, zoom=recipe.zoom, distortion=recipe.distortion)
+        )
+        channels.append(int(rng.integers(1, 3)))
+    return Batch(torch.from_numpy(np.stack(windows)), torch.tensor(channels))
+
+
+def _passes(recipe: Recipe, library: ClipLibrary, step: int, world: World) -> list[Batch]:
+    numbers = range(world.rank, recipe.accumulate * world.size, world.size)
+    return [make_batch(recipe, library, step, number) for number in numbers]
+
+
+def _batches(recipe: Recipe, library: ClipLibrary, first: int, world: World) -> Iterator[list[Batch]]:
+    """The passes of all steps from ``first`` on, made ready in the background."""
     with ThreadPoolExecutor(max_workers=1) as worker:
-        pending: list[Future[tuple[Tensor, Tensor]]] = []
+        pending: list[Future[list[Batch]]] = []
         try:
-            for step in range(first, recipe.steps + PREPARED_AHEAD):
-                if step < recipe.steps:
-                    pending.append(worker.submit(batch, recipe, library, step))
+            for step in range(first, recipe.total_steps + PREPARED_AHEAD):
+                if step < recipe.total_steps:
+                    pending.append(worker.submit(_passes, recipe, library, step, world))
                 if pending and step >= first + PREPARED_AHEAD:
                     yield pending.pop(0).result()
         finally:
             for future in pending:
                 future.cancel()
-
-
-def _log(path: Path, steps: int) -> Any:
-    """The log, opened to go on after ``steps`` steps: what was logged beyond the saved state is dropped."""
-    kept = path.read_text("utf-8").splitlines()[:steps] if path.exists() else []
-    with atomic_path(path) as partial:
-        partial.write_text("".join(f"{line}\n" for line in kept), "utf-8")
-    return path.open("a", encoding="utf-8")

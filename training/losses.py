@@ -1,4 +1,4 @@
-"""The pretext task: colours of one frame are copied from the others, where features say they match."""
+"""The pretext tasks: colours of one frame are copied from others, where features say they match."""
 
 from __future__ import annotations
 
@@ -6,8 +6,11 @@ import torch
 from torch import Tensor
 from torch.nn import functional
 
+from ..plugins.windowed_affinity.localisation import localise
 from ..plugins.windowed_affinity.torch_op import windowed_affinity
 from .encoder import STRIDE
+
+LEAST_PROBABILITY = 1e-6
 
 
 def drop_colour(lab: Tensor, channel: Tensor) -> Tensor:
@@ -34,35 +37,80 @@ def grid_colours(lab: Tensor, channel: Tensor) -> Tensor:
     return sampled.gather(2, index)
 
 
-def reconstruct(query: Tensor, key: Tensor, colours: Tensor, radius: int) -> Tensor:
-    """Copy the colours of each frame from all other frames of its window, in one joint softmax.
+def colour_classes(lab: Tensor, palette: Tensor) -> Tensor:
+    """The nearest of K colours where features are centred.
+
+    Args:
+        lab: [B, F, 3, H, W] normalised Lab.
+        palette: [K, 2], normalised a and b of the classes.
+
+    Returns:
+        [B, F, K, h, w], 1 for the class of each pixel.
+
+    Source: Tracking emerges by colorizing videos (ECCV 2018), section 3.2.
+    """
+    ab = lab[:, :, 1:, ::STRIDE, ::STRIDE]
+    distance = (ab.unsqueeze(2) - palette.view(1, 1, -1, 2, 1, 1)).square().sum(3)
+    return functional.one_hot(distance.argmin(2), len(palette)).movedim(-1, 2).to(lab.dtype)
+
+
+def targets_and_references(frames: int, references: str) -> list[tuple[int, list[int]]]:
+    """Which frames of a window are reconstructed, each with those it is reconstructed from.
+
+    Args:
+        frames: in a window, at least 2.
+        references: ``others`` or ``previous`` (:class:`.recipe.Recipe`).
+    """
+    if references == "previous":
+        return [(frames - 1, list(range(frames - 1)))]
+    return [(target, [other for other in range(frames) if other != target]) for target in range(frames)]
+
+
+def reconstruct(
+    query: Tensor,
+    key: Tensor,
+    colours: Tensor,
+    *,
+    radius: int,
+    scale: float,
+    references: str = "others",
+    coarse_step: int = 0,
+) -> Tensor:
+    """Copy the colours of frames from the other frames of their window, in one joint softmax.
 
     Args:
         query: [B, F, C, h, w] features of the frames as targets.
         key: [B, F, C, h, w] features of the frames as references.
         colours: [B, F, O, h, w].
         radius: of the affinity's window, in features.
+        scale: factor on inner products; with 1 instead of 1 / sqrt(C), newer torch does not converge.
+        references: see :func:`targets_and_references`; T targets.
+        coarse_step: step of the search for the window's centre, 0 for none.
 
     Returns:
-        [B, F, O, h, w]. Inner products are scaled by 1 / sqrt(C); unscaled ones do not converge.
+        [B, T, O, h, w].
 
-    Source: arXiv 2006.12480, section 3 (joint softmax over references).
+    Source: arXiv 2006.12480, section 3 (joint softmax over references); MAST, section 3.3 (search).
     """
-    batch, frames, channels = query.shape[:3]
-    others = torch.tensor(
-        [[other for other in range(frames) if other != target] for target in range(frames)],
-        device=query.device,
-    )
-    dilation = torch.ones(batch * frames, frames - 1, dtype=torch.int32, device=query.device)
+    pairs = targets_and_references(query.shape[1], references)
+    targets = [target for target, _ in pairs]
+    others = torch.tensor([list(sources) for _, sources in pairs], device=query.device)
+    wanted = query[:, targets].flatten(0, 1)
+    memory = key[:, others].flatten(0, 1)
+    dilation = torch.ones(memory.shape[:2], dtype=torch.int32, device=query.device)
+    offsets = None
+    if coarse_step > 1:
+        offsets = localise(wanted, memory, coarse_step * dilation, radius=radius, scale=scale)
     copied = windowed_affinity(
-        query.flatten(0, 1),
-        key[:, others].flatten(0, 1),
+        wanted,
+        memory,
         colours[:, others].flatten(0, 1),
         dilation,
+        offsets,
         radius=radius,
-        scale=channels**-0.5,
+        scale=scale,
     )
-    return copied.view(batch, frames, *copied.shape[1:])
+    return copied.view(len(query), len(targets), *copied.shape[1:])
 
 
 def huber(predicted: Tensor, target: Tensor, delta: float) -> Tensor:
@@ -71,3 +119,8 @@ def huber(predicted: Tensor, target: Tensor, delta: float) -> Tensor:
     With delta 0.05 it equals MAST's smooth L1 on values times 20.
     """
     return functional.smooth_l1_loss(predicted, target, beta=delta) / delta
+
+
+def cross_entropy(predicted: Tensor, target: Tensor) -> Tensor:
+    """Mean of -log(probability of the true class); both [B, T, K, h, w], classes in the third place."""
+    return -(predicted * target).sum(2).clamp(min=LEAST_PROBABILITY).log().mean()

@@ -1,4 +1,4 @@
-"""The key encoder: a slow copy of the query encoder, without gradient."""
+"""Slow copies of the encoder, without gradient: the key encoder, and the running mean of weights."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ from .encoder import Encoder
 
 
 def momentum_copy(query: Encoder) -> Encoder:
-    """A key encoder that starts equal to ``query``."""
+    """A copy of ``query``, equal at first, that no gradient reaches."""
     key = copy.deepcopy(query)
     return key.requires_grad_(False)
 
@@ -25,3 +25,14 @@ def follow(key: Encoder, query: Encoder, momentum: float) -> None:
     """
     for slow, fast in zip(key.parameters(), query.parameters(), strict=True):
         slow.lerp_(fast, 1.0 - momentum)
+
+
+@torch.no_grad()
+def running_mean(average: Encoder, query: Encoder, decay: float, step: int) -> None:
+    """Let ``average`` follow ``query`` after step number ``step`` (from 0), quickly at first.
+
+    Normalisation statistics are copied: they are running means already.
+    """
+    follow(average, query, min(decay, (1 + step) / (10 + step)))
+    for slow, fast in zip(average.buffers(), query.buffers(), strict=True):
+        slow.copy_(fast)

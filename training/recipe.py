@@ -18,7 +18,12 @@ if sys.version_info >= (3, 11):
 else:
     import tomli as tomllib
 
-PRECISIONS = ("float32", "bfloat16")
+CHOICES = {
+    "target": ("channel", "clusters"),
+    "references": ("others", "previous"),
+    "schedule": ("cosine", "decay", "steps"),
+    "precision": ("float32", "bfloat16", "float16"),
+}
 
 
 @dataclass(frozen=True)
@@ -29,42 +34,77 @@ class Recipe:
         name: for people, and for the checkpoint's provenance.
         encoder: preset of the encoder (:data:`.encoder.PRESETS`).
         seed: of weights, windows and augmentation.
-        steps: optimiser steps.
-        clips: windows per step.
-        frames: frames per window; each is reconstructed once from all the others.
+
+        target: what is reconstructed. ``channel``: one of the Lab channels a and b, hidden from the network
+            (MAST); ``clusters``: the class of the colour, of a grey image (Tracking emerges by colorizing).
+        clusters: number of colour classes, fitted to the footage.
+        references: ``others``: every frame of a window is reconstructed from all the others;
+            ``previous``: the last one from those before it.
+        radius: window radius of the affinity, in features.
+        localise: step of the coarse search that finds the centre of each window (MAST's ROI localisation);
+            0 centres windows on the pixel itself.
+        logit_scale: factor on inner products before the softmax; 1 / sqrt(C) is 0.125.
+        momentum: of the key encoder (MoCo); 0 shares one encoder, and gradients reach the references.
+        delta: error at which the Huber loss turns from squared to absolute, in normalised Lab.
+
+        clips: windows per process and pass.
+        accumulate: passes whose gradients are averaged before a step.
+        frames: frames per window.
         max_gap: largest distance between neighbouring frames of a window, in frames.
         short_side: frames are stored at this height or width, whichever is shorter, in pixels.
         crop: side of the square that the network sees, in pixels.
         zoom: the crop covers between this share of the short side and all of it.
         distortion: strength of the random colour distortion, 0 for none.
-        radius: window radius of the affinity, in features.
-        delta: error at which the Huber loss turns from squared to absolute, in normalised Lab.
+
+        steps: optimiser steps.
         learning_rate: of Adam, at its peak.
-        warmup: steps of linear rise to it; a cosine leads from there to 0.
-        momentum: of the key encoder (MoCo); 0 shares one encoder, and gradients reach the references.
-        precision: of the encoder's arithmetic, ``float32`` or ``bfloat16`` (autocast).
+        warmup: steps of linear rise to it.
+        schedule: ``cosine`` to 0; ``decay``: constant, then linearly to 0 during the last 30 % of the steps,
+            so that the length may be chosen late; ``steps``: halved at 0.4, 0.6 and 0.8 of them (MAST).
+        finetune_steps: further steps, with ``finetune_frames`` frames per window at the constant rate
+            ``finetune_learning_rate`` (MAST: pairs first, then several references).
+        clip_norm: longest gradient, as a Euclidean norm; 0 does not clip.
+        ema: decay of the running mean of weights that becomes the checkpoint; 0 takes the last weights.
+        precision: of the encoder's arithmetic: ``float32``, ``bfloat16`` or ``float16`` (autocast).
         save_every: steps between saved states.
+        sheet_every: steps between contact sheets of reconstructions; 0 writes none.
+        validate_every: steps between scores on labelled video, where some is given.
+
         tracking_radius, tracking_scale, tracking_top_k: defaults written into the checkpoint.
     """
 
     name: str
     encoder: str = "full"
     seed: int = 0
-    steps: int = 100_000
+    target: str = "channel"
+    clusters: int = 16
+    references: str = "others"
+    radius: int = 6
+    localise: int = 0
+    logit_scale: float = 0.125
+    momentum: float = 0.0
+    delta: float = 0.05
     clips: int = 8
+    accumulate: int = 1
     frames: int = 3
     max_gap: int = 4
     short_side: int = 288
     crop: int = 256
     zoom: float = 0.7
     distortion: float = 0.1
-    radius: int = 6
-    delta: float = 0.05
+    steps: int = 100_000
     learning_rate: float = 1e-3
     warmup: int = 500
-    momentum: float = 0.0
+    schedule: str = "cosine"
+    finetune_steps: int = 0
+    finetune_frames: int = 6
+    finetune_learning_rate: float = 2e-5
+    clip_norm: float = 0.0
+    ema: float = 0.0
     precision: str = "bfloat16"
     save_every: int = 500
+    sheet_every: int = 500
+    validate_every: int = 1000
     tracking_radius: int = 12
     tracking_scale: float = 0.125
     tracking_top_k: int = 0
@@ -73,29 +113,49 @@ class Recipe:
         for complaint in _complaints(self):
             raise TrainingError(f"the recipe {self.name} has {complaint}", "correct the recipe")
 
+    @property
+    def total_steps(self) -> int:
+        """Steps of both phases."""
+        return self.steps + self.finetune_steps
+
+    def frames_at(self, step: int) -> int:
+        """Frames per window in the step after ``step``."""
+        return self.frames if step < self.steps else self.finetune_frames
+
     def to_json(self) -> str:
         """One line that identifies the recipe; a saved state carries it."""
         return json.dumps(asdict(self), sort_keys=True)
 
 
+AT_LEAST = {
+    0: (
+        *("radius", "localise", "distortion", "warmup", "finetune_steps", "clip_norm", "sheet_every"),
+        *("tracking_radius", "tracking_top_k"),
+    ),
+    1: ("steps", "clips", "accumulate", "max_gap", "save_every", "validate_every"),
+    2: ("frames", "finetune_frames", "clusters"),
+}
+ABOVE_ZERO = ("learning_rate", "finetune_learning_rate", "delta", "zoom", "logit_scale", "tracking_scale")
+
+
 def _complaints(recipe: Recipe) -> list[str]:
     """What is wrong with the values, in the recipe's own words."""
     found = []
-    if recipe.encoder not in PRESETS:
-        found.append(f"the unknown encoder {recipe.encoder!r} (there are {', '.join(PRESETS)})")
-    if recipe.precision not in PRECISIONS:
-        found.append(f"the unknown precision {recipe.precision!r} (there are {', '.join(PRECISIONS)})")
-    for name, least in (("steps", 1), ("clips", 1), ("frames", 2), ("max_gap", 1), ("save_every", 1)):
-        if getattr(recipe, name) < least:
-            found.append(f"{name} = {getattr(recipe, name)}, which must be at least {least}")
-    for name in ("learning_rate", "delta", "zoom", "tracking_scale"):
+    for name, known in (("encoder", tuple(PRESETS)), *CHOICES.items()):
+        if getattr(recipe, name) not in known:
+            found.append(f"the unknown {name} {getattr(recipe, name)!r} (there are {', '.join(known)})")
+    for least, names in AT_LEAST.items():
+        for name in names:
+            if getattr(recipe, name) < least:
+                found.append(f"{name} = {getattr(recipe, name)}, which must be at least {least}")
+    for name in ABOVE_ZERO:
         if not getattr(recipe, name) > 0:
             found.append(f"{name} = {getattr(recipe, name)}, which must be above 0")
-    for name in ("radius", "warmup", "distortion", "tracking_radius", "tracking_top_k"):
-        if getattr(recipe, name) < 0:
-            found.append(f"{name} = {getattr(recipe, name)}, which must not be negative")
-    if recipe.zoom > 1 or not 0 <= recipe.momentum < 1:
-        found.append(f"zoom = {recipe.zoom}, momentum = {recipe.momentum}: zoom ends at 1, momentum below it")
+    if recipe.zoom > 1:
+        found.append(f"zoom = {recipe.zoom}, which ends at 1")
+    for name in ("momentum", "ema"):
+        if not 0 <= getattr(recipe, name) < 1:
+            found.append(f"{name} = {getattr(recipe, name)}, which must lie between 0 and 1, below 1")
     if not 8 <= recipe.crop <= recipe.short_side:
         found.append(f"crop = {recipe.crop}, which must lie between 8 and short_side = {recipe.short_side}")
     return found

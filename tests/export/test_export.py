@@ -106,7 +106,8 @@ def test_bytes_become_floats_before_anything_else(exports: Export) -> None:
     """TensorRT takes uint8 at inputs and outputs and in casts alone."""
     for model in (exports.dynamic, exports.fixed, exports.half):
         graph = onnx.shape_inference.infer_shapes(onnx.load(model)).graph
-        types = {t.name: t.type.tensor_type.elem_type for t in (*graph.input, *graph.value_info, *graph.output)}
+        tensors = (*graph.input, *graph.value_info, *graph.output)
+        types = {tensor.name: tensor.type.tensor_type.elem_type for tensor in tensors}
         touching = {
             node.op_type
             for node in graph.node

@@ -41,7 +41,7 @@ def test_no_clips_is_one_sentence(tmp_path: Path) -> None:
 
 
 def test_windows_hold_the_frames_they_name(footage: Path) -> None:
-    library = ClipLibrary(footage, short_side=HEIGHT)
+    library = ClipLibrary([footage], short_side=HEIGHT)
     seen = set()
     for window in windows(library):
         gaps = np.diff(window.indices)
@@ -54,19 +54,19 @@ def test_windows_hold_the_frames_they_name(footage: Path) -> None:
 
 
 def test_windows_depend_on_the_generator_alone(footage: Path) -> None:
-    library = ClipLibrary(footage, short_side=HEIGHT)
+    library = ClipLibrary([footage], short_side=HEIGHT)
     first = windows(library)
     again = list(reversed([library.window(rng(seed), 3, 3) for seed in reversed(range(20))]))
     assert [(w.clip, w.indices) for w in first] == [(w.clip, w.indices) for w in again]
 
 
 def test_frames_come_at_the_short_side_asked_for(footage: Path) -> None:
-    assert ClipLibrary(footage, short_side=24).window(rng(), 2, 1).frames[0].shape == (24, 32, 3)
+    assert ClipLibrary([footage], short_side=24).window(rng(), 2, 1).frames[0].shape == (24, 32, 3)
 
 
 def test_short_clip_takes_the_smallest_gaps(tmp_path: Path, make_folder: Make) -> None:
     make_folder(tmp_path / "short", frames=3)
-    for window in windows(ClipLibrary(tmp_path, HEIGHT), max_gap=9):
+    for window in windows(ClipLibrary([tmp_path], HEIGHT), max_gap=9):
         assert window.indices == (0, 1, 2)
 
 
@@ -75,7 +75,7 @@ def test_corrupt_and_short_clips_are_skipped_and_named(footage: Path, make_folde
     make_folder(footage / "still", frames=1)
     make_folder(footage / "torn")
     (footage / "torn" / "00003.png").write_bytes(b"not an image")
-    library = ClipLibrary(footage, HEIGHT)
+    library = ClipLibrary([footage], HEIGHT)
     assert {window.clip.name for window in windows(library, 60)} == {"one.avi", "two"}
     assert {path.name for path in library.skipped} == {"broken.mp4", "still", "torn"}
     assert "broken.mp4 is not a video that can be decoded" in library.skipped[footage / "broken.mp4"]
@@ -90,14 +90,14 @@ def test_truncated_video_gives_the_frames_that_decode(tmp_path: Path, make_video
     (tmp_path / "cut" / "cut.avi").write_bytes(content[: len(content) // 2])
     decodable = len(read_frames(tmp_path / "cut" / "cut.avi", 0, 100))
     assert 2 < decodable < 40
-    found = windows(ClipLibrary(tmp_path / "cut", HEIGHT), 40)
+    found = windows(ClipLibrary([tmp_path / "cut"], HEIGHT), 40)
     assert max(window.indices[-1] for window in found) < decodable
 
 
 def test_only_unusable_clips_is_an_error(tmp_path: Path) -> None:
     (tmp_path / "broken.mp4").write_bytes(b"nothing")
     with pytest.raises(SourceError, match=r"1 of 1 clips are unusable \(.*broken\.mp4"):
-        ClipLibrary(tmp_path, HEIGHT).window(rng(), 2, 1)
+        ClipLibrary([tmp_path], HEIGHT).window(rng(), 2, 1)
 
 
 def test_long_clip_is_decoded_in_segments_within_the_cache(
@@ -114,7 +114,7 @@ def test_long_clip_is_decoded_in_segments_within_the_cache(
     monkeypatch.setattr(clips_module, "read_frames", counting)
     make_video(tmp_path / "long.avi", frames=30)
     one_segment = sum(len(cv2.imencode(".jpg", drawn_frame(i), clips_module.JPEG)[1]) for i in range(14))
-    library = ClipLibrary(tmp_path, HEIGHT, cache_bytes=one_segment)
+    library = ClipLibrary([tmp_path], HEIGHT, cache_bytes=one_segment)
     found = windows(library, 30)
     assert {start for start, _ in decoded} == {0, 8, 16}
     assert max(count for _, count in decoded) == 14  # the last segment takes the remainder
@@ -128,6 +128,6 @@ def test_real_footage_gives_windows(shared_data: Path) -> None:
     folder = shared_data / "davis_dev" / "JPEGImages" / "480p" / "dog-agility"
     if not folder.is_dir():
         pytest.skip(f"{folder} is not there")
-    window = ClipLibrary(folder, short_side=120).window(rng(), 3, 4)
+    window = ClipLibrary([folder], short_side=120).window(rng(), 3, 4)
     assert {frame.shape[0] for frame in window.frames} == {120}
     assert window.clip == folder

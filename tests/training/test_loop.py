@@ -4,18 +4,29 @@ from __future__ import annotations
 
 import itertools
 import json
-from dataclasses import replace
+import math
+import subprocess
+import sys
+from dataclasses import asdict, replace
 from pathlib import Path
 
+import cv2
 import numpy as np
 import pytest
 import torch
 
-from maskring.plugins.errors import SourceError, TrainingError
+from maskring.plugins.errors import SourceError, TrainingError, UnavailableError
 from maskring.training import loop
 from maskring.training.checkpoint import load_checkpoint
-from maskring.training.loop import StepReport, Trainer, learning_rate, train
-from maskring.training.recipe import Recipe
+from maskring.training.distributed import World
+from maskring.training.encoder import Encoder
+from maskring.training.journal import LOG_NAME
+from maskring.training.loop import train
+from maskring.training.recipe import Recipe, load_recipe
+from maskring.training.schedule import learning_rate
+from maskring.training.trainer import Batch, StepReport, Trainer
+
+ALONE = World(0, 1, torch.device("cpu"))
 
 
 @pytest.fixture
@@ -38,11 +49,11 @@ def recipe(tiny_preset: str) -> Recipe:
 
 
 def losses(out: Path) -> list[float]:
-    return [json.loads(line)["loss"] for line in (out / loop.LOG_NAME).read_text().splitlines()]
+    return [json.loads(line)["loss"] for line in (out / LOG_NAME).read_text().splitlines()]
 
 
 def test_loss_decreases(recipe: Recipe, footage: Path, tmp_path: Path) -> None:
-    train(replace(recipe, steps=40), footage, tmp_path / "run")
+    train(replace(recipe, steps=40), [footage], tmp_path / "run")
     found = losses(tmp_path / "run")
     assert len(found) == 40
     assert np.mean(found[-10:]) < 0.7 * np.mean(found[:10])
@@ -53,7 +64,7 @@ def test_interrupted_run_goes_on_exactly(
     recipe: Recipe, footage: Path, tmp_path: Path, momentum: float
 ) -> None:
     recipe = replace(recipe, momentum=momentum)
-    outcome = train(recipe, footage, tmp_path / "whole")
+    outcome = train(recipe, [footage], tmp_path / "whole")
     assert outcome.finished and outcome.step == 6 and outcome.skipped == {}
 
     def interrupt(report: StepReport) -> None:
@@ -61,9 +72,9 @@ def test_interrupted_run_goes_on_exactly(
             raise KeyboardInterrupt
 
     with pytest.raises(KeyboardInterrupt):
-        train(recipe, footage, tmp_path / "halves", report=interrupt)
+        train(recipe, [footage], tmp_path / "halves", report=interrupt)
     reports: list[StepReport] = []
-    assert train(recipe, footage, tmp_path / "halves", report=reports.append).finished
+    assert train(recipe, [footage], tmp_path / "halves", report=reports.append).finished
     assert [report.step for report in reports] == [3, 4, 5, 6]
     assert losses(tmp_path / "halves") == losses(tmp_path / "whole")
     whole, halves = (
@@ -77,16 +88,16 @@ def test_interrupted_run_goes_on_exactly(
 def test_time_limit_saves_and_says_that_it_is_not_finished(
     recipe: Recipe, footage: Path, tmp_path: Path
 ) -> None:
-    outcome = train(recipe, footage, tmp_path / "run", max_minutes=0)
+    outcome = train(recipe, [footage], tmp_path / "run", max_minutes=0)
     assert (outcome.step, outcome.finished) == (1, False)
-    assert train(recipe, footage, tmp_path / "run").step == 6
+    assert train(recipe, [footage], tmp_path / "run").step == 6
 
 
 def test_checkpoint_says_how_to_track_and_where_it_comes_from(
     recipe: Recipe, footage: Path, tmp_path: Path
 ) -> None:
     recipe = replace(recipe, steps=1, tracking_radius=5, tracking_scale=0.3, tracking_top_k=9)
-    checkpoint = load_checkpoint(train(recipe, footage, tmp_path / "run").checkpoint)
+    checkpoint = load_checkpoint(train(recipe, [footage], tmp_path / "run").checkpoint)
     tracking, provenance = checkpoint.tracking, checkpoint.provenance
     assert (tracking.radius, tracking.scale, tracking.top_k) == (5, 0.3, 9)
     assert (provenance.recipe, provenance.steps, provenance.seed) == ("test", 1, 3)
@@ -95,45 +106,45 @@ def test_checkpoint_says_how_to_track_and_where_it_comes_from(
 
 def test_skipped_clips_are_reported(recipe: Recipe, footage: Path, tmp_path: Path) -> None:
     (footage / "broken.mp4").write_bytes(b"nothing")
-    outcome = train(recipe, footage, tmp_path / "run")
+    outcome = train(recipe, [footage], tmp_path / "run")
     assert [path.name for path in outcome.skipped] == ["broken.mp4"]
 
 
 def test_loss_that_is_not_finite_stops_and_keeps_the_state(
     recipe: Recipe, footage: Path, tmp_path: Path
 ) -> None:
-    train(recipe, footage, tmp_path / "run", max_minutes=0)
+    train(recipe, [footage], tmp_path / "run", max_minutes=0)
     before = (tmp_path / "run" / loop.STATE_NAME).read_bytes()
 
-    def poison(self: Trainer, frames: torch.Tensor, channel: torch.Tensor) -> torch.Tensor:
+    def poison(self: Trainer, batch: Batch) -> torch.Tensor:
         return torch.tensor(float("nan"), requires_grad=True)
 
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(Trainer, "loss", poison)
         with pytest.raises(TrainingError, match="the loss became nan at step 2; lower learning_rate"):
-            train(recipe, footage, tmp_path / "run")
+            train(recipe, [footage], tmp_path / "run")
     assert (tmp_path / "run" / loop.STATE_NAME).read_bytes() == before
 
 
 def test_state_of_another_recipe_or_damaged_is_refused(recipe: Recipe, footage: Path, tmp_path: Path) -> None:
-    train(replace(recipe, steps=1), footage, tmp_path / "run")
+    train(replace(recipe, steps=1), [footage], tmp_path / "run")
     with pytest.raises(TrainingError, match="belongs to another recipe; choose another output folder"):
-        train(recipe, footage, tmp_path / "run")
+        train(recipe, [footage], tmp_path / "run")
     (tmp_path / "run" / loop.STATE_NAME).write_bytes(b"torn")
     with pytest.raises(TrainingError, match=r"state\.pt is damaged"):
-        train(recipe, footage, tmp_path / "run")
+        train(recipe, [footage], tmp_path / "run")
 
 
 def test_nothing_is_written_when_there_is_no_footage(recipe: Recipe, tmp_path: Path) -> None:
     (tmp_path / "empty").mkdir()
     with pytest.raises(SourceError, match="neither videos nor folders"):
-        train(recipe, tmp_path / "empty", tmp_path / "run")
+        train(recipe, [tmp_path / "empty"], tmp_path / "run")
     assert not (tmp_path / "run").exists()
 
 
 def test_half_precision_learns_the_same_task(recipe: Recipe, footage: Path, tmp_path: Path) -> None:
-    train(recipe, footage, tmp_path / "full")
-    train(replace(recipe, precision="bfloat16"), footage, tmp_path / "half")
+    train(recipe, [footage], tmp_path / "full")
+    train(replace(recipe, precision="bfloat16"), [footage], tmp_path / "half")
     full, half = losses(tmp_path / "full"), losses(tmp_path / "half")
     assert full != half
     assert np.allclose(full[:2], half[:2], rtol=0.1)
@@ -147,16 +158,229 @@ def test_learning_rate_rises_and_falls(recipe: Recipe) -> None:
     assert rates[99] < 0.01 and all(a >= b for a, b in itertools.pairwise(rates[10:]))
 
 
-def test_drops_the_channel_it_reconstructs(recipe: Recipe, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_rate_is_constant_then_falls_and_is_halved_in_steps(recipe: Recipe) -> None:
+    recipe = replace(recipe, steps=100, warmup=0, learning_rate=1.0, finetune_steps=5)
+    decay = [learning_rate(replace(recipe, schedule="decay"), step) for step in range(105)]
+    assert decay[:70] == [1.0] * 70 and decay[85] == pytest.approx(0.5)
+    assert decay[100:] == [recipe.finetune_learning_rate] * 5
+    halved = [learning_rate(replace(recipe, schedule="steps"), step) for step in range(100)]
+    assert [halved[step] for step in (39, 40, 60, 80)] == [1, 0.5, 0.25, 0.125]
+
+
+def random_batch(seed: int, frames: int = 3) -> Batch:
+    generator = torch.Generator().manual_seed(seed)
+    images = torch.randint(0, 256, (2, frames, 3, 32, 32), dtype=torch.uint8, generator=generator)
+    return Batch(images, torch.tensor([1, 2]))
+
+
+def what_the_encoder_sees(trainer: Trainer, monkeypatch: pytest.MonkeyPatch) -> torch.Tensor:
     seen: list[torch.Tensor] = []
-    original = Trainer._features
+    monkeypatch.setattr(
+        trainer.query.stem, "forward", lambda x, old=trainer.query.stem.forward: seen.append(x) or old(x)
+    )
+    trainer.loss(random_batch(0))
+    return seen[0].unflatten(0, (2, 3))
 
-    def spy(self: Trainer, encoder: torch.nn.Module, lab: torch.Tensor) -> torch.Tensor:
-        seen.append(lab)
-        return original(self, encoder, lab)  # type: ignore[arg-type]
 
-    monkeypatch.setattr(Trainer, "_features", spy)
-    frames = torch.randint(0, 256, (2, 3, 3, 32, 32), dtype=torch.uint8)
-    Trainer.start(recipe).loss(frames, torch.tensor([1, 2]))
-    assert seen[0][0, :, 1].abs().max() == 0 and seen[0][1, :, 2].abs().max() == 0
-    assert seen[0][0, :, 2].abs().max() > 0
+def test_drops_the_channel_it_reconstructs(recipe: Recipe, monkeypatch: pytest.MonkeyPatch) -> None:
+    seen = what_the_encoder_sees(Trainer(recipe, ALONE), monkeypatch)
+    assert seen[0, :, 1].abs().max() == 0 and seen[1, :, 2].abs().max() == 0
+    assert seen[0, :, 2].abs().max() > 0
+
+
+def test_colour_classes_are_guessed_from_lightness_alone(
+    recipe: Recipe, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    trainer = Trainer(replace(recipe, target="clusters"), ALONE, torch.randn(16, 2))
+    assert what_the_encoder_sees(trainer, monkeypatch).shape[2] == 1
+
+
+def test_references_of_the_key_encoder_get_no_gradient(
+    recipe: Recipe, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    trainer = Trainer(replace(recipe, momentum=0.5), ALONE)
+    assert trainer.key is not None
+    before = [parameter.clone() for parameter in trainer.key.parameters()]
+    trainer.advance([random_batch(0)])
+    pairs = zip(before, trainer.key.parameters(), trainer.query.parameters(), strict=True)
+    for old, slow, fast in pairs:
+        assert slow.grad is None and fast.grad is not None
+        assert torch.allclose(slow, (old + fast) / 2, atol=1e-6)
+
+
+def test_accumulated_passes_are_one_larger_batch(recipe: Recipe) -> None:
+    """Up to the statistics of batch normalisation, which each pass gathers for itself."""
+    halves, whole = Trainer(recipe, ALONE), Trainer(recipe, ALONE)
+    for trainer in (halves, whole):
+        for module in trainer.query.modules():
+            if isinstance(module, torch.nn.BatchNorm2d):
+                module.eval()
+    first, second = random_batch(1), random_batch(2)
+    both = Batch(torch.cat([first.frames, second.frames]), torch.cat([first.channel, second.channel]))
+    reports = halves.advance([first, second]), whole.advance([both])
+    assert reports[0].loss == pytest.approx(reports[1].loss, rel=1e-5)
+    for one, other in zip(halves.query.parameters(), whole.query.parameters(), strict=True):
+        assert one.grad is not None and other.grad is not None
+        assert torch.allclose(one.grad, other.grad, rtol=1e-3, atol=1e-4 * float(other.grad.abs().max()))
+
+
+def test_gradients_are_clipped_and_must_be_finite(recipe: Recipe) -> None:
+    trainer = Trainer(replace(recipe, clip_norm=1e-3), ALONE)
+    trainer.advance([random_batch(0)])
+    norm = torch.stack([p.grad.norm() for p in trainer.query.parameters() if p.grad is not None]).norm()
+    assert norm.item() == pytest.approx(1e-3, rel=1e-2)
+    before = {name: tensor.clone() for name, tensor in trainer.query.named_parameters()}
+    with torch.no_grad():
+        trainer.query.head.register_full_backward_hook(lambda *_: (torch.full((6, 8, 8, 8), math.inf),))
+    with pytest.raises(TrainingError, match="the gradient became"):
+        trainer.advance([random_batch(0)])
+    for name, tensor in trainer.query.named_parameters():
+        assert torch.equal(tensor, before[name])
+
+
+def test_checkpoint_is_the_running_mean_where_there_is_one(recipe: Recipe) -> None:
+    trainer = Trainer(replace(recipe, ema=0.9), ALONE)
+    trainer.advance([random_batch(0)])
+    trainer.advance([random_batch(1)])
+    published, last = trainer.checkpoint("").query, trainer.query.state_dict()
+    assert not torch.equal(published["head.weight"], last["head.weight"])
+    assert torch.equal(published["stem.1.running_mean"], last["stem.1.running_mean"])
+
+
+@pytest.mark.parametrize(
+    "changes",
+    [
+        {"target": "clusters", "references": "previous", "clusters": 4},
+        {"localise": 2, "finetune_steps": 3, "finetune_frames": 4, "schedule": "steps", "steps": 3},
+        {"ema": 0.9, "accumulate": 2, "clip_norm": 1.0, "momentum": 0.9},
+        {"precision": "float16"},
+    ],
+)
+def test_every_setting_resumes_exactly(
+    recipe: Recipe, footage: Path, tmp_path: Path, changes: dict[str, object]
+) -> None:
+    recipe = replace(recipe, **changes)  # type: ignore[arg-type]
+    whole = train(recipe, [footage], tmp_path / "whole")
+    for _ in range(6):
+        half = train(recipe, [footage], tmp_path / "halves", max_minutes=0)
+    assert (half.step, half.finished) == (6, True)
+    assert losses(tmp_path / "halves") == losses(tmp_path / "whole")
+    one, other = (load_checkpoint(outcome.checkpoint) for outcome in (whole, half))
+    assert all(torch.equal(tensor, other.query[name]) for name, tensor in one.query.items())
+
+
+def test_fine_tuning_takes_more_frames(recipe: Recipe, footage: Path) -> None:
+    recipe = replace(recipe, frames=2, finetune_steps=1, finetune_frames=4)
+    library = loop.ClipLibrary([footage], recipe.short_side)
+    shapes = [loop.make_batch(recipe, library, step, 0).frames.shape[1] for step in (5, 6)]
+    assert shapes == [2, 4]
+
+
+def test_contact_sheets_change_nothing(recipe: Recipe, footage: Path, tmp_path: Path) -> None:
+    train(replace(recipe, sheet_every=0), [footage], tmp_path / "without")
+    for target in ("channel", "clusters"):
+        train(replace(recipe, sheet_every=4, target=target), [footage], tmp_path / target)
+        sheets = sorted((tmp_path / target / loop.SHEETS_NAME).iterdir())
+        assert [sheet.name for sheet in sheets] == ["0000004.png", "0000006.png"]
+        assert cv2.imread(str(sheets[0])).shape == (3 * 8 * 2, 3 * 8 * 6, 3)  # two clips, three pairs
+    assert losses(tmp_path / "without") == losses(tmp_path / "channel")
+    assert not (tmp_path / "without" / loop.SHEETS_NAME).exists()
+
+
+def test_score_is_measured_in_its_interval_and_at_the_end(
+    recipe: Recipe, footage: Path, tmp_path: Path
+) -> None:
+    def score(encoder: Encoder) -> float:
+        assert not encoder.training
+        return 0.5
+
+    train(replace(recipe, validate_every=4), [footage], tmp_path / "run", validate=score)
+    lines = [json.loads(line) for line in (tmp_path / "run" / LOG_NAME).read_text().splitlines()]
+    assert [line["score"] for line in lines] == [None, None, None, 0.5, None, 0.5]
+
+
+def test_curves_for_tensorboard(recipe: Recipe, footage: Path, tmp_path: Path) -> None:
+    from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
+
+    train(recipe, [footage], tmp_path / "run", max_minutes=0, tensorboard=True)
+    train(recipe, [footage], tmp_path / "run", tensorboard=True)
+    events = EventAccumulator(str(tmp_path / "run")).Reload()
+    assert [event.step for event in events.Scalars("loss")] == [1, 2, 3, 4, 5, 6]
+
+
+def test_missing_tensorboard_is_named(
+    recipe: Recipe, footage: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setitem(sys.modules, "torch.utils.tensorboard", None)
+    with pytest.raises(UnavailableError, match="TensorBoard is not installed; pip install tensorboard"):
+        train(recipe, [footage], tmp_path / "run", tensorboard=True)
+
+
+@pytest.mark.parametrize("name", ["colorization", "mast", "nano", "paper"])
+def test_every_shipped_recipe_learns(name: str, tiny_preset: str, footage: Path, tmp_path: Path) -> None:
+    """Each system as it stands, shrunk to a toy: the loss falls, and the checkpoint loads."""
+    small = {"encoder": tiny_preset, "clips": 2, "short_side": 40, "crop": 32, "radius": 2, "warmup": 2}
+    recipe = replace(
+        load_recipe(name), **small, steps=40, learning_rate=5e-3, momentum=0.5 * (name == "paper")
+    )  # type: ignore[arg-type]
+    recipe = replace(recipe, frames=min(recipe.frames, 3), finetune_steps=0, precision="float32", max_gap=2)
+    outcome = train(recipe, [footage], tmp_path / "run")
+    found = losses(tmp_path / "run")
+    assert np.mean(found[-10:]) < 0.9 * np.mean(found[:10])
+    assert load_checkpoint(outcome.checkpoint).provenance.recipe == name
+
+
+WORKER = """
+import sys
+from dataclasses import replace
+from pathlib import Path
+import torch
+from maskring.training.encoder import PRESETS, EncoderConfig
+from maskring.training.loop import train
+from maskring.training.recipe import Recipe
+torch.set_num_threads(1)
+PRESETS["tiny"] = EncoderConfig(stem=8, stages=(8, 8, 8, 8), blocks=(1, 1, 1, 1), channels=16)
+train(Recipe(**eval(sys.argv[3])), [Path(sys.argv[1])], Path(sys.argv[2]))
+"""
+
+
+def worker(footage: Path, out: Path, recipe: Recipe) -> list[str]:
+    return ["-c", WORKER, str(footage), str(out), repr(asdict(recipe))]
+
+
+def test_two_processes_do_what_one_does_with_twice_the_batch(
+    recipe: Recipe, footage: Path, tmp_path: Path
+) -> None:
+    recipe = replace(recipe, steps=4)
+    train(replace(recipe, accumulate=2), [footage], tmp_path / "one")
+    script = tmp_path / "worker.py"
+    script.write_text(WORKER)
+    arguments = worker(footage, tmp_path / "two", recipe)[2:]
+    launch = ["-m", "torch.distributed.run", "--standalone", "--nproc-per-node=2", str(script), *arguments]
+    subprocess.run([sys.executable, *launch], check=True, capture_output=True, timeout=300)
+    assert np.allclose(losses(tmp_path / "two"), losses(tmp_path / "one"), rtol=1e-4)
+    one, two = (load_checkpoint(tmp_path / run / loop.CHECKPOINT_NAME).query for run in ("one", "two"))
+    assert torch.allclose(one["head.weight"], two["head.weight"], atol=1e-4)
+
+
+def test_killed_run_goes_on_exactly(recipe: Recipe, footage: Path, tmp_path: Path) -> None:
+    recipe = replace(recipe, steps=400, save_every=2, sheet_every=0)
+    run = tmp_path / "killed"
+    process = subprocess.Popen([sys.executable, *worker(footage, run, recipe)])
+    while not (run / loop.STATE_NAME).exists():
+        assert process.poll() is None
+    process.kill()
+    process.wait()
+    reached = torch.load(run / loop.STATE_NAME, weights_only=True)["step"]
+    assert 0 < reached < 400
+    for out in (run, tmp_path / "whole"):
+        shorter: list[StepReport] = []
+
+        def stop(report: StepReport, seen: list[StepReport] = shorter) -> None:
+            seen.append(report)
+            if report.step == reached + 3:
+                raise KeyboardInterrupt
+
+        with pytest.raises(KeyboardInterrupt):
+            train(recipe, [footage], out, report=stop)
+    assert losses(run) == losses(tmp_path / "whole")

@@ -11,7 +11,7 @@ from maskring.training.recipe import Recipe, load_recipe, parse_recipe, recipe_n
 
 
 def test_every_shipped_recipe_loads_under_its_name() -> None:
-    assert recipe_names() == ["full", "nano"]
+    assert recipe_names() == ["colorization", "mast", "nano", "paper"]
     for name in recipe_names():
         assert load_recipe(name).name == name
     assert load_recipe("nano").encoder == "nano"
@@ -38,7 +38,11 @@ def test_recipe_from_a_file(tmp_path: Path) -> None:
         ("crop = 400", "crop = 400, which must lie between 8 and short_side = 288"),
         ("learning_rate = 0.0", "learning_rate = 0.0, which must be above 0"),
         ("learning_rate = nan", "learning_rate = nan, which must be above 0"),
-        ("radius = -1", "radius = -1, which must not be negative"),
+        ("radius = -1", "radius = -1, which must be at least 0"),
+        ('target = "depth"', "unknown target 'depth' (there are channel, clusters)"),
+        ('schedule = "never"', "unknown schedule 'never' (there are cosine, decay, steps)"),
+        ("accumulate = 0", "accumulate = 0, which must be at least 1"),
+        ("ema = 1.0", "ema = 1.0, which must lie between 0 and 1"),
         ("momentum = 1.0", "momentum = 1.0"),
         ("zoom = 1.5", "zoom = 1.5"),
     ],
@@ -50,7 +54,9 @@ def test_mistakes_are_named(text: str, sentence: str) -> None:
 
 
 def test_unknown_recipe_names_those_there_are(tmp_path: Path) -> None:
-    with pytest.raises(TrainingError, match="there is no recipe absent; name one of full, nano"):
+    with pytest.raises(
+        TrainingError, match="there is no recipe absent; name one of colorization, mast, nano, paper"
+    ):
         load_recipe("absent")
     (tmp_path / "binary.toml").write_bytes(b"\xff\xfe\x00")
     with pytest.raises(TrainingError, match="cannot be read"):

@@ -1,0 +1,61 @@
+"""Training by several processes, as ``torchrun`` starts them."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+
+import torch
+import torch.distributed as dist
+from torch import Tensor
+
+
+@dataclass(frozen=True)
+class World:
+    """The processes of a run.
+
+    Attributes:
+        rank: number of this process; 0 writes files and talks to the user.
+        size: how many there are.
+        device: where this process computes.
+    """
+
+    rank: int
+    size: int
+    device: torch.device
+
+    @property
+    def leads(self) -> bool:
+        """Whether this process writes files and talks to the user."""
+        return self.rank == 0
+
+    def mean(self, value: Tensor) -> Tensor:
+        """The mean of a scalar over all processes; not a number if any is not."""
+        if self.size == 1:
+            return value.detach()
+        total = value.detach().clone()
+        dist.all_reduce(total)
+        return total / self.size
+
+    def anyone(self, flag: bool) -> bool:
+        """Whether ``flag`` is true in any process."""
+        return bool(self.mean(torch.tensor(float(flag), device=self.device)).item() > 0)
+
+
+@contextmanager
+def joined_world() -> Iterator[World]:
+    """The processes that ``torchrun`` started, or this one alone; gloo on CPUs, NCCL on GPUs."""
+    size = int(os.environ.get("WORLD_SIZE", "1"))
+    cuda = torch.cuda.is_available()
+    local = int(os.environ.get("LOCAL_RANK", "0"))
+    device = torch.device("cuda", local) if cuda else torch.device("cpu")
+    if size == 1:
+        yield World(0, 1, device)
+        return
+    dist.init_process_group("nccl" if cuda else "gloo")
+    try:
+        yield World(dist.get_rank(), size, device)
+    finally:
+        dist.destroy_process_group()

@@ -1,0 +1,25 @@
+"""The learning rate of every step."""
+
+from __future__ import annotations
+
+import math
+
+from .recipe import Recipe
+
+DECAYING = 0.3  # last share of the steps, during which the rate falls to 0
+HALVED_AT = (0.4, 0.6, 0.8)  # MAST: 0.4, 0.6 and 0.8 of a million steps
+
+
+def learning_rate(recipe: Recipe, step: int) -> float:
+    """The rate for the step after ``step``: a linear rise, then the recipe's schedule, then fine-tuning."""
+    if step >= recipe.steps:
+        return recipe.finetune_learning_rate
+    rise = min(1.0, (step + 1) / max(1, recipe.warmup))
+    if recipe.schedule == "cosine":
+        done = max(0, step - recipe.warmup) / max(1, recipe.steps - recipe.warmup)
+        left = 0.5 * (1.0 + math.cos(math.pi * done))
+    elif recipe.schedule == "decay":
+        left = min(1.0, (recipe.steps - step) / (DECAYING * recipe.steps))
+    else:
+        left = 0.5 ** sum(step >= share * recipe.steps for share in HALVED_AT)
+    return recipe.learning_rate * rise * left
