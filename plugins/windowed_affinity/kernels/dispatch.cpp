@@ -1,0 +1,110 @@
+// The dispatch table: every compiled kernel, the fastest first, and who can run what.
+#include "dispatch.hpp"
+
+#include <cstddef>
+
+namespace maskring {
+namespace {
+
+constexpr auto F32 = ElementType::float32;
+constexpr auto F16 = ElementType::float16;
+
+// The index of a row is stored in timing caches: new rows change the caches' identity (configuration names are part
+// of it), the order decides which kernel is chosen when nothing was measured.
+constexpr KernelConfiguration TABLE[] = {
+    {"simt f32 r6", Family::simt, F32, 6, launch_simt<F32, 6>},
+    {"simt f32 r12", Family::simt, F32, 12, launch_simt<F32, 12>},
+    {"simt f32", Family::simt, F32, 0, launch_simt<F32, 0>},
+    {"simt f16 r6", Family::simt, F16, 6, launch_simt<F16, 6>},
+    {"simt f16 r12", Family::simt, F16, 12, launch_simt<F16, 12>},
+    {"simt f16", Family::simt, F16, 0, launch_simt<F16, 0>},
+    {"gather f32", Family::gather, F32, 0, launch_gather<F32>},
+    {"gather f16", Family::gather, F16, 0, launch_gather<F16>},
+};
+constexpr int ROWS = sizeof(TABLE) / sizeof(TABLE[0]);
+
+// A predicate returns null, or the sentence that says why not.
+using Reason = const char*;
+
+// What no kernel computes.
+Reason problem_of_any(const AffinityProblem& p, int sm) {
+    const auto within = [](int value, int least, int most) { return value >= least && value <= most; };
+    if (sm < 75) return "this GPU is older than compute capability 7.5; use a newer one or the ONNX function body";
+    if (p.type != F32 && p.type != F16) return "the tensors are neither float32 nor float16; cast them to one of both";
+    if (p.batch < 1 || p.height < 1 || p.width < 1) return "a tensor is empty; give at least one frame and one pixel";
+    if (!within(p.slots, 1, 16)) return "the memory does not have 1 to 16 slots; export with another memory policy";
+    if (!within(p.channels, 8, 256) || p.channels % 8 != 0)
+        return "the features do not have a multiple of 8 up to 256 channels; pad them with zero channels";
+    if (!within(p.labels, 1, 32)) return "there are not 1 to 32 labels; track fewer objects at a time";
+    if (!within(p.radius, 0, 16)) return "the radius is not 0 to 16; export with a smaller radius";
+    const std::int64_t plane = std::int64_t(p.height) * p.width;
+    if (plane * (p.channels > p.labels ? p.channels : p.labels) > INT32_MAX)
+        return "a feature map has more than 2^31 elements; use smaller frames";
+    if (p.height > 8 * 65535 || p.batch > 16384)
+        return "the frame is too high or the batch too large for one launch; use smaller ones";
+    return nullptr;
+}
+
+// What the row cannot compute, whatever its family.
+Reason problem_of_row(const KernelConfiguration& row, const AffinityProblem& p) {
+    if (row.type != p.type)
+        return row.type == F32 ? "this kernel is for float32 and the tensors are float16; use a float16 kernel"
+                               : "this kernel is for float16 and the tensors are float32; use a float32 kernel";
+    if (row.radius != 0 && row.radius != p.radius)
+        return "this kernel was compiled for another radius; use the one for any radius";
+    return nullptr;
+}
+
+Reason problem_of_simt(const AffinityProblem& p, int) {
+    if (p.offsets != nullptr) return "this kernel stages windows that overlap, and offsets move them apart; use gather";
+    return nullptr;
+}
+
+Reason problem_of_gather(const AffinityProblem&, int) { return nullptr; }
+
+Reason problem_of(const KernelConfiguration& row, const AffinityProblem& p, int sm) {
+    if (Reason reason = problem_of_any(p, sm)) return reason;
+    if (Reason reason = problem_of_row(row, p)) return reason;
+    switch (row.family) {
+        case Family::simt: return problem_of_simt(p, sm);
+        case Family::gather: return problem_of_gather(p, sm);
+    }
+    return "there is no such family of kernels";
+}
+
+bool known(int configuration) { return configuration >= 0 && configuration < ROWS; }
+
+bool answer(Reason why_not, const char** reason) {
+    if (why_not != nullptr && reason != nullptr) *reason = why_not;
+    return why_not == nullptr;
+}
+
+}  // namespace
+
+int configuration_count() noexcept { return ROWS; }
+
+const char* configuration_name(int configuration) noexcept {
+    return known(configuration) ? TABLE[configuration].name : "unknown";
+}
+
+bool can_run(int configuration, const AffinityProblem& problem, int sm, const char** reason) noexcept {
+    if (!known(configuration)) return answer("there is no such kernel; rebuild the engine with this library", reason);
+    return answer(problem_of(TABLE[configuration], problem, sm), reason);
+}
+
+int choose_configuration(const AffinityProblem& problem, int sm, const char** reason) noexcept {
+    for (int i = 0; i < ROWS; ++i)
+        if (can_run(i, problem, sm, nullptr)) return i;
+    // The last row of the type runs everything that any kernel runs, so what it lacks is what all lack.
+    can_run(problem.type == F16 ? ROWS - 1 : ROWS - 2, problem, sm, reason);
+    return -1;
+}
+
+std::int64_t workspace_bytes(int, const AffinityProblem&) noexcept { return 0; }
+
+int launch(int configuration, const AffinityProblem& problem, CUstream_st* stream) noexcept {
+    constexpr int INVALID_VALUE = 1;  // cudaErrorInvalidValue
+    return known(configuration) ? TABLE[configuration].launch(problem, stream) : INVALID_VALUE;
+}
+
+}  // namespace maskring

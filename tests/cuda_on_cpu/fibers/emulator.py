@@ -1,0 +1,186 @@
+"""Builds the CUDA kernels as C++ and runs problems through them, without nvcc and without a GPU.
+
+``cuda_on_cpu.h`` says how a kernel is executed. What is built lies under ``build/cuda_on_cpu``, named by a hash of
+all that went into it, so that nothing is compiled twice.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import importlib.util
+import os
+import shutil
+import struct
+import subprocess
+import tempfile
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+from affinity_cases import Array, Inputs
+
+HERE = Path(__file__).resolve().parent
+REPOSITORY = HERE.parents[2]
+KERNELS = REPOSITORY / "plugins" / "windowed_affinity" / "kernels"
+BUILDS = REPOSITORY / "build" / "cuda_on_cpu"
+
+ASAN = ("-fsanitize=address,undefined", "-fno-sanitize-recover=undefined", "-g")
+TSAN = ("-fsanitize=thread", "-g")
+TYPES = ("float32", "float16")
+
+
+class KernelFailed(Exception):
+    """The kernel crashed, deadlocked or was stopped by a sanitizer; the message is what it printed."""
+
+
+@dataclass(frozen=True)
+class Mutation:
+    """A planted bug: in one file of the kernels, ``old`` (which must occur exactly once) becomes ``new``."""
+
+    name: str
+    file: str
+    old: str
+    new: str
+
+    def __str__(self) -> str:
+        return self.name
+
+    def apply(self, kernels: Path) -> None:
+        path = kernels / self.file
+        text = path.read_text()
+        if text.count(self.old) != 1:
+            raise ValueError(f"{self.name}: {self.file} has {text.count(self.old)} times {self.old!r}")
+        path.write_text(text.replace(self.old, self.new))
+
+
+def cuda_headers() -> list[Path]:
+    """Folders of NVIDIA's headers: the pip packages', else a system toolkit's; empty when there are none."""
+    spec = importlib.util.find_spec("nvidia")
+    roots = [Path(p) / "cu13" / "include" for p in (spec.submodule_search_locations or [])] if spec else []
+    roots += [Path(os.environ.get("CUDA_HOME", "/usr/local/cuda")) / "include"]
+    for root in roots:
+        if (root / "cuda_fp16.h").is_file():
+            return [root, root / "cccl"]
+    return []
+
+
+def compiler(thread_sanitizer: bool = False) -> str | None:
+    """g++, or for ThreadSanitizer clang: g++'s reports a race in a program of fibers that has none."""
+    names = (
+        [f"clang++-{n}" for n in range(22, 14, -1)] + ["clang++"] if thread_sanitizer else ["g++", "clang++"]
+    )
+    return next((name for name in names if shutil.which(name)), None)
+
+
+def build(flags: Sequence[str] = ("-O1",), mutation: Mutation | None = None) -> Path:
+    """The program ``run_cases``, of the kernels as they are or with a planted bug."""
+    headers = cuda_headers()
+    command = [
+        compiler("-fsanitize=thread" in flags) or "g++",
+        "-std=c++20",
+        "-DMASKRING_ON_CPU",
+        "-Wall",
+        "-Wextra",
+    ]
+    command += [
+        "-Werror",
+        "-Wno-unknown-pragmas",
+        *(f"-isystem{h}" for h in headers),
+        f"-I{HERE}",
+        *flags,
+        "-pthread",
+    ]
+    sources = sorted(
+        path for folder in (KERNELS, HERE) for path in folder.glob("*.[chp]*") if path.suffix != ".py"
+    )
+    state = hashlib.sha256(repr((command, mutation)).encode())
+    for path in [*sources, *sorted(KERNELS.glob("*.cu"))]:
+        state.update(path.name.encode() + path.read_bytes())
+    program = BUILDS / state.hexdigest()[:16] / "run_cases"
+    if not program.exists():
+        program.parent.mkdir(parents=True, exist_ok=True)
+        with tempfile.TemporaryDirectory(dir=program.parent) as scratch:
+            _compile(command, Path(scratch), mutation).rename(program)
+    return program
+
+
+def _compile(command: list[str], scratch: Path, mutation: Mutation | None) -> Path:
+    kernels = Path(shutil.copytree(KERNELS, scratch / "kernels"))
+    if mutation is not None:
+        mutation.apply(kernels)
+    objects = []
+    for source in [
+        *sorted(kernels.glob("*.cu")),
+        *sorted(kernels.glob("*.cpp")),
+        *sorted(HERE.glob("*.cpp")),
+    ]:
+        objects.append(scratch / f"{source.name}.o")
+        language = ["-include", "cuda_on_cpu.h", "-x", "c++"] if source.suffix == ".cu" else []
+        _run([*command, f"-I{kernels}", *language, "-c", str(source), "-o", str(objects[-1])])
+    _run([*command, *map(str, objects), "-o", str(scratch / "run_cases")])
+    return scratch / "run_cases"
+
+
+def _run(command: list[str], **variables: str) -> str:
+    done = subprocess.run(
+        command, capture_output=True, text=True, env={**os.environ, **variables}, timeout=600
+    )
+    if done.returncode != 0:
+        raise KernelFailed(f"{command[0]} ended with {done.returncode}\n{done.stderr[-6000:]}")
+    return done.stdout
+
+
+def configurations(program: Path) -> list[str]:
+    """Names of the dispatch table's rows, in their order."""
+    return _run([str(program), "--list"]).splitlines()
+
+
+def run(program: Path, configuration: str, problems: Sequence[Inputs], **variables: str) -> list[Array]:
+    """What one row of the dispatch table makes of each problem.
+
+    Args:
+        program: from :func:`build`.
+        configuration: the row's name.
+        problems: in the row's type.
+        variables: of the environment, such as ``CUDA_ON_CPU_SEED``.
+
+    Raises:
+        KernelFailed: the program did not end well, or the row refuses a problem.
+    """
+    index = configurations(program).index(configuration)
+    with tempfile.TemporaryDirectory() as folder:
+        given, made = Path(folder) / "in", Path(folder) / "out"
+        with given.open("wb") as file:
+            for problem in problems:
+                file.write(_header(index, problem))
+                for array in (problem.query, problem.keys, problem.values, problem.dilation, problem.offsets):
+                    if array is not None:
+                        file.write(np.ascontiguousarray(array).tobytes())
+        _run([str(program), str(given), str(made)], **variables)
+        flat = made.read_bytes()
+    results, start = [], 0
+    for problem in problems:
+        shape = (problem.values.shape[0], *problem.values.shape[2:])
+        result = np.frombuffer(flat, problem.values.dtype, int(np.prod(shape)), start).reshape(shape)
+        start += result.nbytes
+        results.append(result)
+    return results
+
+
+def _header(configuration: int, problem: Inputs) -> bytes:
+    batch, slots, labels, height, width = problem.values.shape
+    return struct.pack(
+        "10if",
+        configuration,
+        TYPES.index(problem.values.dtype.name),
+        batch,
+        slots,
+        problem.query.shape[1],
+        labels,
+        height,
+        width,
+        problem.radius,
+        problem.offsets is not None,
+        problem.scale,
+    )
