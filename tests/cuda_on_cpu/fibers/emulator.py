@@ -1,7 +1,7 @@
 """Builds the CUDA kernels as C++ and runs problems through them, without nvcc and without a GPU.
 
-``cuda_on_cpu.h`` says how a kernel is executed. What is built lies under ``build/cuda_on_cpu``, named by a hash of
-all that went into it, so that nothing is compiled twice.
+``cuda_on_cpu.h`` says how a kernel is executed. What is built lies under ``build/cuda_on_cpu``, named by a hash
+of all that went into it, so that nothing is compiled twice.
 """
 
 from __future__ import annotations
@@ -67,35 +67,19 @@ def cuda_headers() -> list[Path]:
 
 def compiler(thread_sanitizer: bool = False) -> str | None:
     """g++, or for ThreadSanitizer clang: g++'s reports a race in a program of fibers that has none."""
-    names = (
-        [f"clang++-{n}" for n in range(22, 14, -1)] + ["clang++"] if thread_sanitizer else ["g++", "clang++"]
-    )
+    clang = [*(f"clang++-{version}" for version in range(22, 14, -1)), "clang++"]
+    names = clang if thread_sanitizer else ["g++", *clang]
     return next((name for name in names if shutil.which(name)), None)
 
 
 def build(flags: Sequence[str] = ("-O1",), mutation: Mutation | None = None) -> Path:
     """The program ``run_cases``, of the kernels as they are or with a planted bug."""
-    headers = cuda_headers()
-    command = [
-        compiler("-fsanitize=thread" in flags) or "g++",
-        "-std=c++20",
-        "-DMASKRING_ON_CPU",
-        "-Wall",
-        "-Wextra",
-    ]
-    command += [
-        "-Werror",
-        "-Wno-unknown-pragmas",
-        *(f"-isystem{h}" for h in headers),
-        f"-I{HERE}",
-        *flags,
-        "-pthread",
-    ]
-    sources = sorted(
-        path for folder in (KERNELS, HERE) for path in folder.glob("*.[chp]*") if path.suffix != ".py"
-    )
+    command = [compiler("-fsanitize=thread" in flags) or "g++", "-std=c++20", "-DMASKRING_ON_CPU", "-pthread"]
+    command += ["-Wall", "-Wextra", "-Werror", "-Wno-unknown-pragmas", *flags, f"-I{HERE}"]
+    command += [f"-isystem{folder}" for folder in cuda_headers()]
+    sources = sorted(path for folder in (KERNELS, HERE) for path in folder.glob("*.[ch]*"))
     state = hashlib.sha256(repr((command, mutation)).encode())
-    for path in [*sources, *sorted(KERNELS.glob("*.cu"))]:
+    for path in sources:
         state.update(path.name.encode() + path.read_bytes())
     program = BUILDS / state.hexdigest()[:16] / "run_cases"
     if not program.exists():
@@ -110,11 +94,7 @@ def _compile(command: list[str], scratch: Path, mutation: Mutation | None) -> Pa
     if mutation is not None:
         mutation.apply(kernels)
     objects = []
-    for source in [
-        *sorted(kernels.glob("*.cu")),
-        *sorted(kernels.glob("*.cpp")),
-        *sorted(HERE.glob("*.cpp")),
-    ]:
+    for source in [*kernels.glob("*.cu"), *kernels.glob("*.cpp"), *HERE.glob("*.cpp")]:
         objects.append(scratch / f"{source.name}.o")
         language = ["-include", "cuda_on_cpu.h", "-x", "c++"] if source.suffix == ".cu" else []
         _run([*command, f"-I{kernels}", *language, "-c", str(source), "-o", str(objects[-1])])
@@ -123,9 +103,8 @@ def _compile(command: list[str], scratch: Path, mutation: Mutation | None) -> Pa
 
 
 def _run(command: list[str], **variables: str) -> str:
-    done = subprocess.run(
-        command, capture_output=True, text=True, env={**os.environ, **variables}, timeout=600
-    )
+    environment = {**os.environ, **variables}
+    done = subprocess.run(command, capture_output=True, text=True, env=environment, timeout=600, check=False)
     if done.returncode != 0:
         raise KernelFailed(f"{command[0]} ended with {done.returncode}\n{done.stderr[-6000:]}")
     return done.stdout
