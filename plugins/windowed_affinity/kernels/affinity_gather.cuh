@@ -24,7 +24,7 @@ struct Pixel {
     __device__ __forceinline__ void read(const T* __restrict__ key, const T* __restrict__ value, size_t plane,
                                          int channels, int labels, float scale) {
         float dot = 0.f;
-#pragma unroll 8
+#pragma unroll 4
         for (int c = 0; c < channels; ++c) dot += to_float(query[c * plane]) * to_float(key[c * plane]);
         const float logit = dot * scale;
         const float rescale = softmax.raise_to(logit);
@@ -68,7 +68,7 @@ __device__ void write_out(const Pixel<T>& pixel, bool inside, T* __restrict__ ou
 
 // Grid: pixels / 32, 1, batch.
 template <typename T>
-__global__ void __launch_bounds__(THREADS) affinity(const AffinityProblem problem) {
+__global__ void __launch_bounds__(THREADS, 3) affinity(const AffinityProblem problem) {
     const int warp = threadIdx.x / WARP, lane = threadIdx.x % WARP;
     const int height = problem.height, width = problem.width, radius = problem.radius, batch = blockIdx.z;
     const size_t plane = size_t(height) * width;

@@ -35,15 +35,14 @@ __host__ __device__ constexpr int blocks_of(int radius) {
 struct Stage {
     int step;     // between window positions
     int first;    // window step of the leftmost column
-    int steps;    // window steps served
+    int steps;    // window steps served from there on
     int left;     // frame column of the leftmost staged column
     int columns;  // staged
 
-    // Column that the lane in column 0 of the tile reads for a window step; steps not served read a neighbour.
+    // Column that the lane in column 0 of the tile reads for step first + i; steps not served read the last one.
     template <bool UNIT>
-    __device__ __forceinline__ int column(int window_step) const {
-        if (UNIT) return window_step;
-        return min(max(window_step - first, 0), steps - 1) * step;
+    __device__ __forceinline__ int column(int i) const {
+        return UNIT ? i : min(i, steps - 1) * step;
     }
 };
 
@@ -71,7 +70,8 @@ struct Warp {
     bool active[ROWS];  // whether the key row is in the window of the query row
     int step_group, row_group, lane;
 
-    __device__ __forceinline__ int window_step(int block, int i) const {
+    // Index of a sum among the steps of a stage.
+    __device__ __forceinline__ int step_index(int block, int i) const {
         return (block * STEP_GROUPS + step_group) * STEPS + i;
     }
 };
@@ -89,7 +89,7 @@ __device__ __forceinline__ void add_products(Warp<BLOCKS>& warp, const T* __rest
         for (int block = 0; block < BLOCKS; ++block) {
 #pragma unroll
             for (int i = 0; i < STEPS; ++i) {
-                const float key = keys[stage.column<UNIT>(warp.window_step(block, i))];
+                const float key = keys[stage.column<UNIT>(warp.step_index(block, i))];
 #pragma unroll
                 for (int row = 0; row < ROWS; ++row) warp.dot[block][row][i] += q[row] * key;
             }
@@ -110,10 +110,10 @@ __device__ __forceinline__ void weigh(Warp<BLOCKS>& warp, const Stage& stage, in
         for (int block = 0; block < BLOCKS; ++block) {
 #pragma unroll
             for (int i = 0; i < STEPS; ++i) {
-                const int step = warp.window_step(block, i);
-                const int key_x = x + (step - radius) * stage.step;
-                const bool valid = step <= 2 * radius && key_x >= 0 && key_x < width && step >= stage.first &&
-                                   step < stage.first + stage.steps;
+                const int index = warp.step_index(block, i);
+                const int step = stage.first + index - radius;
+                const int key_x = x + step * stage.step;
+                const bool valid = index < stage.steps && step <= radius && key_x >= 0 && key_x < width;
                 float& logit = warp.dot[block][row][i];
                 logit = valid ? logit * scale : -INFINITY;
                 largest = fmaxf(largest, logit);
@@ -142,7 +142,7 @@ __device__ __forceinline__ void add_labels(const Warp<BLOCKS>& warp, float* sums
         for (int block = 0; block < BLOCKS; ++block) {
 #pragma unroll
             for (int i = 0; i < STEPS; ++i) {
-                const int column = stage.column<UNIT>(warp.window_step(block, i));
+                const int column = stage.column<UNIT>(warp.step_index(block, i));
                 const float value = shared[label * stage.columns + warp.lane + column];
 #pragma unroll
                 for (int row = 0; row < ROWS; ++row) total[row] += warp.dot[block][row][i] * value;
@@ -226,12 +226,12 @@ __device__ __forceinline__ void read_row(Warp<BLOCKS>& warp, float* sums, float*
     if (any) add_labels<BLOCKS, UNIT>(warp, sums, shared, labels, stage);
 }
 
-// RADIUS > 0 is the problem's radius; 0 serves any radius up to 16.
+// RADIUS > 0 is the problem's radius; 0 serves any radius, those above 13 in two passes over each key row.
 // Grid: columns / 32, rows / 8, batch * label groups.
 template <typename T, int RADIUS>
-__global__ void __launch_bounds__(THREADS) affinity(const AffinityProblem problem, int label_groups) {
-    constexpr int BLOCKS = blocks_of(RADIUS > 0 ? RADIUS : 16);
-    constexpr int WINDOW_STEPS = BLOCKS * STEP_GROUPS * STEPS;  // at least 2 * radius + 1
+__global__ void __launch_bounds__(THREADS, 2) affinity(const AffinityProblem problem, int label_groups) {
+    constexpr int BLOCKS = blocks_of(RADIUS > 0 ? RADIUS : 13);
+    constexpr int WINDOW_STEPS = BLOCKS * STEP_GROUPS * STEPS;  // of one pass
     static_assert(TILE_X + WINDOW_STEPS - 1 <= MAX_COLUMNS);
     static_assert(2 * STEP_GROUPS * TILE_Y * TILE_X <= STAGE_FLOATS);
     const int radius = RADIUS > 0 ? RADIUS : problem.radius;

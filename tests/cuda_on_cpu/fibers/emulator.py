@@ -1,7 +1,7 @@
 """Builds the CUDA kernels as C++ and runs problems through them, without nvcc and without a GPU.
 
-``cuda_on_cpu.h`` says how a kernel is executed. What is built lies under ``build/cuda_on_cpu``, named by a hash
-of all that went into it, so that nothing is compiled twice.
+``cuda_on_cpu.h`` says how a kernel is executed. What is built lies under ``build/cuda_on_cpu``, named by a
+hash of all that went into it, so that nothing is compiled twice.
 """
 
 from __future__ import annotations

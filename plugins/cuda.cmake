@@ -1,0 +1,62 @@
+# The CUDA kernels as a static library, maskring_kernels; built when something links it, or by its name.
+#
+# nvcc is taken from CUDACXX, the PATH or the usual places, else from the pip packages of the extra `cuda` in the
+# Python environment that runs the build. Without one, one line says so and there is no target maskring_kernels.
+set(MASKRING_CUDA_ARCHITECTURES 75 80 86 87 89 90 100 120
+  CACHE STRING "Compute capabilities to compile the kernels for; the last one also as PTX, for GPUs to come")
+
+include(CheckLanguage)
+
+# The pip packages put nvcc into <site-packages>/nvidia/cu13/bin.
+function(maskring_find_pip_nvcc result)
+  execute_process(
+    COMMAND "${Python_EXECUTABLE}" -c
+      "import importlib.util as u; s = u.find_spec('nvidia'); print(*(s.submodule_search_locations if s else []), sep=';')"
+    OUTPUT_STRIP_TRAILING_WHITESPACE OUTPUT_VARIABLE roots)
+  list(TRANSFORM roots APPEND /cu13/bin)
+  find_program(MASKRING_PIP_NVCC nvcc PATHS ${roots} NO_DEFAULT_PATH)
+  set(${result} "${MASKRING_PIP_NVCC}" PARENT_SCOPE)
+endfunction()
+
+if(NOT CMAKE_CUDA_COMPILER AND NOT DEFINED ENV{CUDACXX})
+  find_program(MASKRING_SYSTEM_NVCC nvcc PATHS /usr/local/cuda/bin "$ENV{CUDA_HOME}/bin")
+  if(MASKRING_SYSTEM_NVCC)
+    set(CMAKE_CUDA_COMPILER "${MASKRING_SYSTEM_NVCC}")
+  else()
+    maskring_find_pip_nvcc(pip_nvcc)
+    if(pip_nvcc)
+      set(CMAKE_CUDA_COMPILER "${pip_nvcc}")
+      # The packages keep libraries in lib, where nvcc.profile names lib64.
+      cmake_path(GET pip_nvcc PARENT_PATH toolkit)
+      string(APPEND CMAKE_CUDA_FLAGS_INIT " -L${toolkit}/../lib")
+    endif()
+  endif()
+endif()
+
+# An architecture must be named before the language is enabled; the target below names all of them.
+if(NOT DEFINED CMAKE_CUDA_ARCHITECTURES)
+  set(CMAKE_CUDA_ARCHITECTURES OFF)
+endif()
+check_language(CUDA)
+if(NOT CMAKE_CUDA_COMPILER)
+  message(STATUS "CUDA kernels: skipped, no nvcc found (install a CUDA toolkit 12.8 or newer, or pip install 'maskring[cuda]')")
+  return()
+endif()
+enable_language(CUDA)
+
+list(TRANSFORM MASKRING_CUDA_ARCHITECTURES APPEND -real OUTPUT_VARIABLE maskring_architectures)
+list(GET MASKRING_CUDA_ARCHITECTURES -1 newest)
+list(APPEND maskring_architectures ${newest}-virtual)
+
+set(kernels ${CMAKE_CURRENT_LIST_DIR}/windowed_affinity/kernels)
+add_library(maskring_kernels STATIC EXCLUDE_FROM_ALL
+  ${kernels}/dispatch.cpp ${kernels}/simt.cu ${kernels}/gather.cu)
+target_include_directories(maskring_kernels PUBLIC ${kernels})
+set_target_properties(maskring_kernels PROPERTIES
+  CUDA_STANDARD 17 CUDA_STANDARD_REQUIRED ON CUDA_ARCHITECTURES "${maskring_architectures}"
+  CUDA_RUNTIME_LIBRARY Static POSITION_INDEPENDENT_CODE ON)
+# ptxas names registers and spills of every kernel; the tests read that.
+target_compile_options(maskring_kernels PRIVATE
+  $<$<COMPILE_LANGUAGE:CXX>:-Wall -Wextra -Werror>
+  $<$<COMPILE_LANGUAGE:CUDA>:-Werror=all-warnings -Xcompiler=-Wall,-Wextra,-Werror -Xptxas=-v --threads=2>)
+message(STATUS "CUDA kernels: ${CMAKE_CUDA_COMPILER} for compute capabilities ${MASKRING_CUDA_ARCHITECTURES}")
