@@ -50,7 +50,7 @@ list(APPEND maskring_architectures ${newest}-virtual)
 
 set(kernels ${CMAKE_CURRENT_LIST_DIR}/windowed_affinity/kernels)
 add_library(maskring_kernels STATIC EXCLUDE_FROM_ALL
-  ${kernels}/dispatch.cpp ${kernels}/simt.cu ${kernels}/gather.cu)
+  ${kernels}/dispatch.cpp ${kernels}/simt.cu ${kernels}/gather.cu ${kernels}/mma.cu)
 target_include_directories(maskring_kernels PUBLIC ${kernels})
 set_target_properties(maskring_kernels PROPERTIES
   CUDA_STANDARD 17 CUDA_STANDARD_REQUIRED ON CUDA_ARCHITECTURES "${maskring_architectures}"

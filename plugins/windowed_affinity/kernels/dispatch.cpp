@@ -12,14 +12,20 @@ constexpr auto F16 = ElementType::float16;
 // The index of a row is stored in timing caches: new rows change the caches' identity (configuration names are part
 // of it), the order decides which kernel is chosen when nothing was measured.
 constexpr KernelConfiguration TABLE[] = {
-    {"simt f32 r6", Family::simt, F32, 6, launch_simt<F32, 6>},
-    {"simt f32 r12", Family::simt, F32, 12, launch_simt<F32, 12>},
-    {"simt f32", Family::simt, F32, 0, launch_simt<F32, 0>},
-    {"simt f16 r6", Family::simt, F16, 6, launch_simt<F16, 6>},
-    {"simt f16 r12", Family::simt, F16, 12, launch_simt<F16, 12>},
-    {"simt f16", Family::simt, F16, 0, launch_simt<F16, 0>},
-    {"gather f32", Family::gather, F32, 0, launch_gather<F32>},
-    {"gather f16", Family::gather, F16, 0, launch_gather<F16>},
+    {"mma f16 r6 c64 o7", Family::mma, F16, 6, 64, 7, launch_mma<6, 64, 1>},
+    {"mma f16 r6 c64 o15", Family::mma, F16, 6, 64, 15, launch_mma<6, 64, 2>},
+    {"mma f16 r6 c64", Family::mma, F16, 6, 64, 32, launch_mma<6, 64, 5>},
+    {"mma f16 r12 c64 o7", Family::mma, F16, 12, 64, 7, launch_mma<12, 64, 1>},
+    {"mma f16 r12 c64 o15", Family::mma, F16, 12, 64, 15, launch_mma<12, 64, 2>},
+    {"mma f16 r12 c64", Family::mma, F16, 12, 64, 32, launch_mma<12, 64, 5>},
+    {"simt f32 r6", Family::simt, F32, 6, 0, 32, launch_simt<F32, 6>},
+    {"simt f32 r12", Family::simt, F32, 12, 0, 32, launch_simt<F32, 12>},
+    {"simt f32", Family::simt, F32, 0, 0, 32, launch_simt<F32, 0>},
+    {"simt f16 r6", Family::simt, F16, 6, 0, 32, launch_simt<F16, 6>},
+    {"simt f16 r12", Family::simt, F16, 12, 0, 32, launch_simt<F16, 12>},
+    {"simt f16", Family::simt, F16, 0, 0, 32, launch_simt<F16, 0>},
+    {"gather f32", Family::gather, F32, 0, 0, 32, launch_gather<F32>},
+    {"gather f16", Family::gather, F16, 0, 0, 32, launch_gather<F16>},
 };
 constexpr int ROWS = sizeof(TABLE) / sizeof(TABLE[0]);
 
@@ -52,6 +58,9 @@ Reason problem_of_row(const KernelConfiguration& row, const AffinityProblem& p) 
                                : "this kernel is for float16 and the tensors are float32; use a float32 kernel";
     if (row.radius != 0 && row.radius != p.radius)
         return "this kernel was compiled for another radius; use the one for any radius";
+    if (row.channels != 0 && row.channels != p.channels)
+        return "this kernel was compiled for another number of channels; use a simt kernel";
+    if (p.labels > row.labels) return "this kernel was compiled for fewer labels; use the one for 32 labels";
     return nullptr;
 }
 
@@ -60,12 +69,19 @@ Reason problem_of_simt(const AffinityProblem& p, int) {
     return nullptr;
 }
 
+Reason problem_of_mma(const AffinityProblem& p, int sm) {
+    if (sm < 80) return "this GPU is older than compute capability 8.0 and lacks instructions; use a simt kernel";
+    if (!(p.scale > 0)) return "the scale is not positive, which this kernel needs to compare logits; use a simt kernel";
+    return problem_of_simt(p, sm);
+}
+
 Reason problem_of_gather(const AffinityProblem&, int) { return nullptr; }
 
 Reason problem_of(const KernelConfiguration& row, const AffinityProblem& p, int sm) {
     if (Reason reason = problem_of_any(p, sm)) return reason;
     if (Reason reason = problem_of_row(row, p)) return reason;
     switch (row.family) {
+        case Family::mma: return problem_of_mma(p, sm);
         case Family::simt: return problem_of_simt(p, sm);
         case Family::gather: return problem_of_gather(p, sm);
     }

@@ -6,17 +6,21 @@
 namespace maskring {
 
 // Kernels by what they need of the problem; each has one predicate in dispatch.cpp.
-enum class Family { simt, gather };
+enum class Family { mma, simt, gather };
 
 struct KernelConfiguration {
     const char* name;
     Family family;
     ElementType type;
-    int radius;  // 0 = any
+    int radius;    // 0 = any
+    int channels;  // 0 = any
+    int labels;    // the most
     int (*launch)(const AffinityProblem& problem, CUstream_st* stream);  // returns a cudaError_t
 };
 
-// Defined in simt.cu and gather.cu.
+// Defined in mma.cu, simt.cu and gather.cu.
+template <int RADIUS, int CHANNELS, int LABEL_TILES>
+int launch_mma(const AffinityProblem& problem, CUstream_st* stream);
 template <ElementType TYPE, int RADIUS>
 int launch_simt(const AffinityProblem& problem, CUstream_st* stream);
 template <ElementType TYPE>

@@ -1,0 +1,393 @@
+// Windowed memory affinity on tensor cores: float16 in memory, float32 sums, sm_80 and up.
+//
+// A warp owns 16 neighbouring queries, the rows of an MMA, as 4 x 4 or 2 x 8 pixels. It meets the union of their
+// windows key row by key row: inner products of 16 queries with 8 keys at a time (QK^T), a softmax in registers, and
+// the weights as left operand of a second product with the labels (PV), as in FlashAttention-2. Pairs outside a window
+// or the frame start from -inf instead of 0. A row of ones below the labels makes PV deliver the sum of weights.
+//
+// Maps stay as the operator has them, channel by channel: keys are the right operand of QK^T column by column, which
+// ldmatrix.trans reads from rows of channels, and labels that of PV, which ldmatrix reads from rows of labels. Both
+// want 8 neighbouring pixels at an aligned place, so key columns are taken from a multiple of 8 on; the shapes of the
+// query block are those that lose least by that (docs/kernels.md).
+//
+// The warps of a CTA share the halo: key rows stream through two buffers of shared memory, one filled by cp.async
+// while the other is read, over all slots in one go.
+#pragma once
+
+#include "tensor_core.cuh"
+
+namespace maskring::mma {
+
+constexpr int QUERIES = 16;  // of a warp: the rows of an MMA
+constexpr int KEYS = 8;      // of one MMA: its columns
+constexpr float NO_LOGIT = -1e30f;  // "largest so far" before the first: -inf would make NaN of -inf - -inf
+
+constexpr int round_up(int x, int to) { return (x + to - 1) / to * to; }
+
+// Sizes that follow from a row of the dispatch table.
+template <int RADIUS_, int CHANNELS_, int LABEL_TILES_>
+struct Shape {
+    static constexpr int RADIUS = RADIUS_, CHANNELS = CHANNELS_;
+    static constexpr int LABEL_TILES = LABEL_TILES_;  // of 8 labels, the row of ones included
+    static constexpr int LABEL_ROWS = LABEL_TILES * 8;
+
+    // Windows of 4 x 4 queries fit 4 key tiles a row at radius 12; 2 x 8 fit 3 at radius 6, where 4 x 4 would too,
+    // but have more key rows.
+    static constexpr int BLOCK_X = RADIUS == 6 ? 8 : 4, BLOCK_Y = QUERIES / BLOCK_X;
+    static constexpr int WARPS_X = 16 / BLOCK_X, WARPS_Y = 8 / BLOCK_Y;
+    static constexpr int WARPS = WARPS_X * WARPS_Y, THREADS = WARPS * WARP;
+    static constexpr int TILE_X = WARPS_X * BLOCK_X, TILE_Y = WARPS_Y * BLOCK_Y;
+
+    // Key tiles that hold one row of a block's windows, wherever (at multiples of BLOCK_X) the block begins.
+    static constexpr int key_tiles() {
+        int most = 0;
+        for (int x = 1024; x < 1024 + KEYS; x += BLOCK_X) {
+            const int offset = (x - RADIUS) % KEYS, tiles = round_up(offset + BLOCK_X + 2 * RADIUS, KEYS) / KEYS;
+            if (tiles > most) most = tiles;
+        }
+        return most;
+    }
+    static constexpr int KEY_TILES = key_tiles();
+    static constexpr int WARP_COLUMNS = KEY_TILES * KEYS;
+    static constexpr int COLUMNS = round_up(TILE_X - BLOCK_X, KEYS) + WARP_COLUMNS;  // of the CTA
+
+    // An odd number of 16-byte pieces: eight rows then lie in different banks, as ldmatrix wants them.
+    static constexpr int PITCH = (COLUMNS / 8 % 2 == 1 ? COLUMNS : COLUMNS + 8);
+    static constexpr int STAGE_ROWS = 2;  // key rows between two barriers
+    static constexpr int MAP_ROWS = CHANNELS + LABEL_ROWS;
+    static constexpr int STAGE_HALVES = STAGE_ROWS * MAP_ROWS * PITCH;
+    static constexpr int SHARED_BYTES = 2 * STAGE_HALVES * 2;
+    static_assert(SHARED_BYTES <= 48 * 1024, "more needs an opt-in");
+    static_assert(4 * KEY_TILES <= 32, "a lane's pairs of one key row are bits of one word");
+};
+
+// Where the CTA is in its walk over slots, column passes and key rows. One pass is enough for step 1; wider steps make
+// wider windows, taken WARP_COLUMNS at a time.
+template <typename S>
+struct Walk {
+    const AffinityProblem& problem;
+    int batch, tile_y, tile_x;
+    int slot = -1, step = 0, pass = 0;
+    int row = 0, left = 0;  // of the stage: its first key row and column
+    int row_end = 0, left_end = 0;
+
+    __device__ __forceinline__ int row_begin() const { return max(0, tile_y - S::RADIUS * step); }
+
+    // To the next stage; false after the last one.
+    __device__ __forceinline__ bool advance() {
+        row += S::STAGE_ROWS;
+        if (row < row_end) return true;
+        left += S::WARP_COLUMNS;
+        ++pass;
+        row = row_begin();
+        if (left < left_end) return true;
+        return next_slot();
+    }
+
+    __device__ __forceinline__ bool next_slot() {
+        do {
+            if (++slot >= problem.slots) return false;
+            step = step_of_slot(problem, batch, slot);
+        } while (step == 0);
+        const int reach = S::RADIUS * step;
+        row = row_begin();
+        row_end = min(problem.height, tile_y + S::TILE_Y + reach);
+        pass = 0;
+        left = first_column(tile_x);
+        left_end = min(problem.width, step == 1 ? left + 1 : tile_x + S::TILE_X + reach);
+        // Passes left of the frame are of no use.
+        while (left + S::COLUMNS <= 0) {
+            left += S::WARP_COLUMNS;
+            ++pass;
+        }
+        return true;
+    }
+
+    // Column at which the windows of a block that begins at `x` begin, or a little before: a multiple of 8.
+    __device__ __forceinline__ int first_column(int x) const { return (x - S::RADIUS * step) & ~(KEYS - 1); }
+};
+
+// Eight neighbouring halves of a map to shared memory, zeros for those outside the frame. Rows of the map begin at
+// multiples of its width, so the width decides how many halves may be copied at once.
+__device__ __forceinline__ void copy_eight(__half* shared, const __half* __restrict__ row, int x, int width) {
+    if (width % 8 == 0) {
+        const bool inside = x >= 0 && x < width;
+        copy_async<16>(shared, inside ? row + x : row, inside);
+    } else if (width % 2 == 0) {
+#pragma unroll
+        for (int i = 0; i < 8; i += 2) {
+            const bool inside = x + i >= 0 && x + i < width;
+            copy_async<4>(shared + i, inside ? row + x + i : row, inside);
+        }
+    } else {
+#pragma unroll
+        for (int i = 0; i < 8; ++i) shared[i] = x + i >= 0 && x + i < width ? row[x + i] : __half(0.f);
+    }
+}
+
+// Starts to fill a stage: keys and labels of the walk's rows.
+template <typename S>
+__device__ __forceinline__ void fill(__half* stage, const Walk<S>& walk, const AffinityProblem& problem) {
+    constexpr int PIECES = S::COLUMNS / 8, LANES = PIECES <= 4 ? 4 : 8;  // pieces of a row, threads that copy one
+    constexpr int AT_ONCE = S::THREADS / LANES;                          // rows
+    static_assert(PIECES <= 8);
+    const int piece = threadIdx.x % LANES, first = threadIdx.x / LANES;
+    if (piece >= PIECES) return;
+    const size_t plane = size_t(problem.height) * problem.width;
+    const size_t map = size_t(walk.batch) * problem.slots + walk.slot;
+    const __half* keys = static_cast<const __half*>(problem.keys) + map * S::CHANNELS * plane;
+    const __half* values = static_cast<const __half*>(problem.values) + map * problem.labels * plane;
+    const int x = walk.left + 8 * piece;
+#pragma unroll
+    for (int i = 0; i < S::STAGE_ROWS; ++i) {
+        if (walk.row + i >= walk.row_end) break;
+        const size_t row = size_t(walk.row + i) * problem.width;
+        __half* shared = stage + i * S::MAP_ROWS * S::PITCH + 8 * piece;
+#pragma unroll
+        for (int c = first; c < S::CHANNELS; c += AT_ONCE)
+            copy_eight(shared + c * S::PITCH, keys + c * plane + row, x, problem.width);
+        for (int label = first; label < problem.labels; label += AT_ONCE)
+            copy_eight(shared + (S::CHANNELS + label) * S::PITCH, values + label * plane + row, x, problem.width);
+    }
+}
+
+// Below the labels of each key row: a row of ones, then zeros. Copies never touch them.
+template <typename S>
+__device__ __forceinline__ void fill_constant_rows(__half* stages, int labels) {
+    const int constant = S::LABEL_ROWS - labels;
+    for (int i = threadIdx.x; i < 2 * S::STAGE_ROWS * constant * S::PITCH; i += S::THREADS) {
+        const int column = i % S::PITCH, label = labels + i / S::PITCH % constant, row = i / S::PITCH / constant;
+        stages[(row * S::MAP_ROWS + S::CHANNELS + label) * S::PITCH + column] = __half(label == labels ? 1.f : 0.f);
+    }
+}
+
+// One warp's queries, in registers.
+template <typename S>
+struct Queries {
+    FragmentA features[S::CHANNELS / 16];
+    Accumulator labels[S::LABEL_TILES];      // sums of weighted labels
+    float largest[2] = {NO_LOGIT, NO_LOGIT};  // inner product so far, of queries lane / 4 and lane / 4 + 8
+    int y, x;                                // of the block
+    int lane;
+
+    __device__ __forceinline__ int query_y(int half) const { return y + (lane / 4 + 8 * half) / S::BLOCK_X; }
+    __device__ __forceinline__ int query_x(int half) const { return x + (lane / 4 + 8 * half) % S::BLOCK_X; }
+
+    __device__ __forceinline__ void load(const __half* __restrict__ query, int height, int width) {
+        const size_t plane = size_t(height) * width;
+#pragma unroll
+        for (int r = 0; r < 4; ++r) {
+            const int at_y = query_y(r % 2), at_x = query_x(r % 2);
+            const bool inside = at_y < height && at_x < width;
+            const __half* pixel = query + (inside ? size_t(at_y) * width + at_x : 0);
+#pragma unroll
+            for (int k = 0; k < S::CHANNELS / 16; ++k) {
+                const int c = 16 * k + 2 * (lane % 4) + 8 * (r / 2);
+                const float low = inside ? __half2float(pixel[c * plane]) : 0.f;
+                const float high = inside ? __half2float(pixel[(c + 1) * plane]) : 0.f;
+                features[k].r[r] = pack_halves(low, high);
+            }
+        }
+#pragma unroll
+        for (int tile = 0; tile < S::LABEL_TILES; ++tile) labels[tile] = Accumulator{};
+    }
+
+    // Which of a lane's pairs are inside windows and frame as far as x decides: bit 4 * tile + element.
+    __device__ __forceinline__ unsigned pairs_in_x(int first_key, int step, int width) const {
+        unsigned pairs = 0;
+#pragma unroll
+        for (int tile = 0; tile < S::KEY_TILES; ++tile) {
+#pragma unroll
+            for (int element = 0; element < 4; ++element) {
+                const int key_x = first_key + KEYS * tile + 2 * (lane % 4) + element % 2;
+                const int distance = key_x - query_x(element / 2);
+                const bool valid = abs(distance) <= S::RADIUS * step && (step == 1 || distance % step == 0) &&
+                                   key_x >= 0 && key_x < width;
+                pairs |= unsigned(valid) << (4 * tile + element);
+            }
+        }
+        return pairs;
+    }
+
+    // The bits of those queries in whose window a key row is.
+    __device__ __forceinline__ unsigned pairs_in_y(int key_y, int step) const {
+        unsigned pairs = 0;
+#pragma unroll
+        for (int half = 0; half < 2; ++half) {
+            const int distance = key_y - query_y(half);
+            const bool valid = abs(distance) <= S::RADIUS * step && (step == 1 || distance % step == 0);
+            if (valid) pairs |= 0x33333333u << (2 * half);
+        }
+        return pairs;
+    }
+};
+
+// Inner products of the queries with a row of keys; -inf where the pair is not wanted.
+template <typename S>
+__device__ __forceinline__ void multiply_keys(Accumulator (&products)[S::KEY_TILES], const Queries<S>& queries,
+                                              const __half* keys, unsigned pairs) {
+    const __half* row = keys + queries.lane * S::PITCH;  // ldmatrix: the lane names a channel
+#pragma unroll
+    for (int tile = 0; tile < S::KEY_TILES; ++tile) {
+#pragma unroll
+        for (int i = 0; i < 4; ++i) products[tile].v[i] = pairs >> (4 * tile + i) & 1 ? 0.f : -INFINITY;
+#pragma unroll
+        for (int c = 0; c < S::CHANNELS; c += 32) {
+            FragmentB first, second;
+            load_matrices_transposed(first, second, row + c * S::PITCH + KEYS * tile);
+            multiply_add(products[tile], queries.features[c / 16], first);
+            multiply_add(products[tile], queries.features[c / 16 + 1], second);
+        }
+    }
+}
+
+// Inner products become weights exp2(scale * (product - largest)); earlier sums are rescaled when the largest grew.
+template <typename S>
+__device__ __forceinline__ void weigh(Accumulator (&products)[S::KEY_TILES], Queries<S>& queries, float scale) {
+    float largest[2] = {queries.largest[0], queries.largest[1]};
+#pragma unroll
+    for (int tile = 0; tile < S::KEY_TILES; ++tile)
+#pragma unroll
+        for (int i = 0; i < 4; ++i) largest[i / 2] = fmaxf(largest[i / 2], products[tile].v[i]);
+#pragma unroll
+    for (int half = 0; half < 2; ++half) {  // the four lanes of a quad share a query
+        largest[half] = fmaxf(largest[half], __shfl_xor_sync(0xffffffffu, largest[half], 1));
+        largest[half] = fmaxf(largest[half], __shfl_xor_sync(0xffffffffu, largest[half], 2));
+    }
+    const bool grew = largest[0] > queries.largest[0] || largest[1] > queries.largest[1];
+    if (__any_sync(0xffffffffu, grew)) {  // seldom, after the first rows
+#pragma unroll
+        for (int half = 0; half < 2; ++half) {
+            const float factor = exp2_approx((queries.largest[half] - largest[half]) * scale);
+            queries.largest[half] = largest[half];
+#pragma unroll
+            for (int tile = 0; tile < S::LABEL_TILES; ++tile) {
+                queries.labels[tile].v[2 * half] *= factor;
+                queries.labels[tile].v[2 * half + 1] *= factor;
+            }
+        }
+    }
+    const float reference[2] = {largest[0] * scale, largest[1] * scale};
+#pragma unroll
+    for (int tile = 0; tile < S::KEY_TILES; ++tile)
+#pragma unroll
+        for (int i = 0; i < 4; ++i)
+            products[tile].v[i] = exp2_approx(fmaf(products[tile].v[i], scale, -reference[i / 2]));
+}
+
+// Adds the labels of a key row, weighted. Sixteen keys at a time; an odd last tile is joined by one of weight 0.
+template <typename S>
+__device__ __forceinline__ void multiply_labels(Queries<S>& queries, const Accumulator (&weights)[S::KEY_TILES],
+                                                const __half* values) {
+    const int matrix = queries.lane / 8;  // ldmatrix: the lane names a label and a group of eight keys
+#pragma unroll
+    for (int tile = 0; tile < S::KEY_TILES; tile += 2) {
+        const bool both = tile + 1 < S::KEY_TILES;
+        const Accumulator& low = weights[tile];
+        FragmentA a{{pack_halves(low.v[0], low.v[1]), pack_halves(low.v[2], low.v[3]), 0u, 0u}};
+        if (both) {
+            const Accumulator& high = weights[both ? tile + 1 : tile];
+            a.r[2] = pack_halves(high.v[0], high.v[1]);
+            a.r[3] = pack_halves(high.v[2], high.v[3]);
+        }
+        const __half* keys = values + KEYS * (tile + (both ? matrix % 2 : 0));
+#pragma unroll
+        for (int label = 0; label < S::LABEL_TILES; label += 2) {
+            const bool pair = label + 1 < S::LABEL_TILES;
+            const int row = 8 * (label + (pair ? matrix / 2 : 0)) + queries.lane % 8;
+            FragmentB first, second;
+            load_matrices(first, second, keys + row * S::PITCH);
+            multiply_add(queries.labels[label], a, first);
+            if (pair) multiply_add(queries.labels[pair ? label + 1 : label], a, second);
+        }
+    }
+}
+
+// Divides by the sum of weights, which the row of ones has gathered, and writes the result.
+template <typename S>
+__device__ __forceinline__ void write_out(const Queries<S>& queries, const AffinityProblem& problem, int batch) {
+    const size_t plane = size_t(problem.height) * problem.width;
+    __half* out = static_cast<__half*>(problem.out) + size_t(batch) * problem.labels * plane;
+#pragma unroll
+    for (int half = 0; half < 2; ++half) {
+        float sum = 0.f;
+#pragma unroll
+        for (int tile = 0; tile < S::LABEL_TILES; ++tile) {
+            const float* pair = queries.labels[tile].v + 2 * half;
+            if (tile == problem.labels / 8) sum = problem.labels % 2 == 0 ? pair[0] : pair[1];
+        }
+        const int owner = (queries.lane & ~3) | (problem.labels % 8 / 2);
+        sum = __shfl_sync(0xffffffffu, sum, owner);
+        const float inverse = sum > 0.f ? 1.f / sum : 0.f;
+        const int y = queries.query_y(half), x = queries.query_x(half);
+        if (y >= problem.height || x >= problem.width) continue;
+#pragma unroll
+        for (int tile = 0; tile < S::LABEL_TILES; ++tile) {
+#pragma unroll
+            for (int i = 0; i < 2; ++i) {
+                const int label = 8 * tile + 2 * (queries.lane % 4) + i;
+                if (label >= problem.labels) continue;
+                out[label * plane + size_t(y) * problem.width + x] =
+                    __float2half_rn(queries.labels[tile].v[2 * half + i] * inverse);
+            }
+        }
+    }
+}
+
+// Grid: columns / TILE_X, rows / TILE_Y, batch.
+template <typename S>
+__global__ void __launch_bounds__(S::THREADS, 2) affinity(const AffinityProblem problem) {
+#if !defined(__CUDA_ARCH__) || __CUDA_ARCH__ >= 800  // older GPUs get an empty kernel, which dispatch never starts
+    __half* stages = reinterpret_cast<__half*>(dynamic_shared());
+    const int warp = threadIdx.x / WARP, batch = blockIdx.z;
+    const float scale = problem.scale * LOG2_E;
+    const size_t plane = size_t(problem.height) * problem.width;
+
+    Walk<S> next{problem, batch, int(blockIdx.y) * S::TILE_Y, int(blockIdx.x) * S::TILE_X};
+    Queries<S> queries;
+    queries.lane = threadIdx.x % WARP;
+    queries.y = next.tile_y + warp / S::WARPS_X * S::BLOCK_Y;
+    queries.x = next.tile_x + warp % S::WARPS_X * S::BLOCK_X;
+    queries.load(static_cast<const __half*>(problem.query) + batch * S::CHANNELS * plane, problem.height,
+                 problem.width);
+
+    fill_constant_rows<S>(stages, problem.labels);
+    bool more = next.next_slot();
+    if (more) fill(stages, next, problem);
+    close_copies();
+    int slot = -1, pass = -1;
+    unsigned pairs_in_x = 0;
+    for (int buffer = 0; more; buffer ^= 1) {
+        const Walk<S> now = next;
+        more = next.advance();
+        if (more) fill(stages + (buffer ^ 1) * S::STAGE_HALVES, next, problem);
+        close_copies();
+        await_copies<1>();
+        __syncthreads();  // the stage is complete
+
+        const int first_key = now.first_column(queries.x) + now.pass * S::WARP_COLUMNS;
+        if (now.slot != slot || now.pass != pass) {
+            slot = now.slot;
+            pass = now.pass;
+            pairs_in_x = queries.pairs_in_x(first_key, now.step, problem.width);
+        }
+        const int reach = S::RADIUS * now.step;
+#pragma unroll 1
+        for (int i = 0; i < S::STAGE_ROWS; ++i) {
+            const int key_y = now.row + i;
+            if (key_y >= now.row_end || key_y < queries.y - reach || key_y >= queries.y + S::BLOCK_Y + reach) continue;
+            const __half* keys =
+                stages + buffer * S::STAGE_HALVES + i * S::MAP_ROWS * S::PITCH + (first_key - now.left);
+            Accumulator pairs[S::KEY_TILES];
+            multiply_keys<S>(pairs, queries, keys, pairs_in_x & queries.pairs_in_y(key_y, now.step));
+            weigh<S>(pairs, queries, scale);
+            multiply_labels<S>(queries, pairs, keys + S::CHANNELS * S::PITCH);
+        }
+        __syncthreads();  // the stage may be filled again
+    }
+    await_copies<0>();
+    write_out(queries, problem, batch);
+#endif
+}
+
+}  // namespace maskring::mma
