@@ -1,0 +1,234 @@
+"""The paper's ablation as one command: what each part is worth, on the same footage and the same number of steps.
+
+Trains one encoder per training variant (a run that was interrupted goes on), tracks a labelled split with every
+variant through the real tracker, and writes a Markdown report with a plot. The nano recipe is the base.
+
+    python bench/ablate.py --data FOOTAGE --davis ROOT --split dev --steps 1000 --size 240 --out docs/results
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import tempfile
+from collections.abc import Callable
+from dataclasses import dataclass, field, replace
+from pathlib import Path
+from typing import Any
+
+import matplotlib
+from feature_tracker import Features, encoder_features, feature_tracker
+
+from maskring.plugins.files import atomic_path, make_directory
+from maskring.runtime.evaluation import evaluate
+from maskring.runtime.memory import MemoryPolicy
+from maskring.training.checkpoint import load_checkpoint
+from maskring.training.clips import find_clips
+from maskring.training.loop import train
+from maskring.training.recipe import Recipe, load_recipe
+
+matplotlib.use("Agg")
+
+BASE = "the base"
+
+
+@dataclass(frozen=True)
+class Variant:
+    """One row.
+
+    Attributes:
+        question: what it helps to answer; rows of one question stand together.
+        name: of the row.
+        train: changes of the recipe.
+        clips: unlabelled clips to train on, evenly picked; None for all.
+        track: changes of the tracker's settings (``radius``, ``scale``, ``top_k``, ``soft``, ``policy``, ``localised``).
+    """
+
+    question: str
+    name: str
+    train: dict[str, Any] = field(default_factory=dict)
+    clips: int | None = None
+    track: dict[str, Any] = field(default_factory=dict)
+
+
+def policy(
+    long_term: tuple[int, ...], short_term: tuple[int, ...], **settings: int
+) -> dict[str, MemoryPolicy]:
+    """A memory policy as a change of the tracker's settings."""
+    return {"policy": MemoryPolicy(long_term, short_term, **settings)}
+
+
+def variants(base: Recipe) -> list[Variant]:
+    """All rows. The first trains nothing new, nor do those that change tracking alone."""
+    scale = base.tracking_scale
+    searched = policy((0, 5), (1, 3, 5), dilate_after=15)
+    return [
+        Variant(BASE, base.name),
+        Variant("key encoder", "momentum 0.9", {"momentum": 0.9}),
+        Variant("key encoder", "momentum 0.99", {"momentum": 0.99}),
+        Variant("references in training", "pairs", {"frames": 2}),
+        Variant("references in training", "five references", {"frames": 6, "clips": max(1, base.clips // 2)}),
+        Variant("window centres", "searched in training", {"localise": 2}),
+        Variant("window centres", "searched in tracking", track={**searched, "localised": True}),
+        Variant("window centres", "dilated in tracking, not searched", track=searched),
+        Variant("unlabelled clips", "10", clips=10),
+        Variant("unlabelled clips", "30", clips=30),
+        Variant("memory in tracking", "short-term only", track=policy((), (1, 3, 5))),
+        Variant("memory in tracking", "long-term only", track=policy((0, 5), ())),
+        Variant("memory in tracking", "previous frame only", track=policy((), (1,))),
+        Variant("labels in memory", "soft", track={"soft": True}),
+        *(Variant("top-k", str(count), track={"top_k": count}) for count in (5, 10, 36)),
+        *(Variant("radius in tracking", str(radius), track={"radius": radius}) for radius in (6, 9, 15, 18)),
+        *(
+            Variant("scale in tracking", f"{factor:g} times the base's", track={"scale": factor * scale})
+            for factor in (0.5, 2.0)
+        ),
+    ]
+
+
+@dataclass(frozen=True)
+class Study:
+    """Where everything is.
+
+    Attributes:
+        base: the recipe that variants change.
+        data: unlabelled footage.
+        davis, split, size: labelled sequences and the shorter side to track them at.
+        work: takes the runs and the scores.
+    """
+
+    base: Recipe
+    data: Path
+    davis: Path
+    split: str
+    size: int
+    work: Path
+
+    def score(self, variant: Variant) -> dict[str, float]:
+        """J&F in percent by sequence; measured once, then remembered in the work folder."""
+        name = "-".join(f"{variant.question} {variant.name}".split()).replace(",", "")
+        path = self.work / f"{name}.json"
+        if not path.exists():
+            scores = self._measure(variant)
+            with atomic_path(path) as partial:
+                partial.write_text(json.dumps(scores), "utf-8")
+        found: dict[str, float] = json.loads(path.read_text("utf-8"))
+        return found
+
+    def _measure(self, variant: Variant) -> dict[str, float]:
+        settings = {"radius": self.base.tracking_radius, "scale": self.base.tracking_scale, **variant.track}
+        features = self._features(variant)
+        with tempfile.TemporaryDirectory() as folder:
+            out = Path(folder)
+            evaluation = evaluate(
+                self.davis,
+                self.split,
+                lambda: feature_tracker(features, **settings),
+                out,
+                out / "scores.json",
+                size=self.size,
+            )
+        return {result.name: result.score.jf for result in evaluation.sequences if result.score is not None}
+
+    def _features(self, variant: Variant) -> Features:
+        recipe = replace(self.base, **variant.train)
+        changed = "-".join(f"{key}={value}" for key, value in variant.train.items()) or "base"
+        run = self.work / f"{changed}-clips={variant.clips or 'all'}"
+        clips = find_clips(self.data)
+        if variant.clips is not None:
+            clips = clips[:: max(1, len(clips) // variant.clips)][: variant.clips]
+        outcome = train(recipe, clips, run)
+        return encoder_features(load_checkpoint(outcome.checkpoint).query_encoder())
+
+
+def mean(scores: dict[str, float]) -> float:
+    """Mean over sequences."""
+    return sum(scores.values()) / len(scores)
+
+
+def report(study: Study, scores: dict[Variant, dict[str, float]], command: str) -> str:
+    """The Markdown report: a row per variant, its distance from the base beside it."""
+    base = mean(next(iter(scores.values())))
+    sequences = list(next(iter(scores.values())))
+    lines = [
+        "# Ablation",
+        "",
+        f"Recipe `{study.base.name}`, {study.base.steps} steps, seed {study.base.seed}; J&F in percent, shorter side "
+        f"{study.size} pixels, radius {study.base.tracking_radius}, references 0, 5, t-1, t-3, t-5 unless the row says "
+        "otherwise. Printed by",
+        "",
+        f"    {command}",
+        "",
+        "![J&F by variant](ablation.png)",
+        "",
+        "| question | variant | mean | beside the base | " + " | ".join(sequences) + " |",
+        "|" + "---|" * (4 + len(sequences)),
+    ]
+    for variant, found in scores.items():
+        cells = [variant.question, variant.name, f"{mean(found):.1f}", f"{mean(found) - base:+.1f}"]
+        cells += [f"{found[name]:.1f}" for name in sequences]
+        lines.append("| " + " | ".join(cells) + " |")
+    return "\n".join(lines) + "\n"
+
+
+def plot(path: Path, scores: dict[Variant, dict[str, float]]) -> None:
+    """A bar per variant, one colour per question."""
+    import matplotlib.pyplot as plt
+
+    questions = list(dict.fromkeys(variant.question for variant in scores))
+    figure, axes = plt.subplots(figsize=(8, 0.32 * len(scores) + 1))
+    colours = [f"C{questions.index(variant.question) % 10}" for variant in scores]
+    labels = [f"{variant.question}: {variant.name}" for variant in scores]
+    axes.barh(labels, [mean(found) for found in scores.values()], color=colours)
+    axes.axvline(mean(next(iter(scores.values()))), color="black", linewidth=1)
+    axes.invert_yaxis()
+    axes.set_xlabel("mean J&F, percent")
+    figure.tight_layout()
+    with atomic_path(path) as partial:
+        figure.savefig(partial, format="png", dpi=120)
+    plt.close(figure)
+
+
+def study_all(study: Study, chosen: Callable[[Variant], bool], out: Path, command: str) -> str:
+    """Measure the base and all ``chosen`` variants; writes ``ablation.md`` and ``ablation.png`` into ``out``."""
+    make_directory(study.work)
+    make_directory(out)
+    scores: dict[Variant, dict[str, float]] = {}
+    for variant in variants(study.base):
+        if variant.question == BASE or chosen(variant):
+            scores[variant] = study.score(variant)
+            print(f"{variant.question}: {variant.name}: {mean(scores[variant]):.1f}", flush=True)
+    text = report(study, scores, command)
+    plot(out / "ablation.png", scores)
+    with atomic_path(out / "ablation.md") as partial:
+        partial.write_text(text, "utf-8")
+    return text
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawTextHelpFormatter)
+    parser.add_argument("--data", type=Path, required=True, help="unlabelled footage")
+    parser.add_argument("--davis", type=Path, required=True, help="labelled sequences")
+    parser.add_argument("--split", default="dev")
+    parser.add_argument("--size", type=int, default=240, help="shorter side to track at")
+    parser.add_argument("--recipe", default="nano", help="the base")
+    parser.add_argument("--steps", type=int, default=1000, help="of every training")
+    parser.add_argument("--question", action="append", help="measure these alone; default: all")
+    parser.add_argument("--work", type=Path, default=Path("runs/ablation"))
+    parser.add_argument("--out", type=Path, default=Path("docs/results"))
+    options = parser.parse_args()
+    base = replace(load_recipe(options.recipe), steps=options.steps, finetune_steps=0)
+    study = Study(base, options.data, options.davis, options.split, options.size, options.work)
+    command = (
+        f"python bench/ablate.py --data FOOTAGE --davis ROOT --split {options.split} --size {options.size} "
+        f"--recipe {options.recipe} --steps {options.steps}"
+    )
+    print(
+        study_all(
+            study, lambda v: not options.question or v.question in options.question, options.out, command
+        )
+    )
+
+
+if __name__ == "__main__":
+    main()

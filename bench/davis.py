@@ -1,0 +1,91 @@
+"""J&F on labelled video of what costs nothing, of untrained features, and of checkpoints: one table.
+
+The protocol is that of `maskring evaluate`: 480p, radius 12, references 0, 5, t-1, t-3, t-5.
+
+    python bench/davis.py --davis ROOT --split dev nano=runs/nano/checkpoint.safetensors
+    python bench/davis.py --davis ROOT --split dev --size 240 --out docs/results/davis.md
+"""
+
+from __future__ import annotations
+
+import argparse
+import tempfile
+from collections.abc import Callable
+from pathlib import Path
+
+import torch
+from feature_tracker import FirstMask, encoder_features, feature_tracker, lab_features
+
+from maskring.models import open_tracker, resolve_model
+from maskring.plugins.files import atomic_path, make_directory
+from maskring.runtime.evaluation import Evaluation, SequenceTracker, evaluate
+from maskring.training.encoder import Encoder, EncoderConfig
+from maskring.training.weights import shipped_checkpoint
+
+RADIUS = 12
+LAB_SCALES = (16.0, 64.0, 256.0)
+"""Raw values know no natural scale: all of these are tried, and the best is reported."""
+
+
+def untrained() -> SequenceTracker:
+    """The nano encoder with its random weights."""
+    torch.manual_seed(0)
+    encoder = Encoder(EncoderConfig.preset("nano"))
+    return feature_tracker(encoder_features(encoder), radius=RADIUS, scale=0.125)
+
+
+def contestants(checkpoints: dict[str, Path]) -> dict[str, Callable[[], SequenceTracker]]:
+    """All rows of the table by name."""
+    rows: dict[str, Callable[[], SequenceTracker]] = {"first mask repeated": FirstMask}
+    for scale in LAB_SCALES:
+        rows[f"raw Lab patches, scale {scale:g}"] = lambda scale=scale: feature_tracker(
+            lab_features, radius=RADIUS, scale=scale
+        )
+    rows["untrained nano"] = untrained
+    for name, path in checkpoints.items():
+        rows[name] = lambda model=resolve_model(path): open_tracker(model)
+    return rows
+
+
+def table(evaluations: dict[str, Evaluation]) -> str:
+    """Markdown: J&F in percent, a column per sequence."""
+    first = next(iter(evaluations.values()))
+    names = [result.name for result in first.sequences]
+    lines = ["| | " + " | ".join(names) + " | mean |", "|---|" + "---|" * (len(names) + 1)]
+    for name, evaluation in evaluations.items():
+        scores = [result.score.jf for result in evaluation.sequences if result.score is not None]
+        cells = [f"{score:.1f}" for score in (*scores, sum(scores) / len(scores))]
+        lines.append(f"| {name} | " + " | ".join(cells) + " |")
+    return "\n".join(lines) + "\n"
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawTextHelpFormatter)
+    parser.add_argument("checkpoints", nargs="*", help="NAME=FILE; default: the shipped checkpoint")
+    parser.add_argument("--davis", type=Path, required=True)
+    parser.add_argument("--split", default="dev")
+    parser.add_argument("--size", type=int, help="shorter side to track at; default: the frames' own")
+    parser.add_argument("--only", nargs="+", help="rows whose names hold one of these")
+    parser.add_argument("--out", type=Path, help="Markdown file to write")
+    options = parser.parse_args()
+    named = dict(text.split("=", 1) for text in options.checkpoints) or {"nano": str(shipped_checkpoint())}
+    rows = contestants({name: Path(file) for name, file in named.items()})
+    evaluations: dict[str, Evaluation] = {}
+    for name, new_tracker in rows.items():
+        if options.only and not any(part in name for part in options.only):
+            continue
+        with tempfile.TemporaryDirectory() as folder:
+            out = Path(folder)
+            evaluations[name] = evaluate(
+                options.davis, options.split, new_tracker, out, out / "scores.json", size=options.size
+            )
+        print(table({name: evaluations[name]}).splitlines()[-1], flush=True)
+    print("\n" + table(evaluations))
+    if options.out is not None:
+        make_directory(options.out.parent)
+        with atomic_path(options.out) as partial:
+            partial.write_text(table(evaluations), "utf-8")
+
+
+if __name__ == "__main__":
+    main()
