@@ -1,0 +1,45 @@
+# The TensorRT plugin with the CUDA kernels inside, libmaskring_plugins.so.
+#
+# NvInferRuntime.h is looked for in TENSORRT_ROOT (variable or environment), then where JetPack, Debian and NVIDIA's
+# archives put it. Headers alone are enough: the library refers to nothing in libnvinfer. Without headers or kernels,
+# one line says so and there is no target maskring_plugins.
+set(MASKRING_OLDEST_TENSORRT 10.3)
+
+if(NOT TARGET maskring_kernels)
+  message(STATUS "TensorRT plugin: skipped, the CUDA kernels that it launches are not built")
+  return()
+endif()
+
+find_path(MASKRING_TENSORRT_INCLUDE NvInferRuntime.h
+  HINTS "${TENSORRT_ROOT}" "$ENV{TENSORRT_ROOT}"
+  PATHS /usr/local/tensorrt /usr/local/TensorRT /opt/tensorrt /opt/TensorRT
+  PATH_SUFFIXES include "include/${CMAKE_LIBRARY_ARCHITECTURE}")
+if(NOT MASKRING_TENSORRT_INCLUDE)
+  message(STATUS "TensorRT plugin: skipped, no NvInferRuntime.h found (set TENSORRT_ROOT to TensorRT's folder, "
+    "or apt-get install libnvinfer-headers-dev)")
+  return()
+endif()
+
+# From 10.11 on the version stands in TRT_*_ENTERPRISE, to which NV_TENSORRT_* refer.
+file(STRINGS "${MASKRING_TENSORRT_INCLUDE}/NvInferVersion.h" version_lines
+  REGEX "define (NV_TENSORRT|TRT)_(MAJOR|MINOR)(_ENTERPRISE)? +[0-9]+")
+string(REGEX REPLACE ".*_MAJOR[A-Z_]* +([0-9]+).*_MINOR[A-Z_]* +([0-9]+).*" "\\1.\\2" version "${version_lines}")
+if(version VERSION_LESS MASKRING_OLDEST_TENSORRT)
+  message(STATUS "TensorRT plugin: skipped, ${MASKRING_TENSORRT_INCLUDE} holds TensorRT ${version} "
+    "(the plugin needs ${MASKRING_OLDEST_TENSORRT} or newer)")
+  return()
+endif()
+
+add_library(maskring_plugins SHARED windowed_affinity/tensorrt_plugin.cpp)
+target_include_directories(maskring_plugins SYSTEM PRIVATE
+  "${MASKRING_TENSORRT_INCLUDE}" ${CMAKE_CUDA_TOOLKIT_INCLUDE_DIRECTORIES})
+target_compile_definitions(maskring_plugins PRIVATE "MASKRING_VERSION=\"${PROJECT_VERSION}\"")
+target_compile_options(maskring_plugins PRIVATE -Wall -Wextra -Wpedantic -Werror)
+target_link_libraries(maskring_plugins PRIVATE maskring_kernels)
+# Nothing but what tensorrt_plugin.map names leaves the library, so that it gets along with any other in the process.
+set(exports ${CMAKE_CURRENT_LIST_DIR}/tensorrt_plugin.map)
+target_link_options(maskring_plugins PRIVATE -Wl,--no-undefined "-Wl,--version-script=${exports}")
+set_target_properties(maskring_plugins PROPERTIES
+  CXX_VISIBILITY_PRESET hidden VISIBILITY_INLINES_HIDDEN ON CUDA_RUNTIME_LIBRARY Static LINK_DEPENDS "${exports}")
+install(TARGETS maskring_plugins LIBRARY DESTINATION maskring/plugins)
+message(STATUS "TensorRT plugin: for TensorRT ${version} (${MASKRING_TENSORRT_INCLUDE})")
