@@ -1,7 +1,7 @@
-"""The paper's ablation as one command: what each part is worth, on the same footage and the same number of steps.
+"""The paper's ablation as one command: what each part is worth, on the same footage and for the same steps.
 
-Trains one encoder per training variant (a run that was interrupted goes on), tracks a labelled split with every
-variant through the real tracker, and writes a Markdown report with a plot. The nano recipe is the base.
+Trains one encoder per training variant (a run that was interrupted goes on), tracks a labelled split with
+every variant through the real tracker, and writes a Markdown report with a plot. The base is a recipe.
 
     python bench/ablate.py --data FOOTAGE --davis ROOT --split dev --steps 1000 --size 240 --out docs/results
 """
@@ -32,7 +32,7 @@ matplotlib.use("Agg")
 BASE = "the base"
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, eq=False)
 class Variant:
     """One row.
 
@@ -41,7 +41,7 @@ class Variant:
         name: of the row.
         train: changes of the recipe.
         clips: unlabelled clips to train on, evenly picked; None for all.
-        track: changes of the tracker's settings (``radius``, ``scale``, ``top_k``, ``soft``, ``policy``, ``localised``).
+        track: changes of the settings of :func:`feature_tracker.feature_tracker`.
     """
 
     question: str
@@ -153,9 +153,9 @@ def report(study: Study, scores: dict[Variant, dict[str, float]], command: str) 
     lines = [
         "# Ablation",
         "",
-        f"Recipe `{study.base.name}`, {study.base.steps} steps, seed {study.base.seed}; J&F in percent, shorter side "
-        f"{study.size} pixels, radius {study.base.tracking_radius}, references 0, 5, t-1, t-3, t-5 unless the row says "
-        "otherwise. Printed by",
+        f"Recipe `{study.base.name}`, {study.base.steps} steps, seed {study.base.seed}; J&F in percent, shorter",
+        f"side {study.size} pixels, radius {study.base.tracking_radius}, references 0, 5, t-1, t-3, t-5 unless",
+        "the row says otherwise. Printed by",
         "",
         f"    {command}",
         "",
@@ -190,7 +190,7 @@ def plot(path: Path, scores: dict[Variant, dict[str, float]]) -> None:
 
 
 def study_all(study: Study, chosen: Callable[[Variant], bool], out: Path, command: str) -> str:
-    """Measure the base and all ``chosen`` variants; writes ``ablation.md`` and ``ablation.png`` into ``out``."""
+    """Measure the base and all ``chosen`` variants; writes ``ablation.md`` and ``.png`` into ``out``."""
     make_directory(study.work)
     make_directory(out)
     scores: dict[Variant, dict[str, float]] = {}

@@ -11,6 +11,7 @@ from __future__ import annotations
 import argparse
 import tempfile
 from collections.abc import Callable
+from functools import partial
 from pathlib import Path
 
 import torch
@@ -43,7 +44,7 @@ def contestants(checkpoints: dict[str, Path]) -> dict[str, Callable[[], Sequence
         )
     rows["untrained nano"] = untrained
     for name, path in checkpoints.items():
-        rows[name] = lambda model=resolve_model(path): open_tracker(model)
+        rows[name] = partial(open_tracker, resolve_model(path))
     return rows
 
 
@@ -83,8 +84,8 @@ def main() -> None:
     print("\n" + table(evaluations))
     if options.out is not None:
         make_directory(options.out.parent)
-        with atomic_path(options.out) as partial:
-            partial.write_text(table(evaluations), "utf-8")
+        with atomic_path(options.out) as unfinished:
+            unfinished.write_text(table(evaluations), "utf-8")
 
 
 if __name__ == "__main__":

@@ -25,7 +25,7 @@ PATCH = 2 * STRIDE  # pixels
 
 
 def encoder_features(encoder: Encoder) -> Features:
-    """Features of frames [H, W, 3] by ``encoder``, [1, C, h, w]; those of frames seen before are remembered."""
+    """Features of frames [H, W, 3] by ``encoder``, [1, C, h, w]; each frame is encoded once."""
     encoder = encoder.eval().to(memory_format=torch.channels_last)  # type: ignore[call-overload]
     known: dict[bytes, torch.Tensor] = {}
 
@@ -33,8 +33,7 @@ def encoder_features(encoder: Encoder) -> Features:
     def features(frame: Image) -> torch.Tensor:
         name = hashlib.blake2b(np.ascontiguousarray(frame), digest_size=16).digest()
         if name not in known:
-            image = torch.from_numpy(np.ascontiguousarray(frame)).permute(2, 0, 1)[None].float() / 255
-            known[name] = encoder(normalise_lab(rgb_to_lab(image))).half()
+            known[name] = encoder(_normalised(frame)).half()
         return known[name].float()
 
     return features
@@ -43,8 +42,8 @@ def encoder_features(encoder: Encoder) -> Features:
 def lab_features(frame: Image) -> torch.Tensor:
     """Raw Lab values of the 8x8 patch around every fourth pixel, [1, C, h, w].
 
-    One more channel gives all vectors the same length, so that inner products order patches by their distance:
-    the fairest comparison that raw values can get.
+    One more channel gives all vectors the same length, so that inner products order patches by their
+    distance: the fairest comparison that raw values can get.
     """
     lab = normalise_lab(
         rgb_to_lab(torch.from_numpy(np.ascontiguousarray(frame)).permute(2, 0, 1)[None] / 255.0)
