@@ -153,9 +153,9 @@ def report(study: Study, scores: dict[Variant, dict[str, float]], command: str) 
     lines = [
         "# Ablation",
         "",
-        f"Recipe `{study.base.name}`, {study.base.steps} steps, seed {study.base.seed}; J&F in percent, shorter",
-        f"side {study.size} pixels, radius {study.base.tracking_radius}, references 0, 5, t-1, t-3, t-5 unless",
-        "the row says otherwise. Printed by",
+        f"Recipe `{study.base.name}`, {study.base.steps} steps, seed {study.base.seed}; J&F in percent,",
+        f"shorter side {study.size} pixels, radius {study.base.tracking_radius}, references 0, 5, t-1,",
+        "t-3, t-5 unless the row says otherwise. Printed by",
         "",
         f"    {command}",
         "",

@@ -45,9 +45,7 @@ def lab_features(frame: Image) -> torch.Tensor:
     One more channel gives all vectors the same length, so that inner products order patches by their
     distance: the fairest comparison that raw values can get.
     """
-    lab = normalise_lab(
-        rgb_to_lab(torch.from_numpy(np.ascontiguousarray(frame)).permute(2, 0, 1)[None] / 255.0)
-    )
+    lab = _normalised(frame)
     height, width = lab.shape[-2:]
     rows, columns = -(-height // STRIDE), -(-width // STRIDE)
     below, right = STRIDE * (rows - 1) + PATCH - height, STRIDE * (columns - 1) + PATCH - width
@@ -60,6 +58,12 @@ def lab_features(frame: Image) -> torch.Tensor:
     longest = 3.0 * 2  # |L|, |a|, |b| are at most about 1 each
     rest = (longest - patches.square().sum(1, keepdim=True)).clamp(min=0).sqrt()
     return torch.cat([patches, rest], dim=1)
+
+
+def _normalised(frame: Image) -> torch.Tensor:
+    """[H, W, 3] RGB -> [1, 3, H, W] normalised Lab."""
+    image = torch.from_numpy(np.ascontiguousarray(frame)).permute(2, 0, 1)[None].float() / 255
+    return normalise_lab(rgb_to_lab(image))
 
 
 def _grid(padded: torch.Tensor) -> tuple[int, int]:
