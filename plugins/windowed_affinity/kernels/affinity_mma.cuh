@@ -130,7 +130,7 @@ template <typename S>
 __device__ __forceinline__ void fill(__half* stage, const Walk<S>& walk, const AffinityProblem& problem) {
     constexpr int PIECES = S::COLUMNS / 8, LANES = PIECES <= 4 ? 4 : 8;  // pieces of a row, threads that copy one
     constexpr int AT_ONCE = S::THREADS / LANES;                          // rows
-    static_assert(PIECES <= 8);
+    static_assert(PIECES <= 8 && S::CHANNELS % AT_ONCE == 0);
     const int piece = threadIdx.x % LANES, first = threadIdx.x / LANES;
     if (piece >= PIECES) return;
     const size_t plane = size_t(problem.height) * problem.width;
@@ -144,8 +144,8 @@ __device__ __forceinline__ void fill(__half* stage, const Walk<S>& walk, const A
         const size_t row = size_t(walk.row + i) * problem.width;
         __half* shared = stage + i * S::MAP_ROWS * S::PITCH + 8 * piece;
 #pragma unroll
-        for (int c = first; c < S::CHANNELS; c += AT_ONCE)
-            copy_eight(shared + c * S::PITCH, keys + c * plane + row, x, problem.width);
+        for (int c = 0; c < S::CHANNELS; c += AT_ONCE)
+            copy_eight(shared + (first + c) * S::PITCH, keys + (first + c) * plane + row, x, problem.width);
         for (int label = first; label < problem.labels; label += AT_ONCE)
             copy_eight(shared + (S::CHANNELS + label) * S::PITCH, values + label * plane + row, x, problem.width);
     }

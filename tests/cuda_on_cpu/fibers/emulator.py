@@ -9,6 +9,7 @@ from __future__ import annotations
 import hashlib
 import importlib.util
 import os
+import re
 import shutil
 import struct
 import subprocess
@@ -77,29 +78,51 @@ def build(flags: Sequence[str] = ("-O1",), mutation: Mutation | None = None) -> 
     command = [compiler("-fsanitize=thread" in flags) or "g++", "-std=c++20", "-DMASKRING_ON_CPU", "-pthread"]
     command += ["-Wall", "-Wextra", "-Werror", "-Wno-unknown-pragmas", *flags, f"-I{HERE}"]
     command += [f"-isystem{folder}" for folder in cuda_headers()]
-    sources = sorted(path for folder in (KERNELS, HERE) for path in folder.glob("*.[ch]*"))
-    state = hashlib.sha256(repr((command, mutation)).encode())
-    for path in sources:
-        state.update(path.name.encode() + path.read_bytes())
-    program = BUILDS / state.hexdigest()[:16] / "run_cases"
+    BUILDS.mkdir(parents=True, exist_ok=True)
+    with tempfile.TemporaryDirectory(dir=BUILDS) as scratch:
+        kernels = Path(shutil.copytree(KERNELS, Path(scratch) / "kernels"))
+        if mutation is not None:
+            mutation.apply(kernels)
+        sources = [*kernels.glob("*.cu"), *kernels.glob("*.cpp"), *HERE.glob("*.cpp")]
+        # Objects are compiled in the scratch copy: its path, which changes, must not count.
+        objects = [_object(command, source, kernels) for source in sorted(sources)]
+    program = BUILDS / f"run_cases-{_digest(repr(command), *(path.name for path in objects))}"
     if not program.exists():
-        program.parent.mkdir(parents=True, exist_ok=True)
-        with tempfile.TemporaryDirectory(dir=program.parent) as scratch:
-            _compile(command, Path(scratch), mutation).rename(program)
+        _link([*command, *map(str, objects)], program)
     return program
 
 
-def _compile(command: list[str], scratch: Path, mutation: Mutation | None) -> Path:
-    kernels = Path(shutil.copytree(KERNELS, scratch / "kernels"))
-    if mutation is not None:
-        mutation.apply(kernels)
-    objects = []
-    for source in [*kernels.glob("*.cu"), *kernels.glob("*.cpp"), *HERE.glob("*.cpp")]:
-        objects.append(scratch / f"{source.name}.o")
+def _object(command: list[str], source: Path, kernels: Path) -> Path:
+    """The object file of one source, compiled unless the same source with the same headers was before."""
+    texts = [path.read_text() for path in _with_includes(source, (kernels, HERE))]
+    made = BUILDS / f"{source.stem}-{_digest(repr(command), *texts)}.o"
+    if not made.exists():
         language = ["-include", "cuda_on_cpu.h", "-x", "c++"] if source.suffix == ".cu" else []
-        _run([*command, f"-I{kernels}", *language, "-c", str(source), "-o", str(objects[-1])])
-    _run([*command, *map(str, objects), "-o", str(scratch / "run_cases")])
-    return scratch / "run_cases"
+        _link([*command, f"-I{kernels}", *language, "-c", str(source)], made)
+    return made
+
+
+def _with_includes(source: Path, folders: Sequence[Path]) -> list[Path]:
+    """A source and the project's headers that it includes, directly or not."""
+    found = [source] if source.suffix != ".cu" else [source, HERE / "cuda_on_cpu.h"]
+    for path in found:
+        for name in re.findall(r'^#include "(.+)"', path.read_text(), re.MULTILINE):
+            header = next(folder / name for folder in folders if (folder / name).is_file())
+            if header not in found:
+                found.append(header)
+    return found
+
+
+def _digest(*texts: str) -> str:
+    return hashlib.sha256("\0".join(texts).encode()).hexdigest()[:16]
+
+
+def _link(command: list[str], made: Path) -> None:
+    """Runs a compiler; its output appears under its name when it is complete."""
+    with tempfile.TemporaryDirectory(dir=BUILDS) as scratch:
+        out = Path(scratch) / made.name
+        _run([*command, "-o", str(out)])
+        out.rename(made)
 
 
 def _run(command: list[str], **variables: str) -> str:
@@ -115,28 +138,39 @@ def configurations(program: Path) -> list[str]:
     return _run([str(program), "--list"]).splitlines()
 
 
-def run(program: Path, configuration: str, problems: Sequence[Inputs], **variables: str) -> list[Array]:
-    """What one row of the dispatch table makes of each problem.
+@dataclass(frozen=True)
+class Ran:
+    """What came of some problems: the results, and the rows of the dispatch table that computed them."""
+
+    results: list[Array]
+    rows: list[str]
+
+
+def run(
+    program: Path, configuration: str | None, problems: Sequence[Inputs], *, sm: int = 90, **variables: str
+) -> Ran:
+    """Runs problems through a row of the dispatch table.
 
     Args:
         program: from :func:`build`.
-        configuration: the row's name.
+        configuration: the row's name, or None for the one that dispatch chooses.
         problems: in the row's type.
+        sm: compute capability that dispatch is told.
         variables: of the environment, such as ``CUDA_ON_CPU_SEED``.
 
     Raises:
-        KernelFailed: the program did not end well, or the row refuses a problem.
+        KernelFailed: the program did not end well, or no row computes a problem.
     """
-    index = configurations(program).index(configuration)
+    index = -1 if configuration is None else configurations(program).index(configuration)
     with tempfile.TemporaryDirectory() as folder:
         given, made = Path(folder) / "in", Path(folder) / "out"
         with given.open("wb") as file:
             for problem in problems:
-                file.write(_header(index, problem))
+                file.write(_header(index, sm, problem))
                 for array in (problem.query, problem.keys, problem.values, problem.dilation, problem.offsets):
                     if array is not None:
                         file.write(np.ascontiguousarray(array).tobytes())
-        _run([str(program), str(given), str(made)], **variables)
+        rows = _run([str(program), str(given), str(made)], **variables).splitlines()
         flat = made.read_bytes()
     results, start = [], 0
     for problem in problems:
@@ -144,22 +178,11 @@ def run(program: Path, configuration: str, problems: Sequence[Inputs], **variabl
         result = np.frombuffer(flat, problem.values.dtype, int(np.prod(shape)), start).reshape(shape)
         start += result.nbytes
         results.append(result)
-    return results
+    return Ran(results, rows)
 
 
-def _header(configuration: int, problem: Inputs) -> bytes:
+def _header(configuration: int, sm: int, problem: Inputs) -> bytes:
     batch, slots, labels, height, width = problem.values.shape
-    return struct.pack(
-        "10if",
-        configuration,
-        TYPES.index(problem.values.dtype.name),
-        batch,
-        slots,
-        problem.query.shape[1],
-        labels,
-        height,
-        width,
-        problem.radius,
-        problem.offsets is not None,
-        problem.scale,
-    )
+    channels, kind = problem.query.shape[1], TYPES.index(problem.values.dtype.name)
+    sizes = (batch, slots, channels, labels, height, width, problem.radius, problem.offsets is not None)
+    return struct.pack("11if", configuration, sm, kind, *sizes, problem.scale)

@@ -1,7 +1,8 @@
 // Runs problems from a file through a row of the dispatch table: run_cases IN OUT.
 //
-// IN holds, for each problem, the 11 words of Header and then query, keys, values, dilation, offsets (when there are
-// any); OUT receives the results one after the other. Each tensor gets a heap block of its own, so that
+// IN holds, for each problem, the 12 words of Header and then query, keys, values, dilation, offsets (when there are
+// any); OUT receives the results one after the other, standard output the names of the rows that ran; row -1 stands for
+// the one that dispatch chooses. Each tensor gets a heap block of its own, so that
 // AddressSanitizer sees an access beyond it.
 #include <cstdint>
 #include <cstdio>
@@ -14,7 +15,7 @@
 namespace {
 
 struct Header {
-    std::int32_t configuration, type, batch, slots, channels, labels, height, width, radius, has_offsets;
+    std::int32_t configuration, sm, type, batch, slots, channels, labels, height, width, radius, has_offsets;
     float scale;
 };
 
@@ -62,15 +63,17 @@ void run(const Header& h, std::FILE* in, std::FILE* out) {
     problem.dilation = static_cast<const std::int32_t*>(dilation.get());
     problem.offsets = static_cast<const std::int32_t*>(offsets.get());
     problem.out = result.get();
-    const auto bytes = maskring::workspace_bytes(h.configuration, problem);
-    const auto workspace = allocate(bytes > 0 ? bytes : 1);
-    problem.workspace = workspace.get();
 
     const char* reason = "";
-    if (!maskring::can_run(h.configuration, problem, 90, &reason))
-        fail(maskring::configuration_name(h.configuration), reason);
-    if (maskring::launch(h.configuration, problem, nullptr) != 0)
-        fail(maskring::configuration_name(h.configuration), "the launch failed");
+    int row = h.configuration;
+    if (row < 0) row = maskring::choose_configuration(problem, h.sm, &reason);
+    const char* name = maskring::configuration_name(row);
+    if (!maskring::can_run(row, problem, h.sm, row < 0 ? nullptr : &reason)) fail(name, reason);
+    const auto bytes = maskring::workspace_bytes(row, problem);
+    const auto workspace = allocate(bytes > 0 ? bytes : 1);
+    problem.workspace = workspace.get();
+    if (maskring::launch(row, problem, nullptr) != 0) fail(name, "the launch failed");
+    std::puts(name);
     std::fwrite(result.get(), 1, size * frame * h.labels, out);
 }
 

@@ -1,6 +1,7 @@
 // The scheduler of fibers behind cuda_on_cpu.h.
 #include "cuda_on_cpu.h"
 
+#include <deque>
 #include <memory>
 #include <numeric>
 #include <random>
@@ -23,6 +24,7 @@ extern "C" void __tsan_ignore_thread_begin();
 extern "C" void __tsan_ignore_thread_end();
 #endif
 #if defined(WITH_ASAN)
+#include <sanitizer/asan_interface.h>
 #include <sanitizer/common_interface_defs.h>
 #endif
 
@@ -83,7 +85,7 @@ struct Fiber {
     Warp* warp;
     State state;
     unsigned waits_for;                    // generation of the warp's collective
-    std::vector<std::vector<Copy>> groups;  // the last one is open
+    std::vector<std::deque<Copy>> groups;  // the last one is open
     std::unique_ptr<char[]> stack;
 #if defined(__x86_64__)
     void* context;
@@ -134,7 +136,7 @@ void release([[maybe_unused]] void* token) {
 }
 
 // From the running fiber back to the scheduler.
-[[gnu::noinline, gnu::no_sanitize("thread")]] void leave() {
+[[gnu::noinline]] __attribute__((no_sanitize("thread"))) void leave() {
     Worker* w = worker;
     Fiber* f = w->current;
 #if defined(WITH_TSAN)
@@ -154,7 +156,7 @@ void release([[maybe_unused]] void* token) {
 }
 
 // From the scheduler into a fiber.
-[[gnu::no_sanitize("thread")]] void enter(Fiber& f) {
+__attribute__((no_sanitize("thread"))) void enter(Fiber& f) {
     Worker* w = worker;
     w->current = &f;
     threadIdx = f.index;
@@ -175,7 +177,7 @@ void release([[maybe_unused]] void* token) {
 }
 
 // The first function on a fiber's stack.
-[[gnu::no_sanitize("thread")]] void run_thread() {
+__attribute__((no_sanitize("thread"))) void run_thread() {
     Worker* w = worker;
 #if defined(WITH_ASAN)
     __sanitizer_finish_switch_fiber(nullptr, &w->stack_bottom, &w->stack_size);
@@ -183,15 +185,21 @@ void release([[maybe_unused]] void* token) {
     acquire(&w->block_token);
     (*w->body)();
     release(&w->block_token);
-    for (const auto& group : w->current->groups)
-        if (!group.empty()) die("the thread ended while its asynchronous copies were under way");
-    w->current->state = State::done;
+    {
+        const Ignored ignored;
+        for (const auto& group : w->current->groups)
+            if (!group.empty()) die("the thread ended while its asynchronous copies were under way");
+        w->current->state = State::done;
+    }
     leave();
     std::abort();  // nobody resumes a finished fiber
 }
 
 void prepare(Fiber& f) {
     if (!f.stack) f.stack.reset(new char[STACK_BYTES]);
+#if defined(WITH_ASAN)
+    __asan_unpoison_memory_region(f.stack.get(), STACK_BYTES);  // frames of the thread that ended here
+#endif
 #if defined(WITH_TSAN)
     f.tsan = __tsan_create_fiber(0);
 #endif
@@ -351,12 +359,25 @@ void commit_group() {
     worker->current->groups.emplace_back();
 }
 
-void wait_group(int pending) {
+// Takes the oldest copy of all groups but the `pending` youngest closed ones; false when there is none.
+static bool take_copy(int pending, Copy& copy) {
+    const Ignored ignored;
     auto& groups = worker->current->groups;
     while (int(groups.size()) - 1 > pending) {
-        for (const Copy& copy : groups.front()) deliver(copy);
+        auto& oldest = groups.front();
+        if (!oldest.empty()) {
+            copy = oldest.front();
+            oldest.pop_front();
+            return true;
+        }
         groups.erase(groups.begin());
     }
+    return false;
+}
+
+void wait_group(int pending) {
+    Copy copy;
+    while (take_copy(pending, copy)) deliver(copy);
 }
 
 cudaError_t run_grid(dim3 grid, dim3 block, std::size_t shared_bytes, const std::function<void()>& body) {

@@ -24,21 +24,21 @@ inline float half_of(unsigned reg, int index) {
 // m16n8k16, A row-major: lane 4 * g + t holds rows g and g + 8 (odd registers), columns 2t, 2t + 1 and those + 8
 // (registers 2, 3). B: column g, rows 2t, 2t + 1 and those + 8 (register 1). Result: as A's first two registers.
 inline void multiply_add(Accumulator& d, const FragmentA& a, const FragmentB& b) {
-    struct Both {
-        FragmentA a;
-        FragmentB b;
-    };
-    const auto* all = cuda_on_cpu::exchange(cuda_on_cpu::pack(Both{a, b}));
+    struct Both {  // halves as floats: register by register, low half first
+        float a[8], b[4];
+    } own;
+    for (int i = 0; i < 8; ++i) own.a[i] = half_of(a.r[i / 2], i % 2);
+    for (int i = 0; i < 4; ++i) own.b[i] = half_of(b.r[i / 2], i % 2);
+    const auto* all = cuda_on_cpu::exchange(cuda_on_cpu::pack(own));
     const cuda_on_cpu::Ignored ignored;
     const int lane = cuda_on_cpu::lane();
     for (int i = 0; i < 4; ++i) {
         const int row = lane / 4 + 8 * (i / 2), column = 2 * (lane % 4) + i % 2;
         float sum = d.v[i];
-        for (int k = 0; k < 16; ++k) {
-            const int quad = k % 8 / 2;
+        for (int quad = 0; quad < 4; ++quad) {
             const auto left = cuda_on_cpu::unpack<Both>(all[4 * (row % 8) + quad]);
             const auto right = cuda_on_cpu::unpack<Both>(all[4 * column + quad]);
-            sum += half_of(left.a.r[row / 8 + 2 * (k / 8)], k % 2) * half_of(right.b.r[k / 8], k % 2);
+            for (int k = 0; k < 4; ++k) sum += left.a[2 * (row / 8 + 2 * (k / 2)) + k % 2] * right.b[k];
         }
         d.v[i] = sum;
     }

@@ -1,0 +1,88 @@
+"""The CUDA kernels, executed as C++, against the reference in float64."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import replace
+from pathlib import Path
+
+import numpy as np
+import pytest
+from affinity_cases import TOLERANCE, Case, expected_of, inputs_of
+from cuda_on_cpu.fibers import emulator
+from cuda_on_cpu.kernel_cases import ROWS, Row, cases_of, random_cases_of
+
+pytestmark = [
+    pytest.mark.skipif(not emulator.cuda_headers(), reason="no CUDA headers: pip install 'maskring[cuda]'"),
+    pytest.mark.skipif(emulator.compiler() is None, reason="no C++ compiler"),
+]
+
+
+@pytest.fixture(scope="module")
+def program() -> Path:
+    return emulator.build()
+
+
+def check(program: Path, row: Row, cases: Sequence[Case], **variables: str) -> None:
+    results = emulator.run(program, row.name, [inputs_of(case) for case in cases], **variables).results
+    for case, result in zip(cases, results, strict=True):
+        error = np.abs(result - expected_of(case)).max()
+        assert error <= TOLERANCE[case.dtype], f"{case}: {error}"
+
+
+def test_every_row_of_the_table_is_tried(program: Path) -> None:
+    assert [row.name for row in ROWS] == emulator.configurations(program)
+
+
+@pytest.mark.parametrize("row", ROWS, ids=lambda row: row.name)
+def test_agrees_with_the_reference(program: Path, row: Row) -> None:
+    check(program, row, cases_of(row))
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("row", ROWS, ids=lambda row: row.name)
+def test_agrees_with_the_reference_on_random_cases(program: Path, row: Row) -> None:
+    check(program, row, random_cases_of(row, 60))
+
+
+SHORT = Case("short", height=9, width=19, radius=6, dilation=((1, 2),), channels=64)
+REPRESENTATIVES = [row for row in ROWS if row.name in ("mma f16 r6 c64 o7", "simt f32", "gather f16")]
+
+
+@pytest.mark.parametrize("row", REPRESENTATIVES, ids=lambda row: row.name)
+@pytest.mark.parametrize("copies", ["late", "early"])
+def test_order_of_threads_and_copies_does_not_matter(program: Path, row: Row, copies: str) -> None:
+    case = row.fit(SHORT)
+    assert case is not None
+    once, again = (
+        emulator.run(
+            program, row.name, [inputs_of(case)], CUDA_ON_CPU_SEED=seed, CUDA_ON_CPU_ASYNC=copies
+        ).results[0]
+        for seed in ("1", "2")
+    )
+    assert (once == again).all()
+
+
+@pytest.mark.parametrize("row", ROWS, ids=lambda row: row.name)
+def test_address_sanitizer_finds_nothing(row: Row) -> None:
+    program = emulator.build(("-O1", *emulator.ASAN))
+    check_sanitized(program, row)
+
+
+@pytest.mark.skipif(
+    emulator.compiler(thread_sanitizer=True) is None, reason="no clang: g++'s ThreadSanitizer knows no fibers"
+)
+@pytest.mark.parametrize("row", ROWS, ids=lambda row: row.name)
+def test_thread_sanitizer_finds_nothing(row: Row) -> None:
+    program = emulator.build(("-O1", *emulator.TSAN))
+    check_sanitized(program, row)
+
+
+def check_sanitized(program: Path, row: Row) -> None:
+    """Widths that are a multiple of 8, even and odd, at two steps; offsets where the row takes them."""
+    reach = 9 if row.family == "gather" else None
+    cases = [
+        row.fit(replace(SHORT, width=width, dilation=dilation, offsets=reach))
+        for width, dilation in ((24, ((1,),)), (18, ((2,),)), (19, ((1,),)))
+    ]
+    check(program, row, [case for case in cases if case is not None])
