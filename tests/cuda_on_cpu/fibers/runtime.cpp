@@ -104,7 +104,10 @@ struct Worker {
     std::unique_ptr<unsigned char[]> shared;
     Fiber* current = nullptr;
     int alive = 0, at_barrier = 0;
-    char barrier_token = 0, block_token = 0;
+    unsigned barriers = 0;  // passed so far
+    // What ThreadSanitizer is told to order by. All threads begin after the block does, and it ends after all of them.
+    // Two tokens for barriers: a thread may arrive at the next one before another has left this one.
+    char begin_token = 0, end_token = 0, barrier_tokens[2] = {};
 #if defined(__x86_64__)
     void* context = nullptr;
 #else
@@ -182,9 +185,9 @@ __attribute__((no_sanitize("thread"))) void run_thread() {
 #if defined(WITH_ASAN)
     __sanitizer_finish_switch_fiber(nullptr, &w->stack_bottom, &w->stack_size);
 #endif
-    acquire(&w->block_token);
+    acquire(&w->begin_token);
     (*w->body)();
-    release(&w->block_token);
+    release(&w->end_token);
     {
         const Ignored ignored;
         for (const auto& group : w->current->groups)
@@ -238,7 +241,7 @@ void begin_block(Worker& w, dim3 block, std::size_t shared_bytes) {
         f.groups.assign(1, {});
         prepare(f);
     }
-    release(&w.block_token);
+    release(&w.begin_token);
 }
 
 // Lets every thread run until it waits or ends; true when any could.
@@ -258,6 +261,7 @@ bool advance(Worker& w, const std::vector<int>& order) {
     }
     if (w.at_barrier > 0 && w.at_barrier == w.alive) {
         w.at_barrier = 0;
+        ++w.barriers;
         moved = true;
         for (Fiber& f : w.fibers)
             if (f.state == State::at_barrier) f.state = State::ready;
@@ -275,7 +279,7 @@ void run_block(Worker& w, dim3 block, std::size_t shared_bytes, const std::vecto
                      w.at_barrier, w.alive);
         die("deadlock: a barrier or collective that not all threads reach");
     }
-    acquire(&w.block_token);
+    acquire(&w.end_token);
 }
 
 }  // namespace
@@ -311,11 +315,12 @@ unsigned char* dynamic_shared() {
 void block_barrier() {
     const Ignored ignored;
     Worker* w = worker;
-    release(&w->barrier_token);
+    char* token = &w->barrier_tokens[w->barriers % 2];
+    release(token);
     ++w->at_barrier;
     w->current->state = State::at_barrier;
     leave();
-    acquire(&w->barrier_token);
+    acquire(token);
 }
 
 const Message* exchange(const Message& message) {

@@ -1,0 +1,86 @@
+"""The kernels' dispatch table: which row is chosen, and with which sentence a problem is refused."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+from pathlib import Path
+
+import pytest
+from affinity_cases import Case, inputs_of
+from cuda_on_cpu.fibers import emulator
+
+pytestmark = [
+    pytest.mark.skipif(not emulator.cuda_headers(), reason="no CUDA headers: pip install 'maskring[cuda]'"),
+    pytest.mark.skipif(emulator.compiler() is None, reason="no C++ compiler"),
+]
+
+USUAL = Case("usual", height=2, width=3, radius=6, channels=64, labels=3, dtype="float16")
+
+
+@pytest.fixture(scope="module")
+def program() -> Path:
+    return emulator.build()
+
+
+@pytest.mark.parametrize(
+    ("case", "sm", "row"),
+    [
+        (USUAL, 87, "mma f16 r6 c64 o7"),
+        (replace(USUAL, labels=8), 87, "mma f16 r6 c64 o15"),
+        (replace(USUAL, labels=16, radius=12), 120, "mma f16 r12 c64"),
+        (USUAL, 75, "simt f16 r6"),
+        (replace(USUAL, radius=5), 87, "simt f16"),
+        (replace(USUAL, channels=128, radius=12), 87, "simt f16 r12"),
+        (replace(USUAL, dtype="float32"), 87, "simt f32 r6"),
+        (replace(USUAL, offsets=2), 87, "gather f16"),
+    ],
+    ids=str,
+)
+def test_the_fastest_row_that_can_is_chosen(program: Path, case: Case, sm: int, row: str) -> None:
+    assert emulator.run(program, None, [inputs_of(case)], sm=sm).rows == [row]
+
+
+def test_a_negative_scale_is_left_to_a_kernel_that_can(program: Path) -> None:
+    problem = replace(inputs_of(USUAL), scale=-1.0)
+    assert emulator.run(program, None, [problem]).rows == ["simt f16 r6"]
+
+
+@pytest.mark.parametrize(
+    ("case", "sm", "sentence"),
+    [
+        (USUAL, 70, "this GPU is older than compute capability 7.5"),
+        (replace(USUAL, channels=12), 87, "the features do not have a multiple of 8 up to 256 channels"),
+        (replace(USUAL, channels=264), 87, "the features do not have a multiple of 8 up to 256 channels"),
+        (replace(USUAL, labels=33), 87, "there are not 1 to 32 labels"),
+        (replace(USUAL, radius=17), 87, "the radius is not 0 to 16"),
+        (replace(USUAL, dilation=((1,) * 17,)), 87, "the memory does not have 1 to 16 slots"),
+    ],
+    ids=str,
+)
+@pytest.mark.parametrize("dtype", ["float32", "float16"])
+def test_what_no_kernel_computes_is_refused_with_a_remedy(
+    program: Path, case: Case, sm: int, sentence: str, dtype: str
+) -> None:
+    problem = inputs_of(replace(case, dtype=dtype))
+    with pytest.raises(emulator.KernelFailed, match=rf"{sentence}.*; \w+"):
+        emulator.run(program, None, [problem], sm=sm)
+
+
+@pytest.mark.parametrize(
+    ("row", "case", "sm", "sentence"),
+    [
+        ("mma f16 r6 c64 o7", USUAL, 75, "older than compute capability 8.0"),
+        ("mma f16 r6 c64 o7", replace(USUAL, labels=8), 87, "compiled for fewer labels"),
+        ("mma f16 r12 c64", USUAL, 87, "compiled for another radius"),
+        ("mma f16 r6 c64", replace(USUAL, channels=72), 87, "compiled for another number of channels"),
+        ("mma f16 r6 c64", replace(USUAL, offsets=1), 87, "offsets move them apart"),
+        ("simt f32", USUAL, 87, "for float32 and the tensors are float16"),
+        ("gather f16", replace(USUAL, dtype="float32"), 87, "for float16 and the tensors are float32"),
+    ],
+    ids=str,
+)
+def test_each_kernel_refuses_what_it_was_not_made_for(
+    program: Path, row: str, case: Case, sm: int, sentence: str
+) -> None:
+    with pytest.raises(emulator.KernelFailed, match=rf"{sentence}.*; use"):
+        emulator.run(program, row, [inputs_of(case)], sm=sm)
