@@ -6,14 +6,9 @@
 #pragma once
 
 #include "device.cuh"
+#include "shapes.hpp"
 
 namespace maskring::gather {
-
-constexpr int WARPS = 4;  // share the window rows of 32 pixels
-constexpr int THREADS = WARP * WARPS;
-constexpr int MAX_LABELS = 32;
-
-constexpr int SHARED_BYTES = 4 * WARPS * WARP * (MAX_LABELS + 2);
 
 template <typename T>
 struct Pixel {

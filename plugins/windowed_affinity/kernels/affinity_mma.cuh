@@ -14,52 +14,12 @@
 // while the other is read, over all slots in one go.
 #pragma once
 
+#include "shapes.hpp"
 #include "tensor_core.cuh"
 
 namespace maskring::mma {
 
-constexpr int QUERIES = 16;  // of a warp: the rows of an MMA
-constexpr int KEYS = 8;      // of one MMA: its columns
 constexpr float NO_LOGIT = -1e30f;  // "largest so far" before the first: -inf would make NaN of -inf - -inf
-
-constexpr int round_up(int x, int to) { return (x + to - 1) / to * to; }
-
-// Sizes that follow from a row of the dispatch table.
-template <int RADIUS_, int CHANNELS_, int LABEL_TILES_>
-struct Shape {
-    static constexpr int RADIUS = RADIUS_, CHANNELS = CHANNELS_;
-    static constexpr int LABEL_TILES = LABEL_TILES_;  // of 8 labels, the row of ones included
-    static constexpr int LABEL_ROWS = LABEL_TILES * 8;
-
-    // Windows of 4 x 4 queries fit 4 key tiles a row at radius 12; 2 x 8 fit 3 at radius 6, where 4 x 4 would too,
-    // but have more key rows.
-    static constexpr int BLOCK_X = RADIUS == 6 ? 8 : 4, BLOCK_Y = QUERIES / BLOCK_X;
-    static constexpr int WARPS_X = 16 / BLOCK_X, WARPS_Y = 8 / BLOCK_Y;
-    static constexpr int WARPS = WARPS_X * WARPS_Y, THREADS = WARPS * WARP;
-    static constexpr int TILE_X = WARPS_X * BLOCK_X, TILE_Y = WARPS_Y * BLOCK_Y;
-
-    // Key tiles that hold one row of a block's windows, wherever (at multiples of BLOCK_X) the block begins.
-    static constexpr int key_tiles() {
-        int most = 0;
-        for (int x = 1024; x < 1024 + KEYS; x += BLOCK_X) {
-            const int offset = (x - RADIUS) % KEYS, tiles = round_up(offset + BLOCK_X + 2 * RADIUS, KEYS) / KEYS;
-            if (tiles > most) most = tiles;
-        }
-        return most;
-    }
-    static constexpr int KEY_TILES = key_tiles();
-    static constexpr int WARP_COLUMNS = KEY_TILES * KEYS;
-    static constexpr int COLUMNS = round_up(TILE_X - BLOCK_X, KEYS) + WARP_COLUMNS;  // of the CTA
-
-    // An odd number of 16-byte pieces: eight rows then lie in different banks, as ldmatrix wants them.
-    static constexpr int PITCH = (COLUMNS / 8 % 2 == 1 ? COLUMNS : COLUMNS + 8);
-    static constexpr int STAGE_ROWS = 2;  // key rows between two barriers
-    static constexpr int MAP_ROWS = CHANNELS + LABEL_ROWS;
-    static constexpr int STAGE_HALVES = STAGE_ROWS * MAP_ROWS * PITCH;
-    static constexpr int SHARED_BYTES = 2 * STAGE_HALVES * 2;
-    static_assert(SHARED_BYTES <= 48 * 1024, "more needs an opt-in");
-    static_assert(4 * KEY_TILES <= 32, "a lane's pairs of one key row are bits of one word");
-};
 
 // Where the CTA is in its walk over slots, column passes and key rows. One pass is enough for step 1; wider steps make
 // wider windows, taken WARP_COLUMNS at a time.

@@ -8,28 +8,9 @@
 #pragma once
 
 #include "device.cuh"
+#include "shapes.hpp"
 
 namespace maskring::simt {
-
-constexpr int ROWS = 4;         // query rows of a thread
-constexpr int STEPS = 7;        // window steps whose sums a thread builds at a time
-constexpr int ROW_GROUPS = 2;   // warps beside each other in y
-constexpr int STEP_GROUPS = 2;  // warps that share query rows
-constexpr int TILE_X = WARP;
-constexpr int TILE_Y = ROWS * ROW_GROUPS;
-constexpr int THREADS = WARP * ROW_GROUPS * STEP_GROUPS;
-constexpr int MAX_LABELS = 12;      // labels of a CTA; more are split over CTAs
-constexpr int STAGE_FLOATS = 4096;  // key row, channels by columns
-constexpr int MAX_COLUMNS = STAGE_FLOATS / MAX_LABELS;
-
-constexpr int SUM_FLOATS = STEP_GROUPS * MAX_LABELS * TILE_Y * TILE_X;
-constexpr int SHARED_BYTES = 4 * (STAGE_FLOATS + SUM_FLOATS);
-static_assert(SHARED_BYTES <= 48 * 1024, "more needs an opt-in");
-
-// Blocks of STEPS that one warp takes of a window of that radius.
-__host__ __device__ constexpr int blocks_of(int radius) {
-    return (2 * radius + STEPS * STEP_GROUPS) / (STEPS * STEP_GROUPS);
-}
 
 // The part of one key row that is in shared memory, and which window steps it serves.
 struct Stage {

@@ -6,11 +6,11 @@
 #include <cuda_runtime.h>
 
 #include "launch.hpp"
+#include "shapes.hpp"
 
 namespace maskring {
 
 constexpr float LOG2_E = 1.4426950408889634f;
-constexpr int WARP = 32;
 
 #ifdef MASKRING_ON_CPU
 inline float exp2_approx(float x) { return std::exp2(x); }

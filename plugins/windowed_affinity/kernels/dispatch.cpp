@@ -12,20 +12,20 @@ constexpr auto F16 = ElementType::float16;
 // The index of a row is stored in timing caches: new rows change the caches' identity (configuration names are part
 // of it), the order decides which kernel is chosen when nothing was measured.
 constexpr KernelConfiguration TABLE[] = {
-    {"mma f16 r6 c64 o7", Family::mma, F16, 6, 64, 7, launch_mma<6, 64, 1>},
-    {"mma f16 r6 c64 o15", Family::mma, F16, 6, 64, 15, launch_mma<6, 64, 2>},
-    {"mma f16 r6 c64", Family::mma, F16, 6, 64, 32, launch_mma<6, 64, 5>},
-    {"mma f16 r12 c64 o7", Family::mma, F16, 12, 64, 7, launch_mma<12, 64, 1>},
-    {"mma f16 r12 c64 o15", Family::mma, F16, 12, 64, 15, launch_mma<12, 64, 2>},
-    {"mma f16 r12 c64", Family::mma, F16, 12, 64, 32, launch_mma<12, 64, 5>},
-    {"simt f32 r6", Family::simt, F32, 6, 0, 32, launch_simt<F32, 6>},
-    {"simt f32 r12", Family::simt, F32, 12, 0, 32, launch_simt<F32, 12>},
-    {"simt f32", Family::simt, F32, 0, 0, 32, launch_simt<F32, 0>},
-    {"simt f16 r6", Family::simt, F16, 6, 0, 32, launch_simt<F16, 6>},
-    {"simt f16 r12", Family::simt, F16, 12, 0, 32, launch_simt<F16, 12>},
-    {"simt f16", Family::simt, F16, 0, 0, 32, launch_simt<F16, 0>},
-    {"gather f32", Family::gather, F32, 0, 0, 32, launch_gather<F32>},
-    {"gather f16", Family::gather, F16, 0, 0, 32, launch_gather<F16>},
+    {"mma f16 r6 c64 o7", Family::mma, F16, 6, 64, 7, mma::SIZES<mma::Shape<6, 64, 1>>, launch_mma<6, 64, 1>},
+    {"mma f16 r6 c64 o15", Family::mma, F16, 6, 64, 15, mma::SIZES<mma::Shape<6, 64, 2>>, launch_mma<6, 64, 2>},
+    {"mma f16 r6 c64", Family::mma, F16, 6, 64, 32, mma::SIZES<mma::Shape<6, 64, 5>>, launch_mma<6, 64, 5>},
+    {"mma f16 r12 c64 o7", Family::mma, F16, 12, 64, 7, mma::SIZES<mma::Shape<12, 64, 1>>, launch_mma<12, 64, 1>},
+    {"mma f16 r12 c64 o15", Family::mma, F16, 12, 64, 15, mma::SIZES<mma::Shape<12, 64, 2>>, launch_mma<12, 64, 2>},
+    {"mma f16 r12 c64", Family::mma, F16, 12, 64, 32, mma::SIZES<mma::Shape<12, 64, 5>>, launch_mma<12, 64, 5>},
+    {"simt f32 r6", Family::simt, F32, 6, 0, 32, simt::sizes_of(6), launch_simt<F32, 6>},
+    {"simt f32 r12", Family::simt, F32, 12, 0, 32, simt::sizes_of(12), launch_simt<F32, 12>},
+    {"simt f32", Family::simt, F32, 0, 0, 32, simt::sizes_of(13), launch_simt<F32, 0>},
+    {"simt f16 r6", Family::simt, F16, 6, 0, 32, simt::sizes_of(6), launch_simt<F16, 6>},
+    {"simt f16 r12", Family::simt, F16, 12, 0, 32, simt::sizes_of(12), launch_simt<F16, 12>},
+    {"simt f16", Family::simt, F16, 0, 0, 32, simt::sizes_of(13), launch_simt<F16, 0>},
+    {"gather f32", Family::gather, F32, 0, 0, 32, gather::SIZES, launch_gather<F32>},
+    {"gather f16", Family::gather, F16, 0, 0, 32, gather::SIZES, launch_gather<F16>},
 };
 constexpr int ROWS = sizeof(TABLE) / sizeof(TABLE[0]);
 
@@ -71,7 +71,7 @@ Reason problem_of_simt(const AffinityProblem& p, int) {
 
 Reason problem_of_mma(const AffinityProblem& p, int sm) {
     if (sm < 80) return "this GPU is older than compute capability 8.0 and lacks instructions; use a simt kernel";
-    if (!(p.scale > 0)) return "the scale is not positive, which this kernel needs to compare logits; use a simt kernel";
+    if (!(p.scale > 0)) return "the scale is not positive, as this kernel needs it; use a simt kernel";
     return problem_of_simt(p, sm);
 }
 
@@ -96,6 +96,8 @@ bool answer(Reason why_not, const char** reason) {
 }
 
 }  // namespace
+
+const KernelConfiguration& configuration(int index) noexcept { return TABLE[index]; }
 
 int configuration_count() noexcept { return ROWS; }
 

@@ -2,6 +2,7 @@
 #pragma once
 
 #include "launch.hpp"
+#include "shapes.hpp"
 
 namespace maskring {
 
@@ -15,8 +16,12 @@ struct KernelConfiguration {
     int radius;    // 0 = any
     int channels;  // 0 = any
     int labels;    // the most
+    Sizes sizes;
     int (*launch)(const AffinityProblem& problem, CUstream_st* stream);  // returns a cudaError_t
 };
+
+// Row `index` of the table.
+const KernelConfiguration& configuration(int index) noexcept;
 
 // Defined in mma.cu, simt.cu and gather.cu.
 template <int RADIUS, int CHANNELS, int LABEL_TILES>

@@ -10,8 +10,8 @@ int launch_gather(const AffinityProblem& problem, CUstream_st* stream) {
     const dim3 grid((pixels + WARP - 1) / WARP, 1, problem.batch);
     AffinityProblem copy = problem;
     void* arguments[] = {&copy};
-    return cudaLaunchKernel(gather::affinity<element_t<TYPE>>, grid, dim3(gather::THREADS), arguments, gather::SHARED_BYTES,
-                            stream);
+    return cudaLaunchKernel(gather::affinity<element_t<TYPE>>, grid, dim3(gather::THREADS), arguments,
+                            gather::SHARED_BYTES, stream);
 }
 
 template int launch_gather<ElementType::float32>(const AffinityProblem&, CUstream_st*);

@@ -11,8 +11,8 @@ int launch_simt(const AffinityProblem& problem, CUstream_st* stream) {
                     (problem.height + simt::TILE_Y - 1) / simt::TILE_Y, problem.batch * label_groups);
     AffinityProblem copy = problem;
     void* arguments[] = {&copy, &label_groups};
-    return cudaLaunchKernel(simt::affinity<element_t<TYPE>, RADIUS>, grid, dim3(simt::THREADS), arguments, simt::SHARED_BYTES,
-                            stream);
+    return cudaLaunchKernel(simt::affinity<element_t<TYPE>, RADIUS>, grid, dim3(simt::THREADS), arguments,
+                            simt::SHARED_BYTES, stream);
 }
 
 template int launch_simt<ElementType::float32, 6>(const AffinityProblem&, CUstream_st*);

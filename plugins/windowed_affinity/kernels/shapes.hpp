@@ -1,0 +1,108 @@
+// Sizes of the kernels, in plain C++: the kernels, the dispatch table and the benchmarks read them here.
+#pragma once
+
+namespace maskring {
+
+constexpr int WARP = 32;
+
+// What a row of the dispatch table launches, and the pixels that a CTA and (tensor cores) a warp own.
+struct Sizes {
+    int threads;
+    int shared_bytes;
+    int tile_x, tile_y;    // query pixels of a CTA
+    int columns;           // of a key row that a CTA stages at step 1
+    int block_x, block_y;  // query pixels of a warp
+    int key_tiles;         // of 8 keys, in a row of a warp's windows; 0 without tensor cores
+};
+
+namespace simt {
+
+constexpr int ROWS = 4;         // query rows of a thread
+constexpr int STEPS = 7;        // window steps whose sums a thread builds at a time
+constexpr int ROW_GROUPS = 2;   // warps beside each other in y
+constexpr int STEP_GROUPS = 2;  // warps that share query rows
+constexpr int TILE_X = WARP;
+constexpr int TILE_Y = ROWS * ROW_GROUPS;
+constexpr int THREADS = WARP * ROW_GROUPS * STEP_GROUPS;
+constexpr int MAX_LABELS = 12;      // labels of a CTA; more are split over CTAs
+constexpr int STAGE_FLOATS = 4096;  // key row, channels by columns
+constexpr int MAX_COLUMNS = STAGE_FLOATS / MAX_LABELS;
+
+constexpr int SUM_FLOATS = STEP_GROUPS * MAX_LABELS * TILE_Y * TILE_X;
+constexpr int SHARED_BYTES = 4 * (STAGE_FLOATS + SUM_FLOATS);
+static_assert(SHARED_BYTES <= 48 * 1024, "more needs an opt-in");
+
+// Blocks of STEPS that one warp takes of a window of that radius.
+constexpr int blocks_of(int radius) {
+    return (2 * radius + STEPS * STEP_GROUPS) / (STEPS * STEP_GROUPS);
+}
+
+constexpr Sizes sizes_of(int radius) {
+    const int columns = TILE_X + STEPS * STEP_GROUPS * blocks_of(radius) - 1;
+    return {THREADS, SHARED_BYTES, TILE_X, TILE_Y, columns, TILE_X, ROWS, 0};
+}
+
+}  // namespace simt
+
+namespace gather {
+
+constexpr int WARPS = 4;  // share the window rows of 32 pixels
+constexpr int THREADS = WARP * WARPS;
+constexpr int MAX_LABELS = 32;
+
+constexpr int SHARED_BYTES = 4 * WARPS * WARP * (MAX_LABELS + 2);
+constexpr Sizes SIZES = {THREADS, SHARED_BYTES, WARP, 1, 0, WARP, 1, 0};
+
+}  // namespace gather
+
+namespace mma {
+
+constexpr int QUERIES = 16;  // of a warp: the rows of an MMA
+constexpr int KEYS = 8;      // of one MMA: its columns
+
+constexpr int round_up(int x, int to) { return (x + to - 1) / to * to; }
+
+// Sizes that follow from a row of the dispatch table.
+template <int RADIUS_, int CHANNELS_, int LABEL_TILES_>
+struct Shape {
+    static constexpr int RADIUS = RADIUS_, CHANNELS = CHANNELS_;
+    static constexpr int LABEL_TILES = LABEL_TILES_;  // of 8 labels, the row of ones included
+    static constexpr int LABEL_ROWS = LABEL_TILES * 8;
+
+    // Windows of 4 x 4 queries fit 4 key tiles a row at radius 12; 2 x 8 fit 3 at radius 6, where 4 x 4 would too,
+    // but have more key rows.
+    static constexpr int BLOCK_X = RADIUS == 6 ? 8 : 4, BLOCK_Y = QUERIES / BLOCK_X;
+    static constexpr int WARPS_X = 16 / BLOCK_X, WARPS_Y = 8 / BLOCK_Y;
+    static constexpr int WARPS = WARPS_X * WARPS_Y, THREADS = WARPS * WARP;
+    static constexpr int TILE_X = WARPS_X * BLOCK_X, TILE_Y = WARPS_Y * BLOCK_Y;
+
+    // Key tiles that hold one row of a block's windows, wherever (at multiples of BLOCK_X) the block begins.
+    static constexpr int key_tiles() {
+        int most = 0;
+        for (int x = 1024; x < 1024 + KEYS; x += BLOCK_X) {
+            const int offset = (x - RADIUS) % KEYS, tiles = round_up(offset + BLOCK_X + 2 * RADIUS, KEYS) / KEYS;
+            if (tiles > most) most = tiles;
+        }
+        return most;
+    }
+    static constexpr int KEY_TILES = key_tiles();
+    static constexpr int WARP_COLUMNS = KEY_TILES * KEYS;
+    static constexpr int COLUMNS = round_up(TILE_X - BLOCK_X, KEYS) + WARP_COLUMNS;  // of the CTA
+
+    // An odd number of 16-byte pieces: eight rows then lie in different banks, as ldmatrix wants them.
+    static constexpr int PITCH = (COLUMNS / 8 % 2 == 1 ? COLUMNS : COLUMNS + 8);
+    static constexpr int STAGE_ROWS = 2;  // key rows between two barriers
+    static constexpr int MAP_ROWS = CHANNELS + LABEL_ROWS;
+    static constexpr int STAGE_HALVES = STAGE_ROWS * MAP_ROWS * PITCH;
+    static constexpr int SHARED_BYTES = 2 * STAGE_HALVES * 2;
+    static_assert(SHARED_BYTES <= 48 * 1024, "more needs an opt-in");
+    static_assert(4 * KEY_TILES <= 32, "a lane's pairs of one key row are bits of one word");
+};
+
+template <typename S>
+constexpr Sizes SIZES = {S::THREADS, S::SHARED_BYTES, S::TILE_X,  S::TILE_Y,
+                         S::COLUMNS, S::BLOCK_X,      S::BLOCK_Y, S::KEY_TILES};
+
+}  // namespace mma
+
+}  // namespace maskring
