@@ -316,6 +316,28 @@ def use_native_kernel(model: onnx.ModelProto, options: onnxruntime.SessionOption
     return bound
 
 
+def use_tensorrt_plugin(model: onnx.ModelProto) -> onnx.ModelProto:
+    """Bind the memory reads of ``model`` to the TensorRT plugin (``maskring.plugins.load()`` registers it).
+
+    The nodes name the plugin's version and namespace, and the function body is dropped: TensorRT's parser
+    prefers a body to a plugin (in TensorRT 10.3 always, today where a node names no namespace).
+
+    Args:
+        model: any model with :data:`OP_TYPE` nodes in its main graph; it is not changed.
+    """
+    bound = onnx.ModelProto()
+    bound.CopyFrom(model)
+    for node in filter(_is_memory_read, bound.graph.node):
+        kept = [a for a in node.attribute if a.name not in ("plugin_version", "plugin_namespace")]
+        del node.attribute[:]
+        node.attribute.extend(kept)
+        node.attribute.append(helper.make_attribute("plugin_version", str(OPSET_VERSION)))
+        node.attribute.append(helper.make_attribute("plugin_namespace", DOMAIN))
+    del bound.functions[:]
+    bound.functions.extend(f for f in model.functions if (f.domain, f.name) != (DOMAIN, OP_TYPE))
+    return bound
+
+
 def _is_memory_read(node: onnx.NodeProto) -> bool:
     return (node.domain, node.op_type) == (DOMAIN, OP_TYPE)
 

@@ -35,18 +35,23 @@ struct Refusal : std::runtime_error {
     using std::runtime_error::runtime_error;
 };
 
-void report(Severity severity, char const* sentence) noexcept {
+nvinfer1::ILogger* current_logger() noexcept {
     try {
-        std::string const line = std::string("maskring::WindowedAffinity: ") + sentence + ".";
         nvinfer1::ILoggerFinder* const finder = logger_finder.load();
-        nvinfer1::ILogger* const logger = finder == nullptr ? nullptr : finder->findLogger();
-        if (logger != nullptr)
-            logger->log(severity, line.c_str());
-        else
-            std::fprintf(stderr, "%s\n", line.c_str());
+        return finder == nullptr ? nullptr : finder->findLogger();
     } catch (...) {
-        std::fputs("maskring::WindowedAffinity: an error could not be reported.\n", stderr);
+        return nullptr;
     }
+}
+
+// To TensorRT's log, or where there is none to stderr: no sentence is ever lost.
+void report(Severity severity, char const* sentence) noexcept {
+    char line[1024];
+    std::snprintf(line, sizeof(line), "maskring::WindowedAffinity: %s.", sentence);
+    if (nvinfer1::ILogger* const logger = current_logger())
+        logger->log(severity, line);
+    else
+        std::fprintf(stderr, "%s\n", line);
 }
 
 // Runs the body of a virtual function: nothing is thrown at TensorRT, and every failure leaves its sentence in the log.

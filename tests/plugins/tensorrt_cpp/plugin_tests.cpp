@@ -1,0 +1,735 @@
+// Calls every virtual function of the plugin as TensorRT does, without TensorRT, CUDA or a GPU. Built against
+// NVIDIA's headers where they are at hand, and against tensorrt_double/ everywhere.
+//
+// `plugin_tests NAME` runs one TEST; the exit status says whether it held.
+#include <NvInferRuntime.h>
+
+#include <cmath>
+#include <cstdio>
+#include <cstring>
+#include <functional>
+#include <limits>
+#include <map>
+#include <memory>
+#include <stdexcept>
+#include <string>
+#include <thread>
+#include <vector>
+
+#include "launch_double.hpp"
+#include "tensorrt_plugin.hpp"
+
+using namespace nvinfer1;
+using launch_double::last_launch;
+using launch_double::Row;
+
+namespace {
+
+// ---- a frame for tests -----------------------------------------------------------------------------------------
+
+std::map<std::string, void (*)()>& tests() {
+    static std::map<std::string, void (*)()> all;
+    return all;
+}
+
+struct Registered {
+    Registered(char const* name, void (*body)()) { tests()[name] = body; }
+};
+
+#define TEST(name)                                 \
+    void name();                                   \
+    Registered const registered_##name(#name, name); \
+    void name()
+
+#define CHECK(condition)                                                                              \
+    do {                                                                                              \
+        if (!(condition))                                                                             \
+            throw std::runtime_error(std::string(__FILE__) + ":" + std::to_string(__LINE__) + ": " #condition); \
+    } while (false)
+
+// ---- what TensorRT hands to a plugin ---------------------------------------------------------------------------
+
+class RecordingLogger final : public ILogger {
+public:
+    void log(Severity severity, AsciiChar const* message) noexcept override {
+        severities.push_back(severity);
+        lines.emplace_back(message);
+    }
+    std::vector<Severity> severities;
+    std::vector<std::string> lines;
+};
+
+class Finder final : public ILoggerFinder {
+public:
+    ILogger* findLogger() override {
+        if (fails) throw std::runtime_error("no logger for you");
+        return &logger;
+    }
+    RecordingLogger logger;
+    bool fails = false;
+};
+
+Finder& finder() {
+    static Finder one;
+    return one;
+}
+
+// The last sentence that was logged; none is left for the next question.
+std::string said() {
+    auto& lines = finder().logger.lines;
+    std::string const last = lines.empty() ? "" : lines.back();
+    lines.clear();
+    return last;
+}
+
+bool contains(std::string const& text, std::string const& part) { return text.find(part) != std::string::npos; }
+
+#define CHECK_SAYS(part)                                                                                    \
+    do {                                                                                                    \
+        std::string const sentence = said();                                                                \
+        if (!contains(sentence, part)) throw std::runtime_error("line " + std::to_string(__LINE__) + ": \"" + \
+                                                                sentence + "\" does not say \"" + part + "\""); \
+        CHECK(contains(sentence, "maskring::WindowedAffinity: ") && sentence.back() == '.');                \
+    } while (false)
+
+class FakeExtent final : public IDimensionExpr {
+public:
+    explicit FakeExtent(std::int64_t value) : value_(value) { mImpl = &value_; }
+
+private:
+    struct Value final : apiv::VDimensionExpr {
+        explicit Value(std::int64_t given) : value(given) {}
+        bool isConstant() const override { return value >= 0; }
+        std::int64_t getConstantValue() const override {
+            CHECK(value >= 0);  // TensorRT forbids the question
+            return value;
+        }
+        bool isSizeTensor() const override { return false; }
+        std::int64_t value;
+    };
+    Value value_;
+};
+
+// The output's extents are those of inputs: nothing is ever built.
+class FakeBuilder final : public IExprBuilder {
+public:
+    FakeBuilder() { mImpl = &refusal_; }
+
+private:
+    struct Refusal final : apiv::VExprBuilder {
+        IDimensionExpr const* constant(std::int64_t) override { return nullptr; }
+        IDimensionExpr const* operation(DimensionOperation, IDimensionExpr const&, IDimensionExpr const&) override {
+            return nullptr;
+        }
+        IDimensionExpr const* declareSizeTensor(std::int32_t, IDimensionExpr const&, IDimensionExpr const&) override {
+            return nullptr;
+        }
+    };
+    Refusal refusal_;
+};
+
+using Shape = std::vector<std::int64_t>;
+
+Dims dims(Shape const& shape) {
+    Dims result{};
+    result.nbDims = static_cast<std::int32_t>(shape.size());
+    for (std::size_t i = 0; i < shape.size(); ++i) result.d[i] = shape[i];
+    return result;
+}
+
+// A call of the operator. -1 stands for an extent that is not known.
+struct Call {
+    std::int64_t height = 30, width = 40, labels = 3, slots = 5, channels = 64, batch = 1;
+    DataType type = DataType::kFLOAT;
+    bool offsets = false;
+    // What a test breaks afterwards.
+    std::function<void(std::vector<Shape>&)> bend = [](std::vector<Shape>&) {};
+    std::function<void(std::vector<DataType>&)> retype = [](std::vector<DataType>&) {};
+
+    std::vector<Shape> shapes() const {
+        std::vector<Shape> all{{batch, channels, height, width},
+                               {batch, slots, channels, height, width},
+                               {batch, slots, labels, height, width},
+                               {batch, slots}};
+        if (offsets) all.push_back({batch, slots, 2, height, width});
+        bend(all);
+        return all;
+    }
+    std::vector<DataType> types() const {
+        std::vector<DataType> all{type, type, type, DataType::kINT32};
+        if (offsets) all.push_back(DataType::kINT32);
+        retype(all);
+        return all;
+    }
+    std::vector<PluginTensorDesc> inputs() const {
+        auto const all = shapes();
+        auto const kinds = types();
+        std::vector<PluginTensorDesc> result;
+        for (std::size_t i = 0; i < all.size(); ++i)
+            result.push_back({dims(all[i]), kinds[i], TensorFormat::kLINEAR, 1.f});
+        return result;
+    }
+    PluginTensorDesc output() const { return {dims({batch, labels, height, width}), type, TensorFormat::kLINEAR, 1.f}; }
+};
+
+// The bounds of an optimization profile.
+std::vector<DynamicPluginTensorDesc> profile(Call const& least, Call const& most) {
+    auto const low = least.inputs();
+    auto const high = most.inputs();
+    std::vector<DynamicPluginTensorDesc> result;
+    for (std::size_t i = 0; i < low.size(); ++i)
+        result.push_back({high[i], low[i].dims, high[i].dims, high[i].dims});
+    return result;
+}
+
+// ---- the plugin under test -------------------------------------------------------------------------------------
+
+IPluginCreatorV3One& creator() {
+    std::int32_t count = 0;
+    auto const creators = getCreators(count);
+    CHECK(count == 1);
+    return static_cast<IPluginCreatorV3One&>(*creators[0]);
+}
+
+struct Fields {
+    std::int32_t radius = 12;
+    float scale = 0.125f;
+    std::int32_t top_k = 0;
+    std::vector<PluginField> list{{"radius", &radius, PluginFieldType::kINT32, 1},
+                                  {"scale", &scale, PluginFieldType::kFLOAT32, 1},
+                                  {"top_k", &top_k, PluginFieldType::kINT32, 1}};
+    PluginFieldCollection collection() { return {static_cast<std::int32_t>(list.size()), list.data()}; }
+};
+
+IPluginV3* create(Fields& fields, TensorRTPhase phase = TensorRTPhase::kBUILD) {
+    PluginFieldCollection const collection = fields.collection();
+    return creator().createPlugin("memory_read", &collection, phase);
+}
+
+struct Plugin {
+    explicit Plugin(IPluginV3* given) : object(given) {
+        CHECK(object != nullptr);
+        core = static_cast<IPluginV3OneCore*>(object->getCapabilityInterface(PluginCapabilityType::kCORE));
+        build = static_cast<IPluginV3OneBuild*>(object->getCapabilityInterface(PluginCapabilityType::kBUILD));
+        runtime = static_cast<IPluginV3OneRuntime*>(object->getCapabilityInterface(PluginCapabilityType::kRUNTIME));
+        CHECK(core != nullptr && build != nullptr && runtime != nullptr);
+    }
+    explicit Plugin(std::int32_t radius = 12) : Plugin(of_radius(radius)) {}
+
+    static IPluginV3* of_radius(std::int32_t radius) {
+        Fields fields;
+        fields.radius = radius;
+        return create(fields);
+    }
+    std::int32_t configure(Call const& least, Call const& most) {
+        auto const in = profile(least, most);
+        DynamicPluginTensorDesc const out{most.output(), least.output().dims, most.output().dims, most.output().dims};
+        return build->configurePlugin(in.data(), static_cast<std::int32_t>(in.size()), &out, 1);
+    }
+    std::vector<std::int32_t> tactics() {
+        std::vector<std::int32_t> result(static_cast<std::size_t>(build->getNbTactics()));
+        CHECK(build->getValidTactics(result.data(), build->getNbTactics()) == 0);
+        return result;
+    }
+    std::size_t workspace(Call const& most) {
+        auto const in = profile(most, most);
+        DynamicPluginTensorDesc const out{most.output(), {}, {}, {}};
+        return build->getWorkspaceSize(in.data(), static_cast<std::int32_t>(in.size()), &out, 1);
+    }
+    std::int32_t types(Call const& call, DataType& result) {
+        auto const in = call.types();
+        return build->getOutputDataTypes(&result, 1, in.data(), static_cast<std::int32_t>(in.size()));
+    }
+    std::int32_t prepare(Call const& call) {
+        auto const in = call.inputs();
+        PluginTensorDesc const out = call.output();
+        return runtime->onShapeChange(in.data(), static_cast<std::int32_t>(in.size()), &out, 1);
+    }
+    std::int32_t enqueue(Call const& call, cudaStream_t stream = nullptr) {
+        auto const in = call.inputs();
+        PluginTensorDesc const out = call.output();
+        void const* inputs[] = {&memory[0], &memory[1], &memory[2], &memory[3], &memory[4]};
+        void* outputs[] = {&memory[5]};
+        return runtime->enqueue(in.data(), &out, inputs, outputs, &memory[6], stream);
+    }
+
+    std::unique_ptr<IPluginV3> object;
+    IPluginV3OneCore* core;
+    IPluginV3OneBuild* build;
+    IPluginV3OneRuntime* runtime;
+    char memory[7];  // addresses for enqueue
+};
+
+struct Shapes {
+    explicit Shapes(Call const& call) {
+        for (Shape const& shape : call.shapes()) {
+            DimsExprs exprs{};
+            exprs.nbDims = static_cast<std::int32_t>(shape.size());
+            for (std::size_t axis = 0; axis < shape.size(); ++axis) {
+                extents.push_back(std::make_unique<FakeExtent>(shape[axis]));
+                exprs.d[axis] = extents.back().get();
+            }
+            inputs.push_back(exprs);
+        }
+    }
+    std::int32_t ask(Plugin& plugin) {
+        FakeBuilder builder;
+        return plugin.build->getOutputShapes(inputs.data(), static_cast<std::int32_t>(inputs.size()), nullptr, 0, &output,
+                                             1, builder);
+    }
+    std::vector<std::unique_ptr<FakeExtent>> extents;
+    std::vector<DimsExprs> inputs;
+    DimsExprs output{};
+};
+
+// ---- core ------------------------------------------------------------------------------------------------------
+
+TEST(names_are_those_of_the_operator) {
+    Plugin plugin;
+    for (char const* name : {plugin.core->getPluginName(), creator().getPluginName()})
+        CHECK(std::string(name) == "WindowedAffinity");
+    for (char const* version : {plugin.core->getPluginVersion(), creator().getPluginVersion()})
+        CHECK(std::string(version) == "1");
+    for (char const* space : {plugin.core->getPluginNamespace(), creator().getPluginNamespace()})
+        CHECK(std::string(space) == "maskring");
+    CHECK(plugin.build->getNbOutputs() == 1);
+    CHECK(plugin.object->getCapabilityInterface(static_cast<PluginCapabilityType>(7)) == nullptr);
+}
+
+TEST(the_library_names_its_tensorrt) { CHECK(maskring_tensorrt_major() == NV_TENSORRT_MAJOR); }
+
+// ---- types and formats -----------------------------------------------------------------------------------------
+
+TEST(output_has_the_type_of_the_query) {
+    Plugin plugin;
+    for (DataType type : {DataType::kFLOAT, DataType::kHALF}) {
+        for (bool offsets : {false, true}) {
+            DataType result = DataType::kBOOL;
+            CHECK(plugin.types({.type = type, .offsets = offsets}, result) == 0);
+            CHECK(result == type);
+        }
+    }
+    CHECK(said().empty());
+}
+
+TEST(wrong_types_are_named) {
+    Plugin plugin;
+    DataType result;
+    CHECK(plugin.types({.type = DataType::kINT8}, result) != 0);
+    CHECK_SAYS("query is int8; cast it to float32 or float16");
+    CHECK(plugin.types({.retype = [](auto& types) { types[1] = DataType::kHALF; }}, result) != 0);
+    CHECK_SAYS("keys is float16 and query is float32; cast both to one type");
+    CHECK(plugin.types({.retype = [](auto& types) { types[3] = DataType::kINT64; }}, result) != 0);
+    CHECK_SAYS("dilation is int64; cast it to int32");
+    CHECK(plugin.types({.offsets = true, .retype = [](auto& types) { types[4] = DataType::kFLOAT; }}, result) != 0);
+    CHECK_SAYS("offsets is float32; cast it to int32");
+    CHECK(plugin.types({.retype = [](auto& types) { types.pop_back(); }}, result) != 0);
+    CHECK_SAYS("the node has 3 inputs; give it query, keys, values, dilation");
+    DataType const types[] = {DataType::kFLOAT, DataType::kFLOAT, DataType::kFLOAT, DataType::kINT32};
+    DataType two[2];
+    CHECK(plugin.build->getOutputDataTypes(two, 2, types, 4) != 0);
+    CHECK_SAYS("the node has 2 outputs; give it exactly one");
+}
+
+// Every type and format at every position, with what is allowed before it.
+TEST(format_combinations_are_the_expected_ones) {
+    Plugin plugin;
+    int supported = 0;
+    for (bool offsets : {false, true}) {
+        for (DataType type : {DataType::kFLOAT, DataType::kHALF}) {
+            Call const call{.type = type, .offsets = offsets};
+            auto tensors = profile(call, call);
+            tensors.push_back({call.output(), {}, {}, {}});
+            auto const inputs = static_cast<std::int32_t>(tensors.size()) - 1;
+            for (std::int32_t pos = 0; pos <= inputs; ++pos) {
+                DataType const expected = tensors[pos].desc.type;
+                for (int kind = 0; kind <= static_cast<int>(DataType::kINT4); ++kind) {
+                    for (int format = 0; format < 13; ++format) {
+                        tensors[pos].desc.type = static_cast<DataType>(kind);
+                        tensors[pos].desc.format = static_cast<TensorFormat>(format);
+                        bool const linear = tensors[pos].desc.format == TensorFormat::kLINEAR;
+                        bool const fits = tensors[pos].desc.type == expected ||
+                                          (pos == 0 && (kind == int(DataType::kFLOAT) || kind == int(DataType::kHALF)));
+                        bool const answer = plugin.build->supportsFormatCombination(pos, tensors.data(), inputs, 1);
+                        CHECK(answer == (linear && fits));
+                        supported += answer;
+                    }
+                }
+                tensors[pos].desc.type = expected;
+                tensors[pos].desc.format = TensorFormat::kLINEAR;
+            }
+        }
+    }
+    // Per type: two at the query, one at each other position.
+    CHECK(supported == 2 * (2 + 4) + 2 * (2 + 5));
+    CHECK(said().empty());
+}
+
+TEST(format_questions_about_other_signatures_are_answered_no) {
+    Plugin plugin;
+    Call const call{.offsets = true};
+    auto tensors = profile(call, call);
+    tensors.resize(8, {call.output(), {}, {}, {}});
+    CHECK(!plugin.build->supportsFormatCombination(0, tensors.data(), 3, 1));
+    CHECK(!plugin.build->supportsFormatCombination(0, tensors.data(), 6, 1));
+    CHECK(!plugin.build->supportsFormatCombination(0, tensors.data(), 4, 2));
+    CHECK(!plugin.build->supportsFormatCombination(-1, tensors.data(), 5, 1));
+    CHECK(!plugin.build->supportsFormatCombination(6, tensors.data(), 5, 1));
+}
+
+// ---- shapes ----------------------------------------------------------------------------------------------------
+
+TEST(output_shape_is_made_of_the_inputs_extents) {
+    Plugin plugin;
+    for (std::int64_t extent : {30, -1}) {
+        for (bool offsets : {false, true}) {
+            Shapes shapes({.height = extent, .width = extent, .labels = extent, .batch = extent, .offsets = offsets});
+            CHECK(shapes.ask(plugin) == 0);
+            CHECK(shapes.output.nbDims == 4);
+            CHECK(shapes.output.d[0] == shapes.inputs[0].d[0]);
+            CHECK(shapes.output.d[1] == shapes.inputs[2].d[2]);
+            CHECK(shapes.output.d[2] == shapes.inputs[0].d[2]);
+            CHECK(shapes.output.d[3] == shapes.inputs[0].d[3]);
+        }
+    }
+    CHECK(said().empty());
+}
+
+TEST(wrong_shapes_are_named) {
+    Plugin plugin;
+    CHECK(Shapes({.bend = [](auto& all) { all[0].pop_back(); }}).ask(plugin) != 0);
+    CHECK_SAYS("query has 3 dimensions; give it the 4 of [B, C, H, W]");
+    CHECK(Shapes({.bend = [](auto& all) { all[3].push_back(1); }}).ask(plugin) != 0);
+    CHECK_SAYS("dilation has 3 dimensions; give it the 2 of [B, N]");
+    CHECK(Shapes({.bend = [](auto& all) { all[1][2] = 32; }}).ask(plugin) != 0);
+    CHECK_SAYS("keys has 32 along axis 2 where 64 is expected; give it [B, N, C, H, W]");
+    CHECK(Shapes({.bend = [](auto& all) { all[2][1] = 4; }}).ask(plugin) != 0);
+    CHECK_SAYS("values has 4 along axis 1 where 5 is expected");
+    CHECK(Shapes({.bend = [](auto& all) { all[3][1] = 4; }}).ask(plugin) != 0);
+    CHECK_SAYS("dilation has 4 along axis 1 where 5 is expected");
+    CHECK(Shapes({.offsets = true, .bend = [](auto& all) { all[4][2] = 3; }}).ask(plugin) != 0);
+    CHECK_SAYS("offsets has 3 along axis 2 where 2 is expected");
+    CHECK(Shapes({.bend = [](auto& all) { all.pop_back(); }}).ask(plugin) != 0);
+    CHECK_SAYS("the node has 3 inputs");
+    CHECK(Shapes({.width = std::int64_t{1} << 40}).ask(plugin) != 0);
+    CHECK_SAYS("more than 2^31 elements along one axis");
+}
+
+TEST(what_kernels_cannot_compute_is_refused_before_the_build) {
+    Plugin plugin;
+    CHECK(Shapes({.height = -1, .channels = 12}).ask(plugin) != 0);
+    CHECK_SAYS("the features do not have a multiple of 8 up to 256 channels; pad them");
+    CHECK(Shapes({.width = -1, .labels = 33}).ask(plugin) != 0);
+    CHECK_SAYS("there are not 1 to 32 labels; track fewer objects");
+    CHECK(Shapes({.slots = 17}).ask(plugin) != 0);
+    CHECK_SAYS("there are not 1 to 16 slots");
+}
+
+// ---- tactics and workspace -------------------------------------------------------------------------------------
+
+TEST(tactics_are_the_kernels_that_run_the_whole_profile) {
+    Plugin plugin;
+    CHECK(plugin.tactics().empty());
+    CHECK(plugin.configure({.width = 32}, {.width = 64}) == 0);
+    CHECK((plugin.tactics() == std::vector<std::int32_t>{Row::ANY_F32 + 1, Row::NARROW_F32 + 1}));
+    CHECK(plugin.configure({.width = 32}, {.width = 65}) == 0);
+    CHECK((plugin.tactics() == std::vector<std::int32_t>{Row::ANY_F32 + 1}));
+    CHECK(plugin.configure({.type = DataType::kHALF}, {.type = DataType::kHALF}) == 0);
+    CHECK((plugin.tactics() == std::vector<std::int32_t>{Row::TENSOR_CORES + 1, Row::ANY_F16 + 1}));
+    CHECK(plugin.configure({.type = DataType::kHALF, .offsets = true}, {.type = DataType::kHALF, .offsets = true}) == 0);
+    CHECK((plugin.tactics() == std::vector<std::int32_t>{Row::ANY_F16 + 1}));
+    std::int32_t wrong[3];
+    CHECK(plugin.build->getValidTactics(wrong, 3) != 0);
+}
+
+TEST(tactics_depend_on_the_device) {
+    Plugin plugin;
+    Call const half{.type = DataType::kHALF};
+    launch_double::compute_capability = 75;
+    CHECK(plugin.configure(half, half) == 0);
+    CHECK((plugin.tactics() == std::vector<std::int32_t>{Row::ANY_F16 + 1}));
+    launch_double::compute_capability = 70;
+    CHECK(plugin.configure(half, half) != 0);
+    CHECK_SAYS("the GPU is too old; use a newer one");
+    CHECK(plugin.tactics().empty());
+    launch_double::compute_capability = 0;  // no device: plans are made for any
+    CHECK(plugin.configure(half, half) == 0);
+    CHECK((plugin.tactics() == std::vector<std::int32_t>{Row::TENSOR_CORES + 1, Row::ANY_F16 + 1}));
+}
+
+TEST(a_profile_beyond_the_kernels_is_refused) {
+    Plugin plugin;
+    CHECK(plugin.configure({.labels = 2}, {.labels = 33}) != 0);
+    CHECK_SAYS("there are not 1 to 32 labels; track fewer objects");
+    CHECK(plugin.configure({.height = 0}, {}) != 0);
+    CHECK_SAYS("a tensor is empty");
+    CHECK(plugin.configure({.retype = [](auto& types) { types[0] = DataType::kBF16; }},
+                           {.retype = [](auto& types) { types[0] = DataType::kBF16; }}) != 0);
+    CHECK_SAYS("query is bfloat16");
+    CHECK(plugin.configure({.height = -1, .width = -1}, {.height = -1, .width = -1}) == 0);  // not known yet
+}
+
+TEST(workspace_is_the_largest_that_any_kernel_needs) {
+    Plugin plugin;
+    CHECK(plugin.workspace({.height = 120, .width = 130, .batch = 2, .type = DataType::kHALF}) == 4 * 2 * 120 * 130);
+    CHECK(plugin.workspace({.height = 120, .width = 130}) == 0);
+    CHECK(plugin.workspace({.type = DataType::kHALF, .offsets = true}) == 0);
+    launch_double::compute_capability = 75;
+    CHECK(plugin.workspace({.type = DataType::kHALF}) == 0);
+    CHECK(said().empty());
+}
+
+TEST(timing_cache_id_names_what_shapes_do_not_tell) {
+    Fields fields;
+    fields.scale = 0.5f;
+    Plugin six(6), twelve(12), other_scale(create(fields));
+    CHECK(std::string(six.build->getTimingCacheID()) != twelve.build->getTimingCacheID());
+    CHECK(std::string(other_scale.build->getTimingCacheID()) == twelve.build->getTimingCacheID());
+    CHECK(contains(twelve.build->getTimingCacheID(), maskring::kernels_fingerprint()));
+    CHECK(contains(twelve.build->getMetadataString(), "radius=12 scale=0.125 top_k=0"));
+}
+
+// ---- execution -------------------------------------------------------------------------------------------------
+
+TEST(enqueue_launches_what_it_was_given) {
+    Plugin plugin;
+    auto const stream = reinterpret_cast<cudaStream_t>(std::uintptr_t{0x1234});
+    for (bool offsets : {false, true}) {
+        Call const call{.height = 31, .width = 70, .labels = 4, .slots = 2, .channels = 16, .batch = 3, .offsets = offsets};
+        CHECK(plugin.prepare(call) == 0);
+        CHECK(plugin.enqueue(call, stream) == 0);
+        auto const& problem = last_launch->problem;
+        CHECK(last_launch->row == Row::ANY_F32 && last_launch->stream == stream);
+        CHECK(problem.type == maskring::ElementType::float32);
+        CHECK(problem.batch == 3 && problem.slots == 2 && problem.channels == 16 && problem.labels == 4);
+        CHECK(problem.height == 31 && problem.width == 70 && problem.radius == 12 && problem.scale == 0.125f);
+        CHECK(problem.query == &plugin.memory[0] && problem.keys == &plugin.memory[1]);
+        CHECK(problem.values == &plugin.memory[2] && static_cast<void const*>(problem.dilation) == &plugin.memory[3]);
+        CHECK(static_cast<void const*>(problem.offsets) == (offsets ? &plugin.memory[4] : nullptr));
+        CHECK(problem.out == &plugin.memory[5] && problem.workspace == &plugin.memory[6]);
+    }
+    CHECK(said().empty());
+}
+
+TEST(the_tactic_decides_and_without_one_the_table) {
+    Plugin plugin;
+    Call const half{.type = DataType::kHALF};
+    CHECK(plugin.prepare(half) == 0 && plugin.enqueue(half) == 0);
+    CHECK(last_launch->row == Row::TENSOR_CORES);
+    CHECK(last_launch->problem.type == maskring::ElementType::float16);
+    CHECK(plugin.runtime->setTactic(Row::ANY_F16 + 1) == 0);
+    CHECK(plugin.prepare(half) == 0 && plugin.enqueue(half) == 0);
+    CHECK(last_launch->row == Row::ANY_F16);
+    CHECK(plugin.runtime->setTactic(0) == 0);
+    CHECK(plugin.enqueue(half) == 0);
+    CHECK(last_launch->row == Row::TENSOR_CORES);
+}
+
+TEST(a_tactic_that_cannot_run_is_refused) {
+    Plugin plugin;
+    CHECK(plugin.runtime->setTactic(Row::ROWS + 1) != 0);
+    CHECK_SAYS("the engine asks for kernel 5 and this library has 4; build the engine again");
+    CHECK(plugin.runtime->setTactic(-1) != 0);
+    CHECK_SAYS("the engine asks for kernel -1");
+    CHECK(plugin.runtime->setTactic(Row::NARROW_F32 + 1) == 0);
+    CHECK(plugin.prepare({.width = 65}) != 0);
+    CHECK_SAYS("the frame is too wide; use another kernel");
+    last_launch.reset();
+    CHECK(plugin.enqueue({.width = 65}) != 0);  // not after a refusal
+    CHECK(!last_launch);
+}
+
+TEST(enqueue_without_a_shape_is_refused) {
+    Plugin plugin;
+    last_launch.reset();
+    CHECK(plugin.enqueue({}) != 0);
+    CHECK_SAYS("enqueue without a successful onShapeChange");
+    CHECK(finder().logger.severities.back() == ILogger::Severity::kINTERNAL_ERROR);
+    CHECK(!last_launch);
+}
+
+TEST(wrong_shapes_at_run_time_are_named) {
+    Plugin plugin;
+    CHECK(plugin.prepare({.bend = [](auto& all) { all[2][3] = 31; }}) != 0);
+    CHECK_SAYS("values has 31 along axis 3 where 30 is expected");
+    CHECK(finder().logger.severities.back() == ILogger::Severity::kERROR);
+    CHECK(plugin.prepare({.height = 0}) != 0);
+    CHECK_SAYS("a tensor is empty");
+    CHECK(plugin.prepare({.labels = 40}) != 0);
+    CHECK_SAYS("there are not 1 to 32 labels");
+    CHECK(plugin.prepare({.retype = [](auto& types) { types[2] = DataType::kHALF; }}) != 0);
+    CHECK_SAYS("values is float16 and query is float32");
+    Call const call;
+    auto const in = call.inputs();
+    PluginTensorDesc out = call.output();
+    out.type = DataType::kHALF;
+    CHECK(plugin.runtime->onShapeChange(in.data(), 4, &out, 1) != 0);
+    CHECK_SAYS("the output is float16 and query is float32");
+}
+
+TEST(no_device_is_said) {
+    Plugin plugin;
+    launch_double::compute_capability = 0;
+    CHECK(plugin.prepare({}) != 0);
+    CHECK_SAYS("the CUDA device cannot be asked what it is (no device is there); check the NVIDIA driver");
+}
+
+TEST(a_failed_launch_is_said) {
+    Plugin plugin;
+    CHECK(plugin.prepare({}) == 0);
+    launch_double::launch_error = 700;
+    CHECK(plugin.enqueue({}) != 0);
+    CHECK_SAYS("kernel any f32 failed (something failed); look for an earlier CUDA error");
+}
+
+TEST(a_logger_that_fails_does_no_harm) {
+    finder().fails = true;
+    CHECK(Plugin().runtime->setTactic(99) != 0);
+    finder().fails = false;
+    setLoggerFinder(nullptr);
+    CHECK(Plugin().runtime->setTactic(99) != 0);  // goes to stderr
+    CHECK(finder().logger.lines.empty());
+}
+
+TEST(contexts_share_nothing) {
+    Plugin original;
+    CHECK(original.runtime->setTactic(Row::ANY_F32 + 1) == 0);
+    std::vector<std::thread> threads;
+    std::vector<int> failures(8, 0);
+    std::vector<std::unique_ptr<Plugin>> contexts;
+    for (int i = 0; i < 8; ++i)
+        contexts.push_back(std::make_unique<Plugin>(original.runtime->attachToContext(nullptr)));
+    for (int i = 0; i < 8; ++i) {
+        threads.emplace_back([&, i] {
+            Call const call{.height = 10 + i, .width = 20 + i};
+            failures[i] += contexts[i]->prepare(call) != 0;
+            for (int repeat = 0; repeat < 100; ++repeat) {
+                failures[i] += contexts[i]->enqueue(call) != 0;
+                failures[i] += last_launch->problem.height != 10 + i || last_launch->problem.out != &contexts[i]->memory[5];
+            }
+        });
+    }
+    for (auto& thread : threads) thread.join();
+    CHECK(failures == std::vector<int>(8, 0));
+}
+
+// ---- copies and serialization ----------------------------------------------------------------------------------
+
+TEST(clones_live_on_their_own) {
+    auto original = std::make_unique<Plugin>(6);
+    CHECK(original->configure({}, {}) == 0);
+    CHECK(original->runtime->setTactic(Row::NARROW_F32 + 1) == 0);
+    Plugin copy(original->object->clone());
+    std::string const metadata = original->build->getMetadataString();
+    auto const tactics = original->tactics();
+    original.reset();
+    CHECK(metadata == copy.build->getMetadataString());
+    CHECK(tactics == copy.tactics() && !tactics.empty());
+    CHECK(copy.prepare({}) == 0 && copy.enqueue({}) == 0);
+    CHECK(last_launch->row == Row::NARROW_F32 && last_launch->problem.radius == 6);
+}
+
+TEST(serialized_fields_make_the_same_plugin) {
+    for (TensorRTPhase phase : {TensorRTPhase::kBUILD, TensorRTPhase::kRUNTIME}) {
+        Fields fields;
+        fields.radius = 7;
+        fields.scale = 0.3f;
+        Plugin plugin(create(fields));
+        Plugin const copy(plugin.object->clone());
+        Plugin again(creator().createPlugin("engine", copy.runtime->getFieldsToSerialize(), phase));
+        CHECK(std::string(plugin.build->getMetadataString()) == again.build->getMetadataString());
+        CHECK(again.prepare({}) == 0 && again.enqueue({}) == 0);
+        CHECK(last_launch->problem.radius == 7 && last_launch->problem.scale == 0.3f);
+    }
+}
+
+TEST(an_engine_of_other_kernels_is_refused) {
+    Plugin plugin;
+    auto const* serialized = plugin.runtime->getFieldsToSerialize();
+    std::vector<PluginField> fields(serialized->fields, serialized->fields + serialized->nbFields);
+    CHECK(fields.size() == 4 && std::string(fields[3].name) == "kernels");
+    std::string other(static_cast<char const*>(fields[3].data), fields[3].length);
+    CHECK(other == maskring::kernels_fingerprint());
+    other[3] = other[3] == '0' ? '1' : '0';
+    fields[3].data = other.data();
+    PluginFieldCollection const changed{4, fields.data()};
+    CHECK(creator().createPlugin("engine", &changed, TensorRTPhase::kRUNTIME) == nullptr);
+    CHECK_SAYS("the engine was built with another version of this plugin library; build the engine again");
+    fields[3].type = PluginFieldType::kINT32;
+    CHECK(creator().createPlugin("engine", &changed, TensorRTPhase::kRUNTIME) == nullptr);
+    CHECK_SAYS("another version of this plugin library");
+}
+
+// ---- the creator -----------------------------------------------------------------------------------------------
+
+TEST(the_creator_lists_the_attributes_of_the_node) {
+    auto const* names = creator().getFieldNames();
+    CHECK(names->nbFields == 3);
+    CHECK(std::string(names->fields[0].name) == "radius" && names->fields[0].type == PluginFieldType::kINT32);
+    CHECK(std::string(names->fields[1].name) == "scale" && names->fields[1].type == PluginFieldType::kFLOAT32);
+    CHECK(std::string(names->fields[2].name) == "top_k" && names->fields[2].type == PluginFieldType::kINT32);
+}
+
+TEST(attributes_may_be_wide_and_top_k_may_be_missing) {
+    std::int64_t const radius = 9;
+    double const scale = 0.25;
+    PluginField const wide[] = {{"scale", &scale, PluginFieldType::kFLOAT64, 1},
+                                {"radius", &radius, PluginFieldType::kINT64, 1}};
+    PluginFieldCollection const collection{2, wide};
+    Plugin plugin(creator().createPlugin("memory_read", &collection, TensorRTPhase::kBUILD));
+    CHECK(contains(plugin.build->getMetadataString(), "radius=9 scale=0.25 top_k=0"));
+}
+
+TEST(bad_attributes_are_named) {
+    auto const refused = [](std::function<void(Fields&)> const& spoil) {
+        Fields fields;
+        spoil(fields);
+        return create(fields) == nullptr;
+    };
+    for (std::int32_t radius : {-1, 17, std::numeric_limits<std::int32_t>::max()}) {
+        CHECK(refused([&](Fields& fields) { fields.radius = radius; }));
+        CHECK_SAYS("the radius is not 0 to 16; use a smaller one");
+    }
+    std::int64_t const huge = (std::int64_t{1} << 32) + 6;  // 6, if it were cut to 32 bits
+    CHECK(refused([&](Fields& f) { f.list[0] = {"radius", &huge, PluginFieldType::kINT64, 1}; }));
+    CHECK_SAYS("the radius is not 0 to 16");
+    CHECK(refused([](Fields& f) { f.list[0].type = PluginFieldType::kFLOAT32; }));
+    CHECK_SAYS("attribute radius is not one integer");
+    CHECK(refused([](Fields& f) { f.list[0].length = 2; }));
+    CHECK_SAYS("attribute radius is not one integer");
+    CHECK(refused([](Fields& f) { f.list[0].data = nullptr; }));
+    CHECK_SAYS("attribute radius is not one integer");
+    CHECK(refused([](Fields& f) { f.list[1].type = PluginFieldType::kINT32; }));
+    CHECK_SAYS("attribute scale is not one real number");
+    CHECK(refused([](Fields& f) { f.scale = std::numeric_limits<float>::quiet_NaN(); }));
+    CHECK_SAYS("scale is nan; export with one that is finite and not negative");
+    CHECK(refused([](Fields& f) { f.scale = -0.5f; }));
+    CHECK_SAYS("scale is -0.5");
+    CHECK(refused([](Fields& f) { f.top_k = 10; }));
+    CHECK_SAYS("top_k is 10 and the CUDA kernels keep all logits; export with top_k 0");
+    CHECK(refused([](Fields& f) { f.list.erase(f.list.begin()); }));
+    CHECK_SAYS("attribute radius is missing");
+    CHECK(refused([](Fields& f) { f.list.erase(f.list.begin() + 1); }));
+    CHECK_SAYS("attribute scale is missing");
+    CHECK(refused([](Fields& f) { f.list.push_back({"radious", &f.radius, PluginFieldType::kINT32, 1}); }));
+    CHECK_SAYS("there is no attribute radious");
+    CHECK(creator().createPlugin("memory_read", nullptr, TensorRTPhase::kBUILD) == nullptr);
+    CHECK_SAYS("the node has no attributes");
+}
+
+}  // namespace
+
+int main(int count, char** arguments) {
+    if (count != 2 || tests().count(arguments[1]) == 0) {
+        std::fputs("usage: plugin_tests NAME\n", stderr);
+        return 2;
+    }
+    setLoggerFinder(&finder());
+    try {
+        tests()[arguments[1]]();
+    } catch (std::exception const& error) {
+        std::fprintf(stderr, "%s\n", error.what());
+        return 1;
+    }
+    return 0;
+}
