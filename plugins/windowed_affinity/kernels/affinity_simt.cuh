@@ -211,7 +211,7 @@ __device__ __forceinline__ void read_row(Warp<BLOCKS>& warp, float* sums, float*
 // Grid: columns / 32, rows / 8, batch * label groups.
 template <typename T, int RADIUS>
 __global__ void __launch_bounds__(THREADS, 2) affinity(const AffinityProblem problem, int label_groups) {
-    constexpr int BLOCKS = blocks_of(RADIUS > 0 ? RADIUS : 13);
+    constexpr int BLOCKS = simt::BLOCKS<(RADIUS > 0 ? RADIUS : WIDEST)>;
     constexpr int WINDOW_STEPS = BLOCKS * STEP_GROUPS * STEPS;  // of one pass
     static_assert(TILE_X + WINDOW_STEPS - 1 <= MAX_COLUMNS);
     static_assert(2 * STEP_GROUPS * TILE_Y * TILE_X <= STAGE_FLOATS);

@@ -33,14 +33,14 @@ constexpr int SHARED_BYTES = 4 * (STAGE_FLOATS + SUM_FLOATS);
 static_assert(SHARED_BYTES <= 48 * 1024, "more needs an opt-in");
 
 // Blocks of STEPS that one warp takes of a window of that radius.
-constexpr int blocks_of(int radius) {
-    return (2 * radius + STEPS * STEP_GROUPS) / (STEPS * STEP_GROUPS);
-}
+template <int RADIUS>
+constexpr int BLOCKS = (2 * RADIUS + STEPS * STEP_GROUPS) / (STEPS * STEP_GROUPS);
 
-constexpr Sizes sizes_of(int radius) {
-    const int columns = TILE_X + STEPS * STEP_GROUPS * blocks_of(radius) - 1;
-    return {THREADS, SHARED_BYTES, TILE_X, TILE_Y, columns, TILE_X, ROWS, 0};
-}
+constexpr int WIDEST = 13;  // radius that two blocks hold; wider windows take two passes
+
+template <int RADIUS>
+constexpr Sizes SIZES = {
+    THREADS, SHARED_BYTES, TILE_X, TILE_Y, TILE_X + STEPS * STEP_GROUPS * BLOCKS<RADIUS> - 1, TILE_X, ROWS, 0};
 
 }  // namespace simt
 
