@@ -45,7 +45,7 @@ def library_path() -> Path:
     raise UnavailableError(
         "the TensorRT plugin was not built with this installation",
         "install a CUDA toolkit, set TENSORRT_ROOT to the folder of TensorRT 10.3 or newer and install "
-        f"maskring from source again (docs/plugin.md), or name a library built elsewhere in {LIBRARY_VARIABLE}",
+        f"maskring from source again (docs/plugin.md), or name a library of yours in {LIBRARY_VARIABLE}",
     )
 
 

@@ -2,50 +2,18 @@
 // NVIDIA's headers where they are at hand, and against tensorrt_double/ everywhere.
 //
 // `plugin_tests NAME` runs one TEST; the exit status says whether it held.
-#include <NvInferRuntime.h>
-
-#include <cmath>
-#include <cstdio>
-#include <cstring>
-#include <functional>
 #include <limits>
-#include <map>
-#include <memory>
-#include <stdexcept>
-#include <string>
 #include <thread>
-#include <vector>
 
+#include "calls.hpp"
 #include "launch_double.hpp"
 #include "tensorrt_plugin.hpp"
 
-using namespace nvinfer1;
+using namespace calls;
 using launch_double::last_launch;
 using launch_double::Row;
 
 namespace {
-
-// ---- a frame for tests -----------------------------------------------------------------------------------------
-
-std::map<std::string, void (*)()>& tests() {
-    static std::map<std::string, void (*)()> all;
-    return all;
-}
-
-struct Registered {
-    Registered(char const* name, void (*body)()) { tests()[name] = body; }
-};
-
-#define TEST(name)                                 \
-    void name();                                   \
-    Registered const registered_##name(#name, name); \
-    void name()
-
-#define CHECK(condition)                                                                              \
-    do {                                                                                              \
-        if (!(condition))                                                                             \
-            throw std::runtime_error(std::string(__FILE__) + ":" + std::to_string(__LINE__) + ": " #condition); \
-    } while (false)
 
 // ---- what TensorRT hands to a plugin ---------------------------------------------------------------------------
 
@@ -82,105 +50,14 @@ std::string said() {
     return last;
 }
 
-bool contains(std::string const& text, std::string const& part) { return text.find(part) != std::string::npos; }
-
 #define CHECK_SAYS(part)                                                                                    \
     do {                                                                                                    \
         std::string const sentence = said();                                                                \
-        if (!contains(sentence, part)) throw std::runtime_error("line " + std::to_string(__LINE__) + ": \"" + \
-                                                                sentence + "\" does not say \"" + part + "\""); \
+        if (!contains(sentence, part))                                                                      \
+            throw std::runtime_error("line " + std::to_string(__LINE__) + ": \"" + sentence +               \
+                                     "\" does not say \"" + part + "\"");                                   \
         CHECK(contains(sentence, "maskring::WindowedAffinity: ") && sentence.back() == '.');                \
     } while (false)
-
-class FakeExtent final : public IDimensionExpr {
-public:
-    explicit FakeExtent(std::int64_t value) : value_(value) { mImpl = &value_; }
-
-private:
-    struct Value final : apiv::VDimensionExpr {
-        explicit Value(std::int64_t given) : value(given) {}
-        bool isConstant() const override { return value >= 0; }
-        std::int64_t getConstantValue() const override {
-            CHECK(value >= 0);  // TensorRT forbids the question
-            return value;
-        }
-        bool isSizeTensor() const override { return false; }
-        std::int64_t value;
-    };
-    Value value_;
-};
-
-// The output's extents are those of inputs: nothing is ever built.
-class FakeBuilder final : public IExprBuilder {
-public:
-    FakeBuilder() { mImpl = &refusal_; }
-
-private:
-    struct Refusal final : apiv::VExprBuilder {
-        IDimensionExpr const* constant(std::int64_t) override { return nullptr; }
-        IDimensionExpr const* operation(DimensionOperation, IDimensionExpr const&, IDimensionExpr const&) override {
-            return nullptr;
-        }
-        IDimensionExpr const* declareSizeTensor(std::int32_t, IDimensionExpr const&, IDimensionExpr const&) override {
-            return nullptr;
-        }
-    };
-    Refusal refusal_;
-};
-
-using Shape = std::vector<std::int64_t>;
-
-Dims dims(Shape const& shape) {
-    Dims result{};
-    result.nbDims = static_cast<std::int32_t>(shape.size());
-    for (std::size_t i = 0; i < shape.size(); ++i) result.d[i] = shape[i];
-    return result;
-}
-
-// A call of the operator. -1 stands for an extent that is not known.
-struct Call {
-    std::int64_t height = 30, width = 40, labels = 3, slots = 5, channels = 64, batch = 1;
-    DataType type = DataType::kFLOAT;
-    bool offsets = false;
-    // What a test breaks afterwards.
-    std::function<void(std::vector<Shape>&)> bend = [](std::vector<Shape>&) {};
-    std::function<void(std::vector<DataType>&)> retype = [](std::vector<DataType>&) {};
-
-    std::vector<Shape> shapes() const {
-        std::vector<Shape> all{{batch, channels, height, width},
-                               {batch, slots, channels, height, width},
-                               {batch, slots, labels, height, width},
-                               {batch, slots}};
-        if (offsets) all.push_back({batch, slots, 2, height, width});
-        bend(all);
-        return all;
-    }
-    std::vector<DataType> types() const {
-        std::vector<DataType> all{type, type, type, DataType::kINT32};
-        if (offsets) all.push_back(DataType::kINT32);
-        retype(all);
-        return all;
-    }
-    std::vector<PluginTensorDesc> inputs() const {
-        auto const all = shapes();
-        auto const kinds = types();
-        std::vector<PluginTensorDesc> result;
-        for (std::size_t i = 0; i < all.size(); ++i)
-            result.push_back({dims(all[i]), kinds[i], TensorFormat::kLINEAR, 1.f});
-        return result;
-    }
-    PluginTensorDesc output() const { return {dims({batch, labels, height, width}), type, TensorFormat::kLINEAR, 1.f}; }
-};
-
-// The bounds of an optimization profile.
-std::vector<DynamicPluginTensorDesc> profile(Call const& least, Call const& most) {
-    auto const low = least.inputs();
-    auto const high = most.inputs();
-    std::vector<DynamicPluginTensorDesc> result;
-    for (std::size_t i = 0; i < low.size(); ++i)
-        result.push_back({high[i], low[i].dims, high[i].dims, high[i].dims});
-    return result;
-}
 
 // ---- the plugin under test -------------------------------------------------------------------------------------
 
@@ -191,95 +68,20 @@ IPluginCreatorV3One& creator() {
     return static_cast<IPluginCreatorV3One&>(*creators[0]);
 }
 
-struct Fields {
-    std::int32_t radius = 12;
-    float scale = 0.125f;
-    std::int32_t top_k = 0;
-    std::vector<PluginField> list{{"radius", &radius, PluginFieldType::kINT32, 1},
-                                  {"scale", &scale, PluginFieldType::kFLOAT32, 1},
-                                  {"top_k", &top_k, PluginFieldType::kINT32, 1}};
-    PluginFieldCollection collection() { return {static_cast<std::int32_t>(list.size()), list.data()}; }
-};
-
 IPluginV3* create(Fields& fields, TensorRTPhase phase = TensorRTPhase::kBUILD) {
     PluginFieldCollection const collection = fields.collection();
     return creator().createPlugin("memory_read", &collection, phase);
 }
 
-struct Plugin {
-    explicit Plugin(IPluginV3* given) : object(given) {
-        CHECK(object != nullptr);
-        core = static_cast<IPluginV3OneCore*>(object->getCapabilityInterface(PluginCapabilityType::kCORE));
-        build = static_cast<IPluginV3OneBuild*>(object->getCapabilityInterface(PluginCapabilityType::kBUILD));
-        runtime = static_cast<IPluginV3OneRuntime*>(object->getCapabilityInterface(PluginCapabilityType::kRUNTIME));
-        CHECK(core != nullptr && build != nullptr && runtime != nullptr);
-    }
-    explicit Plugin(std::int32_t radius = 12) : Plugin(of_radius(radius)) {}
+struct Plugin : AskedPlugin {
+    using AskedPlugin::AskedPlugin;
+    explicit Plugin(std::int32_t radius = 12) : AskedPlugin(of_radius(radius)) {}
 
     static IPluginV3* of_radius(std::int32_t radius) {
         Fields fields;
         fields.radius = radius;
         return create(fields);
     }
-    std::int32_t configure(Call const& least, Call const& most) {
-        auto const in = profile(least, most);
-        DynamicPluginTensorDesc const out{most.output(), least.output().dims, most.output().dims, most.output().dims};
-        return build->configurePlugin(in.data(), static_cast<std::int32_t>(in.size()), &out, 1);
-    }
-    std::vector<std::int32_t> tactics() {
-        std::vector<std::int32_t> result(static_cast<std::size_t>(build->getNbTactics()));
-        CHECK(build->getValidTactics(result.data(), build->getNbTactics()) == 0);
-        return result;
-    }
-    std::size_t workspace(Call const& most) {
-        auto const in = profile(most, most);
-        DynamicPluginTensorDesc const out{most.output(), {}, {}, {}};
-        return build->getWorkspaceSize(in.data(), static_cast<std::int32_t>(in.size()), &out, 1);
-    }
-    std::int32_t types(Call const& call, DataType& result) {
-        auto const in = call.types();
-        return build->getOutputDataTypes(&result, 1, in.data(), static_cast<std::int32_t>(in.size()));
-    }
-    std::int32_t prepare(Call const& call) {
-        auto const in = call.inputs();
-        PluginTensorDesc const out = call.output();
-        return runtime->onShapeChange(in.data(), static_cast<std::int32_t>(in.size()), &out, 1);
-    }
-    std::int32_t enqueue(Call const& call, cudaStream_t stream = nullptr) {
-        auto const in = call.inputs();
-        PluginTensorDesc const out = call.output();
-        void const* inputs[] = {&memory[0], &memory[1], &memory[2], &memory[3], &memory[4]};
-        void* outputs[] = {&memory[5]};
-        return runtime->enqueue(in.data(), &out, inputs, outputs, &memory[6], stream);
-    }
-
-    std::unique_ptr<IPluginV3> object;
-    IPluginV3OneCore* core;
-    IPluginV3OneBuild* build;
-    IPluginV3OneRuntime* runtime;
-    char memory[7];  // addresses for enqueue
-};
-
-struct Shapes {
-    explicit Shapes(Call const& call) {
-        for (Shape const& shape : call.shapes()) {
-            DimsExprs exprs{};
-            exprs.nbDims = static_cast<std::int32_t>(shape.size());
-            for (std::size_t axis = 0; axis < shape.size(); ++axis) {
-                extents.push_back(std::make_unique<FakeExtent>(shape[axis]));
-                exprs.d[axis] = extents.back().get();
-            }
-            inputs.push_back(exprs);
-        }
-    }
-    std::int32_t ask(Plugin& plugin) {
-        FakeBuilder builder;
-        return plugin.build->getOutputShapes(inputs.data(), static_cast<std::int32_t>(inputs.size()), nullptr, 0, &output,
-                                             1, builder);
-    }
-    std::vector<std::unique_ptr<FakeExtent>> extents;
-    std::vector<DimsExprs> inputs;
-    DimsExprs output{};
 };
 
 // ---- core ------------------------------------------------------------------------------------------------------
