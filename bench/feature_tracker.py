@@ -20,26 +20,28 @@ from maskring.training.colour import normalise_lab, rgb_to_lab
 from maskring.training.encoder import STRIDE, Encoder
 
 Image = NDArray[np.uint8]
-Features = Callable[[Image], torch.Tensor]
+Features = Callable[[Image], tuple[torch.Tensor, torch.Tensor]]
+"""From a frame [H, W, 3] to its query and its key, [1, C, h, w] each."""
+
 PATCH = 2 * STRIDE  # pixels
 
 
 def encoder_features(encoder: Encoder) -> Features:
-    """Features of frames [H, W, 3] by ``encoder``, [1, C, h, w]; each frame is encoded once."""
+    """Query and key by ``encoder``; each frame is encoded once."""
     encoder = encoder.eval().to(memory_format=torch.channels_last)  # type: ignore[call-overload]
     known: dict[bytes, torch.Tensor] = {}
 
     @torch.no_grad()
-    def features(frame: Image) -> torch.Tensor:
+    def features(frame: Image) -> tuple[torch.Tensor, torch.Tensor]:
         name = hashlib.blake2b(np.ascontiguousarray(frame), digest_size=16).digest()
         if name not in known:
-            known[name] = encoder(_normalised(frame)).half()
-        return known[name].float()
+            known[name] = encoder(_normalised(frame))
+        return known[name], encoder.keys(known[name])
 
     return features
 
 
-def lab_features(frame: Image) -> torch.Tensor:
+def lab_features(frame: Image) -> tuple[torch.Tensor, torch.Tensor]:
     """Raw Lab values of the 8x8 patch around every fourth pixel, [1, C, h, w].
 
     One more channel gives all vectors the same length, so that inner products order patches by their
@@ -57,7 +59,8 @@ def lab_features(frame: Image) -> torch.Tensor:
     patches = patches.view(1, -1, *_grid(padded))[..., :rows, :columns] / PATCH
     longest = 3.0 * 2  # |L|, |a|, |b| are at most about 1 each
     rest = (longest - patches.square().sum(1, keepdim=True)).clamp(min=0).sqrt()
-    return torch.cat([patches, rest], dim=1)
+    features = torch.cat([patches, rest], dim=1)
+    return features, features
 
 
 def _normalised(frame: Image) -> torch.Tensor:
@@ -83,7 +86,7 @@ class FeatureBackend:
     def __init__(
         self, features: Features, *, radius: int, scale: float, top_k: int = 0, localised: bool = False
     ) -> None:
-        channels = features(np.zeros((PATCH, PATCH, 3), np.uint8)).shape[1]
+        channels = features(np.zeros((PATCH, PATCH, 3), np.uint8))[0].shape[1]
         self.metadata = ModelMetadata(STRIDE, channels, radius, scale, top_k)
         self.features, self.localised = features, localised
         self.values = torch.zeros(0)
@@ -100,7 +103,7 @@ class FeatureBackend:
     def step(
         self, frame: Image, dilation: NDArray[np.int32], write_slot: int, soft: bool
     ) -> tuple[Image, NDArray[np.floating[Any]]]:
-        query, settings = self.features(frame), self.metadata
+        (query, key), settings = self.features(frame), self.metadata
         read = {"radius": settings.radius, "scale": settings.scale}
         steps, offsets = torch.from_numpy(dilation.copy())[None], None
         if self.localised and bool((steps > 1).any()):
@@ -109,7 +112,7 @@ class FeatureBackend:
         probabilities = windowed_affinity(
             query, self.keys, self.values, steps, offsets, top_k=settings.top_k, **read
         )
-        self.keys[:, write_slot] = query
+        self.keys[:, write_slot] = key
         self.values[:, write_slot] = probabilities if soft else one_hot_argmax(probabilities)
         labels = upsample(probabilities, *frame.shape[:2]).argmax(1)[0].to(torch.uint8).numpy()
         return labels, probabilities[0].numpy()

@@ -47,9 +47,10 @@ class StepGraph(nn.Module):
         _, height, width, _ = frame.shape
         # To float before anything else: TensorRT takes uint8 at its inputs and in casts alone.
         lab = normalise_lab(rgb_to_lab(frame.to(torch.float32).permute(0, 3, 1, 2) / 255.0))
-        key = self.encoder(lab.to(self.dtype))
+        query = self.encoder(lab.to(self.dtype))
+        key = self.encoder.keys(query)
         probabilities = windowed_affinity(
-            key,
+            query,
             memory_keys,
             memory_values,
             memory_dilation,

@@ -201,6 +201,7 @@ def _config_from_json(metadata: Mapping[str, str], path: Path) -> EncoderConfig:
             blocks=tuple(int(depth) for depth in stored["blocks"]),  # type: ignore[arg-type]
             channels=int(stored["channels"]),
             inputs=int(stored.get("inputs", 3)),
+            patch=int(stored.get("patch", 0)),
         )
     except (ValueError, TypeError, KeyError) as error:
         raise ModelError(f"the encoder entry of {path} is damaged", COPY_AGAIN) from error

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from dataclasses import dataclass
 from itertools import chain
 
@@ -12,6 +13,16 @@ STRIDE = 4
 """Pixels per feature in both directions; feature (i, j) is centred on pixel (4 * i, 4 * j)."""
 
 STAGE_STRIDES = (1, 2, 1, 1)
+
+NORM_CHANNELS = 2
+"""Last channels of features that are compared by distance: they carry the vectors' lengths."""
+
+NORM_STEP = 64.0
+"""The first of them holds multiples of this, the second the rest: float16 then holds both well."""
+
+PATCH_GAIN = 2.7
+"""Scale of the untrained projection: at a logit scale of 1, patches whose colours differ by a root mean square
+of 0.034 in normalised Lab weigh 1 / e of equal ones. Raw patches track best about there (bench/davis.py)."""
 
 
 @dataclass(frozen=True)
@@ -24,6 +35,8 @@ class EncoderConfig:
         blocks: residual blocks in each stage.
         channels: C, depth of the features.
         inputs: Lab channels that are looked at: 3, or 1 for the lightness alone.
+        patch: side, in pixels and odd, of the patch of raw colours that is projected into the features beside
+            the network; such features are compared by distance (:meth:`Encoder.keys`). 0 = the network alone.
     """
 
     stem: int
@@ -31,6 +44,7 @@ class EncoderConfig:
     blocks: tuple[int, int, int, int] = (2, 2, 2, 2)
     channels: int = 64
     inputs: int = 3
+    patch: int = 0
 
     def __post_init__(self) -> None:
         if len(self.stages) != len(STAGE_STRIDES) or len(self.blocks) != len(STAGE_STRIDES):
@@ -39,10 +53,15 @@ class EncoderConfig:
             raise ValueError(f"widths and depths of an encoder are at least 1: {self}")
         if self.inputs not in (1, 3):
             raise ValueError(f"an encoder looks at 1 or 3 channels, not {self.inputs}")
+        if self.patch and (self.patch % 2 == 0 or self.patch < 0 or self.channels <= NORM_CHANNELS):
+            raise ValueError(f"a patch has an odd side, and needs more than {NORM_CHANNELS} channels: {self}")
 
     @classmethod
     def preset(cls, name: str) -> EncoderConfig:
-        """``full``: the ResNet-18 of MAST (CVPR 2020); ``nano``: half its width, for CPUs and small boards.
+        """One of :data:`PRESETS`.
+
+        ``full``: the ResNet-18 of MAST (CVPR 2020). ``nano``: half its width, for CPUs and small boards.
+        ``full-patch``, ``nano-patch``: the same beside a patch of raw colours.
 
         Raises:
             ValueError: when there is no preset of that name.
@@ -55,6 +74,8 @@ class EncoderConfig:
 PRESETS = {
     "full": EncoderConfig(stem=64, stages=(64, 128, 256, 256)),
     "nano": EncoderConfig(stem=32, stages=(32, 64, 128, 128)),
+    "full-patch": EncoderConfig(stem=64, stages=(64, 128, 256, 256), patch=9),
+    "nano-patch": EncoderConfig(stem=32, stages=(32, 64, 128, 128), patch=9),
 }
 
 
@@ -106,7 +127,14 @@ class Encoder(nn.Module):
                 for index, stride in enumerate(STAGE_STRIDES)
             )
         )
-        self.head = nn.Conv2d(config.stages[-1], config.channels, 3, padding=1)
+        own = config.channels - (NORM_CHANNELS if config.patch else 0)
+        self.head = nn.Conv2d(config.stages[-1], own, 3, padding=1)
+        self.patch: nn.Conv2d | None = None
+        if config.patch:
+            self.patch = _convolution(config.inputs, own, config.patch, STRIDE)
+            self.patch.weight.data = PATCH_GAIN * lowest_frequencies(own, config.inputs, config.patch)
+            nn.init.zeros_(self.head.weight)  # training starts from what raw colours can do
+            nn.init.zeros_(self.head.bias)  # type: ignore[arg-type]
         for module in chain(self.stem.modules(), self.stages.modules()):
             if isinstance(module, nn.Conv2d):
                 nn.init.kaiming_normal_(module.weight, mode="fan_out", nonlinearity="relu")
@@ -120,8 +148,27 @@ class Encoder(nn.Module):
         Returns:
             [B, C, ceil(H / 4), ceil(W / 4)]; feature (i, j) is centred on pixel (4 * i, 4 * j).
         """
-        features: Tensor = self.head(self.stages(self.stem(lab[:, : self.config.inputs])))
-        return features
+        seen = lab[:, : self.config.inputs]
+        features: Tensor = self.head(self.stages(self.stem(seen)))
+        if self.patch is None:
+            return features
+        features = features + self.patch(seen)
+        ones = torch.ones_like(features[:, :NORM_CHANNELS])
+        return torch.cat([features, ones], dim=1)
+
+    def keys(self, features: Tensor) -> Tensor:
+        """The same features as memory keys, [B, C, h, w] -> [B, C, h, w].
+
+        Features beside a patch are compared by distance: the inner product of q = (x, 1, 1) and the key
+        k = (y, coarse, fine), where coarse + fine = -|y|^2 / 2, is -|x - y|^2 / 2 up to a term of q alone,
+        which a softmax over keys does not see. Others are compared by inner product and stay as they are.
+        """
+        if self.patch is None:
+            return features
+        own = features[:, :-NORM_CHANNELS]
+        length = -0.5 * own.float().square().sum(1, keepdim=True)
+        coarse = (length / NORM_STEP).round() * NORM_STEP
+        return torch.cat([own, coarse.to(own.dtype), (length - coarse).to(own.dtype)], dim=1)
 
     def parameter_count(self) -> int:
         """Number of trained numbers (running statistics are not counted)."""
@@ -131,6 +178,24 @@ class Encoder(nn.Module):
 def _stage(inputs: int, outputs: int, blocks: int, stride: int) -> nn.Sequential:
     first = ResidualBlock(inputs, outputs, stride)
     return nn.Sequential(first, *(ResidualBlock(outputs, outputs, 1) for _ in range(blocks - 1)))
+
+
+def lowest_frequencies(count: int, inputs: int, side: int) -> Tensor:
+    """Orthonormal filters that keep most of what natural patches hold: a cosine transform's first ones.
+
+    Returns:
+        [count, inputs, side, side], shared out evenly among inputs, each from the lowest frequency on.
+    """
+    place = torch.arange(side, dtype=torch.float32) + 0.5
+    waves = [torch.cos(math.pi * place * n / side) * math.sqrt((1 + (n > 0)) / side) for n in range(side)]
+    order = sorted(
+        ((u, v) for u in range(side) for v in range(side)), key=lambda uv: (uv[0] ** 2 + uv[1] ** 2, uv)
+    )
+    filters = torch.zeros(count, inputs, side, side)
+    for index in range(min(count, inputs * side**2)):
+        u, v = order[index // inputs]
+        filters[index, index % inputs] = torch.outer(waves[u], waves[v])
+    return filters
 
 
 def empty_encoder(config: EncoderConfig) -> Encoder:

@@ -170,6 +170,7 @@ class Trainer:
         if slow is not None:
             with torch.no_grad():
                 key = self._features(slow, visible)
+        key = self.query.keys(key.flatten(0, 1)).view(key.shape)
         colours = self.pretext.target(lab, batch.channel)
         copied = reconstruct(
             query,

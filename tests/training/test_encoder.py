@@ -22,8 +22,57 @@ def test_nano_has_half_the_width() -> None:
 
 
 def test_unknown_preset_names_those_there_are() -> None:
-    with pytest.raises(ValueError, match="full, nano"):
+    with pytest.raises(ValueError, match="full, nano, full-patch, nano-patch"):
         EncoderConfig.preset("giant")
+
+
+PATCHED = EncoderConfig(stem=4, stages=(4, 4, 4, 4), blocks=(1, 1, 1, 1), channels=64, patch=9)
+
+
+def test_features_beside_a_patch_are_compared_by_distance() -> None:
+    """Inner products of queries and keys are minus half squared distances, up to a term of the query."""
+    torch.manual_seed(0)
+    encoder = Encoder(PATCHED).eval()
+    torch.nn.init.normal_(encoder.head.weight, std=0.1)
+    one, other = encoder(torch.rand(2, 3, 24, 24) * 2 - 1)[:, None].double()
+    key = encoder.keys(other)
+    logits = torch.einsum("bcij,bckl->bijkl", one, key)
+    x, y = one[:, :-2], other[:, :-2]
+    distance = (x[..., None, None] - y[:, :, None, None]).square().sum(1)
+    own = x.square().sum(1)[..., None, None]
+    assert torch.allclose(logits, 0.5 * (own - distance), atol=1e-4)
+
+
+def test_distances_survive_half_precision() -> None:
+    encoder = Encoder(PATCHED).eval()
+    features = encoder(torch.full((1, 3, 24, 24), 0.97))  # long vectors, all alike but at the borders
+    key = encoder.keys(features.half()).float()
+    exact = -0.5 * features.half().float()[:, :-2].square().sum(1)
+    assert exact.abs().max() > 500  # one float16 would be off by up to 0.25
+    assert torch.allclose(key[:, -2:].sum(1), exact, atol=0.02)
+
+
+def test_untrained_patches_order_neighbours_as_raw_colours_do() -> None:
+    encoder = Encoder(PATCHED).eval()
+    torch.manual_seed(0)
+    lab = torch.nn.functional.interpolate(torch.rand(1, 3, 8, 8), size=(64, 64), mode="bicubic")
+    features = encoder(lab)[0, :-2]
+    raw = torch.nn.functional.unfold(lab, 9, stride=4, padding=4).view(3 * 81, 16, 16)
+    inner = (slice(None), slice(2, 14), slice(2, 14))
+    found, true = (x[inner].flatten(1).T for x in (features, raw))
+    correlation = torch.corrcoef(torch.stack([torch.pdist(found), torch.pdist(true)]))[0, 1]
+    assert correlation > 0.99
+
+
+def test_features_without_a_patch_are_their_own_keys() -> None:
+    features = torch.randn(1, 4, 3, 3)
+    assert Encoder(TINY).keys(features) is features
+
+
+@pytest.mark.parametrize("wrong", [{"patch": 8}, {"patch": -1}, {"patch": 9, "channels": 2}, {"inputs": 2}])
+def test_impossible_shapes_are_refused(wrong: dict[str, int]) -> None:
+    with pytest.raises(ValueError, match=r"patch|looks at"):
+        EncoderConfig(**({"stem": 4, "stages": (4, 4, 4, 4), "channels": 8} | wrong))  # type: ignore[arg-type]
 
 
 @pytest.mark.parametrize(("height", "width"), [(64, 64), (1, 1), (37, 50), (39, 4)])
