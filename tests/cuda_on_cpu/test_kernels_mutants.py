@@ -59,7 +59,7 @@ NAMED = [
         "",
     ),
     planted("wrong lane mapping of queries", MMA, "features[k].r[r] = pack", "features[k].r[r ^ 1] = pack"),
-    planted("mask missing in y", MMA, "pairs_in_x & queries.pairs_in_y(key_y, now.step)", "pairs_in_x"),
+    planted("mask missing in y", MMA, "pairs_in_x & queries.pairs_in_y(key_y, key_phase, now.step)", "pairs_in_x"),
     planted(
         "stale shared memory: one group of copies too few awaited",
         MMA,
@@ -126,8 +126,8 @@ OTHERS = [
     planted(
         "one row of windows dropped by the walk",
         MMA,
-        "tile_y + S::TILE_Y + reach);",
-        "tile_y + S::TILE_Y + reach - 1);",
+        "tile_y + S::TILE_Y + reach());",
+        "tile_y + S::TILE_Y + reach() - 1);",
     ),
     planted("barrier missing before the warps merge", GATHER, "    __syncthreads();\n", "", TSAN),
     planted("a warp's rows counted twice", GATHER, "for (int i = warp;", "for (int i = warp / WARPS;"),

@@ -27,21 +27,28 @@ template <typename S>
 struct Walk {
     const AffinityProblem& problem;
     int batch, tile_y, tile_x;
-    int slot = -1, step = 0, pass = 0;
+    int slot = -1, step = 0;
     int row = 0, left = 0;  // of the stage: its first key row and column
-    int row_end = 0, left_end = 0;
+    bool fresh = true;      // first stage of a pass
 
-    __device__ __forceinline__ int row_begin() const { return max(0, tile_y - S::RADIUS * step); }
+    __device__ __forceinline__ int reach() const { return S::RADIUS * step; }
+    __device__ __forceinline__ int row_begin() const { return max(0, tile_y - reach()); }
+    __device__ __forceinline__ int row_end() const { return min(problem.height, tile_y + S::TILE_Y + reach()); }
+    __device__ __forceinline__ int left_end() const {
+        return min(problem.width, step == 1 ? first_column(tile_x) + 1 : tile_x + S::TILE_X + reach());
+    }
+
+    // Column at which the windows of a block that begins at `x` begin, or a little before: a multiple of 8.
+    __device__ __forceinline__ int first_column(int x) const { return (x - reach()) & ~(KEYS - 1); }
 
     // To the next stage; false after the last one.
     __device__ __forceinline__ bool advance() {
         row += S::STAGE_ROWS;
-        if (row < row_end) return true;
+        fresh = row >= row_end();
+        if (!fresh) return true;
         left += S::WARP_COLUMNS;
-        ++pass;
         row = row_begin();
-        if (left < left_end) return true;
-        return next_slot();
+        return left < left_end() || next_slot();
     }
 
     __device__ __forceinline__ bool next_slot() {
@@ -49,45 +56,29 @@ struct Walk {
             if (++slot >= problem.slots) return false;
             step = step_of_slot(problem, batch, slot);
         } while (step == 0);
-        const int reach = S::RADIUS * step;
         row = row_begin();
-        row_end = min(problem.height, tile_y + S::TILE_Y + reach);
-        pass = 0;
         left = first_column(tile_x);
-        left_end = min(problem.width, step == 1 ? left + 1 : tile_x + S::TILE_X + reach);
-        // Passes left of the frame are of no use.
-        while (left + S::COLUMNS <= 0) {
-            left += S::WARP_COLUMNS;
-            ++pass;
-        }
+        while (left + S::COLUMNS <= 0) left += S::WARP_COLUMNS;  // passes left of the frame are of no use
         return true;
     }
-
-    // Column at which the windows of a block that begins at `x` begin, or a little before: a multiple of 8.
-    __device__ __forceinline__ int first_column(int x) const { return (x - S::RADIUS * step) & ~(KEYS - 1); }
 };
 
-// Eight neighbouring halves of a map to shared memory, zeros for those outside the frame. Rows of the map begin at
-// multiples of its width, so the width decides how many halves may be copied at once.
+// Eight neighbouring halves of a map to shared memory, HALVES at a time, zeros for those outside the frame.
+template <int HALVES>
 __device__ __forceinline__ void copy_eight(__half* shared, const __half* __restrict__ row, int x, int width) {
-    if (width % 8 == 0) {
-        const bool inside = x >= 0 && x < width;
-        copy_async<16>(shared, inside ? row + x : row, inside);
-    } else if (width % 2 == 0) {
 #pragma unroll
-        for (int i = 0; i < 8; i += 2) {
-            const bool inside = x + i >= 0 && x + i < width;
-            copy_async<4>(shared + i, inside ? row + x + i : row, inside);
-        }
-    } else {
-#pragma unroll
-        for (int i = 0; i < 8; ++i) shared[i] = x + i >= 0 && x + i < width ? row[x + i] : __half(0.f);
+    for (int i = 0; i < 8; i += HALVES) {
+        const bool inside = x + i >= 0 && x + i < width;
+        if constexpr (HALVES == 1)
+            shared[i] = inside ? row[x + i] : __half(0.f);
+        else
+            copy_async<2 * HALVES>(shared + i, inside ? row + x + i : row, inside);
     }
 }
 
 // Starts to fill a stage: keys and labels of the walk's rows.
-template <typename S>
-__device__ __forceinline__ void fill(__half* stage, const Walk<S>& walk, const AffinityProblem& problem) {
+template <typename S, int HALVES>
+__device__ __forceinline__ void fill_by(__half* stage, const Walk<S>& walk, const AffinityProblem& problem) {
     constexpr int PIECES = S::COLUMNS / 8, LANES = PIECES <= 4 ? 4 : 8;  // pieces of a row, threads that copy one
     constexpr int AT_ONCE = S::THREADS / LANES;                          // rows
     static_assert(PIECES <= 8 && S::CHANNELS % AT_ONCE == 0);
@@ -95,20 +86,36 @@ __device__ __forceinline__ void fill(__half* stage, const Walk<S>& walk, const A
     if (piece >= PIECES) return;
     const size_t plane = size_t(problem.height) * problem.width;
     const size_t map = size_t(walk.batch) * problem.slots + walk.slot;
-    const __half* keys = static_cast<const __half*>(problem.keys) + map * S::CHANNELS * plane;
-    const __half* values = static_cast<const __half*>(problem.values) + map * problem.labels * plane;
+    const size_t here = first * plane + size_t(walk.row) * problem.width;
+    const __half* keys = static_cast<const __half*>(problem.keys) + map * S::CHANNELS * plane + here;
+    const __half* values = static_cast<const __half*>(problem.values) + map * problem.labels * plane + here;
+    __half* shared = stage + first * S::PITCH + 8 * piece;
     const int x = walk.left + 8 * piece;
 #pragma unroll
     for (int i = 0; i < S::STAGE_ROWS; ++i) {
-        if (walk.row + i >= walk.row_end) break;
-        const size_t row = size_t(walk.row + i) * problem.width;
-        __half* shared = stage + i * S::MAP_ROWS * S::PITCH + 8 * piece;
+        if (walk.row + i >= walk.row_end()) break;
 #pragma unroll
         for (int c = 0; c < S::CHANNELS; c += AT_ONCE)
-            copy_eight(shared + (first + c) * S::PITCH, keys + (first + c) * plane + row, x, problem.width);
-        for (int label = first; label < problem.labels; label += AT_ONCE)
-            copy_eight(shared + (S::CHANNELS + label) * S::PITCH, values + label * plane + row, x, problem.width);
+            copy_eight<HALVES>(shared + c * S::PITCH, keys + c * plane, x, problem.width);
+#pragma unroll
+        for (int label = 0; label < S::LABEL_ROWS; label += AT_ONCE)
+            if (first + label < problem.labels)
+                copy_eight<HALVES>(shared + (S::CHANNELS + label) * S::PITCH, values + label * plane, x, problem.width);
+        keys += problem.width;
+        values += problem.width;
+        shared += S::MAP_ROWS * S::PITCH;
     }
+}
+
+// Rows of a map begin at multiples of its width, so the width decides how many halves may be copied at once.
+template <typename S>
+__device__ __forceinline__ void fill(__half* stage, const Walk<S>& walk, const AffinityProblem& problem) {
+    if (problem.width % 8 == 0)
+        fill_by<S, 8>(stage, walk, problem);
+    else if (problem.width % 2 == 0)
+        fill_by<S, 2>(stage, walk, problem);
+    else
+        fill_by<S, 1>(stage, walk, problem);
 }
 
 // Below the labels of each key row: a row of ones, then zeros. Copies never touch them.
@@ -127,6 +134,7 @@ struct Queries {
     FragmentA features[S::CHANNELS / 16];
     Accumulator labels[S::LABEL_TILES];      // sums of weighted labels
     float largest[2] = {NO_LOGIT, NO_LOGIT};  // inner product so far, of queries lane / 4 and lane / 4 + 8
+    int phase[2];                            // rows of those queries modulo the slot's step
     int y, x;                                // of the block
     int lane;
 
@@ -169,13 +177,12 @@ struct Queries {
         return pairs;
     }
 
-    // The bits of those queries in whose window a key row is.
-    __device__ __forceinline__ unsigned pairs_in_y(int key_y, int step) const {
+    // The bits of those queries in whose window a key row is; key_phase is key_y modulo step.
+    __device__ __forceinline__ unsigned pairs_in_y(int key_y, int key_phase, int step) const {
         unsigned pairs = 0;
 #pragma unroll
         for (int half = 0; half < 2; ++half) {
-            const int distance = key_y - query_y(half);
-            const bool valid = abs(distance) <= S::RADIUS * step && (step == 1 || distance % step == 0);
+            const bool valid = abs(key_y - query_y(half)) <= S::RADIUS * step && key_phase == phase[half];
             if (valid) pairs |= 0x33333333u << (2 * half);
         }
         return pairs;
@@ -294,9 +301,19 @@ __device__ __forceinline__ void write_out(const Queries<S>& queries, const Affin
     }
 }
 
+// CTAs that shall share an SM. A third one hides latency where a frame has that many for each SM, and fits if few
+// registers are needed; GPUs from sm_90 on have too many SMs for that.
+#if defined(__CUDA_ARCH__) && __CUDA_ARCH__ < 900
+template <typename S>
+constexpr int CTAS_OF_SM = S::RADIUS == 6 && S::LABEL_TILES <= 2 ? 3 : 2;
+#else
+template <typename S>
+constexpr int CTAS_OF_SM = 2;
+#endif
+
 // Grid: columns / TILE_X, rows / TILE_Y, batch.
 template <typename S>
-__global__ void __launch_bounds__(S::THREADS, 2) affinity(const AffinityProblem problem) {
+__global__ void __launch_bounds__(S::THREADS, CTAS_OF_SM<S>) affinity(const AffinityProblem problem) {
 #if !defined(__CUDA_ARCH__) || __CUDA_ARCH__ >= 800  // older GPUs get an empty kernel, which dispatch never starts
     __half* stages = reinterpret_cast<__half*>(dynamic_shared());
     const int warp = threadIdx.x / WARP, batch = blockIdx.z;
@@ -315,7 +332,8 @@ __global__ void __launch_bounds__(S::THREADS, 2) affinity(const AffinityProblem 
     bool more = next.next_slot();
     if (more) fill(stages, next, problem);
     close_copies();
-    int slot = -1, pass = -1;
+    const bool idle = queries.x >= problem.width || queries.y >= problem.height;
+    int key_phase = 0, offset = 0;  // of the warp's first key column in the stage
     unsigned pairs_in_x = 0;
     for (int buffer = 0; more; buffer ^= 1) {
         const Walk<S> now = next;
@@ -325,23 +343,25 @@ __global__ void __launch_bounds__(S::THREADS, 2) affinity(const AffinityProblem 
         await_copies<1>();
         __syncthreads();  // the stage is complete
 
-        const int first_key = now.first_column(queries.x) + now.pass * S::WARP_COLUMNS;
-        if (now.slot != slot || now.pass != pass) {
-            slot = now.slot;
-            pass = now.pass;
-            pairs_in_x = queries.pairs_in_x(first_key, now.step, problem.width);
+        if (now.fresh) {
+            key_phase = now.row % now.step;
+            queries.phase[0] = queries.query_y(0) % now.step;
+            queries.phase[1] = queries.query_y(1) % now.step;
+            offset = now.first_column(queries.x) - now.first_column(now.tile_x);
+            pairs_in_x = queries.pairs_in_x(now.left + offset, now.step, problem.width);
         }
-        const int reach = S::RADIUS * now.step;
+        const __half* keys = stages + buffer * S::STAGE_HALVES + offset;
 #pragma unroll 1
-        for (int i = 0; i < S::STAGE_ROWS; ++i) {
-            const int key_y = now.row + i;
-            if (key_y >= now.row_end || key_y < queries.y - reach || key_y >= queries.y + S::BLOCK_Y + reach) continue;
-            const __half* keys =
-                stages + buffer * S::STAGE_HALVES + i * S::MAP_ROWS * S::PITCH + (first_key - now.left);
-            Accumulator pairs[S::KEY_TILES];
-            multiply_keys<S>(pairs, queries, keys, pairs_in_x & queries.pairs_in_y(key_y, now.step));
-            weigh<S>(pairs, queries, scale);
-            multiply_labels<S>(queries, pairs, keys + S::CHANNELS * S::PITCH);
+        for (int key_y = now.row; key_y < min(now.row + S::STAGE_ROWS, now.row_end()); ++key_y) {
+            const unsigned wanted = pairs_in_x & queries.pairs_in_y(key_y, key_phase, now.step);
+            key_phase = key_phase + 1 == now.step ? 0 : key_phase + 1;
+            if (!idle && key_y >= queries.y - now.reach() && key_y < queries.y + S::BLOCK_Y + now.reach()) {
+                Accumulator pairs[S::KEY_TILES];
+                multiply_keys<S>(pairs, queries, keys, wanted);
+                weigh<S>(pairs, queries, scale);
+                multiply_labels<S>(queries, pairs, keys + S::CHANNELS * S::PITCH);
+            }
+            keys += S::MAP_ROWS * S::PITCH;
         }
         __syncthreads();  // the stage may be filled again
     }

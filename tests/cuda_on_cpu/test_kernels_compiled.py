@@ -1,0 +1,92 @@
+"""What nvcc makes of the CUDA kernels: compiled for every architecture, nothing spilled, no wasted work."""
+
+from __future__ import annotations
+
+import importlib.util
+import shutil
+import sys
+from functools import cache
+from pathlib import Path
+from types import ModuleType
+
+import pytest
+
+REPOSITORY = Path(__file__).resolve().parents[2]
+
+
+def load_bench() -> ModuleType:
+    spec = importlib.util.spec_from_file_location("bench_kernels", REPOSITORY / "bench" / "kernels.py")
+    assert spec is not None and spec.loader is not None
+    module = importlib.util.module_from_spec(spec)
+    sys.modules[spec.name] = module  # dataclasses look their module up
+    spec.loader.exec_module(module)
+    return module
+
+
+bench = load_bench()
+
+
+def has_toolkit() -> bool:
+    try:
+        return bool(bench.toolkit("nvcc") and bench.toolkit("nvdisasm"))
+    except SystemExit:
+        return False
+
+
+pytestmark = [
+    pytest.mark.skipif(not has_toolkit(), reason="no nvcc and nvdisasm: pip install 'maskring[cuda]'"),
+    pytest.mark.skipif(shutil.which("g++") is None, reason="no C++ compiler"),
+]
+
+
+@cache
+def rows() -> list[bench.Row]:
+    return bench.table_rows()
+
+
+@cache
+def compiled(sm: int) -> list[bench.Kernel]:
+    return bench.kernels_of(rows(), sm)
+
+
+@pytest.mark.parametrize("sm", bench.ARCHITECTURES)
+def test_every_kernel_compiles_without_spills(sm: int) -> None:
+    kernels = compiled(sm)
+    expected = [row.name for row in rows() if sm >= 80 or not row.name.startswith("mma")]
+    assert [kernel.row.name for kernel in kernels] == expected
+    assert {kernel.row.name: kernel.spilled_bytes for kernel in kernels if kernel.spilled_bytes} == {}
+    assert all(kernel.blocks_per_sm >= 1 for kernel in kernels)
+
+
+@pytest.mark.parametrize("radius", [6, 12])
+def test_tensor_cores_do_little_more_than_is_useful(radius: int) -> None:
+    kernel = next(k for k in compiled(87) if k.row.name == f"mma f16 r{radius} c64 o15")
+    assert bench.issued_over_useful(kernel) <= {6: 2.5, 12: 1.7}[radius]
+    assert bench.exponentials_per_pair(kernel) <= 1
+
+
+@pytest.mark.parametrize("radius", [6, 12])
+def test_inner_loop_issues_the_multiply_adds_of_the_shape_and_no_more(radius: int) -> None:
+    """4 per key tile for 64 channels, and for each pair of key tiles one per tile of labels."""
+    for kernel in compiled(87):
+        if not kernel.row.name.startswith(f"mma f16 r{radius} "):
+            continue
+        tiles, labels = kernel.row.key_tiles, kernel.row.most_labels // 8 + 1
+        assert kernel.innermost_loop("HMMA")["HMMA"] == 4 * tiles + -(-tiles // 2) * labels
+
+
+@pytest.mark.parametrize("radius", [6, 12])
+def test_modelled_time_on_orin(radius: int) -> None:
+    kernel = next(k for k in compiled(87) if k.row.name == f"mma f16 r{radius} c64 o15")
+    orin = next(gpu for gpu in bench.GPUS if gpu.sm == 87)
+    assert bench.modelled_ms(kernel, orin) <= {6: 0.25, 12: 0.8}[radius]
+
+
+def test_a_halo_is_copied_once_for_each_cta() -> None:
+    """Staged elements are those of the CTAs' halos: tile and radius on both sides, columns from a multiple of 8."""
+    for radius in (6, 12):
+        row = next(r for r in rows() if r.name == f"mma f16 r{radius} c64 o15")
+        halo = (row.tile_y + 2 * radius) * row.columns / (row.tile_y * row.tile_x)
+        assert (
+            bench.Work.of(row).staged_per_element <= halo * 128 / 120
+        )  # the last tile juts out of the frame
