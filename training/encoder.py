@@ -21,8 +21,9 @@ NORM_STEP = 64.0
 """The first of them holds multiples of this, the second the rest: float16 then holds both well."""
 
 PATCH_GAIN = 2.7
-"""Scale of the untrained projection: at a logit scale of 1, patches whose colours differ by a mean square
-root of 0.034 in normalised Lab weigh 1 / e of equal ones. Raw patches track best about there (bench/davis.py)."""
+"""Scale of the untrained projection: at a logit scale of 1, patches whose colours differ by 0.034 in
+normalised Lab (root mean square) weigh 1 / e of equal ones. Raw patches track best
+about there (bench/davis.py)."""
 
 
 @dataclass(frozen=True)

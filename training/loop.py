@@ -57,6 +57,7 @@ def train(
     validate: Callable[[Encoder], float] | None = None,
     tensorboard: bool = False,
     report: Callable[[StepReport], None] = lambda _: None,
+    stop: Callable[[], bool] = lambda: False,
 ) -> Outcome:
     """Train an encoder on unlabelled footage; a run in ``out`` that was interrupted goes on.
 
@@ -72,6 +73,7 @@ def train(
         validate: scores an encoder on labelled video, in the recipe's interval and at the end.
         tensorboard: also write loss, rate and score for TensorBoard, into ``out``.
         report: called after every step.
+        stop: asked after every step; when true, the state is saved and the same call later goes on.
 
     Raises:
         SourceError: when ``data`` holds no usable clip.
@@ -88,7 +90,7 @@ def train(
         if world.leads:
             journal = stack.enter_context(closing(Journal(out, trainer.step, tensorboard)))
         described = f"{len(library.clips)} unlabelled clips in {', '.join(path.name for path in data)}"
-        run = _Run(trainer, library, described, out, journal, validate, report)
+        run = _Run(trainer, library, described, out, journal, validate, report, stop)
         run.steps(math.inf if max_minutes is None else 60 * max_minutes)
         run.save()
     done = trainer.step >= recipe.total_steps
@@ -106,6 +108,7 @@ class _Run:
     journal: Journal | None
     validate: Callable[[Encoder], float] | None
     report: Callable[[StepReport], None]
+    stop: Callable[[], bool]
 
     def steps(self, seconds: float) -> None:
         """All steps that are left, or those that fit into the time."""
@@ -116,10 +119,11 @@ class _Run:
             is_last = trainer.step == recipe.total_steps
             if is_last or trainer.step % recipe.validate_every == 0:
                 done = replace(done, score=self._score())
-            self._tell(replace(done, seconds=time.monotonic() - started))
+            skipped = len(self.library.skipped)
+            self._tell(replace(done, seconds=time.monotonic() - started, skipped=skipped))
             if recipe.sheet_every and (is_last or trainer.step % recipe.sheet_every == 0):
                 self._draw(passes[0])
-            if world.anyone(time.monotonic() - started >= seconds):
+            if world.anyone(self.stop() or time.monotonic() - started >= seconds):
                 return
             if trainer.step % recipe.save_every == 0:
                 self.save()

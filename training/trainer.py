@@ -53,14 +53,18 @@ class StepReport:
         step: steps done, this one included.
         loss: of this step, the mean over passes and processes.
         learning_rate: of this step.
+        frames: that went into this step, over all passes and processes.
         seconds: since the run started or was resumed.
+        skipped: clips that turned out unusable so far.
         score: on labelled video after this step, where it was measured.
     """
 
     step: int
     loss: float
     learning_rate: float
+    frames: int = 0
     seconds: float = 0.0
+    skipped: int = 0
     score: float | None = None
 
 
@@ -123,7 +127,8 @@ class Trainer:
         if self.average is not None:
             running_mean(self.average, self.query, self.recipe.ema, self.step)
         self.step += 1
-        return StepReport(self.step, total, rate)
+        frames = self.world.size * sum(batch.frames.shape[:2].numel() for batch in passes)
+        return StepReport(self.step, total, rate, frames)
 
     def _finite(self, value: float, what: str) -> float:
         if math.isfinite(value):
