@@ -43,6 +43,10 @@ if(NOT CMAKE_CUDA_COMPILER)
   return()
 endif()
 enable_language(CUDA)
+if(CMAKE_CUDA_COMPILER_VERSION VERSION_LESS 12.8)  # JetPack 6 has 12.6
+  list(REMOVE_ITEM MASKRING_CUDA_ARCHITECTURES 100 120)
+  message(STATUS "CUDA kernels: without compute capabilities 10.0 and 12.0, which need a CUDA toolkit 12.8 or newer")
+endif()
 
 list(TRANSFORM MASKRING_CUDA_ARCHITECTURES APPEND -real OUTPUT_VARIABLE maskring_architectures)
 list(GET MASKRING_CUDA_ARCHITECTURES -1 newest)

@@ -166,7 +166,9 @@ struct AskedPlugin {
         return result;
     }
     std::size_t workspace(Call const& most) {
-        auto const in = profile(most, most);
+        Call least = most;
+        least.height = least.width = 1;
+        auto const in = profile(least, most);
         DynamicPluginTensorDesc const out{most.output(), {}, {}, {}};
         return build->getWorkspaceSize(in.data(), static_cast<std::int32_t>(in.size()), &out, 1);
     }

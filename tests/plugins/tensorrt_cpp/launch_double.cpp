@@ -30,8 +30,7 @@ const char* problem_of(int row, const AffinityProblem& p, int sm) {
 int configuration_count() noexcept { return launch_double::ROWS; }
 
 const char* configuration_name(int row) noexcept {
-    constexpr const char* NAMES[] = {"tensor cores", "any f32", "any f16", "narrow f32"};
-    return row >= 0 && row < launch_double::ROWS ? NAMES[row] : "unknown";
+    return row >= 0 && row < launch_double::ROWS ? launch_double::names[row] : "unknown";
 }
 
 bool can_run(int row, const AffinityProblem& problem, int sm, const char** reason) noexcept {

@@ -22,6 +22,7 @@ struct Launch {
 };
 
 inline thread_local std::optional<Launch> last_launch;
+inline const char* names[ROWS] = {"tensor cores", "any f32", "any f16", "narrow f32"};
 inline int launch_error = 0;         // what the next launches return
 inline int compute_capability = 86;  // 0 = there is no device
 

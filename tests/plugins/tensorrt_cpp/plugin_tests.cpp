@@ -350,6 +350,17 @@ TEST(enqueue_without_a_shape_is_refused) {
     CHECK(!last_launch);
 }
 
+TEST(a_refused_shape_leaves_nothing_to_run) {
+    Plugin plugin;
+    CHECK(plugin.prepare({}) == 0);
+    CHECK(plugin.prepare({.labels = 40}) != 0);
+    said();
+    last_launch.reset();
+    CHECK(plugin.enqueue({}) != 0);
+    CHECK_SAYS("enqueue without a successful onShapeChange");
+    CHECK(!last_launch);
+}
+
 TEST(wrong_shapes_at_run_time_are_named) {
     Plugin plugin;
     CHECK(plugin.prepare({.bend = [](auto& all) { all[2][3] = 31; }}) != 0);
@@ -460,6 +471,17 @@ TEST(an_engine_of_other_kernels_is_refused) {
     fields[3].type = PluginFieldType::kINT32;
     CHECK(creator().createPlugin("engine", &changed, TensorRTPhase::kRUNTIME) == nullptr);
     CHECK_SAYS("another version of this plugin library");
+}
+
+TEST(another_table_is_another_fingerprint) {
+    std::string const before = maskring::kernels_fingerprint();
+    launch_double::names[Row::ANY_F16] = "some f16";
+    std::string const renamed = maskring::kernels_fingerprint();
+    launch_double::names[Row::ANY_F16] = "any f16";
+    std::swap(launch_double::names[0], launch_double::names[1]);
+    std::string const reordered = maskring::kernels_fingerprint();
+    CHECK(before != renamed && before != reordered && renamed != reordered);
+    CHECK(before.size() == 16);
 }
 
 // ---- the creator -----------------------------------------------------------------------------------------------
