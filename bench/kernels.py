@@ -93,9 +93,9 @@ ASSUMPTIONS = f"""Model: an SM has {PARTITIONS} partitions, each issues one inst
 {EXPONENTIALS_PER_CLOCK} exponentials and {SHARED_BYTES_PER_CLOCK} bytes of shared memory per clock and SM.
 Clocks until a result is usable: {LATENCY}.
 A key row takes the busiest pipe's time plus the latency of its longest chain divided by the resident warps of
-the partition (no other overlap). A stage of two key rows: {STAGE_INSTRUCTIONS} issue slots and {STAGE_LATENCY}
-clocks more. CTAs are dealt evenly and the fullest SM decides. Memory traffic overlaps with the rest; a launch
-costs {LAUNCH_US} us."""
+the partition (no other overlap). A stage of two key rows: {STAGE_INSTRUCTIONS} issue slots and
+{STAGE_LATENCY} clocks more. CTAs are dealt evenly and the fullest SM decides. Memory traffic overlaps with the
+rest; a launch costs {LAUNCH_US} us."""
 
 
 @dataclass(frozen=True)

@@ -83,7 +83,7 @@ def test_modelled_time_on_orin(radius: int) -> None:
 
 
 def test_a_halo_is_copied_once_for_each_cta() -> None:
-    """Staged elements are those of the CTAs' halos: tile and radius on both sides, columns from a multiple of 8."""
+    """Staged are the CTAs' halos: tile and radius on both sides, columns from a multiple of 8."""
     for radius in (6, 12):
         row = next(r for r in rows() if r.name == f"mma f16 r{radius} c64 o15")
         halo = (row.tile_y + 2 * radius) * row.columns / (row.tile_y * row.tile_x)

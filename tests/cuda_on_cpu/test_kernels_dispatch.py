@@ -45,6 +45,15 @@ def test_a_negative_scale_is_left_to_a_kernel_that_can(program: Path) -> None:
     assert emulator.run(program, None, [problem]).rows == ["simt f16 r6"]
 
 
+def test_the_choice_can_be_overridden_for_measurements(program: Path) -> None:
+    problem = inputs_of(USUAL)
+    assert emulator.run(program, None, [problem], MASKRING_KERNEL="gather f16").rows == ["gather f16"]
+    with pytest.raises(emulator.KernelFailed, match=r"compiled for another radius; use"):
+        emulator.run(program, None, [problem], MASKRING_KERNEL="mma f16 r12 c64")
+    with pytest.raises(emulator.KernelFailed, match=r"MASKRING_KERNEL names no kernel"):
+        emulator.run(program, None, [problem], MASKRING_KERNEL="nonsense")
+
+
 @pytest.mark.parametrize(
     ("case", "sm", "sentence"),
     [

@@ -1,7 +1,8 @@
 // The dispatch table: every compiled kernel, the fastest first, and who can run what.
 #include "dispatch.hpp"
 
-#include <cstddef>
+#include <cstdlib>
+#include <cstring>
 
 namespace maskring {
 namespace {
@@ -28,6 +29,9 @@ constexpr KernelConfiguration TABLE[] = {
     {"gather f16", Family::gather, F16, 0, 0, 32, gather::SIZES, launch_gather<F16>},
 };
 constexpr int ROWS = sizeof(TABLE) / sizeof(TABLE[0]);
+
+// Environment variable that names the row to choose, for measurements; a problem that it cannot compute is refused.
+constexpr char OVERRIDE[] = "MASKRING_KERNEL";
 
 // A predicate returns null, or the sentence that says why not.
 using Reason = const char*;
@@ -111,6 +115,12 @@ bool can_run(int configuration, const AffinityProblem& problem, int sm, const ch
 }
 
 int choose_configuration(const AffinityProblem& problem, int sm, const char** reason) noexcept {
+    if (const char* wanted = std::getenv(OVERRIDE)) {
+        for (int i = 0; i < ROWS; ++i)
+            if (std::strcmp(TABLE[i].name, wanted) == 0) return can_run(i, problem, sm, reason) ? i : -1;
+        answer("MASKRING_KERNEL names no kernel of this library; unset it or take a name from docs/kernels.md", reason);
+        return -1;
+    }
     for (int i = 0; i < ROWS; ++i)
         if (can_run(i, problem, sm, nullptr)) return i;
     // The last row of the type runs everything that any kernel runs, so what it lacks is what all lack.

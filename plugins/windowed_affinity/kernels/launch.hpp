@@ -43,7 +43,8 @@ const char* configuration_name(int configuration) noexcept;
 // but for whether `offsets` is null.
 bool can_run(int configuration, const AffinityProblem& problem, int sm, const char** reason) noexcept;
 
-// The row expected to be fastest for `problem` on `sm`, or -1 when none can run (`*reason` as above).
+// The row expected to be fastest for `problem` on `sm`, or -1 when none can run (`*reason` as above). The environment
+// variable MASKRING_KERNEL, a row's name, overrides the choice.
 int choose_configuration(const AffinityProblem& problem, int sm, const char** reason) noexcept;
 
 // Scratch memory that row `configuration` needs for `problem`.
