@@ -10,6 +10,8 @@ from dataclasses import dataclass
 from importlib import import_module, metadata, util
 from typing import Literal
 
+from ..plugins.errors import UnavailableError
+from ..plugins.library import library_path
 from ..plugins.machine import usable_cores
 
 State = Literal["ok", "optional", "missing"]
@@ -53,7 +55,7 @@ MODULES = {"opencv-python": "cv2", "onnxruntime-extensions": "onnxruntime_extens
 CAPABILITIES = {
     "track on a CPU (onnxruntime)": (*REQUIRED, "native CPU kernel", "OpenCV with FFMPEG"),
     "train, import, export": ("torch", "safetensors", "onnxscript"),
-    "build and run TensorRT engines": ("tensorrt", "pycuda", "polygraphy", "NVIDIA driver"),
+    "build and run TensorRT engines": ("tensorrt", "pycuda", "polygraphy", "TensorRT plugin", "NVIDIA driver"),
 }
 """What a user may want to do, and the parts it needs."""
 
@@ -68,6 +70,7 @@ def examine() -> list[Finding]:
         *_video(),
         *_execution_providers(),
         *(_optional(name, use) for name, use in OPTIONAL.items()),
+        _plugin_library(),
         _gpu_driver(),
         _nvcc(),
     ]
@@ -144,6 +147,13 @@ def _execution_providers() -> Iterator[Finding]:
         return
     providers = import_module("onnxruntime").get_available_providers()
     yield Finding("onnxruntime providers", "ok", ", ".join(providers))
+
+
+def _plugin_library() -> Finding:
+    try:
+        return Finding("TensorRT plugin", "ok", str(library_path()))
+    except UnavailableError as error:
+        return Finding("TensorRT plugin", "optional", error.problem, error.remedy)
 
 
 def _gpu_driver() -> Finding:
