@@ -94,8 +94,8 @@ ASSUMPTIONS = f"""Model: an SM has {PARTITIONS} partitions, each issues one inst
 Clocks until a result is usable: {LATENCY}.
 A key row takes the busiest pipe's time plus the latency of its longest chain divided by the resident warps of
 the partition (no other overlap). A stage of two key rows: {STAGE_INSTRUCTIONS} issue slots and
-{STAGE_LATENCY} clocks more. CTAs are dealt evenly and the fullest SM decides. Memory traffic overlaps with the
-rest; a launch costs {LAUNCH_US} us."""
+{STAGE_LATENCY} clocks more. CTAs are dealt evenly and the fullest SM decides. Memory traffic overlaps with
+the rest; a launch costs {LAUNCH_US} us."""
 
 
 @dataclass(frozen=True)

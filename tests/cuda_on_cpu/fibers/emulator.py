@@ -75,30 +75,41 @@ def compiler(thread_sanitizer: bool = False) -> str | None:
 
 def build(flags: Sequence[str] = ("-O1",), mutation: Mutation | None = None) -> Path:
     """The program ``run_cases``, of the kernels as they are or with a planted bug."""
-    command = [compiler("-fsanitize=thread" in flags) or "g++", "-std=c++20", "-DMASKRING_ON_CPU", "-pthread"]
-    command += ["-Wall", "-Wextra", "-Werror", "-Wno-unknown-pragmas", *flags, f"-I{HERE}"]
-    command += [f"-isystem{folder}" for folder in cuda_headers()]
     BUILDS.mkdir(parents=True, exist_ok=True)
     with tempfile.TemporaryDirectory(dir=BUILDS) as scratch:
         kernels = Path(shutil.copytree(KERNELS, Path(scratch) / "kernels"))
         if mutation is not None:
             mutation.apply(kernels)
         sources = [*kernels.glob("*.cu"), *kernels.glob("*.cpp"), *HERE.glob("*.cpp")]
-        # Objects are compiled in the scratch copy: its path, which changes, must not count.
-        objects = [_object(command, source, kernels) for source in sorted(sources)]
-    program = BUILDS / f"run_cases-{_digest(repr(command), *(path.name for path in objects))}"
+        return _program("run_cases", sources, kernels, flags)
+
+
+def run_probe(name: str, flags: Sequence[str] = ("-O1",), **variables: str) -> str:
+    """What one of the kernels that try the emulator itself (``probes/probes.cu``) prints."""
+    BUILDS.mkdir(parents=True, exist_ok=True)
+    program = _program("probes", [HERE / "probes" / "probes.cu", HERE / "runtime.cpp"], KERNELS, flags)
+    return _run([str(program), name], **variables)
+
+
+def _program(name: str, sources: Sequence[Path], kernels: Path, flags: Sequence[str]) -> Path:
+    command = [compiler("-fsanitize=thread" in flags) or "g++", "-std=c++20", "-DMASKRING_ON_CPU", "-pthread"]
+    command += ["-Wall", "-Wextra", "-Werror", "-Wno-unknown-pragmas", *flags, f"-I{HERE}"]
+    command += [f"-isystem{folder}" for folder in cuda_headers()]
+    objects = [_object(command, source, kernels) for source in sorted(sources)]
+    program = BUILDS / f"{name}-{_digest(repr(command), *(path.name for path in objects))}"
     if not program.exists():
-        _link([*command, *map(str, objects)], program)
+        _compile([*command, *map(str, objects)], program)
     return program
 
 
 def _object(command: list[str], source: Path, kernels: Path) -> Path:
     """The object file of one source, compiled unless the same source with the same headers was before."""
+    # Kernels are compiled in a scratch copy: its path, which changes, must not count.
     texts = [path.read_text() for path in _with_includes(source, (kernels, HERE))]
     made = BUILDS / f"{source.stem}-{_digest(repr(command), *texts)}.o"
     if not made.exists():
         language = ["-include", "cuda_on_cpu.h", "-x", "c++"] if source.suffix == ".cu" else []
-        _link([*command, f"-I{kernels}", *language, "-c", str(source)], made)
+        _compile([*command, f"-I{kernels}", *language, "-c", str(source)], made)
     return made
 
 
@@ -117,7 +128,7 @@ def _digest(*texts: str) -> str:
     return hashlib.sha256("\0".join(texts).encode()).hexdigest()[:16]
 
 
-def _link(command: list[str], made: Path) -> None:
+def _compile(command: list[str], made: Path) -> None:
     """Runs a compiler; its output appears under its name when it is complete."""
     with tempfile.TemporaryDirectory(dir=BUILDS) as scratch:
         out = Path(scratch) / made.name
