@@ -55,7 +55,13 @@ MODULES = {"opencv-python": "cv2", "onnxruntime-extensions": "onnxruntime_extens
 CAPABILITIES = {
     "track on a CPU (onnxruntime)": (*REQUIRED, "native CPU kernel", "OpenCV with FFMPEG"),
     "train, import, export": ("torch", "safetensors", "onnxscript"),
-    "build and run TensorRT engines": ("tensorrt", "pycuda", "polygraphy", "TensorRT plugin", "NVIDIA driver"),
+    "build and run TensorRT engines": (
+        "tensorrt",
+        "pycuda",
+        "polygraphy",
+        "TensorRT plugin",
+        "NVIDIA driver",
+    ),
 }
 """What a user may want to do, and the parts it needs."""
 
