@@ -59,7 +59,9 @@ NAMED = [
         "",
     ),
     planted("wrong lane mapping of queries", MMA, "features[k].r[r] = pack", "features[k].r[r ^ 1] = pack"),
-    planted("mask missing in y", MMA, "pairs_in_x & queries.pairs_in_y(key_y, key_phase, now.step)", "pairs_in_x"),
+    planted(
+        "mask missing in y", MMA, "pairs_in_x & queries.pairs_in_y(key_y, key_phase, now.step)", "pairs_in_x"
+    ),
     planted(
         "stale shared memory: one group of copies too few awaited",
         MMA,
