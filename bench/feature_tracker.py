@@ -10,7 +10,7 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 
-from maskring.export.step_graph import one_hot_argmax, upsample
+from maskring.export.step_graph import one_hot_argmax
 from maskring.plugins.windowed_affinity.localisation import localise
 from maskring.plugins.windowed_affinity.torch_op import windowed_affinity
 from maskring.runtime.memory import MemoryPolicy
@@ -18,6 +18,7 @@ from maskring.runtime.model import ModelMetadata
 from maskring.runtime.tracker import Tracker
 from maskring.training.colour import normalise_lab, rgb_to_lab
 from maskring.training.encoder import STRIDE, Encoder
+from maskring.training.upsampling import upsample
 
 Image = NDArray[np.uint8]
 Features = Callable[[Image], tuple[torch.Tensor, torch.Tensor]]

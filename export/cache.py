@@ -5,27 +5,17 @@ from __future__ import annotations
 import hashlib
 import inspect
 import json
-import os
 from pathlib import Path
 from typing import Any
 
 import torch
 
 from ..plugins.errors import ModelError
+from ..plugins.files import cache_directory
 from ..plugins.windowed_affinity import onnx_op
 from ..runtime.model import FORMAT_VERSION
-from ..training import colour, encoder
+from ..training import colour, encoder, upsampling
 from .onnx_from_checkpoint import export_onnx
-
-CACHE_VARIABLE = "MASKRING_CACHE"
-
-
-def cache_directory() -> Path:
-    """``MASKRING_CACHE``, else ``maskring`` in the user's cache folder."""
-    named = os.environ.get(CACHE_VARIABLE)
-    if named:
-        return Path(named)
-    return Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache") / "maskring"
 
 
 def cached_onnx(checkpoint: Path, **options: Any) -> Path:
@@ -54,7 +44,7 @@ def _source_digest() -> str:
     """A digest of the code that decides what an export holds, so that an upgrade never serves an old file."""
     sources = [
         *Path(__file__).parent.glob("*.py"),
-        *(Path(inspect.getfile(m)) for m in (onnx_op, colour, encoder)),
+        *(Path(inspect.getfile(m)) for m in (onnx_op, colour, encoder, upsampling)),
     ]
     digest = hashlib.sha256()
     for source in sorted(sources):

@@ -5,13 +5,13 @@ from __future__ import annotations
 import copy
 
 import torch
-import torch.nn.functional as F
 from torch import Tensor, nn
 from torch.nn.utils.fusion import fuse_conv_bn_eval
 
 from ..plugins.windowed_affinity.torch_op import windowed_affinity
 from ..training.colour import normalise_lab, rgb_to_lab
-from ..training.encoder import STRIDE, Encoder
+from ..training.encoder import Encoder
+from ..training.upsampling import upsample
 
 
 class StepGraph(nn.Module):
@@ -82,16 +82,3 @@ def one_hot_argmax(probabilities: Tensor) -> Tensor:
     winner = probabilities.argmax(1, keepdim=True)
     channel = torch.arange(probabilities.shape[1], device=winner.device).view(1, -1, 1, 1)
     return (winner == channel).to(probabilities.dtype)
-
-
-def upsample(maps: Tensor, height: int, width: int) -> Tensor:
-    """Bilinear interpolation [B, O, h, w] -> [B, O, H, W] that puts feature i on pixel 4 * i.
-
-    Pixels beyond the last feature take its value. One replicated row and column make ``align_corners`` do
-    exactly this: h + 1 points over 4 * h + 1 pixels lie 4 pixels apart.
-    """
-    rows, columns = maps.shape[-2:]
-    padded = F.pad(maps, (0, 1, 0, 1), mode="replicate")
-    size = (STRIDE * rows + 1, STRIDE * columns + 1)
-    large = F.interpolate(padded, size=size, mode="bilinear", align_corners=True)
-    return large[..., :height, :width]

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from contextlib import ExitStack
 from enum import Enum
 from pathlib import Path
@@ -13,7 +14,16 @@ from rich.table import Table
 from rich.text import Text
 
 from . import __version__
-from .console import err, frame_callback, one_sentence, out, split_callback, step_callback
+from .console import (
+    EXIT_INTERRUPTED,
+    err,
+    frame_callback,
+    one_sentence,
+    out,
+    split_callback,
+    step_callback,
+    stop_request,
+)
 from .plugins.errors import MaskError, SourceError
 
 if TYPE_CHECKING:
@@ -95,24 +105,52 @@ def demo(
 @app.command()
 @one_sentence
 def train(
-    data: Annotated[Path, typer.Argument(help="Your footage: a video, or a folder of videos and frames.")],
+    recipe: Annotated[
+        str, typer.Argument(help="colorization, mast, paper (GPUs), nano (CPUs), or a TOML file of yours.")
+    ],
+    data: Annotated[
+        list[Path],
+        typer.Option(metavar="PATH...", help="Footage: videos, folders of them, frames, DAVIS, YouTube-VOS."),
+    ],
     out_dir: Annotated[
         Path, typer.Option("--out", help="Folder of the run; an interrupted run in it goes on.")
     ],
-    recipe: Annotated[
-        str, typer.Option(help="nano (CPUs, small boards), full (GPUs), or a TOML file of yours.")
-    ] = "nano",
+    more: Annotated[
+        list[Path] | None, typer.Argument(metavar="", help="Further footage after --data.", hidden=True)
+    ] = None,
     max_minutes: Annotated[
         float | None, typer.Option(min=0, help="Stop after this time; the same command goes on later.")
     ] = None,
+    validate: Annotated[
+        Path | None, typer.Option(metavar="ROOT", help="Labelled footage (DAVIS layout) to score on.")
+    ] = None,
+    tensorboard: Annotated[
+        bool, typer.Option("--tensorboard", help="Also write TensorBoard curves.")
+    ] = False,
 ) -> None:
     """Train an encoder on footage without any labels."""
+    # Threads that wait spin by default, and take the cores from the decoding of clips.
+    os.environ.setdefault("OMP_WAIT_POLICY", "passive")
     from .training.loop import train as train_encoder
     from .training.recipe import load_recipe
+    from .training.validation import validator
 
     settings = load_recipe(recipe)
-    with step_callback("training", settings.total_steps) as on_step:
-        outcome = train_encoder(settings, [data], out_dir, max_minutes=max_minutes, report=on_step)
+    score = None if validate is None else validator(validate, settings.tracking)
+    footage = [*data, *(more or [])]
+    with stop_request() as stop, step_callback(settings.total_steps, max_minutes) as on_step:
+        outcome = train_encoder(
+            settings,
+            footage,
+            out_dir,
+            max_minutes=max_minutes,
+            validate=score,
+            tensorboard=tensorboard,
+            report=on_step,
+            stop=stop,
+        )
+    if os.environ.get("RANK", "0") != "0":
+        return  # torchrun started several processes, of which the first one speaks
     for clip, reason in outcome.skipped.items():
         err.print(f"skipped {clip}: {reason}", markup=False, soft_wrap=True)
     todo = "" if outcome.finished else "; run the same command again to go on"
@@ -122,6 +160,8 @@ def train(
         markup=False,
         soft_wrap=True,
     )
+    if stop() and not outcome.finished:
+        raise typer.Exit(EXIT_INTERRUPTED)
 
 
 @app.command("import")

@@ -3,9 +3,12 @@
 from __future__ import annotations
 
 import functools
+import math
 import signal
+from collections import deque
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
+from datetime import timedelta
 from typing import TYPE_CHECKING, Any, NoReturn, ParamSpec, TypeVar
 
 import typer
@@ -19,6 +22,8 @@ if TYPE_CHECKING:
 
 EXIT_USER_ERROR = 2
 EXIT_INTERRUPTED = 130  # 128 + SIGINT, as shells expect
+
+RATE_STEPS = 20  # over which a training run's speed is measured
 
 out = Console(highlight=False)
 err = Console(stderr=True, highlight=False)
@@ -74,21 +79,78 @@ def frame_callback(description: str, total: int | None) -> Iterator[Callable[...
 
 
 @contextmanager
-def step_callback(description: str, total: int) -> Iterator[Callable[[StepReport], None]]:
-    """A callback to call after each training step; it moves a progress bar with loss and time left.
+def stop_request() -> Iterator[Callable[[], bool]]:
+    """A question to ask where work may stop: whether Ctrl-C or SIGTERM has asked for it.
+
+    The second Ctrl-C does not wait for the answer.
+    """
+    asked = False
+
+    def ask(*_: Any) -> None:
+        nonlocal asked
+        if asked:
+            raise KeyboardInterrupt
+        asked = True
+        err.print("stopping after this step; Ctrl-C again stops at once.", soft_wrap=True)
+
+    before = {number: signal.signal(number, ask) for number in (signal.SIGINT, signal.SIGTERM)}
+    try:
+        yield lambda: asked
+    finally:
+        for number, handler in before.items():
+            signal.signal(number, handler)
+
+
+@contextmanager
+def step_callback(steps: int, minutes: float | None) -> Iterator[Callable[[StepReport], None]]:
+    """A callback to call after each training step; it moves a progress bar with rate, loss and time left.
 
     Nothing is shown when stderr is no terminal.
+
+    Args:
+        steps: of the whole run.
+        minutes: after which this part of the run stops, None for no limit.
     """
     columns = (
-        TextColumn("{task.description}"),
-        BarColumn(),
         TextColumn("step {task.completed:.0f} of {task.total:.0f}"),
-        TextColumn("{task.fields[loss]}"),
-        TimeRemainingColumn(),
+        BarColumn(),
+        TextColumn("{task.fields[state]}"),
     )
+    meter = StepMeter(steps, minutes)
     with Progress(*columns, console=err, transient=True, disable=not err.is_terminal) as progress:
-        task = progress.add_task(description, total=total, loss="")
-        yield lambda report: progress.update(task, completed=report.step, loss=f"loss {report.loss:.4f}")
+        task = progress.add_task("", total=steps, state="")
+        yield lambda report: progress.update(task, completed=report.step, state=meter.text(report))
+
+
+class StepMeter:
+    """What a training run says of itself in one line.
+
+    Args:
+        steps, minutes: as for :func:`step_callback`.
+    """
+
+    def __init__(self, steps: int, minutes: float | None) -> None:
+        self._steps, self._seconds = steps, math.inf if minutes is None else 60 * minutes
+        self._recent: deque[StepReport] = deque(maxlen=RATE_STEPS)
+        self._score: float | None = None
+
+    def text(self, report: StepReport) -> str:
+        """Rate over the latest steps, mean loss over them, latest score, clips skipped, time left."""
+        self._recent.append(report)
+        self._score = self._score if report.score is None else report.score
+        loss = sum(recent.loss for recent in self._recent) / len(self._recent)
+        parts = [f"loss {loss:.4f}"]
+        taken = report.seconds - self._recent[0].seconds
+        if taken > 0:
+            frames = sum(recent.frames for recent in self._recent) - self._recent[0].frames
+            needed = (self._steps - report.step) * taken / (len(self._recent) - 1)
+            left = timedelta(seconds=round(max(0, min(needed, self._seconds - report.seconds))))
+            parts = [f"{frames / taken:.1f} frames/s", *parts, f"{left} left"]
+        if self._score is not None:
+            parts.append(f"score {self._score:.1f}")
+        if report.skipped:
+            parts.append(f"{report.skipped} clips skipped")
+        return ", ".join(parts)
 
 
 @contextmanager

@@ -14,9 +14,8 @@ from numpy.typing import NDArray
 
 from .console import frame_callback, out
 from .demo_clip import demo_clip, demo_mask
-from .export.cache import cache_directory
 from .models import open_tracker, provenance, resolve_model
-from .plugins.files import atomic_path, make_directory
+from .plugins.files import atomic_path, cache_directory, make_directory
 from .runtime.masks import read_mask
 from .runtime.measures import Score, SequenceScorer
 from .runtime.overlay import draw_overlay

@@ -11,6 +11,8 @@ from pathlib import Path
 
 from .errors import OutputError
 
+CACHE_VARIABLE = "MASKRING_CACHE"
+
 
 def output_error(path: Path, error: OSError) -> OutputError:
     """Translate the operating system's refusal to write ``path`` into one sentence with its remedy."""
@@ -58,3 +60,11 @@ def atomic_path(path: Path) -> Iterator[Path]:
         raise output_error(path, error) from error
     finally:
         partial.unlink(missing_ok=True)
+
+
+def cache_directory() -> Path:
+    """``MASKRING_CACHE``, else ``maskring`` in the user's cache folder."""
+    named = os.environ.get(CACHE_VARIABLE)
+    if named:
+        return Path(named)
+    return Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache") / "maskring"

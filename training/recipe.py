@@ -11,6 +11,7 @@ from pathlib import Path
 from typing import Any
 
 from ..plugins.errors import TrainingError
+from .checkpoint import Tracking
 from .encoder import PRESETS
 
 if sys.version_info >= (3, 11):
@@ -117,6 +118,11 @@ class Recipe:
     def total_steps(self) -> int:
         """Steps of both phases."""
         return self.steps + self.finetune_steps
+
+    @property
+    def tracking(self) -> Tracking:
+        """Defaults written into the checkpoint."""
+        return Tracking(self.tracking_radius, self.tracking_scale, self.tracking_top_k)
 
     def frames_at(self, step: int) -> int:
         """Frames per window in the step after ``step``."""

@@ -15,7 +15,7 @@ from torch.nn.parallel import DistributedDataParallel
 
 from ..plugins.errors import TrainingError
 from ..plugins.files import atomic_path
-from .checkpoint import Checkpoint, Provenance, Tracking
+from .checkpoint import Checkpoint, Provenance
 from .colour import normalise_lab, rgb_to_lab
 from .distributed import World
 from .encoder import PRESETS, Encoder
@@ -249,6 +249,6 @@ class Trainer:
             config=self.query.config,
             query=self.tracking_encoder().state_dict(),
             key=None if self.key is None else self.key.state_dict(),
-            tracking=Tracking(recipe.tracking_radius, recipe.tracking_scale, recipe.tracking_top_k),
+            tracking=recipe.tracking,
             provenance=Provenance(recipe=recipe.name, steps=self.step, seed=recipe.seed, data=data),
         )

@@ -2,15 +2,25 @@
 
 from __future__ import annotations
 
+import json
+import os
+import signal
+import subprocess
+import sys
+from collections.abc import Callable
 from pathlib import Path
 
 import cv2
+import numpy as np
 import pytest
 from support import moving_square
 from typer.testing import CliRunner, Result
 
 from maskring.cli import app
+from maskring.console import StepMeter, stop_request
 from maskring.training.checkpoint import load_checkpoint
+from maskring.training.journal import Journal
+from maskring.training.trainer import StepReport
 
 RECIPE = """
 encoder = "nano"
@@ -23,18 +33,27 @@ crop = 32
 
 
 @pytest.fixture
-def footage(tmp_path: Path) -> Path:
-    folder = tmp_path / "footage" / "clip"
-    folder.mkdir(parents=True)
-    for index in range(6):
-        cv2.imwrite(str(folder / f"{index}.png"), moving_square(index)[0])
+def make_clip(tmp_path: Path) -> Callable[[str], Path]:
+    def make(name: str) -> Path:
+        folder = tmp_path / name / "clip"
+        folder.mkdir(parents=True)
+        for index in range(6):
+            cv2.imwrite(str(folder / f"{index}.png"), moving_square(index)[0])
+        return folder.parent
+
+    return make
+
+
+@pytest.fixture
+def footage(tmp_path: Path, make_clip: Callable[[str], Path], monkeypatch: pytest.MonkeyPatch) -> Path:
+    monkeypatch.setenv("MASKRING_CACHE", str(tmp_path / "cache"))
     (tmp_path / "mine.toml").write_text(RECIPE)
-    return folder.parent
+    return make_clip("footage")
 
 
 def train(footage: Path, *extra: str) -> Result:
     tmp_path = footage.parent
-    arguments = ["train", footage, "--out", tmp_path / "run", "--recipe", tmp_path / "mine.toml", *extra]
+    arguments = ["train", tmp_path / "mine.toml", "--data", footage, "--out", tmp_path / "run", *extra]
     return CliRunner().invoke(app, [str(argument) for argument in arguments])
 
 
@@ -70,6 +89,102 @@ def test_bad_recipe_is_one_sentence(footage: Path, text: str, sentence: str) -> 
 
 def test_no_footage_is_one_sentence(footage: Path, tmp_path: Path) -> None:
     (tmp_path / "empty").mkdir()
-    arguments = ["train", tmp_path / "empty", "--out", tmp_path / "run"]
+    arguments = ["train", "nano", "--data", tmp_path / "empty", "--out", tmp_path / "run"]
     found = CliRunner().invoke(app, [str(argument) for argument in arguments])
     assert found.exit_code == 2 and "neither videos nor folders of images" in found.output
+
+
+def test_data_is_any_number_of_paths(footage: Path, make_clip: Callable[[str], Path]) -> None:
+    second, third = make_clip("second"), make_clip("third")
+    done = train(footage, str(second), "--data", str(third), "--max-minutes", "0")
+    assert done.exit_code == 0, done.output
+    data = load_checkpoint(footage.parent / "run" / "checkpoint.safetensors").provenance.data
+    assert data.startswith("3 unlabelled clips in ") and {"footage", "second", "third"} <= set(
+        data.replace(",", "").split()
+    )
+
+
+def test_interrupt_saves_the_state(footage: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    (footage.parent / "mine.toml").write_text(RECIPE.replace("steps = 2", "steps = 9"))
+    written = Journal.write
+
+    def interrupted(journal: Journal, done: StepReport) -> None:
+        written(journal, done)
+        if done.step == 3:
+            signal.raise_signal(signal.SIGINT)
+
+    monkeypatch.setattr(Journal, "write", interrupted)
+    before = signal.getsignal(signal.SIGINT)
+    stopped = train(footage)
+    assert stopped.exit_code == 130 and signal.getsignal(signal.SIGINT) is before
+    assert "stopping after this step" in stopped.output and "step 3 of 9" in stopped.output
+    assert "run the same command again to go on" in stopped.output
+    assert load_checkpoint(footage.parent / "run" / "checkpoint.safetensors").provenance.steps == 3
+    assert "step 9 of 9" in train(footage).output
+
+
+def test_second_interrupt_does_not_wait() -> None:
+    with stop_request() as stop:
+        signal.raise_signal(signal.SIGTERM)
+        assert stop()
+        with pytest.raises(KeyboardInterrupt):
+            signal.raise_signal(signal.SIGINT)
+
+
+def test_validation_is_scored_and_logged(footage: Path, tmp_path: Path) -> None:
+    for index in range(4):
+        image, mask = moving_square(index)
+        for kind, content in (("JPEGImages", image[..., ::-1]), ("Annotations", 255 * (mask > 0))):
+            folder = tmp_path / "davis" / kind / "480p" / "square"
+            folder.mkdir(parents=True, exist_ok=True)
+            cv2.imwrite(str(folder / f"{index:05d}.png"), content.astype(np.uint8))
+    done = train(footage, "--validate", str(tmp_path / "davis"))
+    assert done.exit_code == 0, done.output
+    log = [json.loads(line) for line in (tmp_path / "run" / "log.jsonl").read_text().splitlines()]
+    assert log[0]["score"] is None and 0 < log[1]["score"] <= 100
+
+
+def test_unlabelled_validation_is_refused_before_training(footage: Path) -> None:
+    found = train(footage, "--validate", str(footage))
+    assert found.exit_code == 2 and "holds no sequence with at least three masks" in found.output
+    assert not (footage.parent / "run").exists()
+
+
+def test_progress_says_rate_loss_score_skipped_and_time_left() -> None:
+    meter = StepMeter(steps=100, minutes=1)
+    assert meter.text(StepReport(10, 0.5, 1e-3, frames=24, seconds=2.0)) == "loss 0.5000"
+    text = meter.text(StepReport(11, 0.3, 1e-3, frames=24, seconds=4.0, skipped=2, score=61.24))
+    assert text == "12.0 frames/s, loss 0.4000, 0:00:56 left, score 61.2, 2 clips skipped"
+    assert "0:02:58 left" in _two_reports(StepMeter(steps=100, minutes=None))
+
+
+def _two_reports(meter: StepMeter) -> str:
+    meter.text(StepReport(10, 0.5, 1e-3, frames=24, seconds=2.0))
+    return meter.text(StepReport(11, 0.3, 1e-3, frames=24, seconds=4.0))
+
+
+def test_waiting_threads_sleep() -> None:
+    """Set before torch is loaded, or it has no effect."""
+    program = (
+        "import os, sys\n"
+        "from typer.testing import CliRunner\n"
+        "import maskring.cli as cli\n"
+        "assert 'torch' not in sys.modules\n"
+        "seen = []\n"
+        "class Finder:\n"
+        "    def find_spec(self, name, *_):\n"
+        "        if name == 'torch': seen.append(os.environ.get('OMP_WAIT_POLICY')); raise SystemExit(0)\n"
+        "sys.meta_path.insert(0, Finder())\n"
+        "CliRunner().invoke(cli.app, ['train', 'nano', '--data', 'x', '--out', 'y'])\n"
+        "print(seen)\n"
+    )
+    environment = {key: value for key, value in os.environ.items() if key != "OMP_WAIT_POLICY"}
+    done = subprocess.run(
+        [sys.executable, "-c", program],
+        env=environment,
+        capture_output=True,
+        text=True,
+        timeout=60,
+        check=False,
+    )
+    assert done.stdout.strip() == "['passive']", done.stderr

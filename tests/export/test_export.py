@@ -16,11 +16,12 @@ from support import HEIGHT, WIDTH, moving_square, write_tiny_checkpoint
 from maskring.export.cache import cached_onnx
 from maskring.export.onnx_from_checkpoint import INPUTS, OUTPUTS, export_onnx, step_graph
 from maskring.export.parity import verify_model
-from maskring.export.step_graph import fold_batch_norms, one_hot_argmax, upsample
+from maskring.export.step_graph import fold_batch_norms, one_hot_argmax
 from maskring.plugins.errors import ModelError
 from maskring.runtime.model import METADATA_KEY, ModelMetadata
 from maskring.training.checkpoint import load_checkpoint, save_checkpoint
 from maskring.training.encoder import Encoder, EncoderConfig
+from maskring.training.upsampling import upsample
 
 RADIUS = 3
 CHANNELS = 8
