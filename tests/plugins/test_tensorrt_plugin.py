@@ -14,7 +14,7 @@ import shutil
 import subprocess
 import sys
 import textwrap
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 from types import ModuleType, SimpleNamespace
 from typing import Any
@@ -22,7 +22,9 @@ from typing import Any
 import numpy as np
 import onnx
 import pytest
+from affinity_cases import TOLERANCE, Case, expected_of, inputs_of
 from cuda_on_cpu.fibers import emulator
+from cuda_on_cpu.kernel_cases import ROWS, Row, cases_of
 from onnx import TensorProto, helper
 
 import maskring.plugins
@@ -60,6 +62,18 @@ def tensorrt_root() -> Path:
 # ---- every virtual function, called directly
 
 
+def build_with_plugin(
+    program: Path, headers: Path, tests: list[str], flags: Sequence[str], objects: Sequence[Path] = ()
+) -> None:
+    """Compile the plugin with files of ``tensorrt_cpp``, a double of the CUDA runtime and object files."""
+    command = ["g++", "-std=c++20", "-pthread", *WARNINGS, "-Wno-missing-field-initializers", *flags]
+    command += ['-DMASKRING_VERSION="0"', f"-I{SOURCES}", f"-isystem{headers}"]
+    command += [f"-isystem{folder}" for folder in emulator.cuda_headers()]
+    files = [*(TEST_SOURCES / name for name in (*tests, "cuda_double.cpp")), SOURCES / "tensorrt_plugin.cpp"]
+    built = run(*command, *files, *objects, "-o", program)
+    assert built.returncode == 0, built.stderr
+
+
 @pytest.fixture(scope="session", params=["double", "NVIDIA"])
 def plugin_tests(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory) -> Path:
     """The program of the C++ tests, built against our double of TensorRT's interface or the real headers."""
@@ -68,16 +82,7 @@ def plugin_tests(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPa
     double = TEST_SOURCES / "tensorrt_double"
     headers = double if request.param == "double" else request.getfixturevalue("tensorrt_root") / "include"
     program = tmp_path_factory.mktemp("plugin") / "plugin_tests"
-    files = [
-        TEST_SOURCES / "plugin_tests.cpp",
-        TEST_SOURCES / "launch_double.cpp",
-        SOURCES / "tensorrt_plugin.cpp",
-    ]
-    command = ["g++", "-std=c++20", "-pthread", *WARNINGS, "-Wno-missing-field-initializers", *SANITIZERS]
-    command += ['-DMASKRING_VERSION="0"', f"-I{SOURCES}", f"-isystem{headers}"]
-    command += [f"-isystem{folder}" for folder in emulator.cuda_headers()]
-    built = run(*command, *files, "-o", program)
-    assert built.returncode == 0, built.stderr
+    build_with_plugin(program, headers, ["plugin_tests.cpp", "launch_double.cpp"], SANITIZERS)
     return program
 
 
@@ -85,6 +90,45 @@ def plugin_tests(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPa
 def test_virtual_functions(plugin_tests: Path, case: str) -> None:
     done = run(plugin_tests, case)
     assert done.returncode == 0, done.stderr
+
+
+# ---- from the creator to the values
+
+
+@pytest.fixture(scope="module")
+def plugin_values(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """The program that runs problems through the plugin, with the real kernels executed as C++."""
+    if not emulator.cuda_headers():
+        pytest.skip("no CUDA headers: pip install 'maskring[cuda]'")
+    program = tmp_path_factory.mktemp("values") / "plugin_values"
+    headers = TEST_SOURCES / "tensorrt_double"
+    build_with_plugin(program, headers, ["plugin_values.cpp"], ["-O1"], emulator.objects())
+    return program
+
+
+@pytest.mark.parametrize("row", ROWS, ids=lambda row: row.name)
+def test_every_tactic_computes_what_the_reference_does(plugin_values: Path, row: Row) -> None:
+    tried = cases_of(row)[:3]
+    results = emulator.run(plugin_values, row.name, [inputs_of(case) for case in tried]).results
+    for case, result in zip(tried, results, strict=True):
+        assert np.abs(result - expected_of(case)).max() <= TOLERANCE[case.dtype], case
+
+
+@pytest.mark.parametrize("dtype", ["float32", "float16"])
+@pytest.mark.parametrize("offsets", [None, 4])
+def test_without_a_tactic_the_plugin_chooses(plugin_values: Path, dtype: str, offsets: int | None) -> None:
+    case = Case(
+        "chosen",
+        height=13,
+        width=17,
+        radius=6,
+        dilation=((1, 2, 0),),
+        channels=64,
+        offsets=offsets,
+        dtype=dtype,
+    )
+    (result,) = emulator.run(plugin_values, None, [inputs_of(case)]).results
+    assert np.abs(result - expected_of(case)).max() <= TOLERANCE[dtype]
 
 
 # ---- the build

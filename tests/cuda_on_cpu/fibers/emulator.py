@@ -91,10 +91,21 @@ def run_probe(name: str, flags: Sequence[str] = ("-O1",), **variables: str) -> s
     return _run([str(program), name], **variables)
 
 
-def _program(name: str, sources: Sequence[Path], kernels: Path, flags: Sequence[str]) -> Path:
+def objects(flags: Sequence[str] = ("-O1",)) -> list[Path]:
+    """Object files of the kernels and the emulator, to be linked into other programs than ``run_cases``."""
+    BUILDS.mkdir(parents=True, exist_ok=True)
+    sources = [*KERNELS.glob("*.cu"), *KERNELS.glob("*.cpp"), HERE / "runtime.cpp"]
+    return [_object(_command(flags), source, KERNELS) for source in sorted(sources)]
+
+
+def _command(flags: Sequence[str]) -> list[str]:
     command = [compiler("-fsanitize=thread" in flags) or "g++", "-std=c++20", "-DMASKRING_ON_CPU", "-pthread"]
     command += ["-Wall", "-Wextra", "-Werror", "-Wno-unknown-pragmas", *flags, f"-I{HERE}"]
-    command += [f"-isystem{folder}" for folder in cuda_headers()]
+    return command + [f"-isystem{folder}" for folder in cuda_headers()]
+
+
+def _program(name: str, sources: Sequence[Path], kernels: Path, flags: Sequence[str]) -> Path:
+    command = _command(flags)
     objects = [_object(command, source, kernels) for source in sorted(sources)]
     program = BUILDS / f"{name}-{_digest(repr(command), *(path.name for path in objects))}"
     if not program.exists():

@@ -1,7 +1,5 @@
 #include "launch_double.hpp"
 
-#include <cuda_runtime_api.h>
-
 namespace maskring {
 namespace {
 
@@ -56,23 +54,3 @@ int launch(int row, const AffinityProblem& problem, CUstream_st* stream) noexcep
 }
 
 }  // namespace maskring
-
-// The calls of the CUDA runtime that the plugin makes, with the headers' exception specification.
-extern "C" {
-
-cudaError_t cudaGetDevice(int* device) {
-    *device = 0;
-    return launch_double::compute_capability == 0 ? cudaErrorNoDevice : cudaSuccess;
-}
-
-cudaError_t cudaDeviceGetAttribute(int* value, cudaDeviceAttr attribute, int) {
-    const int sm = launch_double::compute_capability;
-    *value = attribute == cudaDevAttrComputeCapabilityMajor ? sm / 10 : sm % 10;
-    return cudaSuccess;
-}
-
-const char* cudaGetErrorString(cudaError_t error) {
-    return error == cudaErrorNoDevice ? "no device is there" : "something failed";
-}
-
-}  // extern "C"

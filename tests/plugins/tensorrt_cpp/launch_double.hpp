@@ -1,5 +1,5 @@
 // Kernels that compute nothing, for tests of the plugin: a dispatch table whose every limit is known, and a record of
-// what was launched. Stands in for the CUDA runtime, too.
+// what was launched.
 #pragma once
 
 #include <cstdint>
@@ -23,7 +23,6 @@ struct Launch {
 
 inline thread_local std::optional<Launch> last_launch;
 inline const char* names[ROWS] = {"tensor cores", "any f32", "any f16", "narrow f32"};
-inline int launch_error = 0;         // what the next launches return
-inline int compute_capability = 86;  // 0 = there is no device
+inline int launch_error = 0;  // what the next launches return
 
 }  // namespace launch_double

@@ -2,10 +2,14 @@
 // NVIDIA's headers where they are at hand, and against tensorrt_double/ everywhere.
 //
 // `plugin_tests NAME` runs one TEST; the exit status says whether it held.
+#include <atomic>
+#include <cstdlib>
 #include <limits>
+#include <new>
 #include <thread>
 
 #include "calls.hpp"
+#include "cuda_double.hpp"
 #include "launch_double.hpp"
 #include "tensorrt_plugin.hpp"
 
@@ -14,6 +18,8 @@ using launch_double::last_launch;
 using launch_double::Row;
 
 namespace {
+
+std::atomic<std::size_t> allocations{0};
 
 // ---- what TensorRT hands to a plugin ---------------------------------------------------------------------------
 
@@ -247,14 +253,14 @@ TEST(tactics_are_the_kernels_that_run_the_whole_profile) {
 TEST(tactics_depend_on_the_device) {
     Plugin plugin;
     Call const half{.type = DataType::kHALF};
-    launch_double::compute_capability = 75;
+    cuda_double::compute_capability = 75;
     CHECK(plugin.configure(half, half) == 0);
     CHECK((plugin.tactics() == std::vector<std::int32_t>{Row::ANY_F16 + 1}));
-    launch_double::compute_capability = 70;
+    cuda_double::compute_capability = 70;
     CHECK(plugin.configure(half, half) != 0);
     CHECK_SAYS("the GPU is too old; use a newer one");
     CHECK(plugin.tactics().empty());
-    launch_double::compute_capability = 0;  // no device: plans are made for any
+    cuda_double::compute_capability = 0;  // no device: plans are made for any
     CHECK(plugin.configure(half, half) == 0);
     CHECK((plugin.tactics() == std::vector<std::int32_t>{Row::TENSOR_CORES + 1, Row::ANY_F16 + 1}));
 }
@@ -276,7 +282,7 @@ TEST(workspace_is_the_largest_that_any_kernel_needs) {
     CHECK(plugin.workspace({.height = 120, .width = 130, .batch = 2, .type = DataType::kHALF}) == 4 * 2 * 120 * 130);
     CHECK(plugin.workspace({.height = 120, .width = 130}) == 0);
     CHECK(plugin.workspace({.type = DataType::kHALF, .offsets = true}) == 0);
-    launch_double::compute_capability = 75;
+    cuda_double::compute_capability = 75;
     CHECK(plugin.workspace({.type = DataType::kHALF}) == 0);
     CHECK(said().empty());
 }
@@ -311,6 +317,19 @@ TEST(enqueue_launches_what_it_was_given) {
         CHECK(problem.out == &plugin.memory[5] && problem.workspace == &plugin.memory[6]);
     }
     CHECK(said().empty());
+}
+
+TEST(enqueue_allocates_nothing) {
+    Plugin plugin;
+    Call const call{.offsets = true};
+    CHECK(plugin.prepare(call) == 0);
+    auto const in = call.inputs();
+    PluginTensorDesc const out = call.output();
+    void const* inputs[] = {&plugin.memory[0], &plugin.memory[1], &plugin.memory[2], &plugin.memory[3], &plugin.memory[4]};
+    void* outputs[] = {&plugin.memory[5]};
+    std::size_t const before = allocations;
+    CHECK(plugin.runtime->enqueue(in.data(), &out, inputs, outputs, nullptr, nullptr) == 0);
+    CHECK(allocations == before);
 }
 
 TEST(the_tactic_decides_and_without_one_the_table) {
@@ -382,7 +401,7 @@ TEST(wrong_shapes_at_run_time_are_named) {
 
 TEST(no_device_is_said) {
     Plugin plugin;
-    launch_double::compute_capability = 0;
+    cuda_double::compute_capability = 0;
     CHECK(plugin.prepare({}) != 0);
     CHECK_SAYS("the CUDA device cannot be asked what it is (no device is there); check the NVIDIA driver");
 }
@@ -542,6 +561,15 @@ TEST(bad_attributes_are_named) {
 }
 
 }  // namespace
+
+// Counts what the plugin allocates.
+void* operator new(std::size_t size) {
+    ++allocations;
+    if (void* const memory = std::malloc(size)) return memory;
+    throw std::bad_alloc();
+}
+void operator delete(void* memory) noexcept { std::free(memory); }
+void operator delete(void* memory, std::size_t) noexcept { std::free(memory); }
 
 int main(int count, char** arguments) {
     if (count != 2 || tests().count(arguments[1]) == 0) {
