@@ -4,7 +4,8 @@ PYTHON ?= python3
 VENV   := .venv
 BIN    := $(VENV)/bin
 STAMP  := $(VENV)/.installed
-NATIVE := $(wildcard CMakeLists.txt plugins/CMakeLists.txt plugins/windowed_affinity/cpu/*)
+NATIVE := $(wildcard CMakeLists.txt plugins/CMakeLists.txt plugins/*.cmake plugins/windowed_affinity/cpu/* \
+  plugins/windowed_affinity/tensorrt_plugin.*)
 
 .PHONY: install demo test test-all lint bench clean
 .DELETE_ON_ERROR:

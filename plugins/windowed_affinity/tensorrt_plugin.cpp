@@ -238,8 +238,8 @@ void check_fingerprint(PluginField const& field) {
                                        ? std::string_view()
                                        : std::string_view(static_cast<char const*>(field.data), field.length);
     if (built != kernels_fingerprint())
-        throw Refusal("the engine was built with another version of this plugin library; build the engine again, or "
-                      "load the library it was built with");
+        throw Refusal("the engine was built with kernels " + std::string(built) + " and this library holds " +
+                      kernels_fingerprint() + "; build the engine again, or load the library it was built with");
 }
 
 std::int32_t checked_radius(std::int64_t radius) {
@@ -302,11 +302,10 @@ std::string kernels_fingerprint() {
         for (unsigned char c : part) hash = (hash ^ c) * 0x100000001b3u;
         hash = (hash ^ 0xffu) * 0x100000001b3u;
     };
-    add(MASKRING_VERSION);
     for (int row = 0; row < configuration_count(); ++row) add(configuration_name(row));
     char digits[16 + 1];
     std::snprintf(digits, sizeof(digits), "%016llx", static_cast<unsigned long long>(hash));
-    return digits;
+    return std::string(MASKRING_VERSION "-") + digits;
 }
 
 // ---- the plugin ------------------------------------------------------------------------------------------------

@@ -26,8 +26,8 @@ struct AffinityAttributes {
     float scale;
 };
 
-// Identifies the dispatch table and the release of this library. Tactics in engines and timing caches are rows of
-// that table, so neither may be used with another one.
+// The release of this library and a hash of its dispatch table. Tactics in engines and timing caches are rows of that
+// table, so neither may be used with another one.
 std::string kernels_fingerprint();
 
 // A node of a network, an engine or an execution context. Objects share nothing; each belongs to one thread at a
