@@ -89,7 +89,7 @@ def cases_of(row: Row) -> list[Case]:
 def random_cases_of(row: Row, count: int) -> list[Case]:
     """Cases drawn from everything that the row computes."""
     fitted = (row.fit(random_case(seed)) for seed in range(1000, 10000))
-    found = []
+    found: list[Case] = []
     for case in fitted:
         if case is not None and len(found) < count:
             draw = random.Random(case.seed)
