@@ -4,10 +4,10 @@
     python bench/kernels.py --architectures 87  # of one architecture
 
 Compiles each kernel for each architecture and reads the machine code: registers, spills, occupancy, and
-for the tensor-core kernel the instructions of its innermost loop (one key row of a warp's 16 queries). From
-these counts and the geometry of the problem follow the multiply-adds issued per useful one and a roofline
-model; the assumptions of the model are printed with it. The counts are facts, the times a model: nothing here
-has run on a GPU.
+for the tensor-core kernel the instructions for one stage (two key rows and a warp's 16 queries). From these
+counts and the geometry of the problem follow the multiply-adds issued per useful one and a roofline model;
+the assumptions of the model are printed with it. The counts are facts, the times a model: nothing here has
+run on a GPU.
 """
 
 from __future__ import annotations
@@ -84,7 +84,7 @@ SHARED_BYTES_PER_CLOCK = 128  # of an SM
 # Clocks until a result can be used, rounded up from microbenchmarks in the literature on Ampere.
 LATENCY = {"LDSM": 33, "HMMA": 33, "SHFL": 25, "MUFU": 25, "FMNMX": 5, "FFMA": 5, "F2FP": 5}
 STAGE_INSTRUCTIONS = (
-    140  # of a warp, to start the copies of the next stage and pass two barriers: sm_87's code
+    165  # of a warp outside the body: walk, masks, copies of 16 bytes, barriers; sm_87's code
 )
 STAGE_LATENCY = 100  # of two barriers
 STAGE_ROWS = 2
@@ -92,10 +92,10 @@ LAUNCH_US = 3.0
 ASSUMPTIONS = f"""Model: an SM has {PARTITIONS} partitions, each issues one instruction per clock;
 {EXPONENTIALS_PER_CLOCK} exponentials and {SHARED_BYTES_PER_CLOCK} bytes of shared memory per clock and SM.
 Clocks until a result is usable: {LATENCY}.
-A key row takes the busiest pipe's time plus the latency of its longest chain divided by the resident warps of
-the partition (no other overlap). A stage of two key rows: {STAGE_INSTRUCTIONS} issue slots and
-{STAGE_LATENCY} clocks more. CTAs are dealt evenly and the fullest SM decides. Memory traffic overlaps with
-the rest; a launch costs {LAUNCH_US} us."""
+A stage takes a warp the busiest pipe's time plus the latency of its longest chain divided by the
+resident warps of the partition (no other overlap). {STAGE_INSTRUCTIONS} instructions and
+{STAGE_LATENCY} clocks are added for copies and barriers. CTAs are dealt evenly and the fullest SM decides. Memory traffic overlaps.
+A launch costs {LAUNCH_US} us."""
 
 
 @dataclass(frozen=True)
@@ -165,27 +165,23 @@ class Kernel:
     def occupancy(self) -> float:
         return self.blocks_per_sm * self.row.threads / 32 / LIMITS[self.sm].warps
 
-    def innermost_loop(self, opcode: str) -> Counter[str]:
-        """Instructions of the smallest loop that holds every instruction of that name.
+    def body(self) -> Counter[str]:
+        """Instructions that a warp executes for one stage of key rows: the branch that holds all HMMA.
 
         What a branch after a vote skips is left out: the rescaling of sums when a larger logit turns up,
         which is seldom after a window's first rows.
         """
-        at = [i for i, line in enumerate(self.code) if line.startswith(opcode)]
-        branches = {i: self.labels[t[1]] for i, line in enumerate(self.code) if (t := BRANCH.search(line))}
-        loops = [
-            (end - start, start, end)
-            for end, start in branches.items()
-            if at and start <= at[0] <= at[-1] <= end
+        at = [i for i, line in enumerate(self.code) if line.startswith("HMMA")]
+        targets = {i: self.labels[t[1]] for i, line in enumerate(self.code) if (t := BRANCH.search(line))}
+        around = [
+            (end - start, start, end) for start, end in targets.items() if start < at[0] <= at[-1] < end
         ]
-        if not loops:
-            return Counter()
-        _, start, end = min(loops)
+        _, start, end = min(around)
         skipped: set[int] = set()
         votes = [i for i in range(start, end) if self.code[i].startswith("VOTE")]
-        for branch in (next(i for i in range(vote, end) if i in branches) for vote in votes):
-            skipped.update(range(branch + 1, branches[branch]))
-        lines = [self.code[i] for i in range(start, end + 1) if i not in skipped]
+        for branch in (next(i for i in range(vote, end) if i in targets) for vote in votes):
+            skipped.update(range(branch + 1, targets[branch]))
+        lines = [self.code[i] for i in range(start + 1, end) if i not in skipped]
         return Counter("EX2" if "EX2" in line else re.split(r"[ .]", line)[0] for line in lines)
 
 
@@ -280,8 +276,8 @@ class Work:
     """What a tensor-core kernel does at the size of the bench, counted over the frame with its borders."""
 
     useful_pairs: int
-    warp_rows: int
-    """Key rows met by warps, all slots."""
+    stages: int
+    """Stages of key rows that warps compute, all slots."""
     blocks: int
     staged_per_element: float
     """How often a key element is copied from global to shared memory: the CTAs whose halos hold it."""
@@ -293,48 +289,48 @@ class Work:
             starts = range(0, size, block)
             return [min(size, s + block + row.radius) - max(0, s - row.radius) for s in starts]
 
+        def stages_of(y: int) -> int:
+            """Stages that hold a key row of a block's windows, counted from the CTA's first key row."""
+            first = max(0, y // row.tile_y * row.tile_y - row.radius)
+            last = min(HEIGHT, y + row.block_y + row.radius)
+            return -(-(last - first) // STAGE_ROWS) - (max(0, y - row.radius) - first) // STAGE_ROWS
+
         pairs = sum(reach(HEIGHT, 1)) * sum(reach(WIDTH, 1)) * SLOTS
-        warps_x = -(-WIDTH // row.block_x)
         tiles_x = -(-WIDTH // row.tile_x)
         staged = sum(reach(HEIGHT, row.tile_y)) * tiles_x * row.columns / (HEIGHT * WIDTH)
-        return Work(
-            pairs,
-            sum(reach(HEIGHT, row.block_y)) * warps_x * SLOTS,
-            tiles_x * len(reach(HEIGHT, row.tile_y)),
-            staged,
-        )
+        stages = sum(map(stages_of, range(0, HEIGHT, row.block_y))) * -(-WIDTH // row.block_x) * SLOTS
+        return Work(pairs, stages, tiles_x * -(-HEIGHT // row.tile_y), staged)
 
 
 def issued_over_useful(kernel: Kernel) -> float:
     """Multiply-adds that the tensor cores are given, over those that the operator needs."""
-    work, loop = Work.of(kernel.row), kernel.innermost_loop("HMMA")
-    return work.warp_rows * loop["HMMA"] * MACS_OF_MMA / (work.useful_pairs * (CHANNELS + LABELS))
+    work = Work.of(kernel.row)
+    return work.stages * kernel.body()["HMMA"] * MACS_OF_MMA / (work.useful_pairs * (CHANNELS + LABELS))
 
 
 def exponentials_per_pair(kernel: Kernel) -> float:
     """MUFU.EX2 of a lane over the pairs that it computes."""
-    return kernel.innermost_loop("HMMA")["EX2"] / (4 * kernel.row.key_tiles)
+    return kernel.body()["EX2"] / (4 * kernel.row.key_tiles * STAGE_ROWS)
 
 
-def row_clocks(kernel: Kernel, gpu: Gpu) -> dict[str, float]:
-    """Clocks of a partition that one key row of a warp keeps each pipe busy."""
-    loop = kernel.innermost_loop("HMMA")
-    lane_exponentials = loop["EX2"] + loop["MUFU"]
+def stage_clocks(kernel: Kernel, gpu: Gpu) -> dict[str, float]:
+    """Clocks of a partition that a warp's stage keeps each pipe busy."""
+    body = kernel.body()
     return {
-        "tensor": loop["HMMA"] * MACS_OF_MMA * PARTITIONS / gpu.macs_per_clock,
-        "exp": lane_exponentials * 32 * PARTITIONS / EXPONENTIALS_PER_CLOCK,
-        "shared": loop["LDSM"] * 512 * PARTITIONS / SHARED_BYTES_PER_CLOCK,
-        "issue": loop.total() + STAGE_INSTRUCTIONS / STAGE_ROWS,
+        "tensor": body["HMMA"] * MACS_OF_MMA * PARTITIONS / gpu.macs_per_clock,
+        "exp": (body["EX2"] + body["MUFU"]) * 32 * PARTITIONS / EXPONENTIALS_PER_CLOCK,
+        "shared": body["LDSM"] * 512 * PARTITIONS / SHARED_BYTES_PER_CLOCK,
+        "issue": body.total() + STAGE_INSTRUCTIONS,
     }
 
 
-def row_latency(row: Row) -> float:
-    """Clocks of the longest chain through one key row of a warp."""
+def stage_latency(row: Row) -> float:
+    """Clocks of the longest chain through a warp's stage."""
     products = LATENCY["LDSM"] + CHANNELS / 16 * LATENCY["HMMA"]
-    largest = 2 * row.key_tiles * LATENCY["FMNMX"] + 2 * (LATENCY["SHFL"] + LATENCY["FMNMX"])
+    largest = 2 * row.key_tiles * STAGE_ROWS * LATENCY["FMNMX"] + 2 * (LATENCY["SHFL"] + LATENCY["FMNMX"])
     weights = LATENCY["FFMA"] + LATENCY["MUFU"] + LATENCY["F2FP"]
-    labels = -(-row.key_tiles // 2) * LATENCY["HMMA"]
-    return products + largest + weights + labels + STAGE_LATENCY / STAGE_ROWS
+    labels = STAGE_ROWS * -(-row.key_tiles // 2) * LATENCY["HMMA"]
+    return products + largest + weights + labels + STAGE_LATENCY
 
 
 def modelled_ms(kernel: Kernel, gpu: Gpu) -> float:
@@ -342,9 +338,9 @@ def modelled_ms(kernel: Kernel, gpu: Gpu) -> float:
     work, warps = Work.of(kernel.row), kernel.row.threads // 32
     blocks_of_fullest = -(-work.blocks // gpu.processors)
     resident = min(blocks_of_fullest, kernel.blocks_per_sm) * warps / PARTITIONS
-    rows = work.warp_rows / work.blocks * blocks_of_fullest / PARTITIONS
-    per_row = max(row_clocks(kernel, gpu).values()) + row_latency(kernel.row) / resident
-    compute = rows * per_row / gpu.ghz / 1e6
+    stages = work.stages / work.blocks * blocks_of_fullest / PARTITIONS
+    per_stage = max(stage_clocks(kernel, gpu).values()) + stage_latency(kernel.row) / resident
+    compute = stages * per_stage / gpu.ghz / 1e6
     size = 2 * HEIGHT * WIDTH * (CHANNELS + LABELS) * (SLOTS + 1)
     return max(compute, size / gpu.gb_per_s / 1e6) + LAUNCH_US / 1e3
 
@@ -373,23 +369,24 @@ def instructions(kernels: Iterable[Kernel]) -> Table:
         "staged / element",
     )
     table = Table(
-        *names, title=f"One key row of a warp; {HEIGHT}x{WIDTH}, N={SLOTS}, C={CHANNELS}, O={LABELS}"
+        *names,
+        title=f"A warp's stage; {HEIGHT}x{WIDTH}, N={SLOTS}, C={CHANNELS}, O={LABELS}",
     )
     for k in kernels:
-        loop = k.innermost_loop("HMMA")
+        body = k.body()
         ratios = (issued_over_useful(k), exponentials_per_pair(k), Work.of(k.row).staged_per_element)
-        counts = (k.sm, loop["HMMA"], loop["LDSM"], loop["EX2"], loop.total())
+        counts = (k.sm, body["HMMA"], body["LDSM"], body["EX2"], body.total())
         table.add_row(k.row.name, *map(str, counts), *(f"{ratio:.2f}" for ratio in ratios))
     return table
 
 
 def times(kernels: Sequence[Kernel]) -> Table:
     names = ("kernel", "GPU", "tensor", "exp", "shared", "issue", "latency", "modelled ms")
-    table = Table(*names, title="Model: clocks of a key row, time of a call")
+    table = Table(*names, title="Model: clocks of a stage, time of a call")
     for gpu in GPUS:
         for k in kernels:
             if k.sm == gpu.sm:
-                clocks = (*row_clocks(k, gpu).values(), row_latency(k.row))
+                clocks = (*stage_clocks(k, gpu).values(), stage_latency(k.row))
                 row = (*(f"{c:.0f}" for c in clocks), f"{modelled_ms(k, gpu):.3f}")
                 table.add_row(k.row.name, gpu.name, *row)
     return table

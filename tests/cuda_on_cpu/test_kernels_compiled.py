@@ -66,13 +66,13 @@ def test_tensor_cores_do_little_more_than_is_useful(radius: int) -> None:
 
 
 @pytest.mark.parametrize("radius", [6, 12])
-def test_inner_loop_issues_the_multiply_adds_of_the_shape_and_no_more(radius: int) -> None:
+def test_a_stage_issues_the_multiply_adds_of_the_shape_and_no_more(radius: int) -> None:
     """4 per key tile for 64 channels, and for each pair of key tiles one per tile of labels."""
     for kernel in compiled(87):
         if not kernel.row.name.startswith(f"mma f16 r{radius} "):
             continue
         tiles, labels = kernel.row.key_tiles, kernel.row.most_labels // 8 + 1
-        assert kernel.innermost_loop("HMMA")["HMMA"] == 4 * tiles + -(-tiles // 2) * labels
+        assert kernel.body()["HMMA"] == bench.STAGE_ROWS * (4 * tiles + -(-tiles // 2) * labels)
 
 
 @pytest.mark.parametrize("radius", [6, 12])

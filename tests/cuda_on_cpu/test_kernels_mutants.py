@@ -60,7 +60,10 @@ NAMED = [
     ),
     planted("wrong lane mapping of queries", MMA, "features[k].r[r] = pack", "features[k].r[r ^ 1] = pack"),
     planted(
-        "mask missing in y", MMA, "pairs_in_x & queries.pairs_in_y(key_y, key_phase, now.step)", "pairs_in_x"
+        "mask missing in y",
+        MMA,
+        "pairs_in_x & queries.pairs_in_y(now.row + i, key_phase, now.step)",
+        "pairs_in_x",
     ),
     planted(
         "stale shared memory: one group of copies too few awaited",
@@ -119,8 +122,8 @@ OTHERS = [
     planted(
         "copies beyond the row",
         MMA,
-        "const bool inside = x >= 0 && x < width;",
-        "const bool inside = x >= 0;",
+        "exists && x + i >= 0 && x + i < width;",
+        "exists && x + i >= 0 && x + i < width + 8;",
         ASAN,
         24,
     ),

@@ -63,16 +63,18 @@ struct Walk {
     }
 };
 
-// Eight neighbouring halves of a map to shared memory, HALVES at a time, zeros for those outside the frame.
+// Eight neighbouring halves of a map to shared memory, HALVES at a time, zeros for those outside the frame; all zeros
+// where there is no such row.
 template <int HALVES>
-__device__ __forceinline__ void copy_eight(__half* shared, const __half* __restrict__ row, int x, int width) {
+__device__ __forceinline__ void copy_eight(__half* shared, const __half* __restrict__ row, int x, int width,
+                                           bool exists) {
 #pragma unroll
     for (int i = 0; i < 8; i += HALVES) {
-        const bool inside = x + i >= 0 && x + i < width;
+        const bool inside = exists && x + i >= 0 && x + i < width;
         if constexpr (HALVES == 1)
             shared[i] = inside ? row[x + i] : __half(0.f);
         else
-            copy_async<2 * HALVES>(shared + i, inside ? row + x + i : row, inside);
+            copy_async<2 * HALVES>(shared + i, row + (inside ? x + i : 0), inside);
     }
 }
 
@@ -93,16 +95,19 @@ __device__ __forceinline__ void fill_by(__half* stage, const Walk<S>& walk, cons
     const int x = walk.left + 8 * piece;
 #pragma unroll
     for (int i = 0; i < S::STAGE_ROWS; ++i) {
-        if (walk.row + i >= walk.row_end()) break;
+        const bool exists = walk.row + i < walk.row_end();
 #pragma unroll
         for (int c = 0; c < S::CHANNELS; c += AT_ONCE)
-            copy_eight<HALVES>(shared + c * S::PITCH, keys + c * plane, x, problem.width);
+            copy_eight<HALVES>(shared + c * S::PITCH, keys + c * plane, x, problem.width, exists);
 #pragma unroll
         for (int label = 0; label < S::LABEL_ROWS; label += AT_ONCE)
             if (first + label < problem.labels)
-                copy_eight<HALVES>(shared + (S::CHANNELS + label) * S::PITCH, values + label * plane, x, problem.width);
-        keys += problem.width;
-        values += problem.width;
+                copy_eight<HALVES>(shared + (S::CHANNELS + label) * S::PITCH, values + label * plane, x, problem.width,
+                                   exists);
+        if (walk.row + i + 1 < walk.row_end()) {  // addresses of copies that do not take place are valid, too
+            keys += problem.width;
+            values += problem.width;
+        }
         shared += S::MAP_ROWS * S::PITCH;
     }
 }
@@ -189,33 +194,46 @@ struct Queries {
     }
 };
 
-// Inner products of the queries with a row of keys; -inf where the pair is not wanted.
+// One number for each query and key of a stage's rows: inner products, then weights.
 template <typename S>
-__device__ __forceinline__ void multiply_keys(Accumulator (&products)[S::KEY_TILES], const Queries<S>& queries,
-                                              const __half* keys, unsigned pairs) {
-    const __half* row = keys + queries.lane * S::PITCH;  // ldmatrix: the lane names a channel
+using Pairs = Accumulator[S::STAGE_ROWS][S::KEY_TILES];
+
+// Inner products of the queries with the stage's keys; -inf where the pair is not wanted.
+template <typename S>
+__device__ __forceinline__ void multiply_keys(Pairs<S>& pairs, const Queries<S>& queries, const __half* keys,
+                                              const unsigned (&wanted)[S::STAGE_ROWS]) {
+    const __half* channel = keys + queries.lane * S::PITCH;  // ldmatrix: the lane names a channel
 #pragma unroll
-    for (int tile = 0; tile < S::KEY_TILES; ++tile) {
+    for (int row = 0; row < S::STAGE_ROWS; ++row)
 #pragma unroll
-        for (int i = 0; i < 4; ++i) products[tile].v[i] = pairs >> (4 * tile + i) & 1 ? 0.f : -INFINITY;
+        for (int tile = 0; tile < S::KEY_TILES; ++tile)
 #pragma unroll
-        for (int c = 0; c < S::CHANNELS; c += 32) {
-            FragmentB first, second;
-            load_matrices_transposed(first, second, row + c * S::PITCH + KEYS * tile);
-            multiply_add(products[tile], queries.features[c / 16], first);
-            multiply_add(products[tile], queries.features[c / 16 + 1], second);
+            for (int i = 0; i < 4; ++i) pairs[row][tile].v[i] = wanted[row] >> (4 * tile + i) & 1 ? 0.f : -INFINITY;
+#pragma unroll
+    for (int c = 0; c < S::CHANNELS; c += 32) {
+#pragma unroll
+        for (int row = 0; row < S::STAGE_ROWS; ++row) {
+#pragma unroll
+            for (int tile = 0; tile < S::KEY_TILES; ++tile) {
+                FragmentB first, second;
+                load_matrices_transposed(first, second, channel + (row * S::MAP_ROWS + c) * S::PITCH + KEYS * tile);
+                multiply_add(pairs[row][tile], queries.features[c / 16], first);
+                multiply_add(pairs[row][tile], queries.features[c / 16 + 1], second);
+            }
         }
     }
 }
 
 // Inner products become weights exp2(scale * (product - largest)); earlier sums are rescaled when the largest grew.
 template <typename S>
-__device__ __forceinline__ void weigh(Accumulator (&products)[S::KEY_TILES], Queries<S>& queries, float scale) {
+__device__ __forceinline__ void weigh(Pairs<S>& pairs, Queries<S>& queries, float scale) {
     float largest[2] = {queries.largest[0], queries.largest[1]};
 #pragma unroll
-    for (int tile = 0; tile < S::KEY_TILES; ++tile)
+    for (int row = 0; row < S::STAGE_ROWS; ++row)
 #pragma unroll
-        for (int i = 0; i < 4; ++i) largest[i / 2] = fmaxf(largest[i / 2], products[tile].v[i]);
+        for (int tile = 0; tile < S::KEY_TILES; ++tile)
+#pragma unroll
+            for (int i = 0; i < 4; ++i) largest[i / 2] = fmaxf(largest[i / 2], pairs[row][tile].v[i]);
 #pragma unroll
     for (int half = 0; half < 2; ++half) {  // the four lanes of a quad share a query
         largest[half] = fmaxf(largest[half], __shfl_xor_sync(0xffffffffu, largest[half], 1));
@@ -236,13 +254,15 @@ __device__ __forceinline__ void weigh(Accumulator (&products)[S::KEY_TILES], Que
     }
     const float reference[2] = {largest[0] * scale, largest[1] * scale};
 #pragma unroll
-    for (int tile = 0; tile < S::KEY_TILES; ++tile)
+    for (int row = 0; row < S::STAGE_ROWS; ++row)
 #pragma unroll
-        for (int i = 0; i < 4; ++i)
-            products[tile].v[i] = exp2_approx(fmaf(products[tile].v[i], scale, -reference[i / 2]));
+        for (int tile = 0; tile < S::KEY_TILES; ++tile)
+#pragma unroll
+            for (int i = 0; i < 4; ++i)
+                pairs[row][tile].v[i] = exp2_approx(fmaf(pairs[row][tile].v[i], scale, -reference[i / 2]));
 }
 
-// Adds the labels of a key row, weighted. Sixteen keys at a time; an odd last tile is joined by one of weight 0.
+// Adds the labels of one key row, weighted. Sixteen keys at a time; an odd last tile is joined by one of weight 0.
 template <typename S>
 __device__ __forceinline__ void multiply_labels(Queries<S>& queries, const Accumulator (&weights)[S::KEY_TILES],
                                                 const __half* values) {
@@ -301,15 +321,9 @@ __device__ __forceinline__ void write_out(const Queries<S>& queries, const Affin
     }
 }
 
-// CTAs that shall share an SM. A third one hides latency where a frame has that many for each SM, and fits if few
-// registers are needed; GPUs from sm_90 on have too many SMs for that.
-#if defined(__CUDA_ARCH__) && __CUDA_ARCH__ < 900
+// CTAs that shall share an SM: as many as registers allow without spilling.
 template <typename S>
-constexpr int CTAS_OF_SM = S::RADIUS == 6 && S::LABEL_TILES <= 2 ? 3 : 2;
-#else
-template <typename S>
-constexpr int CTAS_OF_SM = 2;
-#endif
+constexpr int CTAS_OF_SM = S::LABEL_TILES > 2 && S::RADIUS > 6 ? 1 : 2;
 
 // Grid: columns / TILE_X, rows / TILE_Y, batch.
 template <typename S>
@@ -351,17 +365,22 @@ __global__ void __launch_bounds__(S::THREADS, CTAS_OF_SM<S>) affinity(const Affi
             pairs_in_x = queries.pairs_in_x(now.left + offset, now.step, problem.width);
         }
         const __half* keys = stages + buffer * S::STAGE_HALVES + offset;
-#pragma unroll 1
-        for (int key_y = now.row; key_y < min(now.row + S::STAGE_ROWS, now.row_end()); ++key_y) {
-            const unsigned wanted = pairs_in_x & queries.pairs_in_y(key_y, key_phase, now.step);
+        unsigned wanted[S::STAGE_ROWS];
+#pragma unroll
+        for (int i = 0; i < S::STAGE_ROWS; ++i) {
+            const bool exists = now.row + i < now.row_end();
+            wanted[i] = exists ? pairs_in_x & queries.pairs_in_y(now.row + i, key_phase, now.step) : 0;
             key_phase = key_phase + 1 == now.step ? 0 : key_phase + 1;
-            if (!idle && key_y >= queries.y - now.reach() && key_y < queries.y + S::BLOCK_Y + now.reach()) {
-                Accumulator pairs[S::KEY_TILES];
-                multiply_keys<S>(pairs, queries, keys, wanted);
-                weigh<S>(pairs, queries, scale);
-                multiply_labels<S>(queries, pairs, keys + S::CHANNELS * S::PITCH);
-            }
-            keys += S::MAP_ROWS * S::PITCH;
+        }
+        const bool near = now.row + S::STAGE_ROWS > queries.y - now.reach() &&
+                          now.row < queries.y + S::BLOCK_Y + now.reach();
+        if (near && !idle) {
+            Pairs<S> pairs;
+            multiply_keys<S>(pairs, queries, keys, wanted);
+            weigh<S>(pairs, queries, scale);
+#pragma unroll
+            for (int row = 0; row < S::STAGE_ROWS; ++row)
+                multiply_labels<S>(queries, pairs[row], keys + (row * S::MAP_ROWS + S::CHANNELS) * S::PITCH);
         }
         __syncthreads();  // the stage may be filled again
     }
