@@ -11,7 +11,7 @@ import torch
 from numpy.typing import NDArray
 
 from maskring.export.step_graph import one_hot_argmax
-from maskring.plugins.windowed_affinity.localisation import localise
+from maskring.plugins.windowed_affinity.torch_localisation import localise
 from maskring.plugins.windowed_affinity.torch_op import windowed_affinity
 from maskring.runtime.memory import MemoryPolicy
 from maskring.runtime.model import ModelMetadata
