@@ -94,8 +94,8 @@ ASSUMPTIONS = f"""Model: an SM has {PARTITIONS} partitions, each issues one inst
 Clocks until a result is usable: {LATENCY}.
 A stage takes a warp the busiest pipe's time plus the latency of its longest chain divided by the
 resident warps of the partition (no other overlap). {STAGE_INSTRUCTIONS} instructions and
-{STAGE_LATENCY} clocks are added for copies and barriers. CTAs are dealt evenly and the fullest SM decides. Memory traffic overlaps.
-A launch costs {LAUNCH_US} us."""
+{STAGE_LATENCY} clocks are added for copies and barriers. CTAs are dealt evenly and the fullest SM decides.
+Memory traffic overlaps. A launch costs {LAUNCH_US} us."""
 
 
 @dataclass(frozen=True)

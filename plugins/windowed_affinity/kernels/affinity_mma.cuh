@@ -1,7 +1,7 @@
 // Windowed memory affinity on tensor cores: float16 in memory, float32 sums, sm_80 and up.
 //
 // A warp owns 16 neighbouring queries, the rows of an MMA, as 4 x 4 or 2 x 8 pixels. It meets the union of their
-// windows key row by key row: inner products of 16 queries with 8 keys at a time (QK^T), a softmax in registers, and
+// windows two key rows at a time: inner products of 16 queries with 8 keys at a time (QK^T), a softmax in registers, and
 // the weights as left operand of a second product with the labels (PV), as in FlashAttention-2. Pairs outside a window
 // or the frame start from -inf instead of 0. A row of ones below the labels makes PV deliver the sum of weights.
 //
@@ -321,9 +321,15 @@ __device__ __forceinline__ void write_out(const Queries<S>& queries, const Affin
     }
 }
 
-// CTAs that shall share an SM: as many as registers allow without spilling.
+// CTAs that shall share an SM: as many as registers allow without spilling. On sm_100 two would spill, and a frame has
+// about one CTA for each of its SMs.
+#if defined(__CUDA_ARCH__) && __CUDA_ARCH__ >= 1000 && __CUDA_ARCH__ < 1100
+template <typename S>
+constexpr int CTAS_OF_SM = 1;
+#else
 template <typename S>
 constexpr int CTAS_OF_SM = S::LABEL_TILES > 2 && S::RADIUS > 6 ? 1 : 2;
+#endif
 
 // Grid: columns / TILE_X, rows / TILE_Y, batch.
 template <typename S>

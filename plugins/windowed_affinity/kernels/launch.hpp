@@ -9,7 +9,8 @@ namespace maskring {
 
 enum class ElementType : std::int32_t { float32 = 0, float16 = 1 };
 
-// One call of the operator. All tensors are dense, in the order of the shapes given here, on one device.
+// One call of the operator. All tensors are dense, in the order of the shapes given here, on one device, and begin at
+// multiples of 16 bytes.
 struct AffinityProblem {
     ElementType type;          // of query, keys, values and out
     std::int32_t batch;        // B
