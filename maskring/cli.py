@@ -124,6 +124,9 @@ def train(
     validate: Annotated[
         Path | None, typer.Option(metavar="ROOT", help="Labelled footage (DAVIS layout) to score on.")
     ] = None,
+    cache_gb: Annotated[
+        float, typer.Option(min=0, help="Disk space for decoded frames, in GB; 0 keeps none.")
+    ] = 8.0,
     tensorboard: Annotated[
         bool, typer.Option("--tensorboard", help="Also write TensorBoard curves.")
     ] = False,
@@ -146,6 +149,7 @@ def train(
             max_minutes=max_minutes,
             validate=score,
             tensorboard=tensorboard,
+            cache_bytes=int(cache_gb * 1e9),
             report=on_step,
             stop=stop,
         )

@@ -1,10 +1,13 @@
-"""Unlabelled clips: any mix of video files and folders of frames, decoded when they are first needed."""
+"""Unlabelled clips: any mix of videos, folders of frames and datasets, decoded when they are first needed."""
 
 from __future__ import annotations
 
+import hashlib
+import os
 from collections import OrderedDict
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
+from itertools import islice
 from pathlib import Path
 from typing import Any
 
@@ -13,16 +16,24 @@ import numpy as np
 import numpy.typing as npt
 
 from ..plugins.errors import SourceError
+from ..plugins.files import cache_directory
+from .frame_cache import FrameCache, Segment
+from .scenes import scene_starts, thumbnail
 
 Image = npt.NDArray[np.uint8]
 
 VIDEO_SUFFIXES = {".mp4", ".avi", ".mov", ".mkv", ".webm", ".m4v", ".mpg", ".mpeg", ".mts", ".y4m"}
 IMAGE_SUFFIXES = {".jpg", ".jpeg", ".png", ".bmp", ".webp", ".tif", ".tiff"}
 
+IMAGES = "JPEGImages"  # DAVIS and YouTube-VOS have it beside folders of labels
+LABELS = ("Annotations", "Scribbles")  # beginnings of those folders' names
+RESOLUTIONS = ("480p", "Full-Resolution")  # of DAVIS, which has all sequences in each; best first
+
 SEGMENT = 256  # frames decoded together: bounds the memory of long videos and the cost of reaching a window
-ATTEMPTS = 50  # unusable picks in a row after which the data is declared unusable
-CACHE_BYTES = 2 << 30
-JPEG = [cv2.IMWRITE_JPEG_QUALITY, 95]
+ATTEMPTS = 1000  # unusable picks in a row after which the data is declared unusable
+CACHE_BYTES = 8 * 10**9
+MEMORY_BYTES = 10**9
+JPEG_QUALITY = 95
 
 
 @dataclass(frozen=True)
@@ -41,7 +52,10 @@ class Window:
 
 
 def find_clips(root: Path) -> list[Path]:
-    """Video files and folders of images in ``root``, at any depth, in a fixed order.
+    """Videos and folders of frames in ``root``, at any depth, in a fixed order.
+
+    Labels of DAVIS and YouTube-VOS are passed over; of the resolutions of DAVIS, one is taken. Hidden files
+    and folders are passed over, too.
 
     Raises:
         SourceError: when ``root`` does not exist or holds no clip.
@@ -50,12 +64,14 @@ def find_clips(root: Path) -> list[Path]:
         return [root]
     if not root.is_dir():
         raise SourceError(f"the training data {root} does not exist", "check the path")
-    found = set()
-    for path in root.rglob("*"):
-        if path.suffix.lower() in VIDEO_SUFFIXES and path.is_file():
-            found.add(path)
-        elif path.suffix.lower() in IMAGE_SUFFIXES:
-            found.add(path.parent)
+    found = []
+    for name, folders, files in os.walk(root):
+        folder = Path(name)
+        folders[:] = _entered(folder, folders)
+        visible = [folder / file for file in files if not file.startswith(".")]
+        found += [path for path in visible if path.suffix.lower() in VIDEO_SUFFIXES]
+        if any(path.suffix.lower() in IMAGE_SUFFIXES for path in visible):
+            found.append(folder)
     if not found:
         raise SourceError(
             f"{root} holds neither videos nor folders of images", "name a folder with your footage"
@@ -63,26 +79,55 @@ def find_clips(root: Path) -> list[Path]:
     return sorted(found)
 
 
+def _entered(folder: Path, names: list[str]) -> list[str]:
+    """Those of a folder's folders that may hold footage."""
+    if folder.name == IMAGES:
+        names = next(([wanted] for wanted in RESOLUTIONS if wanted in names), names)
+    if IMAGES in names:
+        names = [name for name in names if not name.startswith(LABELS)]
+    return [name for name in names if not name.startswith(".")]
+
+
 class ClipLibrary:
     """Random windows from many clips.
 
-    Decoded frames are kept as JPEG, at the size training needs, up to ``cache_bytes``; the least recently
-    used segment makes room. A clip that cannot be decoded is remembered in ``skipped`` and not tried again.
+    Frames are kept as JPEG, at the size that training needs: on disk, where the next run finds them, and the
+    latest used ones in memory. A clip that cannot be decoded, or not everywhere, is named in ``skipped``.
+
+    Args:
+        paths: videos, folders of frames, and folders with either at any depth (:func:`find_clips`).
+        short_side: height or width of stored frames, whichever is shorter, in pixels.
+        cache_bytes: on disk, in the folder ``frames`` of maskring's cache folder; 0 keeps nothing there.
+        memory_bytes: of stored frames in memory; one segment is always kept.
+
+    Raises:
+        SourceError: when a path does not exist or holds no clip.
     """
 
-    def __init__(self, roots: Sequence[Path], short_side: int, cache_bytes: int = CACHE_BYTES) -> None:
-        self.clips = sorted({clip for root in roots for clip in find_clips(root)})
+    def __init__(
+        self,
+        paths: Sequence[Path],
+        short_side: int,
+        *,
+        cache_bytes: int = CACHE_BYTES,
+        memory_bytes: int = MEMORY_BYTES,
+    ) -> None:
+        once = {clip.resolve(): clip for path in paths for clip in find_clips(path)}
+        self.clips = sorted(once.values())
         self.skipped: dict[Path, str] = {}
         self._short_side = short_side
-        self._cache_bytes = cache_bytes
-        self._cached = 0
+        self._cache = FrameCache(cache_directory() / "frames", cache_bytes)
+        self._memory_bytes, self._held = memory_bytes, 0
         self._lengths: dict[Path, int] = {}
-        self._segments: OrderedDict[tuple[Path, int], list[bytes]] = OrderedDict()
+        self._identities: dict[Path, str] = {}
+        self._segments: OrderedDict[tuple[Path, int], Segment] = OrderedDict()
+        self._unusable: dict[tuple[Path, int], SourceError] = {}
 
     def window(self, rng: np.random.Generator, frames: int, max_gap: int) -> Window:
-        """``frames`` views of a random clip, neighbours 1 to ``max_gap`` frames apart.
+        """``frames`` views of a random scene, neighbours 1 to ``max_gap`` frames apart.
 
-        Every clip is equally likely, whatever its length. The result depends on ``rng`` and the files alone.
+        Every clip is equally likely, whatever its length. The result depends on ``rng`` and the files alone,
+        not on what was drawn before nor on what is cached.
 
         Raises:
             SourceError: when no usable clip is found.
@@ -91,53 +136,112 @@ class ClipLibrary:
             clip = self.clips[int(rng.integers(len(self.clips)))]
             segment, place = rng.random(2)
             gaps = rng.integers(1, max_gap + 1, frames - 1)
-            if clip in self.skipped:
-                continue
             try:
                 return self._cut(clip, segment, place, gaps)
             except SourceError as error:
-                self.skipped[clip] = error.problem
+                self.skipped.setdefault(clip, error.problem)
+            except OSError as error:
+                self.skipped.setdefault(clip, f"{clip} cannot be read ({error.strerror or error})")
         raise SourceError(
             f"{len(self.skipped)} of {len(self.clips)} clips are unusable ({_first(self.skipped)})",
             "replace them by videos that play, longer than a few frames",
         )
 
     def _cut(self, clip: Path, segment: float, place: float, gaps: npt.NDArray[np.int64]) -> Window:
-        if clip not in self._lengths:
-            self._lengths[clip] = count_frames(clip)
         # The last segment takes the remainder, so that none is too short for a window.
-        index = int(segment * max(1, self._lengths[clip] // SEGMENT))
+        index = int(segment * max(1, self._length(clip) // SEGMENT))
         stored = self._segment(clip, index)
-        if len(stored) <= len(gaps):
-            raise SourceError(f"{clip} has too few frames that decode", "use a longer clip")
-        if len(stored) <= gaps.sum():
+        starts = _starts(stored, int(gaps.sum()))
+        if not starts:
             gaps = np.ones_like(gaps)
-        start = int(place * (len(stored) - gaps.sum()))
-        positions = np.concatenate([[start], start + np.cumsum(gaps)])
-        frames = [_decode(stored[position]) for position in positions]
+            starts = _starts(stored, len(gaps))
+        if not starts:
+            raise SourceError(f"{clip} has too few frames in a row that decode", "use a longer clip")
+        positions = starts[int(place * len(starts))] + np.concatenate([[0], np.cumsum(gaps)])
+        frames = [_decode(stored.frames[position]) for position in positions]
         return Window(frames, clip, tuple(int(p) + index * SEGMENT for p in positions))
 
-    def _segment(self, clip: Path, index: int) -> list[bytes]:
+    def _length(self, clip: Path) -> int:
+        if clip not in self._lengths:
+            try:
+                self._lengths[clip] = count_frames(clip)
+            except SourceError as error:
+                self._lengths[clip] = 0
+                self._unusable[clip, 0] = error
+        return self._lengths[clip]
+
+    def _segment(self, clip: Path, index: int) -> Segment:
+        """From memory, else from disk, else decoded; what failed once is not tried again."""
+        if (clip, index) in self._unusable:
+            raise self._unusable[clip, index]
         if (clip, index) in self._segments:
             self._segments.move_to_end((clip, index))
             return self._segments[clip, index]
+        key = self._key(clip, index)
+        segment = self._cache.load(key)
+        if segment is None:
+            try:
+                segment = self._decoded(clip, index)
+            except SourceError as error:
+                self._unusable[clip, index] = error
+                raise
+            if segment.frames:
+                self._cache.store(key, segment)
+        self._hold(clip, index, segment)
+        return segment
+
+    def _hold(self, clip: Path, index: int, segment: Segment) -> None:
+        self._segments[clip, index] = segment
+        self._held += segment.size
+        while self._held > self._memory_bytes and len(self._segments) > 1:
+            _, dropped = self._segments.popitem(last=False)
+            self._held -= dropped.size
+
+    def _decoded(self, clip: Path, index: int) -> Segment:
         is_last = index + 1 >= self._lengths[clip] // SEGMENT
         count = 2 * SEGMENT if is_last else SEGMENT
-        stored = [_encode(image, self._short_side) for image in read_frames(clip, index * SEGMENT, count)]
-        self._segments[clip, index] = stored
-        self._cached += sum(map(len, stored))
-        while self._cached > self._cache_bytes and len(self._segments) > 1:
-            _, dropped = self._segments.popitem(last=False)
-            self._cached -= sum(map(len, dropped))
-        return stored
+        frames, thumbnails, cuts, shape = [], [], {0}, None
+        for image in read_frames(clip, index * SEGMENT, count):
+            if shape is not None and image.shape != shape:
+                cuts.add(len(frames))  # a window has one size
+            shape = image.shape
+            resized = _resized(image, self._short_side)
+            frames.append(_encode(resized))
+            thumbnails.append(thumbnail(resized))
+        scenes = cuts.union(scene_starts(thumbnails)) if frames else set()
+        return Segment(tuple(frames), tuple(sorted(scenes)))
+
+    def _key(self, clip: Path, index: int) -> str:
+        if clip not in self._identities:
+            self._identities[clip] = _identity(clip)
+        settings = (self._identities[clip], index, self._short_side, SEGMENT, JPEG_QUALITY)
+        return hashlib.sha256(repr(settings).encode()).hexdigest()[:32]
+
+
+def _starts(segment: Segment, span: int) -> list[int]:
+    """Where windows that end ``span`` frames later may start without leaving their scene."""
+    ends = [*segment.scenes[1:], len(segment.frames)]
+    pairs = zip(segment.scenes, ends, strict=False)
+    return [start for begin, end in pairs for start in range(begin, end - span)]
 
 
 def _first(skipped: dict[Path, str]) -> str:
     return next(iter(skipped.values()), "none was tried")
 
 
+def _identity(clip: Path) -> str:
+    """Path, size and time of change of all files of a clip."""
+    files = _images(clip) if clip.is_dir() else [clip]
+    states = [(path.name, path.stat().st_size, path.stat().st_mtime_ns) for path in files]
+    return repr((str(clip.resolve()), states))
+
+
 def _images(folder: Path) -> list[Path]:
-    return sorted(path for path in folder.iterdir() if path.suffix.lower() in IMAGE_SUFFIXES)
+    return sorted(
+        path
+        for path in folder.iterdir()
+        if path.suffix.lower() in IMAGE_SUFFIXES and not path.name.startswith(".")
+    )
 
 
 def _open(clip: Path) -> cv2.VideoCapture:
@@ -161,25 +265,26 @@ def count_frames(clip: Path) -> int:
     return max(count, 0)
 
 
-def read_frames(clip: Path, start: int, count: int) -> list[Image]:
+def read_frames(clip: Path, start: int, count: int) -> Iterator[Image]:
     """Up to ``count`` frames [H, W, 3] uint8 BGR from position ``start``: all that decode, in order.
 
     Raises:
         SourceError: when a video cannot be opened or an image cannot be decoded.
     """
     if clip.is_dir():
-        return [_read_image(path) for path in _images(clip)[start : start + count]]
+        yield from map(_read_image, islice(_images(clip), start, start + count))
+        return
     capture = _open(clip)
-    if start:
-        capture.set(cv2.CAP_PROP_POS_FRAMES, start)
-    frames: list[Image] = []
-    while len(frames) < count:
-        decoded, image = capture.read()
-        if not decoded:
-            break
-        frames.append(image.astype(np.uint8, copy=False))
-    capture.release()
-    return frames
+    try:
+        if start:
+            capture.set(cv2.CAP_PROP_POS_FRAMES, start)
+        for _ in range(count):
+            decoded, image = capture.read()
+            if not decoded:
+                return
+            yield image.astype(np.uint8, copy=False)
+    finally:
+        capture.release()
 
 
 def _read_image(path: Path) -> Image:
@@ -189,12 +294,17 @@ def _read_image(path: Path) -> Image:
     return image.astype(np.uint8, copy=False)
 
 
-def _encode(image: Image, short_side: int) -> bytes:
+def _resized(image: Image, short_side: int) -> Image:
     scale = short_side / min(image.shape[:2])
+    if scale == 1:
+        return image
     size = (max(short_side, round(image.shape[1] * scale)), max(short_side, round(image.shape[0] * scale)))
     kind = cv2.INTER_AREA if scale < 1 else cv2.INTER_LINEAR
-    resized = image if scale == 1 else cv2.resize(image, size, interpolation=kind)
-    return bytes(cv2.imencode(".jpg", resized, JPEG)[1])
+    return np.asarray(cv2.resize(image, size, interpolation=kind), np.uint8)
+
+
+def _encode(image: Image) -> bytes:
+    return bytes(cv2.imencode(".jpg", image, [cv2.IMWRITE_JPEG_QUALITY, JPEG_QUALITY])[1])
 
 
 def _decode(stored: bytes) -> Image:

@@ -16,7 +16,7 @@ import torch
 from ..plugins.files import make_directory
 from .augment import augment
 from .checkpoint import save_checkpoint
-from .clips import ClipLibrary
+from .clips import CACHE_BYTES, ClipLibrary
 from .distributed import World, joined_world
 from .encoder import Encoder
 from .journal import Journal
@@ -56,6 +56,7 @@ def train(
     max_minutes: float | None = None,
     validate: Callable[[Encoder], float] | None = None,
     tensorboard: bool = False,
+    cache_bytes: int = CACHE_BYTES,
     report: Callable[[StepReport], None] = lambda _: None,
     stop: Callable[[], bool] = lambda: False,
 ) -> Outcome:
@@ -72,6 +73,7 @@ def train(
         max_minutes: stop after this time; the same call later goes on.
         validate: scores an encoder on labelled video, in the recipe's interval and at the end.
         tensorboard: also write loss, rate and score for TensorBoard, into ``out``.
+        cache_bytes: of decoded frames on disk, see :class:`.clips.ClipLibrary`.
         report: called after every step.
         stop: asked after every step; when true, the state is saved and the same call later goes on.
 
@@ -81,7 +83,7 @@ def train(
         OutputError: when ``out`` is not writable.
         UnavailableError: when TensorBoard was asked for and is not installed.
     """
-    library = ClipLibrary(data, recipe.short_side)
+    library = ClipLibrary(data, recipe.short_side, cache_bytes=cache_bytes)
     make_directory(out)
     with ExitStack() as stack:
         world = stack.enter_context(joined_world())

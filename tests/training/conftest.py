@@ -35,6 +35,13 @@ def one_thread() -> Iterator[None]:
     torch.set_num_threads(threads)
 
 
+@pytest.fixture(autouse=True)
+def own_cache(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """Decoded frames of tests stay among their files."""
+    monkeypatch.setenv("MASKRING_CACHE", str(tmp_path / "cache"))
+    return tmp_path / "cache" / "frames"
+
+
 @pytest.fixture
 def make_video() -> Callable[..., Path]:
     def make(path: Path, frames: int = 12, seed: int = 0) -> Path:

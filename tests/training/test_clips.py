@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+import os
+from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import cv2
@@ -88,7 +89,7 @@ def test_truncated_video_gives_the_frames_that_decode(tmp_path: Path, make_video
     (tmp_path / "cut").mkdir()
     content = whole.read_bytes()
     (tmp_path / "cut" / "cut.avi").write_bytes(content[: len(content) // 2])
-    decodable = len(read_frames(tmp_path / "cut" / "cut.avi", 0, 100))
+    decodable = len(list(read_frames(tmp_path / "cut" / "cut.avi", 0, 100)))
     assert 2 < decodable < 40
     found = windows(ClipLibrary([tmp_path / "cut"], HEIGHT), 40)
     assert max(window.indices[-1] for window in found) < decodable
@@ -100,28 +101,152 @@ def test_only_unusable_clips_is_an_error(tmp_path: Path) -> None:
         ClipLibrary([tmp_path], HEIGHT).window(rng(), 2, 1)
 
 
-def test_long_clip_is_decoded_in_segments_within_the_cache(
-    tmp_path: Path, make_video: Make, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    monkeypatch.setattr(clips_module, "SEGMENT", 8)
-    decoded: list[tuple[int, int]] = []
+@pytest.fixture
+def decoded(monkeypatch: pytest.MonkeyPatch) -> list[tuple[str, int, int]]:
+    """(clip's name, first position, frames that came) of every decoding."""
+    found: list[tuple[str, int, int]] = []
 
-    def counting(clip: Path, start: int, count: int) -> list[np.ndarray]:
-        frames = read_frames(clip, start, count)
-        decoded.append((start, len(frames)))
-        return frames
+    def counting(clip: Path, start: int, count: int) -> Iterator[np.ndarray]:
+        frames = list(read_frames(clip, start, count))
+        found.append((clip.name, start, len(frames)))
+        yield from frames
 
     monkeypatch.setattr(clips_module, "read_frames", counting)
+    return found
+
+
+def same(first: list[Window], second: list[Window]) -> bool:
+    return all(
+        (a.clip, a.indices) == (b.clip, b.indices) and all(map(np.array_equal, a.frames, b.frames))
+        for a, b in zip(first, second, strict=True)
+    )
+
+
+@pytest.fixture
+def short_segments(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(clips_module, "SEGMENT", 8)
+
+
+@pytest.mark.usefixtures("short_segments")
+def test_long_clip_is_decoded_in_segments_within_memory(
+    tmp_path: Path, make_video: Make, decoded: list[tuple[str, int, int]]
+) -> None:
     make_video(tmp_path / "long.avi", frames=30)
-    one_segment = sum(len(cv2.imencode(".jpg", drawn_frame(i), clips_module.JPEG)[1]) for i in range(14))
-    library = ClipLibrary([tmp_path], HEIGHT, cache_bytes=one_segment)
+    one_segment = 14 * len(cv2.imencode(".jpg", drawn_frame(0))[1])
+    library = ClipLibrary([tmp_path], HEIGHT, cache_bytes=0, memory_bytes=one_segment)
     found = windows(library, 30)
-    assert {start for start, _ in decoded} == {0, 8, 16}
-    assert max(count for _, count in decoded) == 14  # the last segment takes the remainder
+    assert {start for _, start, _ in decoded} == {0, 8, 16}
+    assert max(count for *_, count in decoded) == 14  # the last segment takes the remainder
     assert len(decoded) > 3  # segments made room for each other
     for window in found:
         drawn = drawn_frame(window.indices[0])[..., ::-1]
         assert np.abs(window.frames[0].astype(int) - drawn).mean() < 6
+    assert same(found, windows(ClipLibrary([tmp_path], HEIGHT, cache_bytes=0), 30))
+
+
+def test_next_run_does_not_decode_again(
+    footage: Path, own_cache: Path, decoded: list[tuple[str, int, int]]
+) -> None:
+    found = windows(ClipLibrary([footage], HEIGHT))
+    assert len(decoded) == 2 and len(list(own_cache.iterdir())) == 2
+    assert same(found, windows(ClipLibrary([footage], HEIGHT)))
+    assert len(decoded) == 2
+    assert same(found, windows(ClipLibrary([footage], HEIGHT, cache_bytes=0)))
+    assert len(decoded) == 4
+
+
+@pytest.mark.parametrize("change", ["file", "frame", "size"])
+def test_what_has_changed_is_decoded_again(
+    footage: Path, decoded: list[tuple[str, int, int]], change: str
+) -> None:
+    windows(ClipLibrary([footage], HEIGHT))
+    decoded.clear()
+    if change == "file":
+        os.utime(footage / "one.avi", (1, 1))
+    if change == "frame":
+        (footage / "two" / "00003.png").write_bytes((footage / "two" / "00004.png").read_bytes())
+    windows(ClipLibrary([footage], 2 * HEIGHT if change == "size" else HEIGHT))
+    expected = {"file": {"one.avi"}, "frame": {"two"}, "size": {"one.avi", "two"}}
+    assert {name for name, *_ in decoded} == expected[change]
+
+
+def test_damaged_cache_is_decoded_again(
+    footage: Path, own_cache: Path, decoded: list[tuple[str, int, int]]
+) -> None:
+    found = windows(ClipLibrary([footage], HEIGHT))
+    torn, flipped = sorted(own_cache.iterdir())
+    torn.write_bytes(torn.read_bytes()[:-1])
+    content = bytearray(flipped.read_bytes())
+    content[len(content) // 2] ^= 1
+    flipped.write_bytes(content)
+    assert same(found, windows(ClipLibrary([footage], HEIGHT)))
+    assert len(decoded) == 4
+    windows(ClipLibrary([footage], HEIGHT))
+    assert len(decoded) == 4  # the damaged files were replaced
+
+
+def test_windows_depend_on_no_other_window(tmp_path: Path, make_folder: Make, make_video: Make) -> None:
+    """Not even where parts of a clip are unusable: a resumed run has not met them."""
+    make_video(tmp_path / "clips.avi", frames=40)
+    torn = make_folder(tmp_path / "torn", frames=24, seed=2)
+    (torn / "00010.png").write_bytes(b"not an image")
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(clips_module, "SEGMENT", 8)
+        library = ClipLibrary([tmp_path], HEIGHT)
+        found = windows(library, 40)
+        fresh = [ClipLibrary([tmp_path], HEIGHT).window(rng(seed), 3, 3) for seed in range(40)]
+    assert same(found, fresh)
+    assert any(window.clip == torn for window in found) and torn in library.skipped
+
+
+def test_windows_stay_within_a_scene(tmp_path: Path) -> None:
+    """Three scenes stitched together, and one more whose frames have another size."""
+    folder = tmp_path / "stitched"
+    folder.mkdir()
+    scenes = [0] * 7 + [5] * 6 + [8] * 5 + [9] * 4
+    for index, seed in enumerate(scenes):
+        frame = drawn_frame(index, seed)
+        cv2.imwrite(str(folder / f"{index:03d}.png"), frame if seed != 9 else frame[:, :40])
+    seen = set()
+    for window in windows(ClipLibrary([tmp_path], HEIGHT), 60, max_gap=2):
+        (scene,) = {scenes[index] for index in window.indices}
+        seen.add(scene)
+    assert seen == set(scenes)
+
+
+def test_clip_of_shreds_is_skipped(tmp_path: Path, make_folder: Make) -> None:
+    make_folder(tmp_path / "whole")
+    shreds = tmp_path / "shreds"
+    shreds.mkdir()
+    for index in range(12):
+        cv2.imwrite(str(shreds / f"{index:03d}.png"), drawn_frame(index)[:, : 40 + index % 2])
+    library = ClipLibrary([tmp_path], HEIGHT)
+    assert {window.clip.name for window in windows(library)} == {"whole"}
+    assert "too few frames in a row" in library.skipped[shreds]
+
+
+def test_datasets_give_frames_and_no_labels(tmp_path: Path, make_folder: Make) -> None:
+    davis, vos = tmp_path / "DAVIS", tmp_path / "YouTube-VOS"
+    for folder in ("JPEGImages/480p", "JPEGImages/Full-Resolution", "Annotations/480p", "Annotations_all"):
+        make_folder(davis / folder / "swan", frames=1)
+    for split in ("train", "valid"):
+        for folder in ("JPEGImages", "Annotations"):
+            make_folder(vos / split / folder / f"{split}1", frames=1)
+    make_folder(davis / ".thumbnails", frames=1)
+    make_folder(tmp_path / "Annotations", frames=1)  # somebody's clip, for all we know
+    assert find_clips(davis) == [davis / "JPEGImages" / "480p" / "swan"]
+    assert find_clips(davis / "JPEGImages") == [davis / "JPEGImages" / "480p" / "swan"]
+    expected = [vos / "train" / "JPEGImages" / "train1", vos / "valid" / "JPEGImages" / "valid1"]
+    assert find_clips(vos) == expected
+    library = ClipLibrary([tmp_path, davis, vos / "train"], HEIGHT)
+    assert library.clips == [tmp_path / "Annotations", *find_clips(davis), *expected]
+
+
+def test_vanished_clip_is_skipped(footage: Path) -> None:
+    library = ClipLibrary([footage], HEIGHT)
+    (footage / "one.avi").unlink()
+    assert {window.clip.name for window in windows(library)} == {"two"}
+    assert set(library.skipped) == {footage / "one.avi"}
 
 
 def test_real_footage_gives_windows(shared_data: Path) -> None:

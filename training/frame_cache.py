@@ -1,0 +1,137 @@
+"""Decoded frames on disk, so that a run that goes on, or the next one, does not decode again."""
+
+from __future__ import annotations
+
+import contextlib
+import logging
+import os
+import struct
+import time
+import zlib
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+
+from ..plugins.errors import OutputError
+from ..plugins.files import atomic_path, make_directory
+
+SUFFIX = ".frames"
+MAGIC = b"MRFRAME1"
+HEAD = struct.Struct("<8sI")  # magic, checksum of the rest
+COUNT = struct.Struct("<I")  # number of frames
+ABANDONED = 3600  # seconds after which a partial file has no writer any more
+
+log = logging.getLogger(__name__)
+
+
+@dataclass(frozen=True)
+class Segment:
+    """Consecutive frames of a clip.
+
+    Attributes:
+        frames: JPEG files.
+        scenes: positions at which a scene begins, ascending.
+    """
+
+    frames: tuple[bytes, ...]
+    scenes: tuple[int, ...]
+
+    @property
+    def size(self) -> int:
+        """Bytes of all frames."""
+        return sum(map(len, self.frames))
+
+    def to_bytes(self) -> bytes:
+        """Magic and checksum, number of frames, their lengths, whether a scene begins, frames."""
+        lengths = np.array([len(frame) for frame in self.frames], "<u4")
+        begins = np.zeros(len(self.frames), np.uint8)
+        begins[list(self.scenes)] = 1
+        body = b"".join([COUNT.pack(len(self.frames)), lengths.tobytes(), begins.tobytes(), *self.frames])
+        return HEAD.pack(MAGIC, zlib.crc32(body)) + body
+
+    @classmethod
+    def from_bytes(cls, data: bytes) -> Segment | None:
+        """None when the data is damaged or not ours."""
+        if len(data) < HEAD.size:
+            return None
+        magic, checksum = HEAD.unpack_from(data)
+        if magic != MAGIC or zlib.crc32(memoryview(data)[HEAD.size :]) != checksum:
+            return None
+        (count,) = COUNT.unpack_from(data, HEAD.size)
+        lengths = np.frombuffer(data, "<u4", count, HEAD.size + COUNT.size)
+        begins = np.frombuffer(data, np.uint8, count, HEAD.size + COUNT.size + lengths.nbytes)
+        start = HEAD.size + COUNT.size + lengths.nbytes + begins.nbytes
+        ends = start + np.cumsum(lengths, dtype=np.int64)
+        frames = tuple(data[end - length : end] for end, length in zip(ends, lengths, strict=True))
+        return cls(frames, tuple(np.flatnonzero(begins).tolist()))
+
+
+class FrameCache:
+    """Segments by key, in one file each; several processes may share the folder.
+
+    Files are renamed into place when complete and carry a checksum. To make room, the files that were used
+    longest ago are removed, but none that was used since this cache was opened: windows are drawn at random,
+    so what does not fit is better decoded again than written again. Where the disk is full or not writable,
+    one sentence says so in the log, and nothing more is written.
+
+    Args:
+        folder: of the files; made when the first one is written.
+        budget: bytes that all files in the folder may take together; 0 for no cache.
+    """
+
+    def __init__(self, folder: Path, budget: int) -> None:
+        self._folder, self._budget = folder, budget
+        self._opened = time.time()
+        self._writes = budget > 0
+
+    def load(self, key: str) -> Segment | None:
+        """The segment stored under ``key``; None when there is none, or a damaged one, which is removed."""
+        path = self._path(key)
+        if self._budget <= 0:
+            return None
+        try:
+            data = path.read_bytes()
+        except OSError:
+            return None
+        segment = Segment.from_bytes(data)
+        with contextlib.suppress(OSError):  # another process may have removed it, or own it
+            if segment is None:
+                path.unlink()
+            else:
+                os.utime(path)
+        return segment
+
+    def store(self, key: str, segment: Segment) -> None:
+        """Keep ``segment``, if there is or can be made room for it."""
+        if not self._writes:
+            return
+        data = segment.to_bytes()
+        try:
+            make_directory(self._folder)
+            if self._make_room(len(data)):
+                with atomic_path(self._path(key)) as partial:
+                    partial.write_bytes(data)
+        except OutputError as error:
+            self._writes = False
+            log.warning("decoded frames are not kept: %s; training goes on without", error.problem)
+
+    def _path(self, key: str) -> Path:
+        return self._folder / f"{key}{SUFFIX}"
+
+    def _make_room(self, wanted: int) -> bool:
+        files = []
+        for path in self._folder.glob(f"*{SUFFIX}"):  # partial files, too
+            with contextlib.suppress(OSError):
+                state = path.stat()
+                files.append((state.st_mtime, state.st_size, path))
+        taken = sum(size for _, size, _ in files)
+        for used, size, path in sorted(files):
+            partial = path.name.startswith(".")
+            if taken + wanted <= self._budget or used >= self._opened:
+                break
+            if not partial or used < self._opened - ABANDONED:
+                with contextlib.suppress(OSError):
+                    path.unlink()
+                taken -= size
+        return taken + wanted <= self._budget
