@@ -242,6 +242,22 @@ def test_datasets_give_frames_and_no_labels(tmp_path: Path, make_folder: Make) -
     assert library.clips == [tmp_path / "Annotations", *find_clips(davis), *expected]
 
 
+def test_unusable_clip_is_tried_once(
+    footage: Path, make_folder: Make, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    torn = make_folder(footage / "torn")
+    (torn / "00003.png").write_bytes(b"not an image")
+    tried: list[str] = []
+
+    def naming(clip: Path, start: int, count: int) -> Iterator[np.ndarray]:
+        tried.append(clip.name)
+        return read_frames(clip, start, count)
+
+    monkeypatch.setattr(clips_module, "read_frames", naming)
+    windows(ClipLibrary([footage], HEIGHT), 40)
+    assert sorted(tried) == ["one.avi", "torn", "two"]
+
+
 def test_vanished_clip_is_skipped(footage: Path) -> None:
     library = ClipLibrary([footage], HEIGHT)
     (footage / "one.avi").unlink()
