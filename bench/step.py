@@ -5,6 +5,7 @@ CPU time counts all cores; where it and the wall clock tell different stories, t
 
     python bench/step.py                 # full encoder, 480x480, r=12, 2 threads; then 3,000 small frames
     python bench/step.py --objects 10
+    python bench/step.py --encoder nano --int8   # float32 against int8, the encoder alone
 """
 
 from __future__ import annotations
@@ -22,6 +23,7 @@ from rich.console import Console
 from rich.table import Table
 
 from maskring.runtime.backends import onnxruntime
+from maskring.runtime.backends.integer_encoder import fold_rectifiers
 from maskring.runtime.backends.onnxruntime import BoundSession, load_step_graph, open_session
 from maskring.runtime.backends.step_graph_parts import memory_read, subgraph
 from maskring.runtime.model import LAB
@@ -97,9 +99,37 @@ def scene(index: int, height: int, width: int, objects: int) -> tuple[np.ndarray
     return frame, mask
 
 
+def quantized(model: Path) -> Path:
+    """``model`` with an int8 encoder, calibrated on a few invented frames: ranges do not change the time."""
+    from maskring.export.quantize import quantize_onnx
+
+    out = model.with_name(f"{model.stem}-int8.onnx")
+    quantize_onnx(model, out, [scene(index, 96, 128, 2)[0] for index in range(2)])
+    return out
+
+
+def measure_int8(model: Path, options: argparse.Namespace, console: Console) -> None:
+    """Print the encoder's time in float32 and in int8, measured in turns."""
+    size = options.height, options.width
+    plain = encoder_alone(model, *size, options.threads)
+    integer = encoder_alone(quantized(model), *size, options.threads)
+    for index in range(options.warm_up + options.repeats):
+        if index == options.warm_up:
+            plain.restart(), integer.restart()
+        plain(), integer()
+    wall, cpu = (np.median(plain.times(), axis=0) / np.median(integer.times(), axis=0)).tolist()
+    milliseconds = [float(np.median(watch.wall)) * 1e3 for watch in (plain, integer)]
+    console.print(
+        f"{options.encoder} encoder, {size[1]}x{size[0]}, {options.threads} threads: float32 "
+        f"{milliseconds[0]:.1f} ms, int8 {milliseconds[1]:.1f} ms: {wall:.2f} times faster "
+        f"({cpu:.2f} in CPU time)"
+    )
+
+
 def encoder_alone(model: Path, height: int, width: int, threads: int) -> Stopwatch:
     """The encoder and nothing else, cut out of the exported graph."""
     graph, metadata = load_step_graph(model)
+    graph = fold_rectifiers(graph)  # as the backend does
     read = memory_read(graph)
     assert read is not None
     query = read.input[0]
@@ -197,9 +227,13 @@ def main() -> None:
     parser.add_argument("--warm-up", type=int, default=6, help="frames before the clock starts")
     parser.add_argument("--repeats", type=int, default=15)
     parser.add_argument("--frames", type=int, default=3000, help="length of the long stream; 0 leaves it out")
+    parser.add_argument("--int8", action="store_true", help="only compare the encoder in float32 and int8")
     options = parser.parse_args()
     console = Console()
     with tempfile.TemporaryDirectory() as folder:
+        if options.int8:
+            measure_int8(export_random(options.encoder, options.radius, Path(folder)), options, console)
+            return
         measure_step(export_random(options.encoder, options.radius, Path(folder)), options, console)
         if options.frames:
             measure_drift(export_random("nano", 6, Path(folder)), options, console)

@@ -225,6 +225,32 @@ def export(
 
 @app.command()
 @one_sentence
+def quantize(
+    model: Annotated[Path, typer.Argument(help="An exported float32 .onnx.")],
+    calibrate: Annotated[
+        list[Path],
+        typer.Option(metavar="VIDEOS...", help="Videos or folders of frames like those to be tracked."),
+    ],
+    out_file: Annotated[Path, typer.Option("--out", help="The int8 ONNX file to write.")],
+    more: Annotated[
+        list[Path] | None, typer.Argument(metavar="", help="Further videos after --calibrate.", hidden=True)
+    ] = None,
+    frames: Annotated[int, typer.Option(min=1, help="Frames to calibrate on, spread over the videos.")] = 32,
+    size: Annotated[int, typer.Option(min=16, help="Shorter side they are scaled down to.")] = 240,
+) -> None:
+    """Make the encoder of an exported model compute in int8, calibrated on unlabelled videos."""
+    from .calibration import quantize_on_videos
+
+    seen = quantize_on_videos(model, [*calibrate, *(more or [])], out_file, frames=frames, size=size)
+    out.print(
+        f"calibrated on {seen} frames; wrote {out_file} ({out_file.stat().st_size / 1e6:.1f} MB)",
+        markup=False,
+        soft_wrap=True,
+    )
+
+
+@app.command()
+@one_sentence
 def verify(
     model: Annotated[Path, typer.Argument(help="An exported .onnx.")],
     checkpoint: Annotated[

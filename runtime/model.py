@@ -11,6 +11,9 @@ from ..plugins.errors import ModelError, SourceError
 METADATA_KEY = "maskring"
 """Name of the ONNX ``metadata_props`` entry that holds :class:`ModelMetadata` as JSON."""
 
+QUANTIZATION_KEY = "maskring_quantization"
+"""Name of the ``metadata_props`` entry, JSON for people, that a model with an int8 encoder has."""
+
 FORMAT_VERSION = 1
 """Version of the step graph's contract; a runtime refuses files of another version."""
 

@@ -17,7 +17,14 @@ MAY_IMPORT = {
     "plugins": ("plugins",),
     "training": ("training", "plugins"),
     "runtime": ("runtime", "plugins"),
-    "export": ("export", "training", "plugins", "runtime.model", "runtime.memory"),
+    "export": (
+        "export",
+        "training",
+        "plugins",
+        "runtime.model",
+        "runtime.memory",
+        "runtime.backends.step_graph_parts",
+    ),
 }
 """What of maskring each room may import, anywhere in its files; never the face."""
 

@@ -19,6 +19,7 @@ from ...plugins.machine import usable_cores
 from ...plugins.windowed_affinity.onnx_op import DOMAIN, OPSET_VERSION
 from ..colour import normalised_lab
 from ..model import EXPORT_AGAIN, LAB, METADATA_KEY, ModelMetadata
+from .integer_encoder import fold_rectifiers
 from .step_graph_parts import (
     DILATION,
     FRAME,
@@ -129,6 +130,7 @@ class OnnxRuntimeBackend:
 
     def __init__(self, model: Path, *, kernel: Kernel = "native", threads: int = 0) -> None:
         graph, self.metadata = load_step_graph(model)
+        graph = fold_rectifiers(graph)
         threads = threads or usable_cores()
         self._model = model
         try:

@@ -1,0 +1,70 @@
+"""Frames for ``maskring quantize``: some of each video, spread over its length."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from pathlib import Path
+
+import cv2
+import numpy as np
+from numpy.typing import NDArray
+
+from .plugins.errors import ModelError, SourceError
+
+Image = NDArray[np.uint8]
+
+
+def quantize_on_videos(model: Path, videos: list[Path], out: Path, *, frames: int, size: int) -> int:
+    """Calibrate ``model`` on ``videos`` and write its int8 version.
+
+    Args:
+        model: a float32 ``.onnx`` export.
+        videos: video files or folders of frames.
+        out: the ``.onnx`` to write.
+        frames: how many frames to take in all, the same number of each video.
+        size: shorter side they are scaled down to, unless the model is fixed to a size.
+
+    Returns:
+        Frames that the calibration saw.
+
+    Raises:
+        UserError: see :func:`maskring.export.quantize.quantize_onnx` and
+            :func:`maskring.runtime.sources.open_source`.
+    """
+    from .export.parity import read_model
+    from .export.quantize import quantize_onnx
+
+    _, metadata = read_model(model)
+    if out.exists() and out.samefile(model):
+        raise ModelError(f"{out} is the model that is read", "name another file with --out")
+
+    def fit(image: Image) -> Image:
+        height, width = image.shape[:2]
+        scale = min(1.0, size / min(height, width))
+        target = (metadata.width or round(width * scale), metadata.height or round(height * scale))
+        return np.ascontiguousarray(cv2.resize(image, target, interpolation=cv2.INTER_AREA), np.uint8)
+
+    each = max(1, frames // len(videos))
+    chosen = [image for video in videos for image in spread_frames(video, each, fit)]
+    return quantize_onnx(model, out, chosen)
+
+
+def spread_frames(video: Path, count: int, fit: Callable[[Image], Image]) -> list[Image]:
+    """Up to ``count`` frames of a video, evenly spread, each passed through ``fit``.
+
+    Raises:
+        SourceError: when it cannot be read or holds no frame.
+    """
+    from .runtime.sources import open_source
+
+    with open_source(video) as stream:
+        step = max(1, (stream.length or count) // count)
+        chosen = []
+        for frame in stream:
+            if frame.index % step == 0:
+                chosen.append(fit(frame.image))
+            if len(chosen) == count:
+                break
+    if not chosen:
+        raise SourceError(f"{video} holds no frame", "give another video")
+    return chosen

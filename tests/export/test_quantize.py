@@ -1,0 +1,170 @@
+"""Quantized encoders: what is int8, what stays float, who can run the file, and what is refused."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+
+import numpy as np
+import onnx
+import onnxruntime
+import pytest
+from support import moving_square, write_tiny_checkpoint
+from typer.testing import CliRunner
+
+from maskring.cli import app
+from maskring.export.onnx_from_checkpoint import OUTPUTS, export_onnx
+from maskring.export.parity import verify_model
+from maskring.export.quantize import quantize_onnx
+from maskring.plugins.errors import ModelError, SourceError
+from maskring.runtime.backends.integer_encoder import fold_rectifiers
+from maskring.runtime.backends.onnxruntime import OnnxRuntimeBackend
+from maskring.runtime.backends.step_graph_parts import memory_read, subgraph
+from maskring.runtime.model import LAB, METADATA_KEY, QUANTIZATION_KEY
+from maskring.runtime.tracker import Tracker
+
+FRAMES = [moving_square(index)[0] for index in range(4)]
+
+
+@pytest.fixture(scope="module")
+def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """``tiny.safetensors``, its export ``float.onnx`` and ``int8.onnx``."""
+    root = tmp_path_factory.mktemp("quantize")
+    export_onnx(write_tiny_checkpoint(root / "tiny.safetensors"), root / "float.onnx", radius=3)
+    assert quantize_onnx(root / "float.onnx", root / "int8.onnx", FRAMES) == len(FRAMES)
+    return root
+
+
+def run_unoptimized(model: onnx.ModelProto, lab: np.ndarray) -> np.ndarray:
+    """Every node on its own, so that nothing but the graph decides."""
+    options = onnxruntime.SessionOptions()
+    options.graph_optimization_level = onnxruntime.GraphOptimizationLevel.ORT_DISABLE_ALL
+    session = onnxruntime.InferenceSession(model.SerializeToString(), options)
+    (features,) = session.run(None, {LAB: lab})
+    return np.asarray(features)
+
+
+def test_every_layer_reads_int8_and_features_stay_float(folder: Path) -> None:
+    model = onnx.load(folder / "int8.onnx")
+    producer = {name: node for node in model.graph.node for name in node.output}
+    layers = [node for node in model.graph.node if node.op_type == "Conv"]
+    assert layers
+    for layer in layers:
+        assert [producer[name].op_type for name in layer.input[:2]] == ["DequantizeLinear"] * 2
+    assert producer["key"].op_type == "Conv"
+
+
+def test_quantization_is_what_tensorrt_takes(folder: Path) -> None:
+    graph = onnx.load(folder / "int8.onnx").graph
+    weights = {weight.name: onnx.numpy_helper.to_array(weight) for weight in graph.initializer}
+    pairs = [node for node in graph.node if node.op_type in ("QuantizeLinear", "DequantizeLinear")]
+    assert pairs
+    for node in pairs:
+        assert weights[node.input[2]].dtype == np.int8, "bytes are signed"
+        assert not weights[node.input[2]].any(), "zero points are 0"
+    scales = [weights[n.input[1]] for n in pairs if n.input[0].endswith("weight_quantized")]
+    assert all(scale.ndim == 1 and scale.size > 1 for scale in scales), "a scale per output channel"
+
+
+def test_colours_and_tail_are_untouched(folder: Path) -> None:
+    plain, quantized = onnx.load(folder / "float.onnx"), onnx.load(folder / "int8.onnx")
+    read = memory_read(plain)
+    assert read is not None
+    for begin, end in ((["frame"], [LAB]), ([read.output[0], "frame", "memory_values"], ["labels", "value"])):
+        parts = [subgraph(model, begin, end) for model in (plain, quantized)]
+        assert parts[0].graph.node == parts[1].graph.node
+
+
+def test_metadata_is_kept_and_says_what_happened(folder: Path) -> None:
+    plain, quantized = (
+        {entry.key: entry.value for entry in onnx.load(folder / name).metadata_props}
+        for name in ("float.onnx", "int8.onnx")
+    )
+    assert quantized[METADATA_KEY] == plain[METADATA_KEY]
+    assert json.loads(quantized[QUANTIZATION_KEY])["frames"] == len(FRAMES)
+
+
+def test_verify_compares_winners_with_torch_and_integers_with_each_other(folder: Path) -> None:
+    with_torch = verify_model(folder / "int8.onnx", checkpoint=folder / "tiny.safetensors", frames=FRAMES)
+    assert {row.output for row in with_torch.rows} == {"labels", "value"}
+    alone = verify_model(folder / "int8.onnx", checkpoint=None, frames=FRAMES)
+    assert {row.output for row in alone.rows} == set(OUTPUTS)
+    assert with_torch.ok and alone.ok
+
+
+def test_features_are_close_and_not_equal(folder: Path) -> None:
+    keys = []
+    for name in ("float.onnx", "int8.onnx"):
+        with_memory = {
+            "frame": FRAMES[1][None],
+            "memory_keys": np.zeros((1, 1, 8, 12, 16), np.float32),
+            "memory_values": np.zeros((1, 1, 2, 12, 16), np.float32),
+            "memory_dilation": np.zeros((1, 1), np.int32),
+        }
+        session = onnxruntime.InferenceSession(folder / name)
+        keys.append(session.run(["key"], with_memory)[0])
+    error = np.linalg.norm(keys[0] - keys[1]) / np.linalg.norm(keys[0])
+    assert 0 < error < 0.1
+
+
+def test_the_tracker_runs_it_on_integer_kernels(folder: Path) -> None:
+    labels = []
+    for name in ("float.onnx", "int8.onnx"):
+        with Tracker(OnnxRuntimeBackend(folder / name, threads=1)) as tracker:
+            tracker.step(*moving_square(0))
+            labels.append(tracker.step(FRAMES[1]).labels)
+    assert (labels[0] == labels[1]).mean() > 0.98
+
+
+def test_rectifiers_are_folded_without_changing_what_is_in_range(folder: Path, tmp_path: Path) -> None:
+    model = onnx.load(folder / "int8.onnx")
+    read = memory_read(model)
+    assert read is not None
+    encoder = subgraph(model, [LAB], [read.input[0]])
+    folded = fold_rectifiers(encoder)
+    assert [node.op_type for node in folded.graph.node].count("Relu") == 0
+    assert any(node.op_type == "Relu" for node in encoder.graph.node), "the original is not changed"
+    options = onnxruntime.SessionOptions()
+    options.optimized_model_filepath = str(tmp_path / "optimized.onnx")
+    options.log_severity_level = 4
+    lab = np.random.default_rng(0).normal(size=(1, 3, 48, 64)).astype(np.float32) * 0.1
+    onnxruntime.InferenceSession(folded.SerializeToString(), options, providers=["CPUExecutionProvider"])
+    kinds = [node.op_type for node in onnx.load(tmp_path / "optimized.onnx").graph.node]
+    layers = [node.op_type for node in encoder.graph.node].count("Conv")
+    assert kinds.count("QLinearConv") == layers - 1, "all but the last, whose features are float"
+    with_relu, without = (run_unoptimized(part, lab) for part in (encoder, folded))
+    np.testing.assert_allclose(without, with_relu, atol=0.05 * np.abs(with_relu).max())
+
+
+def test_float_models_are_not_touched_by_folding(folder: Path) -> None:
+    model = onnx.load(folder / "float.onnx")
+    assert fold_rectifiers(model) is model
+
+
+def test_refusals_name_the_remedy_and_write_nothing(folder: Path, tmp_path: Path) -> None:
+    out = tmp_path / "out.onnx"
+    export_onnx(folder / "tiny.safetensors", tmp_path / "half.onnx", radius=3, dtype="float16")
+    for model, said in ((folder / "int8.onnx", "quantized already"), (tmp_path / "half.onnx", "float16")):
+        with pytest.raises(ModelError, match=said):
+            quantize_onnx(model, out, FRAMES)
+    with pytest.raises(SourceError, match="no frame"):
+        quantize_onnx(folder / "float.onnx", out, [])
+    assert not out.exists()
+
+
+def test_command(folder: Path, tmp_path: Path) -> None:
+    import cv2
+
+    for clip in ("a", "b"):
+        (tmp_path / clip).mkdir()
+        for index, frame in enumerate(FRAMES):
+            cv2.imwrite(str(tmp_path / clip / f"{index}.png"), frame[..., ::-1])
+    out = tmp_path / "int8.onnx"
+    arguments = [folder / "float.onnx", "--calibrate", tmp_path / "a", tmp_path / "b", "--out", out]
+    done = CliRunner().invoke(app, ["quantize", *map(str, arguments), "--frames", "4"])
+    assert done.exit_code == 0, done.output
+    assert done.stdout.startswith("calibrated on 4 frames; wrote")
+    assert out.is_file()
+    arguments[-1] = arguments[0]
+    refused = CliRunner().invoke(app, ["quantize", *map(str, arguments)])
+    assert refused.exit_code == 2 and "another file" in refused.stderr
