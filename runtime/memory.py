@@ -22,20 +22,25 @@ class MemoryPolicy:
     Attributes:
         long_term: frames that stay readable for good, counted from the last mask (0 is the masked frame).
         short_term: ages, in frames, of the recent frames that are read.
-        dilate_after: frames older than this are read with a dilated window; 0 = no frame ever is. MAST: 15.
+        dilate_after: frames older than this are read with a dilated window, since things move on; 0 = none
+            ever is. MAST: 15.
         max_dilation: largest window step. The step of a dilated frame is
             ``min(max_dilation, age // dilate_after + 1)``.
+        reach: no dilated window goes farther from its centre than this share of the frame's shorter side: on
+            small frames an undilated window goes as far already. MAST: no limit.
 
     Raises:
         UserError: on construction, when the policy cannot be followed.
 
-    Source: arXiv 2006.12480 (frames 0 and 5, t-1, t-3, t-5, no dilation); MAST (CVPR 2020) for the dilation.
+    Source: arXiv 2006.12480 (frames 0 and 5, t-1, t-3, t-5, no dilation); MAST (CVPR 2020) for the dilation,
+    which is worth most where things move fast.
     """
 
     long_term: tuple[int, ...] = DEFAULT_LONG_TERM
     short_term: tuple[int, ...] = DEFAULT_SHORT_TERM
-    dilate_after: int = 0
+    dilate_after: int = 1
     max_dilation: int = 4
+    reach: float = 0.3
 
     def __post_init__(self) -> None:
         _require_distinct("long_term", self.long_term, least=0)
@@ -46,10 +51,11 @@ class MemoryPolicy:
                 "mask would have nothing to read",
                 "put 0 into long_term or 1 into short_term",
             )
-        if self.dilate_after < 0 or self.max_dilation < 1:
+        if self.dilate_after < 0 or self.max_dilation < 1 or not self.reach >= 0:
             raise UserError(
-                f"the memory policy has dilate_after={self.dilate_after}, max_dilation={self.max_dilation}",
-                "give dilate_after >= 0 and max_dilation >= 1",
+                f"the memory policy has dilate_after={self.dilate_after}, max_dilation={self.max_dilation}, "
+                f"reach={self.reach}",
+                "give dilate_after >= 0, max_dilation >= 1 and reach >= 0",
             )
 
         if self.slots > MAX_SLOTS:
@@ -73,11 +79,17 @@ class MemoryPolicy:
         long_term = {frame for frame in self.long_term if frame < clock}
         return long_term | {clock - age for age in self.short_term if age <= clock}
 
-    def dilation(self, age: int) -> int:
-        """Window step for a frame that is ``age`` frames old."""
+    def dilation(self, age: int, windows: float) -> int:
+        """Window step for a frame that is ``age`` frames old.
+
+        Args:
+            age: 1 for the previous frame.
+            windows: shorter side of the frame, in window radii.
+        """
         if self.dilate_after == 0 or age <= self.dilate_after:
             return 1
-        return min(self.max_dilation, age // self.dilate_after + 1)
+        farthest = int(min(self.reach * windows, self.max_dilation))
+        return max(1, min(farthest, age // self.dilate_after + 1))
 
 
 class MemoryRing:
@@ -110,15 +122,18 @@ class MemoryRing:
         self._slot_of_frame: dict[int, int] = {}  # frame, counted from the last mask -> its slot
         self._free = deque(range(policy.slots))
 
-    def plan(self) -> tuple[NDArray[np.int32], int]:
+    def plan(self, windows: float) -> tuple[NDArray[np.int32], int]:
         """The reads and the write of the current frame.
+
+        Args:
+            windows: shorter side of the frame, in window radii.
 
         Returns:
             dilation [N]: window step per slot, 0 = not read; and the slot to write, which is not read.
         """
         dilation = np.zeros(self.slots, np.int32)
         for frame in self.policy.frames_read(self._clock):
-            dilation[self._slot_of_frame[frame]] = self.policy.dilation(self._clock - frame)
+            dilation[self._slot_of_frame[frame]] = self.policy.dilation(self._clock - frame, windows)
         return dilation, self._free[0]
 
     def restart(self) -> None:

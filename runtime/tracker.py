@@ -128,7 +128,7 @@ class Tracker:
             )
         self._allocate(frame, channels)
 
-        dilation, slot = self._ring.plan()
+        dilation, slot = self._ring.plan(self._windows(frame))
         labels, probabilities = self._backend.step(frame, dilation, slot, self._soft)
         stepped = time.perf_counter()
         if mask is not None:
@@ -217,6 +217,11 @@ class Tracker:
                 f"export it with --objects {len(channels)}, without --objects for any number, or mark fewer",
             )
         return channels
+
+    def _windows(self, frame: NDArray[np.uint8]) -> float:
+        """Shorter side of the frame, in window radii of the model."""
+        metadata = self._backend.metadata
+        return min(metadata.feature_size(*frame.shape[:2])) / max(1, metadata.radius)
 
     def _allocate(self, frame: NDArray[np.uint8], channels: dict[int, int]) -> None:
         height, width = frame.shape[:2]

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import random
 
 import pytest
@@ -11,6 +12,8 @@ from hypothesis import strategies as st
 from maskring.plugins.errors import UserError
 from maskring.runtime.memory import MemoryPolicy, MemoryRing
 
+SIDE, RADIUS = 96, 8  # features: the frame's shorter side, a window's radius
+
 
 @st.composite
 def policies(draw: st.DrawFn) -> MemoryPolicy:
@@ -19,7 +22,8 @@ def policies(draw: st.DrawFn) -> MemoryPolicy:
     if 0 not in long_term and 1 not in short_term:
         (long_term.append(0) if draw(st.booleans()) else short_term.append(1))
     after, largest = draw(st.integers(0, 20)), draw(st.integers(1, 5))
-    return MemoryPolicy(tuple(long_term), tuple(short_term), dilate_after=after, max_dilation=largest)
+    reach = draw(st.sampled_from([0.0, 0.1, 0.5, 10.0]))
+    return MemoryPolicy(tuple(long_term), tuple(short_term), after, largest, reach)
 
 
 def wanted(policy: MemoryPolicy, history: list[int]) -> dict[int, int]:
@@ -29,7 +33,10 @@ def wanted(policy: MemoryPolicy, history: list[int]) -> dict[int, int]:
         age = len(history) - position
         if position in policy.long_term or age in policy.short_term:
             dilated = policy.dilate_after > 0 and age > policy.dilate_after
-            reads[frame] = min(policy.max_dilation, age // policy.dilate_after + 1) if dilated else 1
+            step = min(policy.max_dilation, age // policy.dilate_after + 1) if dilated else 1
+            while step > 1 and step * RADIUS > policy.reach * SIDE:
+                step -= 1
+            reads[frame] = step
     return reads
 
 
@@ -42,7 +49,7 @@ def test_schedule_equals_the_naive_simulation(
     content: list[int | None] = [None] * ring.slots  # slot -> frame whose tensors stand there
     history: list[int] = []
     for frame in range(300):
-        dilation, write_slot = ring.plan()
+        dilation, write_slot = ring.plan(SIDE / RADIUS)
         read = {content[slot]: int(step) for slot, step in enumerate(dilation) if step}
         assert read == wanted(policy, history)
         assert len(read) == (dilation > 0).sum()  # no frame is read twice
@@ -62,7 +69,7 @@ def test_default_policy_worked_by_hand() -> None:
     slot_of: dict[int, int] = {}
     read_at: dict[int, list[int]] = {}
     for frame in range(13):
-        dilation, slot_of[frame] = ring.plan()
+        dilation, slot_of[frame] = ring.plan(SIDE / RADIUS)
         newest = {slot: held for held, slot in slot_of.items() if held < frame}
         read_at[frame] = sorted(newest[slot] for slot in range(ring.slots) if dilation[slot])
         ring.commit()
@@ -85,7 +92,7 @@ def test_steady_state_repeats() -> None:
     ring = MemoryRing(MemoryPolicy())
     reads_of_write: dict[int, set[bytes]] = {}
     for frame in range(200):
-        dilation, slot = ring.plan()
+        dilation, slot = ring.plan(SIDE / RADIUS)
         if frame > 10:
             reads_of_write.setdefault(slot, set()).add(dilation.tobytes())
         ring.commit()
@@ -94,9 +101,16 @@ def test_steady_state_repeats() -> None:
 
 
 def test_mast_dilation() -> None:
-    policy = MemoryPolicy(dilate_after=15)
-    assert [policy.dilation(age) for age in (1, 15, 16, 29, 30, 45, 60, 500)] == [1, 1, 2, 2, 3, 4, 4, 4]
-    assert MemoryPolicy().dilation(10_000) == 1
+    policy = MemoryPolicy(dilate_after=15, reach=math.inf)
+    assert [policy.dilation(age, 10) for age in (1, 15, 16, 29, 30, 45, 60, 500)] == [1, 1, 2, 2, 3, 4, 4, 4]
+    assert MemoryPolicy(dilate_after=0).dilation(10_000, 10) == 1
+
+
+def test_windows_of_older_frames_reach_farther_but_no_farther_than_the_frame_allows() -> None:
+    """Radius 12 at a stride of 4, frames of 240, 480 and 1080 pixels."""
+    policy = MemoryPolicy()
+    for side, steps in ((60, [1, 1, 1]), (120, [1, 3, 3]), (270, [1, 4, 4])):
+        assert [policy.dilation(age, side / 12) for age in (1, 5, 60)] == steps
 
 
 @pytest.mark.parametrize(
@@ -109,6 +123,7 @@ def test_mast_dilation() -> None:
         ({"long_term": (0, -1)}, ["long_term is [0, -1]", "0 or more"]),
         ({"dilate_after": -1}, ["dilate_after=-1"]),
         ({"max_dilation": 0}, ["max_dilation=0"]),
+        ({"reach": math.nan}, ["reach=nan"]),
         ({"short_term": (1, 10**9)}, ["holds 1000000003 frames", "256"]),
     ],
 )
