@@ -24,7 +24,7 @@ from maskring.training.encoder import Encoder, EncoderConfig
 from maskring.training.weights import shipped_checkpoint
 
 RADIUS = 12
-LAB_SCALES = (16.0, 64.0, 256.0)
+LAB_SCALES = (150.0, 600.0, 2400.0)
 """Raw values know no natural scale: all of these are tried, and the best is reported."""
 
 
