@@ -373,6 +373,62 @@ def evaluate(
 
 @app.command()
 @one_sentence
+def profile(
+    model: Annotated[Path, typer.Argument(help="Exported .onnx or checkpoint.")],
+    compare: Annotated[
+        Path | None, typer.Option(metavar="OTHER", help="A second model, measured the same way.")
+    ] = None,
+    out_dir: Annotated[Path, typer.Option("--out", help="Folder for profile.json and profile.html.")] = Path(
+        "profile"
+    ),
+    source: Annotated[str | None, typer.Option(help="Video or frames; default: a rendered clip.")] = None,
+    height: Annotated[int, typer.Option(min=16, help="Height of the rendered clip.")] = 480,
+    width: Annotated[int, typer.Option(min=16, help="Width of the rendered clip.")] = 480,
+    iterations: Annotated[int, typer.Option(min=1, help="Frames to measure.")] = 50,
+    warm_up: Annotated[int, typer.Option(min=1, help="Frames before the clock starts.")] = 8,
+    runner_iterations: Annotated[
+        int, typer.Option(min=0, help="Runs of the bare file by polygraphy's runner; 0 leaves it out.")
+    ] = 5,
+    budget: Annotated[
+        str | None, typer.Option(metavar="33ms", help="Exit with 1 if the p99 of a frame takes longer.")
+    ] = None,
+    threads: ThreadsOption = 0,
+) -> None:
+    """Measure where the time of a frame goes: stages of the tracker, the bare model, its layers."""
+    from .profile import ProfileOptions, profile_models
+    from .runtime.profiling import budget_ms
+
+    limit = None if budget is None else budget_ms(budget)
+    models = [model] if compare is None else [model, compare]
+    options = ProfileOptions(source, height, width, iterations, warm_up, threads, runner_iterations)
+    profiles, commands = profile_models(models, options, out_dir, limit)
+    for measured in profiles:
+        table = Table("ms", "p50", "p90", "p99", "max", "jitter", box=box.SIMPLE, title=measured.model)
+        rows = {"whole frame": measured.total, **measured.stages}
+        if measured.runner is not None:
+            rows["bare file, polygraphy"] = measured.runner
+        for name, latency in rows.items():
+            figures = (latency.p50, latency.p90, latency.p99, latency.max, latency.jitter)
+            table.add_row(name, *(f"{figure:.2f}" for figure in figures))
+        out.print(table)
+        out.print(f"{measured.fps:.1f} fps, peak memory {measured.peak_memory_mb:.0f} MB", markup=False)
+    for line in commands.values():
+        out.print(line, markup=False, soft_wrap=True)
+    out.print(f"wrote {out_dir / 'profile.html'}", markup=False, soft_wrap=True)
+    late = [p for p in profiles if limit is not None and p.total.p99 > limit]
+    for measured in late:
+        err.print(
+            f"{measured.model}: p99 {measured.total.p99:.2f} ms is beyond the budget of {budget}",
+            style="red",
+            markup=False,
+            soft_wrap=True,
+        )
+    if late:
+        raise typer.Exit(1)
+
+
+@app.command()
+@one_sentence
 def doctor() -> None:
     """Say what is installed, what each backend needs, and how to mend what is missing."""
     from .runtime.doctor import examine, lacking

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import time
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -123,6 +124,9 @@ class OnnxRuntimeBackend:
             the read in standard ONNX operators (portable and slow).
         threads: CPU threads, 0 for all that this process may use.
 
+    Attributes:
+        last_upload, last_run: seconds that the latest step took to copy its inputs and to execute the model.
+
     Raises:
         ModelError: when the file is missing, damaged, not ours or of another version.
         UnavailableError: when the native kernel is not installed.
@@ -142,6 +146,7 @@ class OnnxRuntimeBackend:
         except _ENGINE_ERRORS as error:
             raise ModelError(f"onnxruntime refuses {model}: {_reason(error)}", EXPORT_AGAIN) from error
         self._memory: Memory | None = None
+        self.last_upload = self.last_run = 0.0
 
     def allocate(self, height: int, width: int, slots: int, labels: int) -> None:
         """See :meth:`maskring.runtime.backends.Backend.allocate`."""
@@ -165,8 +170,10 @@ class OnnxRuntimeBackend:
     ) -> tuple[NDArray[np.uint8], NDArray[np.floating[Any]]]:
         """See :meth:`maskring.runtime.backends.Backend.step`."""
         executor, memory = self._open(), self._allocated()
+        started = time.perf_counter()
         memory.frame[0] = frame
         memory.dilation[0] = dilation
+        uploaded = time.perf_counter()
         try:
             executor.run(write_slot, soft)
         except _ENGINE_ERRORS as error:
@@ -175,6 +182,7 @@ class OnnxRuntimeBackend:
                 f"{_reason(error)}",
                 f"check the file with maskring verify {self._model}",
             ) from error
+        self.last_upload, self.last_run = uploaded - started, time.perf_counter() - uploaded
         return memory.labels[0], memory.kept(write_slot, soft)[PROBABILITIES][0]
 
     def write_value(self, slot: int, value: NDArray[np.floating[Any]]) -> None:

@@ -1,0 +1,380 @@
+"""Where the time of a frame goes: the real tracker stage by stage, the bare model, its layers.
+
+Nothing is estimated: every figure is taken on this machine by running the thing it is named after.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import platform
+import re
+import resource
+import shlex
+import tempfile
+import time
+from collections.abc import Iterable, Iterator
+from contextlib import closing
+from dataclasses import asdict, dataclass, field
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import onnx
+import onnxruntime
+from numpy.typing import NDArray
+
+from ..plugins.errors import ModelError, SourceError, UnavailableError
+from ..plugins.files import atomic_path, make_directory
+from ..plugins.machine import usable_cores
+from .backends.integer_encoder import fold_rectifiers
+from .backends.onnxruntime import Memory, OnnxRuntimeBackend, load_step_graph, open_session
+from .backends.step_graph_parts import INPUTS, cut_at_memory_read, memory_read
+from .model import EXPORT_AGAIN, ModelMetadata
+from .tracker import Tracker
+
+Array = NDArray[Any]
+
+STAGES = ("decode", "upload", "step", "download", "post")
+"""Waiting for the decoded frame; copying it to where the model reads it; executing the model; fetching labels
+(nothing is copied on a CPU); masks, boxes and areas."""
+
+SLOTS = 5
+"""Frames in memory when the bare model is run: what the default policy reads."""
+
+NEEDS_POLYGRAPHY = "run pip install 'maskring[profile]'"
+
+
+@dataclass(frozen=True)
+class Latency:
+    """Statistics of durations, in milliseconds.
+
+    Attributes:
+        p50, p90, p99, max: percentiles, linearly interpolated, and the largest.
+        mean: average.
+        jitter: mean absolute difference of consecutive durations.
+    """
+
+    p50: float
+    p90: float
+    p99: float
+    max: float
+    mean: float
+    jitter: float
+
+    @classmethod
+    def of(cls, seconds: Iterable[float]) -> Latency:
+        """Statistics of durations in seconds, at least one."""
+        times = np.array(list(seconds)) * 1e3
+        p50, p90, p99 = np.percentile(times, (50, 90, 99)).tolist()
+        jitter = float(np.abs(np.diff(times)).mean()) if len(times) > 1 else 0.0
+        return cls(p50, p90, p99, float(times.max()), float(times.mean()), jitter)
+
+
+@dataclass(frozen=True)
+class Layer:
+    """Mean milliseconds per run of one operator of the model."""
+
+    name: str
+    kind: str
+    milliseconds: float
+
+
+@dataclass(frozen=True)
+class Profile:
+    """All figures of one model on this machine.
+
+    Attributes:
+        model: its file.
+        height, width: size of the frames.
+        warm_up, iterations: frames before the clock started, and frames measured.
+        threads: CPU threads.
+        total: of a whole frame, decoding included.
+        stages: by name, see :data:`STAGES`.
+        frames: milliseconds of each frame measured, in order.
+        runner: of the bare file by polygraphy's runner, None when it was not asked for.
+        layers: slowest first.
+        peak_memory_mb: largest resident size of the process so far.
+        machine: what it ran on, and what is known of its clocks.
+    """
+
+    model: str
+    height: int
+    width: int
+    warm_up: int
+    iterations: int
+    threads: int
+    total: Latency
+    stages: dict[str, Latency]
+    frames: list[float]
+    runner: Latency | None
+    layers: list[Layer]
+    peak_memory_mb: float
+    machine: dict[str, str] = field(default_factory=dict)
+
+    @property
+    def fps(self) -> float:
+        """Frames per second, from the mean time of a frame."""
+        return 1e3 / self.total.mean
+
+    def to_json(self) -> dict[str, Any]:
+        """Everything, as JSON's types."""
+        return asdict(self) | {"fps": self.fps, "unit": "ms"}
+
+
+def profile_model(
+    model: Path,
+    frames: Iterable[Array],
+    mask: NDArray[np.uint8] | None = None,
+    *,
+    iterations: int = 50,
+    warm_up: int = 8,
+    threads: int = 0,
+    runner_iterations: int = 5,
+) -> Profile:
+    """Track ``frames`` and time every stage, then time the bare model and its layers.
+
+    Args:
+        model: an exported ``.onnx``.
+        frames: [H, W, 3] uint8 RGB; waiting for the next one is the stage ``decode``.
+        mask: objects of the first frame; None for one object in its middle.
+        iterations, warm_up: frames to measure, and frames before; memory is full after eight.
+        threads: 0 for all cores that this process may use.
+        runner_iterations: runs of the bare file by polygraphy's runner; 0 leaves it out.
+
+    Raises:
+        SourceError: when there are fewer frames than asked for.
+        UserError: when the model cannot be executed.
+        UnavailableError: when polygraphy is needed and not installed.
+    """
+    if iterations < 1:
+        raise SourceError("no frame is to be measured", "ask for at least one iteration")
+    threads = threads or usable_cores()
+    records, last = _track(model, frames, mask, warm_up + iterations, threads)
+    records = records[warm_up:]
+    totals = [sum(record.values()) for record in records]
+    feeds = model_inputs(load_step_graph(model)[1], last)
+    return Profile(
+        model=str(model),
+        height=last.shape[0],
+        width=last.shape[1],
+        warm_up=warm_up,
+        iterations=iterations,
+        threads=threads,
+        total=Latency.of(totals),
+        stages={stage: Latency.of(record[stage] for record in records) for stage in STAGES},
+        frames=[total * 1e3 for total in totals],
+        runner=time_with_polygraphy(model, feeds, runner_iterations, threads) if runner_iterations else None,
+        layers=layer_times(model, last, threads),
+        peak_memory_mb=peak_memory_mb(),
+        machine=machine_note(),
+    )
+
+
+def _track(
+    model: Path, frames: Iterable[Array], mask: NDArray[np.uint8] | None, count: int, threads: int
+) -> tuple[list[dict[str, float]], Array]:
+    """Seconds of each stage for ``count`` frames, and the last frame."""
+    records: list[dict[str, float]] = []
+    stream = iter(frames)
+    frame: Array | None = None
+    backend = OnnxRuntimeBackend(model, threads=threads)
+    with closing(Tracker(backend)) as tracker:
+        for index in range(count):
+            asked = time.perf_counter()
+            frame = next(stream, None)
+            if frame is None:
+                raise SourceError(
+                    f"the source ended after {index} of {count} frames",
+                    "give a longer one, or fewer --iterations",
+                )
+            decoded = time.perf_counter()
+            if index == 0 and mask is None:
+                mask = middle_object(frame)
+            timings = tracker.step(frame, mask if index == 0 else None).timings
+            upload, run = backend.last_upload, backend.last_run
+            spent = (decoded - asked, upload, run, max(0.0, timings.step - upload - run), timings.post)
+            records.append(dict(zip(STAGES, spent, strict=True)))
+    assert frame is not None
+    return records, frame
+
+
+def middle_object(frame: Array) -> NDArray[np.uint8]:
+    """[H, W] mask of one object: the frame's middle ninth."""
+    height, width = frame.shape[:2]
+    mask = np.zeros((height, width), np.uint8)
+    mask[height // 3 : -(-2 * height // 3), width // 3 : -(-2 * width // 3)] = 1
+    return mask
+
+
+def model_inputs(metadata: ModelMetadata, frame: Array) -> dict[str, Array]:
+    """Inputs of one run of the bare model: ``frame`` and a memory full of invented features."""
+    slots, labels = metadata.slots or SLOTS, metadata.labels or 2
+    height, width = frame.shape[:2]
+    memory = Memory.zeros(metadata, height, width, slots, labels)
+    generator = np.random.default_rng(0)
+    memory.frame[0] = frame
+    memory.keys[:] = generator.standard_normal(memory.keys.shape, np.float32)
+    memory.values[:, :, 0] = 1
+    memory.dilation[:] = 1
+    return memory.inputs()
+
+
+def time_with_polygraphy(model: Path, feeds: dict[str, Array], iterations: int, threads: int) -> Latency:
+    """Time the file as it is with polygraphy's ``OnnxrtRunner``; the memory read in standard operators.
+
+    Raises:
+        UnavailableError: when polygraphy is not installed.
+    """
+    try:
+        from polygraphy.backend.onnxrt import OnnxrtRunner
+    except ImportError as error:
+        raise UnavailableError("polygraphy is not installed", NEEDS_POLYGRAPHY) from error
+    graph = onnx.load_model_from_string(model.read_bytes())
+    with OnnxrtRunner(lambda: open_session(graph, threads)) as runner:
+        return Latency.of(_runs(runner, feeds, iterations))
+
+
+def time_engine(engine: Path, feeds: dict[str, Array], iterations: int) -> Latency:
+    """Time a TensorRT engine with polygraphy's ``TrtRunner``.
+
+    Raises:
+        UnavailableError: when polygraphy, TensorRT or a GPU is missing.
+    """
+    try:
+        import tensorrt  # noqa: F401
+        from polygraphy.backend.common import BytesFromPath
+        from polygraphy.backend.trt import EngineFromBytes, TrtRunner
+    except ImportError as error:
+        raise UnavailableError(
+            f"profiling the engine {engine} needs TensorRT and polygraphy", "run pip install 'maskring[gpu]'"
+        ) from error
+    with TrtRunner(EngineFromBytes(BytesFromPath(str(engine)))) as runner:
+        return Latency.of(_runs(runner, feeds, iterations))
+
+
+def _runs(runner: Any, feeds: dict[str, Array], iterations: int) -> Iterator[float]:
+    runner.infer(feeds)  # warm-up
+    for _ in range(iterations):
+        runner.infer(feeds, check_inputs=False)
+        yield runner.last_inference_time()
+
+
+def layer_times(model: Path, frame: Array, threads: int, runs: int = 3) -> list[Layer]:
+    """What onnxruntime's profile says of the operators around the memory read, slowest first."""
+    graph, metadata = load_step_graph(model)
+    graph = fold_rectifiers(graph)
+    read = memory_read(graph)
+    if read is None:
+        raise ModelError(f"{model} has no memory read", EXPORT_AGAIN)
+    parts = cut_at_memory_read(graph, read)
+    arrays = model_inputs(metadata, frame)
+    encoded = dict(
+        zip(_outputs(parts.head), _profiled_outputs(parts.head, arrays, threads, 0)[0], strict=True)
+    )
+    arrays |= encoded | {parts.read: arrays["memory_values"][:, 0]}
+    layers: dict[tuple[str, str], float] = {}
+    for part in (parts.head, parts.tail):
+        for event in _profiled_outputs(part, arrays, threads, runs)[1]:
+            key = event["name"].removesuffix("_kernel_time"), event["args"]["op_name"]
+            layers[key] = layers.get(key, 0.0) + event["dur"] / 1e3 / (runs + 1)
+    ordered = sorted(layers.items(), key=lambda item: -item[1])
+    return [Layer(name, kind, milliseconds) for (name, kind), milliseconds in ordered]
+
+
+def _outputs(part: onnx.ModelProto) -> list[str]:
+    return [value.name for value in part.graph.output]
+
+
+def _profiled_outputs(
+    part: onnx.ModelProto, arrays: dict[str, Array], threads: int, runs: int
+) -> tuple[list[Array], list[dict[str, Any]]]:
+    """Run ``part`` once and ``runs`` times more; its outputs and the profile's events of operators."""
+    with tempfile.TemporaryDirectory(prefix="maskring-profile-") as folder:
+        options = onnxruntime.SessionOptions()
+        options.intra_op_num_threads = threads
+        options.enable_profiling = True
+        options.profile_file_prefix = str(Path(folder) / "layers")
+        options.log_severity_level = 4
+        session = onnxruntime.InferenceSession(
+            part.SerializeToString(), options, providers=["CPUExecutionProvider"]
+        )
+        feeds = {declared.name: arrays[declared.name] for declared in session.get_inputs()}
+        for _ in range(runs + 1):
+            outputs = session.run(None, feeds)
+        events = json.loads(Path(session.end_profiling()).read_text(encoding="utf-8"))
+    kernels = [e for e in events if e.get("cat") == "Node" and e["name"].endswith("_kernel_time")]
+    return outputs, kernels
+
+
+def peak_memory_mb() -> float:
+    """Largest resident size of this process so far, in 10^6 bytes."""
+    peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
+    return peak / 1e6 if platform.system() == "Darwin" else peak * 1024 / 1e6
+
+
+def machine_note() -> dict[str, str]:
+    """What the figures were taken on; whether clocks were fixed decides whether they can be compared."""
+    governor = Path("/sys/devices/system/cpu/cpu0/cpufreq/scaling_governor")
+    clocks = governor.read_text().strip() if governor.is_file() else "unknown: the system does not say"
+    return {
+        "processor": _processor(),
+        "cores": str(usable_cores()),
+        "clock governor": clocks,
+        "load": f"{os.getloadavg()[0]:.1f} over the last minute",
+        "onnxruntime": onnxruntime.__version__,
+        "system": platform.platform(),
+    }
+
+
+def _processor() -> str:
+    info = Path("/proc/cpuinfo")
+    found = re.search(r"model name\s*: (.*)", info.read_text()) if info.is_file() else None
+    return found.group(1) if found else platform.processor() or platform.machine()
+
+
+def budget_ms(text: str) -> float:
+    """Milliseconds of a budget such as ``33ms``, ``0.033s`` or ``33``.
+
+    Raises:
+        SourceError: when it is not a positive duration.
+    """
+    found = re.fullmatch(r"\s*(\d+(?:\.\d+)?)\s*(ms|s)?\s*", text)
+    value = float(found.group(1)) * (1e3 if found.group(2) == "s" else 1.0) if found else 0.0
+    if value <= 0:
+        raise SourceError(f"the budget {text} is not a duration", "give it as 33ms or 0.033s")
+    return value
+
+
+def write_inputs(model: Path, frame: Array, folder: Path) -> dict[str, str]:
+    """Write the inputs of a run where other tools can read them, and say how to call the tools.
+
+    ``inputs.json`` is polygraphy's, ``NAME.bin`` are trtexec's.
+
+    Raises:
+        UnavailableError: when polygraphy is not installed.
+        OutputError: when the files cannot be written.
+
+    Returns:
+        Command lines by tool.
+    """
+    try:
+        from polygraphy.json import save_json
+    except ImportError as error:
+        raise UnavailableError("polygraphy is not installed", NEEDS_POLYGRAPHY) from error
+    make_directory(folder)
+    feeds = model_inputs(load_step_graph(model)[1], frame)
+    with atomic_path(folder / "inputs.json") as partial:
+        save_json([feeds], str(partial))
+    for name, array in feeds.items():
+        with atomic_path(folder / f"{name}.bin") as partial:
+            array.tofile(partial)
+    shapes = ",".join(f"{name}:{'x'.join(map(str, array.shape))}" for name, array in feeds.items())
+    files = ",".join(f"{name}:{folder / name}.bin" for name in INPUTS)
+    q = shlex.quote
+    return {
+        "polygraphy": f"polygraphy run {q(str(model))} --onnxrt --load-inputs "
+        f"{q(str(folder / 'inputs.json'))}",
+        "trtexec": f"trtexec --onnx={q(str(model))} --shapes={q(shapes)} --loadInputs={q(files)} "
+        "--stronglyTyped --warmUp=500 --iterations=100 --dumpProfile",
+    }

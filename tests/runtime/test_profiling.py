@@ -1,0 +1,140 @@
+"""Profiles: what is measured, what is written, what other tools make of the files, and what is refused."""
+
+from __future__ import annotations
+
+import json
+import re
+import shlex
+import subprocess
+import sys
+from pathlib import Path
+
+import numpy as np
+import pytest
+from pixel_model import write_pixel_model
+from support import moving_square
+from typer.testing import CliRunner
+
+from maskring.cli import app
+from maskring.plugins.errors import SourceError
+from maskring.runtime.profiling import (
+    STAGES,
+    Latency,
+    Profile,
+    budget_ms,
+    profile_model,
+    time_engine,
+    write_inputs,
+)
+
+FRAMES = [moving_square(index)[0] for index in range(6)]
+
+
+@pytest.fixture(scope="module")
+def model(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    return write_pixel_model(tmp_path_factory.mktemp("profiling") / "pixel.onnx")
+
+
+@pytest.fixture(scope="module")
+def profile(model: Path) -> Profile:
+    return profile_model(model, FRAMES, iterations=4, warm_up=2, threads=1, runner_iterations=2)
+
+
+def test_latency_statistics() -> None:
+    latency = Latency.of([0.001, 0.003, 0.002])
+    assert (latency.p50, latency.max, latency.mean) == (2.0, 3.0, 2.0)
+    assert latency.jitter == pytest.approx(1.5)
+    assert latency.p99 == pytest.approx(2.98)
+    assert Latency.of([0.5]).jitter == 0
+
+
+def test_stages_add_up_to_frames(profile: Profile) -> None:
+    assert tuple(profile.stages) == STAGES
+    assert len(profile.frames) == profile.iterations == 4
+    assert sum(stage.mean for stage in profile.stages.values()) == pytest.approx(profile.total.mean)
+    assert profile.stages["step"].p50 > 0 and profile.stages["upload"].p50 > 0
+
+
+def test_layers_are_those_of_the_model(profile: Profile) -> None:
+    kinds = {layer.kind for layer in profile.layers}
+    assert {"Resize", "ArgMax"} <= kinds
+    times = [layer.milliseconds for layer in profile.layers]
+    assert times == sorted(times, reverse=True)
+
+
+def test_runner_and_memory(profile: Profile) -> None:
+    assert profile.runner is not None and profile.runner.p50 > 0
+    assert profile.peak_memory_mb > 10
+    assert "clock governor" in profile.machine
+
+
+def test_a_source_that_ends_early_is_named(model: Path) -> None:
+    with pytest.raises(SourceError, match="ended after 6 of 12"):
+        profile_model(model, FRAMES, iterations=10, warm_up=2, runner_iterations=0)
+
+
+@pytest.mark.parametrize(("text", "expected"), [("33ms", 33.0), ("0.5s", 500.0), (" 20 ", 20.0)])
+def test_budgets(text: str, expected: float) -> None:
+    assert budget_ms(text) == expected
+
+
+@pytest.mark.parametrize("text", ["", "0ms", "-3ms", "33fps", "fast"])
+def test_budgets_that_are_none(text: str) -> None:
+    with pytest.raises(SourceError, match="33ms"):
+        budget_ms(text)
+
+
+def test_commands_work_with_polygraphy(model: Path, tmp_path: Path) -> None:
+    commands = write_inputs(model, FRAMES[0], tmp_path)
+    tool, *arguments = shlex.split(commands["polygraphy"])
+    assert tool == "polygraphy"
+    done = subprocess.run(
+        [Path(sys.executable).with_name(tool), *arguments],
+        check=False,
+        capture_output=True,
+        text=True,
+        timeout=100,
+    )
+    assert done.returncode == 0, done.stdout + done.stderr
+    assert "PASSED" in done.stdout
+    named = re.findall(r"(\w+):(\S+?\.bin)", commands["trtexec"])
+    sizes = dict(re.findall(r"(\w+):([\dx]+)", commands["trtexec"].split("--loadInputs")[0]))
+    itemsize = {"frame": 1}
+    for name, file in named:
+        elements = int(np.prod([int(side) for side in sizes[name].split("x")]))
+        assert Path(file).stat().st_size == elements * itemsize.get(name, 4)
+    assert len(named) == 4
+
+
+def test_engines_need_tensorrt(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    from maskring.plugins.errors import UnavailableError
+
+    monkeypatch.setitem(sys.modules, "tensorrt", None)
+    with pytest.raises(UnavailableError, match=r"maskring\[gpu\]"):
+        time_engine(tmp_path / "model.engine", {}, 1)
+
+
+def command(model: Path, out: Path, *more: str) -> tuple[int, str]:
+    small = ["--height", "48", "--width", "64", "--iterations", "3", "--warm-up", "1", "--threads", "1"]
+    done = CliRunner().invoke(
+        app, ["profile", str(model), "--out", str(out), *small, "--runner-iterations", "0", *more]
+    )
+    return done.exit_code, done.output
+
+
+def test_command_compares_and_writes_a_page_that_stands_alone(model: Path, tmp_path: Path) -> None:
+    code, text = command(model, tmp_path, "--compare", str(model), "--budget", "60s")
+    assert code == 0, text
+    assert "polygraphy run" in text and "trtexec" in text
+    page = (tmp_path / "profile.html").read_text()
+    assert page.count("<svg") == 2 and page.count("<polyline") == 5
+    assert not re.search(r"(src|href)=|https?://|<script", page)
+    assert "within the budget" in page
+    written = json.loads((tmp_path / "profile.json").read_text())
+    assert len(written["profiles"]) == 2 and set(written["profiles"][0]["stages"]) == set(STAGES)
+
+
+def test_budget_decides_the_exit_code(model: Path, tmp_path: Path) -> None:
+    code, text = command(model, tmp_path, "--budget", "0.0001ms")
+    assert code == 1 and "beyond the budget of 0.0001ms" in text
+    assert command(model, tmp_path, "--budget", "soon")[0] == 2
