@@ -5,8 +5,10 @@
 #include <map>
 #include <string>
 
-namespace {
-std::map<const void*, std::string> kernels;  // by the address of the host's stub
+// Kernels by the address of the host's stub. Registered while libraries are still being initialised.
+static std::map<const void*, std::string>& kernels() {
+    static std::map<const void*, std::string> all;
+    return all;
 }
 
 struct Dim3 {
@@ -26,8 +28,9 @@ void** __cudaRegisterFatBinary(void*) {
 }
 void __cudaRegisterFatBinaryEnd(void**) {}
 void __cudaUnregisterFatBinary(void**) {}
+char __cudaInitModule(void**) { return 1; }
 void __cudaRegisterFunction(void**, const char* stub, char*, const char* name, int, void*, void*, void*, void*, int*) {
-    kernels[stub] = name;
+    kernels()[stub] = name;
 }
 
 unsigned __cudaPushCallConfiguration(Dim3, Dim3, std::size_t, void*) { return 1; }  // <<<>>> is not used
@@ -37,10 +40,10 @@ int __cudaGetKernel(void** kernel, const void* stub) {
     return 0;
 }
 int __cudaLaunchKernel(void* kernel, Dim3 grid, Dim3 block, void** arguments, std::size_t shared, void*) {
-    return launched(kernels.at(kernel).c_str(), &grid, &block, arguments, shared);
+    return launched(kernels().at(kernel).c_str(), &grid, &block, arguments, shared);
 }
 int cudaLaunchKernel(const void* stub, Dim3 grid, Dim3 block, void** arguments, std::size_t shared, void*) {
-    return launched(kernels.at(stub).c_str(), &grid, &block, arguments, shared);
+    return launched(kernels().at(stub).c_str(), &grid, &block, arguments, shared);
 }
 
 }  // extern "C"

@@ -1,0 +1,207 @@
+"""Compiles the project's kernels with nvcc and runs problems through their own host code.
+
+The host code (dispatch, grids, arguments) is compiled as it is; ``recorder.cpp`` stands where libcudart would
+be and hands every launch to the interpreter, which executes the PTX of the kernel that was asked for.
+"""
+
+from __future__ import annotations
+
+import ctypes
+import hashlib
+import importlib.util
+import os
+import shutil
+import subprocess
+import tempfile
+from collections.abc import Iterable
+from functools import lru_cache
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from affinity_cases import Array, Inputs
+
+from ..fibers.emulator import BUILDS, KERNELS, Mutation
+from .device import Device
+from .errors import PtxError
+from .parser import Kernel, parse
+
+HERE = Path(__file__).resolve().parent
+_PTX = ("-std=c++20", "-arch=sm_80", "-lineinfo", "-ptx")
+# No machine code: only the host's half of this library is used.
+_HOST = (
+    "-std=c++20",
+    "-gencode=arch=compute_80,code=compute_80",
+    "-shared",
+    "-cudart=none",
+    "-Xcompiler=-fPIC",
+)
+
+
+def nvcc() -> Path | None:
+    """nvcc of the pip packages, else of a system toolkit."""
+    spec = importlib.util.find_spec("nvidia")
+    roots = [Path(p) / "cu13" for p in (spec.submodule_search_locations or [])] if spec else []
+    roots.append(Path(os.environ.get("CUDA_HOME", "/usr/local/cuda")))
+    return next((root / "bin" / "nvcc" for root in roots if (root / "bin" / "nvcc").is_file()), None)
+
+
+def compile_ptx(source: Path, include: Iterable[Path] = ()) -> str:
+    """The PTX of a CUDA source, made again only when a source beside it changed."""
+    texts = [p.read_text() for p in sorted(source.parent.glob("*")) if p.suffix in (".cuh", ".hpp", ".cu")]
+    name = f"{source.stem}-{_digest(source.read_text(), *texts, *_PTX)}.ptx"
+    return _build(name, [*_PTX, *(f"-I{folder}" for folder in include), str(source)]).read_text()
+
+
+def _digest(*texts: str) -> str:
+    return hashlib.sha256("\0".join(texts).encode()).hexdigest()[:16]
+
+
+def _build(name: str, arguments: list[str]) -> Path:
+    """Runs nvcc unless its result is there; it appears under its name when it is complete."""
+    made = BUILDS / "ptx" / name
+    if not made.exists():
+        made.parent.mkdir(parents=True, exist_ok=True)
+        with tempfile.TemporaryDirectory(dir=made.parent) as scratch:
+            out = Path(scratch) / name
+            command = [str(nvcc()), *arguments, "-o", str(out)]
+            done = subprocess.run(command, capture_output=True, text=True, timeout=600, check=False)
+            if done.returncode != 0:
+                raise PtxError("syntax", f"nvcc failed: {done.stderr[-4000:]}")
+            out.rename(made)
+    return made
+
+
+class _Problem(ctypes.Structure):
+    """``AffinityProblem`` of kernels/launch.hpp."""
+
+    _fields_ = (
+        *((name, ctypes.c_int32) for name in ("type", "batch", "slots", "channels", "labels")),
+        *((name, ctypes.c_int32) for name in ("height", "width", "radius")),
+        ("scale", ctypes.c_float),
+        *(
+            (name, ctypes.c_void_p)
+            for name in ("query", "keys", "values", "dilation", "offsets", "out", "workspace")
+        ),
+    )
+
+
+class _Dim3(ctypes.Structure):
+    _fields_ = (("x", ctypes.c_uint), ("y", ctypes.c_uint), ("z", ctypes.c_uint))
+
+    def triple(self) -> tuple[int, int, int]:
+        return int(self.x), int(self.y), int(self.z)
+
+
+_CALLBACK = ctypes.CFUNCTYPE(
+    ctypes.c_int,
+    ctypes.c_char_p,
+    ctypes.POINTER(_Dim3),
+    ctypes.POINTER(_Dim3),
+    ctypes.POINTER(ctypes.c_void_p),
+    ctypes.c_size_t,
+)
+
+
+@lru_cache(maxsize=1)
+def _host_library() -> ctypes.CDLL:
+    sources = [*sorted(KERNELS.glob("*.cu")), KERNELS / "dispatch.cpp", HERE / "recorder.cpp"]
+    texts = [path.read_text() for path in [*sources, *sorted(KERNELS.glob("*.[hc]*"))]]
+    name = f"host-{_digest(*texts, *_HOST)}.so"
+    library = ctypes.CDLL(str(_build(name, [*_HOST, f"-I{KERNELS}", *map(str, sources)])))
+    library.configuration_name = library["_ZN8maskring18configuration_nameEi"]  # type: ignore[attr-defined]
+    library.configuration_name.restype = ctypes.c_char_p
+    return library
+
+
+def configurations() -> list[str]:
+    """Names of the dispatch table's rows, in their order."""
+    library = _host_library()
+    count = library["_ZN8maskring19configuration_countEv"]()
+    return [library.configuration_name(i).decode() for i in range(count)]
+
+
+@lru_cache(maxsize=8)
+def _kernels(family: str, mutation: Mutation | None) -> dict[str, Kernel]:
+    """Kernels of one .cu file, as it is or with a planted bug."""
+    if mutation is None:
+        return parse(compile_ptx(KERNELS / f"{family}.cu")).kernels
+    with tempfile.TemporaryDirectory() as scratch:
+        copy = Path(shutil.copytree(KERNELS, Path(scratch) / "kernels"))
+        mutation.apply(copy)
+        return parse(compile_ptx(copy / f"{family}.cu")).kernels
+
+
+def run(row: str, inputs: Inputs, mutation: Mutation | None = None) -> Array:
+    """What a row of the dispatch table computes, executed as PTX.
+
+    Args:
+        row: the row's name.
+        inputs: in the row's type.
+        mutation: a bug to plant in the kernels first.
+
+    Raises:
+        PtxError: the kernel does something undefined, or left some of the output unwritten.
+    """
+    library, device = _host_library(), Device()
+    kernels = _kernels(row.split()[0], mutation)
+    failures: list[PtxError] = []
+
+    @_CALLBACK
+    def launched(name: bytes, grid: Any, block: Any, arguments: Any, shared: int) -> int:
+        try:
+            kernel = kernels[name.decode()]
+            parameters = np.zeros((kernel.parameter_bytes + 15) // 16 * 16, np.uint8)
+            for parameter, pointer in zip(kernel.parameters, arguments, strict=False):
+                content = ctypes.string_at(pointer, parameter.size)
+                parameters[parameter.offset : parameter.offset + parameter.size] = np.frombuffer(
+                    content, np.uint8
+                )
+            device.launch_raw(kernel, grid[0].triple(), block[0].triple(), parameters, shared)
+        except PtxError as error:
+            failures.append(error)
+            return 1
+        return 0
+
+    library.record_launches(launched)
+    problem, out = _problem(device, inputs)
+    launch = library["_ZN8maskring6launchEiRKNS_15AffinityProblemEP11CUstream_st"]
+    code = launch(configurations().index(row), ctypes.byref(problem), None)
+    if failures:
+        raise failures[0]
+    if code != 0:
+        raise PtxError("launch", f"launch() returned {code}")
+    shape = (inputs.values.shape[0], *inputs.values.shape[2:])
+    return device.download(out, shape, inputs.values.dtype)
+
+
+def _problem(device: Device, inputs: Inputs) -> tuple[_Problem, Any]:
+    """The problem with its tensors uploaded, and the output's buffer."""
+    batch, slots, labels = inputs.values.shape[:3]
+    channels, height, width = inputs.query.shape[1:]
+    out = device.allocate(batch * labels * height * width * inputs.values.itemsize, "out")
+    arrays = {
+        "query": inputs.query,
+        "keys": inputs.keys,
+        "values": inputs.values,
+        "dilation": inputs.dilation,
+    }
+    addresses = {name: device.upload(array, name).address for name, array in arrays.items()}
+    if inputs.offsets is not None:
+        addresses["offsets"] = device.upload(inputs.offsets, "offsets").address
+    return (
+        _Problem(
+            type={"float32": 0, "float16": 1}[inputs.values.dtype.name],
+            batch=batch,
+            slots=slots,
+            channels=channels,
+            labels=labels,
+            height=height,
+            width=width,
+            radius=inputs.radius,
+            scale=inputs.scale,
+            out=out.address,
+            **addresses,
+        ),
+        out,
+    )
