@@ -24,7 +24,7 @@ from .console import (
     step_callback,
     stop_request,
 )
-from .plugins.errors import MaskError, SourceError
+from .plugins.errors import MaskError, ModelError, OutputError, SourceError
 
 if TYPE_CHECKING:
     from .runtime.pipeline import Edits
@@ -188,7 +188,10 @@ def import_checkpoint(
 @one_sentence
 def export(
     checkpoint: Annotated[Path, typer.Argument(help="A maskring checkpoint (.safetensors).")],
-    out_file: Annotated[Path, typer.Option("--out", help="The ONNX file to write.")],
+    out_file: Annotated[Path | None, typer.Option("--out", help="The ONNX file to write.")] = None,
+    triton: Annotated[
+        Path | None, typer.Option(metavar="DIR", help="Write a Triton model repository; needs fixed sizes.")
+    ] = None,
     height: Annotated[int | None, typer.Option(min=1, help="Fix the frame height; default: any.")] = None,
     width: Annotated[int | None, typer.Option(min=1, help="Fix the frame width; default: any.")] = None,
     objects: Annotated[
@@ -208,7 +211,13 @@ def export(
     """Export a checkpoint to one ONNX file that holds a whole tracking step."""
     from .export.onnx_from_checkpoint import export_onnx
 
+    if out_file is None and triton is None:
+        raise OutputError("nothing is to be written", "name a file with --out or a folder with --triton")
     labels = None if objects is None else objects + 1
+    if triton is not None:
+        _export_triton(checkpoint, triton, height, width, labels, radius, scale, top_k, precision.value)
+    if out_file is None:
+        return
     export_onnx(
         checkpoint,
         out_file,
@@ -221,6 +230,37 @@ def export(
         dtype=precision.value,
     )
     out.print(f"wrote {out_file} ({out_file.stat().st_size / 1e6:.1f} MB)", markup=False)
+
+
+def _export_triton(
+    checkpoint: Path,
+    folder: Path,
+    height: int | None,
+    width: int | None,
+    labels: int | None,
+    radius: int | None,
+    scale: float | None,
+    top_k: int | None,
+    dtype: str,
+) -> None:
+    from .export.triton import write_triton_repository
+
+    if height is None or width is None or labels is None:
+        raise ModelError(
+            "a Triton model needs fixed sizes", "give --height, --width and --objects beside --triton"
+        )
+    written = write_triton_repository(
+        checkpoint,
+        folder,
+        height=height,
+        width=width,
+        labels=labels,
+        radius=radius,
+        scale=scale,
+        top_k=top_k,
+        dtype=dtype,
+    )
+    out.print(f"wrote {written}", markup=False, soft_wrap=True)
 
 
 @app.command()
