@@ -1,0 +1,17 @@
+# JetPack 6 (L4T r36): docker build -f docker/jetson.Dockerfile -t maskring-jetson .
+# Run with: docker run --runtime nvidia --rm -it maskring-jetson doctor
+# hadolint global ignore=DL3008
+ARG L4T=r36.4.0
+FROM nvcr.io/nvidia/l4t-jetpack:${L4T}
+RUN apt-get update \
+ && apt-get install -y --no-install-recommends g++ libgl1 libglib2.0-0 make python3-dev python3-pip \
+ && rm -rf /var/lib/apt/lists/*
+WORKDIR /src
+COPY . .
+RUN python3 -m pip install --no-cache-dir 'scikit-build-core>=0.10' 'nanobind>=2.4' cmake ninja \
+ && python3 -m pip install --no-cache-dir --no-build-isolation . \
+ && useradd --create-home maskring
+USER maskring
+WORKDIR /home/maskring
+ENTRYPOINT ["maskring"]
+CMD ["doctor"]
