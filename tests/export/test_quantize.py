@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import json
+import subprocess
+import sys
 from pathlib import Path
 
 import numpy as np
@@ -52,6 +54,24 @@ def test_every_layer_reads_int8_and_features_stay_float(folder: Path) -> None:
     for layer in layers:
         assert [producer[name].op_type for name in layer.input[:2]] == ["DequantizeLinear"] * 2
     assert producer["key"].op_type == "Conv"
+
+
+def test_raw_colours_beside_the_network_stay_float(tmp_path: Path) -> None:
+    export_onnx(
+        write_tiny_checkpoint(tmp_path / "patch.safetensors", patch=9), tmp_path / "float.onnx", radius=3
+    )
+    quantize_onnx(tmp_path / "float.onnx", tmp_path / "int8.onnx", FRAMES)
+    model = onnx.load(tmp_path / "int8.onnx")
+    producer = {name: node for node in model.graph.node for name in node.output}
+    quantized, plain = [], []
+    for node in model.graph.node:
+        if node.op_type == "Conv":
+            is_int8 = producer[node.input[0]].op_type == "DequantizeLinear"
+            (quantized if is_int8 else plain).append(node)
+    assert len(quantized) >= 7 and [list(node.input)[0] for node in plain] == [LAB]
+    (behind,) = [node for node in model.graph.node if plain[0].output[0] in node.input]
+    assert behind.op_type == "Add" and all(producer[name].op_type == "Conv" for name in behind.input)
+    assert verify_model(tmp_path / "int8.onnx", checkpoint=None, frames=FRAMES).ok
 
 
 def test_quantization_is_what_tensorrt_takes(folder: Path) -> None:
@@ -168,3 +188,44 @@ def test_command(folder: Path, tmp_path: Path) -> None:
     arguments[-1] = arguments[0]
     refused = CliRunner().invoke(app, ["quantize", *map(str, arguments)])
     assert refused.exit_code == 2 and "another file" in refused.stderr
+
+
+BUILD = """
+import sys
+import tensorrt_rtx_bindings as trt
+
+logger = trt.Logger(trt.Logger.ERROR)
+builder = trt.Builder(logger)
+network = builder.create_network(1 << int(trt.NetworkDefinitionCreationFlag.STRONGLY_TYPED))
+parser = trt.OnnxParser(network, logger)
+assert parser.parse(open(sys.argv[1], "rb").read()), parser.get_error(0).desc()
+config = builder.create_builder_config()
+config.num_compute_capabilities = 1
+config.set_compute_capability(trt.ComputeCapability.SM86, 0)
+profile = builder.create_optimization_profile()
+shapes = {
+    "frame": (1, 48, 64, 3),
+    "memory_keys": (1, 3, 8, 12, 16),
+    "memory_values": (1, 3, 2, 12, 16),
+    "memory_dilation": (1, 3),
+}
+for name, shape in shapes.items():
+    profile.set_shape(name, shape, shape, shape)
+config.add_optimization_profile(profile)
+engine = builder.build_serialized_network(network, config)
+print("engine of", engine.nbytes, "bytes")
+"""
+
+
+def test_nvidias_builder_makes_an_engine_of_it(folder: Path) -> None:
+    pytest.importorskip(
+        "tensorrt_rtx_bindings", reason="no TensorRT-RTX: pip install 'maskring[tensorrt-test]'"
+    )
+    done = subprocess.run(
+        [sys.executable, "-c", BUILD, str(folder / "int8.onnx")],
+        check=False,
+        capture_output=True,
+        text=True,
+        timeout=100,
+    )
+    assert done.returncode == 0 and "engine of" in done.stdout, done.stderr
