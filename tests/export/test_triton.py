@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import ast
+from collections.abc import Iterable
 from pathlib import Path
 from typing import Any
 
@@ -10,6 +11,7 @@ import numpy as np
 import onnx
 import onnxruntime
 import pytest
+from onnx import helper
 from support import HEIGHT, WIDTH, moving_square, write_tiny_checkpoint
 from typer.testing import CliRunner
 
@@ -72,11 +74,21 @@ def test_configuration_describes_the_model(repository: Path, config: Any) -> Non
     assert (repository / config.name / "1" / "model.onnx").is_file()
 
 
-def serve(session: Any, config: Any, count: int, state: dict[str, np.ndarray]) -> list[np.ndarray]:
+def empty_state(config: Any) -> dict[str, np.ndarray]:
+    """A state of zeros, as ``initial_state`` asks for it."""
+    return {
+        s.input_name: np.zeros(list(s.dims), np.int32 if s.input_name == "filled" else np.float32)
+        for s in config.sequence_batching.state
+    }
+
+
+def serve(
+    session: Any, config: Any, indices: Iterable[int], state: dict[str, np.ndarray]
+) -> list[np.ndarray]:
     """What Triton does with one sequence: state in, state out."""
     found = []
     pairs = {s.output_name: s.input_name for s in config.sequence_batching.state}
-    for index in range(count):
+    for index in indices:
         frame, mask = moving_square(index)
         feeds = {"frame": frame[None], "mask": (mask if index == 0 else np.zeros_like(mask))[None]}
         start = np.array([index == 0], np.int32)
@@ -88,12 +100,9 @@ def serve(session: Any, config: Any, count: int, state: dict[str, np.ndarray]) -
 
 def test_a_sequence_is_a_tracker_and_start_forgets(repository: Path, config: Any) -> None:
     session = onnxruntime.InferenceSession(repository / "maskring" / "1" / "model.onnx")
-    state = {
-        s.input_name: np.zeros(list(s.dims), np.int32 if s.input_name == "filled" else np.float32)
-        for s in config.sequence_batching.state
-    }
-    first = serve(session, config, FRAMES, state)
-    again = serve(session, config, FRAMES, state)  # from the state that the first sequence left
+    state = empty_state(config)
+    first = serve(session, config, range(FRAMES), state)
+    again = serve(session, config, range(FRAMES), state)  # from the state that the first sequence left
     backend = OnnxRuntimeBackend(repository.parent / "plain.onnx", threads=1)
     with Tracker(backend, policy=MemoryPolicy((0,), AGES)) as tracker:
         for index in range(FRAMES):
@@ -101,6 +110,27 @@ def test_a_sequence_is_a_tracker_and_start_forgets(repository: Path, config: Any
             expected = tracker.step(frame, mask if index == 0 else None).labels
             assert (first[index] == expected).mean() >= 0.999, index
             np.testing.assert_array_equal(again[index], first[index])
+
+
+def test_slots_hold_the_first_frame_and_the_latest(repository: Path, config: Any) -> None:
+    model = onnx.load(repository / "maskring" / "1" / "model.onnx")
+    model.graph.output.append(helper.make_tensor_value_info("step/key", 1, [1, 8, 12, 16]))
+    model.graph.output.append(helper.make_tensor_value_info("step/memory_dilation", 6, [1, 6]))
+    session = onnxruntime.InferenceSession(model.SerializeToString())
+    state = empty_state(config)
+    keys, read = [], []
+    for index in range(9):
+        before = dict(state)
+        serve(session, config, [index], state)
+        frame, mask = moving_square(index)
+        feeds = {"frame": frame[None], "mask": mask[None], "start": np.array([index == 0], np.int32)}
+        key, dilation = session.run(["step/key", "step/memory_dilation"], feeds | before)
+        keys.append(key[0])
+        read.append(dilation[0].tolist())
+    np.testing.assert_array_equal(state["keys"][0], np.stack([keys[0], *keys[:3:-1]]))
+    assert read[1] == [1, 0, 0, 0, 0, 0], "nothing is known but the first frame"
+    assert read[3] == [1, 1, 0, 0, 0, 0], "the frame three ago is the first one, read once"
+    assert read[8] == [1, 1, 0, 1, 0, 1]
 
 
 def test_client_is_python_that_names_the_model(repository: Path) -> None:
