@@ -141,6 +141,7 @@ class _Frames(CalibrationDataReader):  # type: ignore[misc]
 
 def _quantized(encoder: onnx.ModelProto, reader: _Frames, folder: Path) -> onnx.ModelProto:
     plain, result = folder / "encoder.onnx", folder / "quantized.onnx"
+    excluded = _raw_colour_path(encoder)
     onnx.save(encoder, plain)
     with _quiet():
         quantize_static(
@@ -149,6 +150,7 @@ def _quantized(encoder: onnx.ModelProto, reader: _Frames, folder: Path) -> onnx.
             reader,
             quant_format=QuantFormat.QDQ,
             op_types_to_quantize=list(LAYERS),
+            nodes_to_exclude=excluded,
             per_channel=True,
             activation_type=QuantType.QInt8,
             weight_type=QuantType.QInt8,
@@ -162,7 +164,36 @@ def _quantized(encoder: onnx.ModelProto, reader: _Frames, folder: Path) -> onnx.
                 "CalibStridedMinMax": 1,
             },
         )
-    return onnx.load(result)
+    return _reading_floats(onnx.load(result), excluded)
+
+
+def _reading_floats(model: onnx.ModelProto, names: list[str]) -> onnx.ModelProto:
+    """``model``, its nodes of these names back on the tensors that stood there before Q/DQ pairs."""
+    producer = {name: node for node in model.graph.node for name in node.output}
+    for node in model.graph.node:
+        for index, name in enumerate(node.input if node.name in names else []):
+            if name in producer and producer[name].op_type == "DequantizeLinear":
+                node.input[index] = producer[producer[name].input[0]].input[0]
+    return model
+
+
+def _raw_colour_path(encoder: onnx.ModelProto) -> list[str]:
+    """Layers between the colours and the features that lead past the network: they stay float.
+
+    Features beside a patch of raw colours are compared by distance, and the differences that matter are
+    smaller than a step of int8 over the whole range of the colours.
+    """
+    producer = {name: node for node in encoder.graph.node for name in node.output}
+    found: list[str] = []
+    pending = [output.name for output in encoder.graph.output]
+    while pending:
+        node = producer.get(pending.pop())
+        if node is None or (node.op_type == "Conv" and LAB not in node.input):
+            continue
+        if node.op_type in LAYERS:
+            found.append(node.name)
+        pending.extend(node.input)
+    return found
 
 
 def _with_encoder(
