@@ -13,7 +13,7 @@ from maskring.training.weights import shipped_checkpoint
 def test_nano_is_valid_small_and_has_a_card() -> None:
     path = shipped_checkpoint()
     checkpoint = load_checkpoint(path)
-    assert checkpoint.config == EncoderConfig.preset("nano")
+    assert checkpoint.config == EncoderConfig.preset("nano-patch")
     assert checkpoint.provenance.licence
     assert path.stat().st_size <= 12_000_000
     card = path.with_suffix(".md").read_text("utf-8")
