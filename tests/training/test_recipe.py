@@ -14,7 +14,7 @@ def test_every_shipped_recipe_loads_under_its_name() -> None:
     assert recipe_names() == ["colorization", "mast", "nano", "paper"]
     for name in recipe_names():
         assert load_recipe(name).name == name
-    assert load_recipe("nano").encoder == "nano"
+    assert load_recipe("nano").encoder == "nano-patch"
 
 
 def test_recipe_from_a_file(tmp_path: Path) -> None:
