@@ -7,6 +7,7 @@ from dataclasses import replace
 import numpy as np
 import pytest
 from affinity_cases import TOLERANCE, expected_of, inputs_of
+from cuda_on_cpu.fibers.emulator import Mutation
 from cuda_on_cpu.ptx import PtxError, host
 from cuda_on_cpu.test_kernels_mutants import NAMED, OTHERS, PROBLEM, ROW_OF, Planted
 
@@ -17,7 +18,7 @@ NOT_A_FINDING = ("syntax", "unsupported", "launch")
 
 def is_seen(planted: Planted) -> bool:
     """Whether the interpreter refuses the kernel with the bug, or its result is wrong."""
-    case = ROW_OF[planted.mutation.file].fit(replace(PROBLEM, width=planted.width))
+    case = ROW_OF[planted.mutation.file].fit(replace(PROBLEM, width=planted.width, dilation=((1, 0, 2),)))
     assert case is not None
     try:
         result = host.run(ROW_OF[planted.mutation.file].name, inputs_of(case), planted.mutation)
@@ -39,3 +40,9 @@ def test_planted_bug_is_seen(planted: Planted) -> None:
 @pytest.mark.parametrize("planted", OTHERS, ids=str)
 def test_other_planted_bug_is_seen(planted: Planted) -> None:
     assert is_seen(planted)
+
+
+def test_without_a_bug_the_same_check_sees_nothing() -> None:
+    """The control: what :func:`is_seen` reports comes from the bug."""
+    for file in ROW_OF:
+        assert not is_seen(Planted(Mutation("none", file, "#pragma once", "#pragma once ")))

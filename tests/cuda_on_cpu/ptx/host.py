@@ -147,7 +147,6 @@ def run(row: str, inputs: Inputs, mutation: Mutation | None = None) -> Array:
     kernels = _kernels(row.split()[0], mutation)
     failures: list[PtxError] = []
 
-    @_CALLBACK
     def launched(name: bytes, grid: Any, block: Any, arguments: Any, shared: int) -> int:
         try:
             kernel = kernels[name.decode()]
@@ -163,7 +162,8 @@ def run(row: str, inputs: Inputs, mutation: Mutation | None = None) -> Array:
             return 1
         return 0
 
-    library.record_launches(launched)
+    callback = _CALLBACK(launched)  # must live as long as launches may come
+    library.record_launches(callback)
     problem, out = _problem(device, inputs)
     launch = library["_ZN8maskring6launchEiRKNS_15AffinityProblemEP11CUstream_st"]
     code = launch(configurations().index(row), ctypes.byref(problem), None)

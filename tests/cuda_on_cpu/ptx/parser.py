@@ -405,7 +405,7 @@ def _statements(text: str, position: int, line: int) -> Iterator[tuple[str, int]
             position += 1
             continue
         # .loc and .file end with the line; all else ends with a semicolon (a label stays with what follows).
-        if text.startswith((".loc", ".file"), position):
+        if text.startswith((".loc ", ".loc\t", ".file"), position):
             end = text.index("\n", position)
         else:
             label = re.compile(r"[$\w%]+\s*:(?!:)").match(text, position)
