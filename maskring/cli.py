@@ -263,6 +263,82 @@ def _export_triton(
     out.print(f"wrote {written}", markup=False, soft_wrap=True)
 
 
+class EngineRuntime(str, Enum):
+    """What executes an engine."""
+
+    tensorrt = "tensorrt"
+    tensorrt_rtx = "tensorrt-rtx"
+
+
+class HardwareCompatibility(str, Enum):
+    """GPUs beside the one that an engine is built on."""
+
+    ampere_plus = "ampere-plus"
+    same_compute_capability = "same-compute-capability"
+
+
+RANGE = "N|MIN:BEST:MAX"
+
+
+@app.command()
+@one_sentence
+def build(
+    model: Annotated[Path, typer.Argument(help="An exported .onnx; its precision is the engine's.")],
+    out_file: Annotated[Path, typer.Option("--out", help="The .engine to write, with a .json beside it.")],
+    runtime: Annotated[
+        EngineRuntime,
+        typer.Option(help="tensorrt: the plugin, on this GPU. tensorrt-rtx: ahead of time, without a GPU."),
+    ] = EngineRuntime.tensorrt,
+    compute_capability: Annotated[
+        str, typer.Option(metavar="sm86,sm89", help="GPUs to compile for (tensorrt-rtx).")
+    ] = "",
+    height: Annotated[str | None, typer.Option(metavar=RANGE, help="Frame height, if not fixed.")] = None,
+    width: Annotated[str | None, typer.Option(metavar=RANGE, help="Frame width, if not fixed.")] = None,
+    objects: Annotated[
+        str | None, typer.Option(metavar=RANGE, help="Number of objects, if not fixed; default 1:3:15.")
+    ] = None,
+    optimization_level: Annotated[
+        int | None, typer.Option(min=0, max=5, help="How long to search for fast kernels.")
+    ] = None,
+    workspace: Annotated[int | None, typer.Option(min=1, help="Limit of scratch memory in MiB.")] = None,
+    version_compatible: Annotated[
+        bool, typer.Option("--version-compatible", help="Run on later TensorRT of this major version too.")
+    ] = False,
+    hardware_compatibility: Annotated[
+        HardwareCompatibility | None, typer.Option(help="Run on other GPUs too; may cost speed.")
+    ] = None,
+    timing_cache: Annotated[
+        Path | None, typer.Option(metavar="FILE", help="Timings kept for the next build.")
+    ] = None,
+) -> None:
+    """Build an exported model into an engine for NVIDIA GPUs."""
+    from .console import build_callback
+    from .export.engine_from_onnx import EngineOptions, build_engine, parse_range
+
+    ranges = {
+        name: None if text is None else parse_range(text, f"--{name}")
+        for name, text in (("height", height), ("width", width), ("objects", objects))
+    }
+    options = EngineOptions(
+        runtime=runtime.value,
+        compute_capabilities=tuple(name.strip() for name in compute_capability.split(",") if name.strip()),
+        optimization_level=optimization_level,
+        workspace_mb=workspace,
+        version_compatible=version_compatible,
+        hardware_compatibility=hardware_compatibility.value if hardware_compatibility else "",
+        timing_cache=timing_cache,
+        **ranges,
+    )
+    with build_callback() as on_progress:
+        built = build_engine(model, out_file, options, on_progress)
+    if built.replaced:
+        err.print(f"built anew: {built.replaced}", markup=False, soft_wrap=True)
+    done = f"{out_file} is what was asked for, nothing built" if built.reused else f"wrote {out_file}"
+    memory = ", ".join(f"{name} {size / 1e6:.1f} MB" for name, size in built.manifest.memory.items())
+    size = out_file.stat().st_size / 1e6
+    out.print(f"{done} ({size:.1f} MB; on the GPU: {memory})", markup=False, soft_wrap=True)
+
+
 @app.command()
 @one_sentence
 def quantize(

@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Any, NoReturn, ParamSpec, TypeVar
 
 import typer
 from rich.console import Console
-from rich.progress import BarColumn, Progress, TaskProgressColumn, TextColumn, TimeRemainingColumn
+from rich.progress import BarColumn, Progress, TaskID, TaskProgressColumn, TextColumn, TimeRemainingColumn
 
 from .plugins.errors import UserError
 
@@ -52,6 +52,26 @@ def one_sentence(command: Callable[P, T]) -> Callable[P, T]:
 
 def _interrupt(*_: Any) -> NoReturn:
     raise KeyboardInterrupt
+
+
+@contextmanager
+def build_callback() -> Iterator[Callable[[str, int, int], None]]:
+    """A callback for the phases of an engine's build; each has a progress bar while it lasts.
+
+    Nothing is shown when stderr is no terminal.
+    """
+    columns = (TextColumn("{task.description}"), BarColumn(), TaskProgressColumn())
+    with Progress(*columns, console=err, transient=True, disable=not err.is_terminal) as progress:
+        bars: dict[str, TaskID] = {}
+
+        def advance(phase: str, done: int, steps: int) -> None:
+            if phase not in bars:
+                bars[phase] = progress.add_task(phase, total=steps)
+            progress.update(bars[phase], completed=done, total=steps)
+            if done >= steps:
+                progress.remove_task(bars.pop(phase))
+
+        yield advance
 
 
 @contextmanager

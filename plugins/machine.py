@@ -2,7 +2,14 @@
 
 from __future__ import annotations
 
+import ctypes
+import ctypes.util
 import os
+
+from .errors import UnavailableError
+
+_COMPUTE_CAPABILITY = (75, 76)
+"""CU_DEVICE_ATTRIBUTE_COMPUTE_CAPABILITY_MAJOR and _MINOR."""
 
 
 def usable_cores() -> int:
@@ -10,3 +17,25 @@ def usable_cores() -> int:
     if hasattr(os, "sched_getaffinity"):
         return len(os.sched_getaffinity(0))
     return os.cpu_count() or 1
+
+
+def compute_capability(device: int = 0) -> str:
+    """Of an NVIDIA GPU, as ``sm86``; asks the driver and makes no context.
+
+    Raises:
+        UnavailableError: when there is no driver or no such GPU.
+    """
+    name = ctypes.util.find_library("cuda")
+    remedy = "install NVIDIA's driver on a machine with a GPU; nvidia-smi must list it"
+    if name is None:
+        raise UnavailableError("this machine has no NVIDIA driver", remedy)
+    driver = ctypes.CDLL(name)
+    handle, value = ctypes.c_int(), ctypes.c_int()
+    if driver.cuInit(0) or driver.cuDeviceGet(ctypes.byref(handle), device):
+        raise UnavailableError(f"NVIDIA's driver finds no GPU number {device}", remedy)
+    version = []
+    for attribute in _COMPUTE_CAPABILITY:
+        if driver.cuDeviceGetAttribute(ctypes.byref(value), attribute, handle):
+            raise UnavailableError(f"NVIDIA's driver does not answer for GPU number {device}", remedy)
+        version.append(str(value.value))
+    return "sm" + "".join(version)

@@ -22,6 +22,7 @@ MAY_IMPORT = {
         "training",
         "plugins",
         "runtime.model",
+        "runtime.engine_file",
         "runtime.memory",
         "runtime.backends.step_graph_parts",
     ),

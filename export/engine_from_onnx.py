@@ -1,0 +1,289 @@
+"""From an exported model to an engine of TensorRT or TensorRT-RTX, and what decided it beside it."""
+
+from __future__ import annotations
+
+import hashlib
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import onnx
+
+from ..plugins.errors import ModelError, OutputError, UnavailableError
+from ..plugins.files import atomic_path, make_directory
+from ..plugins.library import library_path
+from ..plugins.library import load as load_plugin
+from ..plugins.machine import compute_capability
+from ..plugins.windowed_affinity.onnx_op import use_tensorrt_plugin
+from ..runtime.engine_file import (
+    HARDWARE_COMPATIBILITY,
+    RUNTIMES,
+    TENSORRT,
+    TENSORRT_RTX,
+    EngineKey,
+    EngineManifest,
+    Shapes,
+    manifest_path,
+    read_engine,
+    read_manifest,
+    sha256,
+)
+from ..runtime.memory import MemoryPolicy
+from ..runtime.model import EXPORT_AGAIN, MAX_LABELS, METADATA_KEY, QUANTIZATION_KEY, ModelMetadata
+from .tensorrt_builder import Progress, build, load_tensorrt
+
+Range = tuple[int, int, int]
+"""Smallest, best and largest."""
+
+DEFAULT_OBJECTS: Range = (1, 3, 15)
+
+
+@dataclass(frozen=True)
+class EngineOptions:
+    """What the user decides about an engine.
+
+    Attributes:
+        runtime: one of :data:`maskring.runtime.engine_file.RUNTIMES`.
+        height, width: of the frames, where the model takes any.
+        objects: without background, where the model takes any; None for :data:`DEFAULT_OBJECTS`.
+        compute_capabilities: GPUs to compile for, as ``sm86``; TensorRT-RTX alone, TensorRT times kernels on
+            the GPU that is here.
+        optimization_level: of the builder, 0 to 5; None for its default.
+        workspace_mb: limit of scratch memory in MiB.
+        version_compatible: run on later TensorRT of the same major version.
+        hardware_compatibility: one of :data:`maskring.runtime.engine_file.HARDWARE_COMPATIBILITY`, or empty.
+        timing_cache: file that keeps timings for the next build.
+    """
+
+    runtime: str = TENSORRT
+    height: Range | None = None
+    width: Range | None = None
+    objects: Range | None = None
+    compute_capabilities: tuple[str, ...] = ()
+    optimization_level: int | None = None
+    workspace_mb: int | None = None
+    version_compatible: bool = False
+    hardware_compatibility: str = ""
+    timing_cache: Path | None = None
+
+
+@dataclass(frozen=True)
+class BuiltEngine:
+    """What :func:`build_engine` did.
+
+    Attributes:
+        manifest: what stands beside the engine.
+        reused: nothing was built, since the engine that was there is the one asked for.
+        replaced: why the engine that was there is another one; empty when there was none.
+    """
+
+    manifest: EngineManifest
+    reused: bool
+    replaced: str = ""
+
+
+def parse_range(text: str, option: str) -> Range:
+    """``480`` or ``240:480:1080`` -> smallest, best, largest.
+
+    Raises:
+        ModelError: when the text says anything else.
+    """
+    parts = text.split(":")
+    numbers = [int(part) for part in parts if part.isdecimal()]
+    rising = len(numbers) == len(parts) and 0 not in numbers and numbers == sorted(numbers)
+    if not rising or len(numbers) not in (1, 3):
+        raise ModelError(f"{option} {text} is no range", f"give {option} N or SMALLEST:BEST:LARGEST")
+    return numbers[0], numbers[len(numbers) // 2], numbers[-1]
+
+
+def build_engine(
+    model: Path, out: Path, options: EngineOptions, progress: Progress | None = None
+) -> BuiltEngine:
+    """Build ``model`` into the engine ``out`` and ``out``.json, unless both are there and the right ones.
+
+    For TensorRT the memory read becomes the plugin; for TensorRT-RTX, which takes no plugin, its function
+    body is built in. Precision is the model's own.
+
+    Args:
+        model: an exported ``.onnx``.
+        out: the ``.engine`` to write.
+        options: what the user decides.
+        progress: told of the build's phases.
+
+    Raises:
+        ModelError: when the model, a size or an option does not fit, or TensorRT refuses the model.
+        UnavailableError: when TensorRT, polygraphy, the plugin or a GPU is missing.
+        OutputError: when a file cannot be written.
+    """
+    graph, metadata, digest = _read(model)
+    if out.suffix != ".engine":
+        raise OutputError(f"{out} does not end in .engine, by which trackers know engines", "rename it")
+    _check_options(options)
+    shapes = profile_shapes(metadata, options)
+    trt = load_tensorrt(options.runtime)
+    key = _engine_key(trt, graph, metadata, digest, shapes, options)
+    manifest, why = _present(out, key)
+    if manifest is not None:
+        return BuiltEngine(manifest, reused=True)
+    make_directory(out.parent)
+    if options.timing_cache is not None:
+        make_directory(options.timing_cache.parent)
+    if options.runtime == TENSORRT:
+        load_plugin(trt)
+        graph = use_tensorrt_plugin(graph)
+    _fix_extents(graph, shapes)
+    engine, log = build(trt, graph.SerializeToString(), key, options.timing_cache, progress)
+    built = EngineManifest(key, metadata, hashlib.sha256(engine).hexdigest(), log.memory)
+    _write(out, engine, built)
+    return BuiltEngine(built, reused=False, replaced=why)
+
+
+def profile_shapes(metadata: ModelMetadata, options: EngineOptions) -> Shapes:
+    """Smallest, best and largest shape of each input of the step graph.
+
+    Raises:
+        ModelError: when a size that the model leaves open is not given, or one that it fixes is another.
+    """
+    height = _range("height", options.height, metadata.height, None)
+    width = _range("width", options.width, metadata.width, None)
+    fixed = None if metadata.labels is None else metadata.labels - 1
+    objects = _range("objects", options.objects, fixed, DEFAULT_OBJECTS)
+    if objects[2] >= MAX_LABELS:
+        raise ModelError(
+            f"{objects[2]} objects do not fit into a label map", f"ask for {MAX_LABELS - 1} at most"
+        )
+    policy = MemoryPolicy(metadata.long_term, metadata.short_term)
+    slots = metadata.slots or policy.slots
+    shapes: Shapes = {"frame": [], "memory_keys": [], "memory_values": [], "memory_dilation": []}
+    for pixels_high, pixels_wide, count in zip(height, width, objects, strict=True):
+        grid = metadata.feature_size(pixels_high, pixels_wide)
+        shapes["frame"].append([1, pixels_high, pixels_wide, 3])
+        shapes["memory_keys"].append([1, slots, metadata.channels, *grid])
+        shapes["memory_values"].append([1, slots, count + 1, *grid])
+        shapes["memory_dilation"].append([1, slots])
+    return shapes
+
+
+def _fix_extents(graph: onnx.ModelProto, shapes: Shapes) -> None:
+    """Write extents that the profile fixes into the graph: the builder needs less scratch memory for them."""
+    for tensor in graph.graph.input:
+        extents = zip(*shapes[tensor.name], strict=True)
+        for axis, (smallest, _, largest) in zip(tensor.type.tensor_type.shape.dim, extents, strict=True):
+            if smallest == largest:
+                axis.dim_value = largest
+
+
+def _range(name: str, asked: Range | None, fixed: int | None, default: Range | None) -> Range:
+    if fixed is not None:
+        if asked not in (None, (fixed, fixed, fixed)):
+            raise ModelError(
+                f"the model is fixed to {name} {fixed}",
+                f"leave --{name} out, or export the model without --{name}",
+            )
+        return fixed, fixed, fixed
+    chosen = asked or default
+    if chosen is None:
+        raise ModelError(
+            f"the model takes any {name} and an engine needs bounds",
+            f"give --{name} N, or --{name} SMALLEST:BEST:LARGEST",
+        )
+    return chosen
+
+
+def _read(model: Path) -> tuple[onnx.ModelProto, ModelMetadata, str]:
+    try:
+        content = model.read_bytes()
+        graph = onnx.load_model_from_string(content)
+    except FileNotFoundError as error:
+        raise ModelError(f"the model {model} does not exist", "check the path") from error
+    except OSError as error:
+        raise ModelError(f"the model {model} cannot be read ({error.strerror})", "check the path") from error
+    except Exception as error:  # protobuf's errors have no common base over its versions
+        raise ModelError(f"{model} is not an ONNX file, or is cut short", EXPORT_AGAIN) from error
+    properties = {entry.key: entry.value for entry in graph.metadata_props}
+    if METADATA_KEY not in properties:
+        raise ModelError(f"{model} was not exported by maskring", EXPORT_AGAIN)
+    metadata = ModelMetadata.from_json(properties[METADATA_KEY], str(model))
+    return graph, metadata, hashlib.sha256(content).hexdigest()
+
+
+def _check_options(options: EngineOptions) -> None:
+    if options.runtime not in RUNTIMES:
+        raise ModelError(f"there is no runtime {options.runtime}", f"choose {' or '.join(RUNTIMES)}")
+    if options.hardware_compatibility not in ("", *HARDWARE_COMPATIBILITY):
+        raise ModelError(
+            f"there is no hardware compatibility {options.hardware_compatibility}",
+            f"choose {' or '.join(HARDWARE_COMPATIBILITY)}",
+        )
+    if options.runtime == TENSORRT and options.compute_capabilities:
+        raise ModelError(
+            "TensorRT times its kernels on the GPU that is here and takes no --compute-capability",
+            "leave it out, or build with --runtime tensorrt-rtx",
+        )
+    if options.runtime == TENSORRT_RTX and (
+        options.version_compatible or options.hardware_compatibility or options.timing_cache
+    ):
+        raise ModelError(
+            "TensorRT-RTX has no version or hardware compatibility and no timing cache",
+            "leave these options out and name the GPUs with --compute-capability",
+        )
+    if options.runtime == TENSORRT_RTX and not options.compute_capabilities:
+        raise ModelError(
+            "an ahead-of-time engine needs the GPUs it is for", "name them: --compute-capability sm86,sm89"
+        )
+
+
+def _engine_key(
+    trt: Any,
+    graph: onnx.ModelProto,
+    metadata: ModelMetadata,
+    digest: str,
+    shapes: Shapes,
+    options: EngineOptions,
+) -> EngineKey:
+    quantized = any(entry.key == QUANTIZATION_KEY for entry in graph.metadata_props)
+    rtx = options.runtime == TENSORRT_RTX
+    return EngineKey(
+        runtime=options.runtime,
+        onnx_sha256=digest,
+        precision=metadata.dtype + ("+int8" if quantized else ""),
+        shapes=shapes,
+        tensorrt_version=str(trt.__version__),
+        compute_capability=_targets(trt, options) if rtx else (compute_capability(),),
+        plugin_sha256="" if rtx else sha256(library_path()),
+        optimization_level=options.optimization_level,
+        workspace_mb=options.workspace_mb,
+        version_compatible=options.version_compatible,
+        hardware_compatibility=options.hardware_compatibility,
+    )
+
+
+def _targets(trt: Any, options: EngineOptions) -> tuple[str, ...]:
+    known = [name.lower() for name in trt.ComputeCapability.__members__ if name.startswith("SM")]
+    unknown = [name for name in options.compute_capabilities if name.lower() not in known]
+    if unknown:
+        raise UnavailableError(
+            f"TensorRT-RTX {trt.__version__} compiles for no {', '.join(unknown)}",
+            f"choose from {', '.join(known)}",
+        )
+    return tuple(dict.fromkeys(name.lower() for name in options.compute_capabilities))
+
+
+def _present(out: Path, key: EngineKey) -> tuple[EngineManifest | None, str]:
+    """The manifest of the engine at ``out`` if it is what ``key`` asks for; otherwise why it is not."""
+    if not out.exists():
+        return None, ""
+    try:
+        manifest = read_manifest(out)
+        read_engine(out, manifest)
+    except ModelError as error:
+        return None, error.problem
+    differences = manifest.key.differences(key)
+    return (None, "; ".join(differences)) if differences else (manifest, "")
+
+
+def _write(out: Path, engine: bytes, manifest: EngineManifest) -> None:
+    """Both files, or neither: an engine under a manifest of another one is refused by its digest."""
+    with atomic_path(out) as partial, atomic_path(manifest_path(out)) as partial_manifest:
+        partial.write_bytes(engine)
+        partial_manifest.write_text(manifest.to_json(), encoding="utf-8")

@@ -1,0 +1,194 @@
+"""What stands beside an engine: everything that decided its content, so that a wrong engine is never run."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+from dataclasses import asdict, dataclass, fields
+from pathlib import Path
+from typing import Any
+
+from ..plugins.errors import ModelError
+from .model import ModelMetadata
+
+FORMAT_VERSION = 1
+TENSORRT, TENSORRT_RTX = "tensorrt", "tensorrt-rtx"
+RUNTIMES = (TENSORRT, TENSORRT_RTX)
+"""Runtimes that an engine can be for; the second takes no plugin."""
+
+ANY_AMPERE, SAME_CAPABILITY = "ampere-plus", "same-compute-capability"
+HARDWARE_COMPATIBILITY = (ANY_AMPERE, SAME_CAPABILITY)
+
+Shapes = dict[str, list[list[int]]]
+
+
+@dataclass(frozen=True)
+class EngineKey:
+    """Everything that decides what an engine computes and where it runs.
+
+    Attributes:
+        runtime: one of :data:`RUNTIMES`.
+        onnx_sha256: digest of the ONNX file.
+        precision: ``float32`` or ``float16``, with ``+int8`` where the encoder is quantized.
+        shapes: of each input the smallest, the best and the largest one that the engine takes.
+        tensorrt_version: of the builder.
+        compute_capability: of the GPU that it was timed on, or those it was compiled for, as ``sm86``.
+        plugin_sha256: digest of the plugin library; empty where the function body was built in.
+        optimization_level: of the builder; None for its default.
+        workspace_mb: limit of scratch memory while tactics are chosen; None for all of the GPU's.
+        version_compatible: runs on later TensorRT of the same major version.
+        hardware_compatibility: one of :data:`HARDWARE_COMPATIBILITY`; empty = this model of GPU alone.
+    """
+
+    runtime: str
+    onnx_sha256: str
+    precision: str
+    shapes: Shapes
+    tensorrt_version: str
+    compute_capability: tuple[str, ...]
+    plugin_sha256: str = ""
+    optimization_level: int | None = None
+    workspace_mb: int | None = None
+    version_compatible: bool = False
+    hardware_compatibility: str = ""
+
+    def differences(self, other: EngineKey) -> list[str]:
+        """Sentences' parts that name what is not the same in ``other``."""
+        return [
+            f"{field.name} was {getattr(self, field.name)} and is {getattr(other, field.name)}"
+            for field in fields(self)
+            if getattr(self, field.name) != getattr(other, field.name)
+        ]
+
+
+@dataclass(frozen=True)
+class EngineManifest:
+    """The JSON file beside an engine.
+
+    Attributes:
+        key: what decided its content.
+        metadata: of the step graph it was built from.
+        engine_sha256: digest of the engine file.
+        memory: bytes that the builder's log speaks of: ``scratch``, ``activation``, ``weights``.
+    """
+
+    key: EngineKey
+    metadata: ModelMetadata
+    engine_sha256: str
+    memory: dict[str, int]
+
+    def to_json(self) -> str:
+        """The manifest as JSON for people and programs."""
+        stored = {"format_version": FORMAT_VERSION, **asdict(self)}
+        return json.dumps(stored, indent=2) + "\n"
+
+    def require_runs_on(self, tensorrt_version: str, compute_capability: str, plugin_sha256: str) -> None:
+        """Check that what is here is what the engine was built for.
+
+        Args:
+            tensorrt_version: of the TensorRT that would run it.
+            compute_capability: of the GPU, as ``sm86``.
+            plugin_sha256: digest of the plugin library, empty where none is used.
+
+        Raises:
+            ModelError: naming what differs.
+        """
+        key, wrong = self.key, []
+        if not _same_version(key, tensorrt_version):
+            wrong.append(f"{key.runtime} {key.tensorrt_version}, here is {tensorrt_version}")
+        if not _same_gpu(key, compute_capability):
+            built = ", ".join(key.compute_capability)
+            wrong.append(f"GPUs with compute capability {built}, here is {compute_capability}")
+        if key.plugin_sha256 != plugin_sha256:
+            here = plugin_sha256[:12] or "none"
+            wrong.append(f"plugin library {key.plugin_sha256[:12] or 'none'}, here is {here}")
+        if wrong:
+            raise ModelError(f"the engine was built for {' and for '.join(wrong)}", BUILD_AGAIN)
+
+
+BUILD_AGAIN = "build it again on this machine: maskring build MODEL.onnx --out MODEL.engine"
+
+
+def _same_version(key: EngineKey, running: str) -> bool:
+    built = key.tensorrt_version.split(".")
+    here = running.split(".")
+    if not key.version_compatible:
+        return built == here
+    return built[0] == here[0] and [int(part) for part in here[:2]] >= [int(part) for part in built[:2]]
+
+
+def _same_gpu(key: EngineKey, running: str) -> bool:
+    if key.hardware_compatibility == ANY_AMPERE:
+        return int(running.removeprefix("sm")) >= 80
+    return running in key.compute_capability
+
+
+def manifest_path(engine: Path) -> Path:
+    """``model.engine`` -> ``model.engine.json``."""
+    return engine.with_name(engine.name + ".json")
+
+
+def sha256(path: Path) -> str:
+    """Digest of a file's bytes, in hexadecimal."""
+    digest = hashlib.sha256()
+    with path.open("rb") as file:
+        while chunk := file.read(1 << 20):
+            digest.update(chunk)
+    return digest.hexdigest()
+
+
+def read_manifest(engine: Path) -> EngineManifest:
+    """Read what stands beside an engine.
+
+    Raises:
+        ModelError: when the engine or the file beside it is missing or damaged, or not of this version.
+    """
+    path = manifest_path(engine)
+    if not engine.is_file():
+        raise ModelError(f"the engine {engine} does not exist", "check the path")
+    try:
+        stored = json.loads(path.read_text(encoding="utf-8"))
+    except FileNotFoundError as error:
+        raise ModelError(
+            f"{path}, which says what {engine} was built for, does not exist",
+            f"copy it together with the engine, or {BUILD_AGAIN}",
+        ) from error
+    except (OSError, ValueError, RecursionError) as error:
+        raise ModelError(f"{path} is damaged", BUILD_AGAIN) from error
+    return _manifest(stored, path)
+
+
+def read_engine(engine: Path, manifest: EngineManifest) -> bytes:
+    """The engine's bytes, once they are known to be those that were built.
+
+    Raises:
+        ModelError: when the file cannot be read or is not the one that the manifest speaks of.
+    """
+    try:
+        content = engine.read_bytes()
+    except OSError as error:
+        raise ModelError(
+            f"the engine {engine} cannot be read ({error.strerror})", "check the path"
+        ) from error
+    if hashlib.sha256(content).hexdigest() != manifest.engine_sha256:
+        raise ModelError(f"{engine} is not the engine that {manifest_path(engine)} describes", BUILD_AGAIN)
+    return content
+
+
+def _manifest(stored: Any, path: Path) -> EngineManifest:
+    try:
+        version = stored["format_version"]
+        if version != FORMAT_VERSION:
+            raise ModelError(
+                f"{path} has format {version}, this maskring reads format {FORMAT_VERSION}", BUILD_AGAIN
+            )
+        key = dict(stored["key"])
+        key["compute_capability"] = tuple(key["compute_capability"])
+        return EngineManifest(
+            key=EngineKey(**key),
+            metadata=ModelMetadata.from_json(json.dumps(stored["metadata"]), str(path)),
+            engine_sha256=str(stored["engine_sha256"]),
+            memory={name: int(value) for name, value in stored["memory"].items()},
+        )
+    except (KeyError, TypeError, ValueError, AttributeError) as error:
+        raise ModelError(f"{path} is damaged", BUILD_AGAIN) from error

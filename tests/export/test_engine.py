@@ -1,0 +1,213 @@
+"""Engines: NVIDIA's own builder for TensorRT-RTX end to end, and a recorder in the place of TensorRT."""
+
+from __future__ import annotations
+
+import dataclasses
+import json
+from pathlib import Path
+from typing import Any
+
+import pytest
+from support import write_tiny_checkpoint
+
+from maskring.export.engine_from_onnx import EngineOptions, build_engine, parse_range, profile_shapes
+from maskring.export.onnx_from_checkpoint import export_onnx
+from maskring.plugins.errors import ModelError, OutputError, UnavailableError
+from maskring.runtime.engine_file import manifest_path, read_engine, read_manifest
+from maskring.runtime.memory import MemoryPolicy
+from maskring.runtime.model import ModelMetadata
+from maskring.training.weights import shipped_checkpoint
+
+RTX = EngineOptions(runtime="tensorrt-rtx", compute_capabilities=("sm86",))
+OPEN = {"height": (32, 48, 96), "width": (32, 64, 128), "objects": (1, 2, 5)}
+MIB = 1 << 20
+
+
+@pytest.fixture(scope="module")
+def models(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Path]:
+    """The tiny checkpoint, exported in both types with fixed and with open sizes."""
+    folder = tmp_path_factory.mktemp("models")
+    checkpoint = write_tiny_checkpoint(folder / "tiny.safetensors")
+    exported = {}
+    for dtype in ("float32", "float16"):
+        for sizes in ({"height": 48, "width": 64, "labels": 3, "slots": 8}, {}):
+            name = f"{dtype}-{'fixed' if sizes else 'open'}"
+            exported[name] = folder / f"{name}.onnx"
+            export_onnx(checkpoint, exported[name], dtype=dtype, radius=2, **sizes)
+    return exported
+
+
+@pytest.fixture
+def rtx() -> Any:
+    return pytest.importorskip("tensorrt_rtx_bindings", reason="no TensorRT-RTX: pip install 'maskring[rtx]'")
+
+
+@pytest.mark.parametrize("name", ["float32-fixed", "float32-open", "float16-fixed", "float16-open"])
+def test_rtx_builds(rtx: Any, models: dict[str, Path], tmp_path: Path, name: str) -> None:
+    heard: list[tuple[str, int, int]] = []
+    out = tmp_path / "model.engine"
+    options = dataclasses.replace(RTX, **(OPEN if name.endswith("open") else {}))
+    built = build_engine(models[name], out, options, lambda *step: heard.append(step))
+    assert not built.reused and not built.replaced
+    manifest = read_manifest(out)
+    assert manifest == built.manifest
+    assert len(read_engine(out, manifest)) == out.stat().st_size
+    assert manifest.key.precision == name.split("-")[0]
+    assert manifest.key.tensorrt_version == rtx.__version__
+    assert manifest.key.plugin_sha256 == ""
+    assert manifest.memory["scratch"] > 0
+    phase, _, steps = heard[0]
+    assert (phase, steps) == ("Building engine", heard[-1][2]) and heard[-1] == (phase, steps, steps)
+    assert sorted(path.name for path in tmp_path.iterdir()) == ["model.engine", "model.engine.json"]
+
+
+def test_rtx_builds_for_every_gpu_that_it_knows(rtx: Any, models: dict[str, Path], tmp_path: Path) -> None:
+    known = tuple(name.lower() for name in rtx.ComputeCapability.__members__ if name.startswith("SM"))
+    assert {"sm75", "sm86", "sm120"} <= set(known)
+    for capability in sorted({*known} - {"sm75"}):
+        options = dataclasses.replace(RTX, compute_capabilities=(capability,))
+        out = tmp_path / f"{capability}.engine"
+        build_engine(models["float16-fixed"], out, options)
+        assert out.stat().st_size > 0
+
+
+@pytest.mark.parametrize("dtype", ["float32", "float16"])
+def test_scratch_memory_of_the_function_body(rtx: Any, tmp_path: Path, dtype: str) -> None:
+    model = tmp_path / "model.onnx"
+    export_onnx(shipped_checkpoint("nano"), model, height=480, width=480, labels=4, radius=12, dtype=dtype)
+    built = build_engine(model, tmp_path / "model.engine", RTX)
+    assert built.manifest.key.shapes["memory_keys"][2] == [1, MemoryPolicy().slots, 64, 120, 120]
+    assert built.manifest.memory["scratch"] < 256 * MIB
+
+
+def test_an_engine_that_is_there_is_built_again_only_for_a_named_reason(
+    rtx: Any, models: dict[str, Path], tmp_path: Path
+) -> None:
+    out = tmp_path / "model.engine"
+    build_engine(models["float32-fixed"], out, RTX)
+    written = out.stat().st_mtime_ns
+    again = build_engine(models["float32-fixed"], out, RTX)
+    assert again.reused and out.stat().st_mtime_ns == written
+    reasons = {
+        "compute_capability was ('sm86',) and is ('sm89',)": (models["float32-fixed"], ("sm89",)),
+        "precision was float32 and is float16": (models["float16-fixed"], ("sm89",)),
+    }
+    for reason, (model, capabilities) in reasons.items():
+        options = dataclasses.replace(RTX, compute_capabilities=capabilities)
+        built = build_engine(model, out, options)
+        assert not built.reused and reason in built.replaced
+    out.write_bytes(out.read_bytes()[:-1])
+    assert "is not the engine that" in build_engine(models["float16-fixed"], out, options).replaced
+    manifest_path(out).write_text("{")
+    assert "is damaged" in build_engine(models["float16-fixed"], out, options).replaced
+
+
+def test_what_rtx_refuses_is_said_in_its_words_and_nothing_is_written(
+    rtx: Any, models: dict[str, Path], tmp_path: Path
+) -> None:
+    import onnx
+
+    model = onnx.load(models["float32-fixed"])
+    node = next(node for node in model.graph.node if node.op_type == "Conv")
+    node.op_type = "Unheard"
+    broken = tmp_path / "broken.onnx"
+    onnx.save(model, broken)
+    with pytest.raises(ModelError, match=r"tensorrt-rtx .* could not build the engine: .*Unheard"):
+        build_engine(broken, tmp_path / "model.engine", RTX)
+    assert [path.name for path in tmp_path.iterdir()] == ["broken.onnx"]
+
+
+def test_ctrl_c_ends_a_build(rtx: Any, models: dict[str, Path], tmp_path: Path) -> None:
+    def interrupt(*_: Any) -> None:
+        raise KeyboardInterrupt
+
+    with pytest.raises(KeyboardInterrupt):
+        build_engine(models["float32-fixed"], tmp_path / "model.engine", RTX, interrupt)
+    assert not list(tmp_path.iterdir())
+
+
+def test_shapes_of_a_profile() -> None:
+    metadata = ModelMetadata(stride=4, channels=64, radius=6, scale=1.0)
+    options = EngineOptions(height=(240, 480, 721), width=(320, 640, 1280), objects=(1, 3, 7))
+    assert profile_shapes(metadata, options) == {
+        "frame": [[1, 240, 320, 3], [1, 480, 640, 3], [1, 721, 1280, 3]],
+        "memory_keys": [[1, 8, 64, 60, 80], [1, 8, 64, 120, 160], [1, 8, 64, 181, 320]],
+        "memory_values": [[1, 8, 2, 60, 80], [1, 8, 4, 120, 160], [1, 8, 8, 181, 320]],
+        "memory_dilation": [[1, 8]] * 3,
+    }
+
+
+OPEN_MODEL = ModelMetadata(stride=4, channels=64, radius=6, scale=1.0)
+FIXED_MODEL = dataclasses.replace(OPEN_MODEL, height=480, width=480, labels=4)
+
+
+@pytest.mark.parametrize(
+    ("metadata", "options", "sentence"),
+    [
+        (
+            OPEN_MODEL,
+            EngineOptions(width=(8, 8, 8)),
+            "takes any height and an engine needs bounds; give",
+        ),
+        (FIXED_MODEL, EngineOptions(height=(8, 8, 8)), "fixed to height 480; leave --height out"),
+        (FIXED_MODEL, EngineOptions(objects=(1, 2, 3)), "fixed to objects 3"),
+        (
+            OPEN_MODEL,
+            EngineOptions(height=(8, 8, 8), width=(8, 8, 8), objects=(1, 1, 256)),
+            "256 objects do not fit into a label map; ask for 255",
+        ),
+    ],
+)
+def test_sizes_that_do_not_fit(metadata: ModelMetadata, options: EngineOptions, sentence: str) -> None:
+    with pytest.raises(ModelError, match=sentence):
+        profile_shapes(metadata, options)
+
+
+def test_ranges() -> None:
+    assert parse_range("480", "--height") == (480, 480, 480)
+    assert parse_range("1:3:15", "--objects") == (1, 3, 15)
+    for text in ("", "x", "0", "1:2", "3:2:4", "1:2:3:4", "-1", "1:2:y"):
+        with pytest.raises(ModelError, match=r"is no range; give --width N or SMALLEST:BEST:LARGEST"):
+            parse_range(text, "--width")
+
+
+@pytest.mark.parametrize(
+    ("change", "error", "sentence"),
+    [
+        ({"runtime": "x"}, ModelError, "there is no runtime x; choose tensorrt or tensorrt-rtx"),
+        ({"compute_capabilities": ()}, ModelError, "needs the GPUs it is for; name them"),
+        ({"compute_capabilities": ("sm1",)}, UnavailableError, "compiles for no sm1; choose from sm75"),
+        ({"version_compatible": True}, ModelError, "no version or hardware compatibility"),
+        ({"hardware_compatibility": "ampere-plus"}, ModelError, "no version or hardware compatibility"),
+        ({"timing_cache": Path("t")}, ModelError, "and no timing cache"),
+        ({"runtime": "tensorrt"}, ModelError, "takes no --compute-capability; leave it out"),
+        ({"hardware_compatibility": "all"}, ModelError, "there is no hardware compatibility all"),
+    ],
+)
+def test_options_that_do_not_fit(
+    rtx: Any, models: dict[str, Path], tmp_path: Path, change: Any, error: type[Exception], sentence: str
+) -> None:
+    with pytest.raises(error, match=sentence):
+        build_engine(models["float32-fixed"], tmp_path / "m.engine", dataclasses.replace(RTX, **change))
+    assert not list(tmp_path.iterdir())
+
+
+def test_files_that_are_no_models(models: dict[str, Path], tmp_path: Path) -> None:
+    (tmp_path / "damaged.onnx").write_bytes(models["float32-fixed"].read_bytes()[:5000])
+    for name, sentence in (("absent.onnx", "does not exist"), ("damaged.onnx", "is not an ONNX file")):
+        with pytest.raises(ModelError, match=sentence):
+            build_engine(tmp_path / name, tmp_path / "m.engine", RTX)
+    with pytest.raises(OutputError, match=r"does not end in \.engine"):
+        build_engine(models["float32-fixed"], tmp_path / "m.plan", RTX)
+
+
+def test_manifests_of_other_versions_are_refused(rtx: Any, models: dict[str, Path], tmp_path: Path) -> None:
+    out = tmp_path / "m.engine"
+    build_engine(models["float32-fixed"], out, RTX)
+    stored = json.loads(manifest_path(out).read_text())
+    manifest_path(out).write_text(json.dumps(stored | {"format_version": 2}))
+    with pytest.raises(ModelError, match="has format 2, this maskring reads format 1"):
+        read_manifest(out)
+    manifest_path(out).unlink()
+    with pytest.raises(ModelError, match=r"which says what .* was built for, does not exist"):
+        read_manifest(out)
