@@ -59,11 +59,13 @@ def op_schema() -> onnx.defs.OpSchema:
 def function_body(*, offsets: bool = False, top_k: bool = False) -> onnx.FunctionProto:
     """The operator in standard ONNX operators, to be added to ``ModelProto.functions``.
 
-    One row of queries at a time (``Scan``): the pixels that its windows may meet are gathered, one matrix
-    product compares each query with them, what lies outside a window is hidden, and a softmax and a second
-    product read the values. Scratch memory is that of one row, whatever the height of the frame. The row's
-    number is the loop's state, since TensorRT's parser refuses a ``Scan`` that has none; half queries become
-    float32 inside the loop, since TensorRT's compiler fails on a float32 copy of an input of the loop.
+    One row of queries at a time (``Scan``): the pixels that its windows may meet are gathered, matrix
+    products compare each query with them, what lies outside a window is hidden, and a softmax and another
+    product read the values. Products are taken per slot and row of memory: where these are joined into one
+    matrix, TensorRT-RTX needs more scratch memory (``tests/export/test_engine.py`` holds the limit).
+    Scratch memory is that of one row of queries, whatever the height of the frame. The row's number is the
+    loop's state, since TensorRT's parser refuses a ``Scan`` that has none; half queries become float32
+    inside the loop, since TensorRT's compiler fails on a float32 copy of an input of the loop.
 
     Args:
         offsets: the body for nodes with a fifth input.
@@ -98,6 +100,7 @@ _COMMON = """
   axis_2 = Constant <value_ints: ints = [2]> ()
   axis_3 = Constant <value_ints: ints = [3]> ()
   axis_4 = Constant <value_ints: ints = [4]> ()
+  axes_12 = Constant <value_ints: ints = [1, 2]> ()
   axes_23 = Constant <value_ints: ints = [2, 3]> ()
 
   shape = Shape (query)
@@ -159,27 +162,22 @@ _AROUND_PIXELS = """
 
       key_rows = GatherND <batch_dims: int = 2> (keys_by_row, index)
       value_rows = GatherND <batch_dims: int = 2> (values_by_row, index)
-      channels = Shape <start: int = 2, end: int = 3> (query_row)
       labels = Shape <start: int = 2, end: int = 3> (values)
       open = Constant <value_ints: ints = [0, -1]> ()
-      keys_shape = Concat <axis: int = 0> (open, channels)
       values_shape = Concat <axis: int = 0> (open, labels)
       key_rows_32 = Cast <to: int = 1> (key_rows)
       value_rows_32 = Cast <to: int = 1> (value_rows)
-      keys_32 = Reshape (key_rows_32, keys_shape)
       values_32 = Reshape (value_rows_32, values_shape)
 
-      keys_across = Transpose <perm: ints = [0, 2, 1]> (keys_32)
-      products = MatMul (query_row, keys_across)
-      logits_flat = Mul (products, factor)
-      flat_shape = Shape (logits_flat)
-      outer = Shape <end: int = 2> (logits_flat)
-      inner = Shape <start: int = 1, end: int = 4> (key_rows)
-      window_shape = Concat <axis: int = 0> (outer, inner)
-      logits = Reshape (logits_flat, window_shape)
+      keys_across = Transpose <perm: ints = [0, 1, 2, 4, 3]> (key_rows_32)
+      query_wide = Unsqueeze (query_row, axes_12)
+      products = MatMul (query_wide, keys_across)
+      by_query = Transpose <perm: ints = [0, 3, 1, 2, 4]> (products)
+      logits = Mul (by_query, factor)
       in_window = Add (logits, band)
       hidden_logits = Add (in_window, bias)
-      joint = Reshape (hidden_logits, flat_shape)
+      joint_shape = Constant <value_ints: ints = [0, 0, -1]> ()
+      joint = Reshape (hidden_logits, joint_shape)
       SELECT;
       weights = Softmax <axis: int = -1> (selected)
       read = MatMul (weights, values_32)
