@@ -9,7 +9,9 @@ every variant through the real tracker, and writes a Markdown report with a plot
 from __future__ import annotations
 
 import argparse
+import hashlib
 import json
+import math
 import tempfile
 from collections.abc import Callable
 from dataclasses import dataclass, field, replace
@@ -52,7 +54,7 @@ class Variant:
 
 
 def policy(
-    long_term: tuple[int, ...], short_term: tuple[int, ...], **settings: int
+    long_term: tuple[int, ...], short_term: tuple[int, ...], **settings: float
 ) -> dict[str, MemoryPolicy]:
     """A memory policy as a change of the tracker's settings."""
     return {"policy": MemoryPolicy(long_term, short_term, **settings)}
@@ -61,7 +63,10 @@ def policy(
 def variants(base: Recipe) -> list[Variant]:
     """All rows. The first trains nothing new, nor do those that change tracking alone."""
     scale = base.tracking_scale
-    searched = policy((0, 5), (1, 3, 5), dilate_after=15)
+    dilated = policy((0, 5), (1, 3, 5), dilate_after=1, max_dilation=2, reach=math.inf)
+    alone = base.encoder.removesuffix("-patch")
+    unscaled = {"encoder": alone, "logit_scale": 1.0}
+    scaled = {"encoder": alone, "logit_scale": 0.125}
     return [
         Variant(BASE, base.name),
         Variant("key encoder", "momentum 0.9", {"momentum": 0.9}),
@@ -69,8 +74,10 @@ def variants(base: Recipe) -> list[Variant]:
         Variant("references in training", "pairs", {"frames": 2}),
         Variant("references in training", "five references", {"frames": 6, "clips": max(1, base.clips // 2)}),
         Variant("window centres", "searched in training", {"localise": 2}),
-        Variant("window centres", "searched in tracking", track={**searched, "localised": True}),
-        Variant("window centres", "dilated in tracking, not searched", track=searched),
+        Variant("window centres", "searched in tracking", track={**dilated, "localised": True}),
+        Variant("window centres", "dilated in tracking, not searched", track=dilated),
+        Variant("network alone", "logits / sqrt(C)", scaled, track={"scale": 0.25}),
+        Variant("network alone", "logits not scaled", unscaled, track={"scale": 1.0}),
         Variant("unlabelled clips", "10", clips=10),
         Variant("unlabelled clips", "30", clips=30),
         Variant("memory in tracking", "short-term only", track=policy((), (1, 3, 5))),
@@ -105,9 +112,10 @@ class Study:
     work: Path
 
     def score(self, variant: Variant) -> dict[str, float]:
-        """J&F in percent by sequence; measured once, then remembered in the work folder."""
-        name = "-".join(f"{variant.question} {variant.name}".split()).replace(",", "")
-        path = self.work / f"{name}.json"
+        """J&F in percent by sequence; measured once for these very settings, then remembered."""
+        settings = (self.base.to_json(), self.davis, self.split, self.size, variant.train, variant.clips)
+        digest = hashlib.sha256(repr((settings, variant.track)).encode()).hexdigest()
+        path = self.work / f"{digest[:16]}.json"
         if not path.exists():
             scores = self._measure(variant)
             with atomic_path(path) as partial:
@@ -132,8 +140,8 @@ class Study:
 
     def _features(self, variant: Variant) -> Features:
         recipe = replace(self.base, **variant.train)
-        changed = "-".join(f"{key}={value}" for key, value in variant.train.items()) or "base"
-        run = self.work / f"{changed}-clips={variant.clips or 'all'}"
+        trained = hashlib.sha256(f"{recipe.to_json()} {variant.clips}".encode()).hexdigest()
+        run = self.work / f"run-{trained[:16]}"
         clips = find_clips(self.data)
         if variant.clips is not None:
             clips = clips[:: max(1, len(clips) // variant.clips)][: variant.clips]

@@ -1,9 +1,10 @@
 """J&F on labelled video of what costs nothing, of untrained features, and of checkpoints: one table.
 
-The protocol is that of `maskring evaluate`: 480p, radius 12, references 0, 5, t-1, t-3, t-5.
+The protocol is that of `maskring evaluate`: radius 12, references 0, 5, t-1, t-3, t-5, older frames
+read with dilated windows as by default, but in the rows that say otherwise.
 
-    python bench/davis.py --davis ROOT --split dev nano=runs/nano/checkpoint.safetensors
-    python bench/davis.py --davis ROOT --split dev --size 240 --out docs/results/davis.md
+    python bench/davis.py --davis ROOT --split dev                     # the shipped checkpoint
+    python bench/davis.py --davis ROOT --split dev mine=runs/mine/checkpoint.safetensors
 """
 
 from __future__ import annotations
@@ -18,21 +19,23 @@ import torch
 from feature_tracker import FirstMask, encoder_features, feature_tracker, lab_features
 
 from maskring.models import open_tracker, resolve_model
-from maskring.plugins.files import atomic_path, make_directory
 from maskring.runtime.evaluation import Evaluation, SequenceTracker, evaluate
-from maskring.training.encoder import Encoder, EncoderConfig
+from maskring.runtime.memory import MemoryPolicy
+from maskring.training.checkpoint import load_checkpoint
+from maskring.training.encoder import Encoder
 from maskring.training.weights import shipped_checkpoint
 
 RADIUS = 12
 LAB_SCALES = (150.0, 600.0, 2400.0)
-"""Raw values know no natural scale: all of these are tried, and the best is reported."""
+"""Raw values know no natural scale: all of these are tried."""
 
 
 def untrained() -> SequenceTracker:
-    """The nano encoder with its random weights."""
+    """The shipped checkpoint's encoder before its first step."""
+    shipped = load_checkpoint(shipped_checkpoint())
     torch.manual_seed(0)
-    encoder = Encoder(EncoderConfig.preset("nano"))
-    return feature_tracker(encoder_features(encoder), radius=RADIUS, scale=0.125)
+    encoder = Encoder(shipped.config)
+    return feature_tracker(encoder_features(encoder), radius=RADIUS, scale=shipped.tracking.scale)
 
 
 def contestants(checkpoints: dict[str, Path]) -> dict[str, Callable[[], SequenceTracker]]:
@@ -44,7 +47,9 @@ def contestants(checkpoints: dict[str, Path]) -> dict[str, Callable[[], Sequence
         )
     rows["untrained nano"] = untrained
     for name, path in checkpoints.items():
-        rows[name] = partial(open_tracker, resolve_model(path))
+        model = resolve_model(path)
+        rows[name] = partial(open_tracker, model)
+        rows[f"{name}, no window dilated"] = partial(open_tracker, model, policy=MemoryPolicy(dilate_after=0))
     return rows
 
 
@@ -67,7 +72,6 @@ def main() -> None:
     parser.add_argument("--split", default="dev")
     parser.add_argument("--size", type=int, help="shorter side to track at; default: the frames' own")
     parser.add_argument("--only", nargs="+", help="rows whose names hold one of these")
-    parser.add_argument("--out", type=Path, help="Markdown file to write")
     options = parser.parse_args()
     named = dict(text.split("=", 1) for text in options.checkpoints) or {"nano": str(shipped_checkpoint())}
     rows = contestants({name: Path(file) for name, file in named.items()})
@@ -82,10 +86,6 @@ def main() -> None:
             )
         print(table({name: evaluations[name]}).splitlines()[-1], flush=True)
     print("\n" + table(evaluations))
-    if options.out is not None:
-        make_directory(options.out.parent)
-        with atomic_path(options.out) as unfinished:
-            unfinished.write_text(table(evaluations), "utf-8")
 
 
 if __name__ == "__main__":

@@ -24,8 +24,8 @@ from rich.table import Table
 
 from maskring.runtime.backends import onnxruntime
 from maskring.runtime.backends.integer_encoder import fold_rectifiers
-from maskring.runtime.backends.onnxruntime import BoundSession, load_step_graph, open_session
-from maskring.runtime.backends.step_graph_parts import memory_read, subgraph
+from maskring.runtime.backends.onnxruntime import BoundSession, open_session
+from maskring.runtime.backends.step_graph_parts import load_step_graph, memory_read, subgraph
 from maskring.runtime.model import LAB
 from maskring.runtime.tracker import Tracker
 

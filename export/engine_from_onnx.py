@@ -15,6 +15,7 @@ from ..plugins.library import library_path
 from ..plugins.library import load as load_plugin
 from ..plugins.machine import compute_capability
 from ..plugins.windowed_affinity.onnx_op import use_tensorrt_plugin
+from ..runtime.backends.step_graph_parts import load_step_graph
 from ..runtime.engine_file import (
     HARDWARE_COMPATIBILITY,
     RUNTIMES,
@@ -29,7 +30,7 @@ from ..runtime.engine_file import (
     sha256,
 )
 from ..runtime.memory import MemoryPolicy
-from ..runtime.model import EXPORT_AGAIN, MAX_LABELS, METADATA_KEY, QUANTIZATION_KEY, ModelMetadata
+from ..runtime.model import MAX_LABELS, QUANTIZATION_KEY, ModelMetadata
 from .tensorrt_builder import Progress, build, load_tensorrt
 
 Range = tuple[int, int, int]
@@ -115,13 +116,13 @@ def build_engine(
         UnavailableError: when TensorRT, polygraphy, the plugin or a GPU is missing.
         OutputError: when a file cannot be written.
     """
-    graph, metadata, digest = _read(model)
+    graph, metadata = load_step_graph(model)
     if out.suffix != ".engine":
         raise OutputError(f"{out} does not end in .engine, by which trackers know engines", "rename it")
     _check_options(options)
     shapes = profile_shapes(metadata, options)
     trt = load_tensorrt(options.runtime)
-    key = _engine_key(trt, graph, metadata, digest, shapes, options)
+    key = _engine_key(trt, graph, metadata, sha256(model), shapes, options)
     manifest, why = _present(out, key)
     if manifest is not None:
         return BuiltEngine(manifest, reused=True)
@@ -188,23 +189,6 @@ def _range(name: str, asked: Range | None, fixed: int | None, default: Range | N
             f"give --{name} N, or --{name} SMALLEST:BEST:LARGEST",
         )
     return chosen
-
-
-def _read(model: Path) -> tuple[onnx.ModelProto, ModelMetadata, str]:
-    try:
-        content = model.read_bytes()
-        graph = onnx.load_model_from_string(content)
-    except FileNotFoundError as error:
-        raise ModelError(f"the model {model} does not exist", "check the path") from error
-    except OSError as error:
-        raise ModelError(f"the model {model} cannot be read ({error.strerror})", "check the path") from error
-    except Exception as error:  # protobuf's errors have no common base over its versions
-        raise ModelError(f"{model} is not an ONNX file, or is cut short", EXPORT_AGAIN) from error
-    properties = {entry.key: entry.value for entry in graph.metadata_props}
-    if METADATA_KEY not in properties:
-        raise ModelError(f"{model} was not exported by maskring", EXPORT_AGAIN)
-    metadata = ModelMetadata.from_json(properties[METADATA_KEY], str(model))
-    return graph, metadata, hashlib.sha256(content).hexdigest()
 
 
 def _check_options(options: EngineOptions) -> None:

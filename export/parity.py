@@ -12,12 +12,12 @@ import numpy as np
 import onnx
 import onnxruntime
 import torch
-from google.protobuf.message import DecodeError
 from numpy.typing import NDArray
 
 from ..plugins.errors import ModelError, SourceError
 from ..plugins.windowed_affinity.onnx_op import use_native_kernel
-from ..runtime.model import EXPORT_AGAIN, METADATA_KEY, QUANTIZATION_KEY, ModelMetadata
+from ..runtime.backends.step_graph_parts import load_step_graph
+from ..runtime.model import EXPORT_AGAIN, QUANTIZATION_KEY, ModelMetadata
 from ..training.checkpoint import load_checkpoint
 from .onnx_from_checkpoint import OUTPUTS, step_graph
 
@@ -98,7 +98,7 @@ def verify_model(model: Path, *, checkpoint: Path | None, frames: Iterable[Array
         ModelError: when the model cannot be read, or was exported from another checkpoint.
         SourceError: when the frames do not fit the model.
     """
-    proto, metadata = read_model(model)
+    proto, metadata = load_step_graph(model)
     runners: dict[str, Runner] = {}
     if checkpoint is not None:
         runners[ROUTES[0]] = _torch_runner(checkpoint, metadata, model)
@@ -113,22 +113,6 @@ def verify_model(model: Path, *, checkpoint: Path | None, frames: Iterable[Array
         for name, found in others:
             differences.add(f"{name} to {first}", expected, found)
     return ParityReport(differences.rows())
-
-
-def read_model(path: Path) -> tuple[onnx.ModelProto, ModelMetadata]:
-    """Read an exported model and what it says about itself.
-
-    Raises:
-        ModelError: when the file is missing, damaged or not ours.
-    """
-    try:
-        proto = onnx.load_model_from_string(path.read_bytes())
-    except (OSError, DecodeError) as error:
-        raise ModelError(f"{path} cannot be read as an ONNX file", EXPORT_AGAIN) from error
-    properties = {entry.key: entry.value for entry in proto.metadata_props}
-    if METADATA_KEY not in properties:
-        raise ModelError(f"{path} was not exported by maskring", EXPORT_AGAIN)
-    return proto, ModelMetadata.from_json(properties[METADATA_KEY], str(path))
 
 
 def _torch_runner(checkpoint: Path, metadata: ModelMetadata, model: Path) -> Runner:

@@ -27,9 +27,8 @@ from onnxruntime.quantization import (
 
 from ..plugins.errors import ModelError, SourceError
 from ..plugins.files import atomic_path, make_directory
-from ..runtime.backends.step_graph_parts import FRAME, memory_read, subgraph
+from ..runtime.backends.step_graph_parts import FRAME, load_step_graph, memory_read, subgraph
 from ..runtime.model import EXPORT_AGAIN, LAB, QUANTIZATION_KEY, ModelMetadata
-from .parity import read_model
 
 Array = NDArray[Any]
 
@@ -50,7 +49,7 @@ def quantize_onnx(model: Path, out: Path, frames: Iterable[Array]) -> int:
     Args:
         model: a float32 step graph as :func:`.export_onnx` writes it.
         out: the ``.onnx`` to write.
-        frames: [H, W, 3] uint8 RGB to calibrate on, of any sizes that the model takes; read one at a time.
+        frames: [H, W, 3] uint8 RGB to calibrate on, of any sizes that the model takes; all kept in memory.
 
     Returns:
         How many frames the calibration saw.
@@ -60,7 +59,7 @@ def quantize_onnx(model: Path, out: Path, frames: Iterable[Array]) -> int:
         SourceError: when there is no frame, or one does not fit the model.
         OutputError: when ``out`` cannot be written.
     """
-    graph, metadata = read_model(model)
+    graph, metadata = load_step_graph(model)
     read = memory_read(graph)
     _require_quantizable(graph, metadata, read, model)
     assert read is not None

@@ -12,9 +12,9 @@ from onnx import compose, helper, numpy_helper
 
 from ..plugins.errors import ModelError
 from ..plugins.files import atomic_path, make_directory
+from ..runtime.backends.step_graph_parts import load_step_graph
 from ..runtime.model import METADATA_KEY, ModelMetadata
 from .onnx_from_checkpoint import export_onnx
-from .parity import read_model
 
 NAME = "maskring"
 AGES = (1, 3, 5)
@@ -49,7 +49,7 @@ def write_triton_repository(
     with tempfile.TemporaryDirectory(prefix="maskring-triton-") as scratch:
         plain = Path(scratch) / "step.onnx"
         export_onnx(checkpoint, plain, height=height, width=width, labels=labels, slots=SLOTS, **settings)
-        step, metadata = read_model(plain)
+        step, metadata = load_step_graph(plain)
     model = make_directory(folder / NAME)
     make_directory(model / "1")
     with atomic_path(model / "1" / "model.onnx") as partial:

@@ -31,10 +31,10 @@ def quantize_on_videos(model: Path, videos: list[Path], out: Path, *, frames: in
         UserError: see :func:`maskring.export.quantize.quantize_onnx` and
             :func:`maskring.runtime.sources.open_source`.
     """
-    from .export.parity import read_model
     from .export.quantize import quantize_onnx
+    from .runtime.backends.step_graph_parts import load_step_graph
 
-    _, metadata = read_model(model)
+    _, metadata = load_step_graph(model)
     if out.exists() and out.samefile(model):
         raise ModelError(f"{out} is the model that is read", "name another file with --out")
 

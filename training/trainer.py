@@ -115,11 +115,10 @@ class Trainer:
                 loss = self.loss(batch.to(self.world.device)) / len(passes)
                 total += self._finite(self.world.mean(loss).item(), "loss")
                 self.scaler.scale(loss).backward()  # type: ignore[no-untyped-call]
-        if self.recipe.clip_norm:
-            self.scaler.unscale_(self.optimiser)
-            norm = nn.utils.clip_grad_norm_(self.query.parameters(), self.recipe.clip_norm)
-            if not self.scaler.is_enabled():  # a scaler skips such a step and lowers its factor
-                self._finite(norm.item(), "gradient")
+        self.scaler.unscale_(self.optimiser)
+        norm = nn.utils.clip_grad_norm_(self.query.parameters(), self.recipe.clip_norm or math.inf)
+        if not self.scaler.is_enabled():  # a scaler skips such a step and lowers its factor
+            self._finite(norm.item(), "gradient")
         self.scaler.step(self.optimiser)
         self.scaler.update()
         if self.key is not None:

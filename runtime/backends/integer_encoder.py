@@ -8,6 +8,8 @@ import numpy as np
 import onnx
 from onnx import numpy_helper
 
+UNSIGNED_ZERO = "maskring_unsigned_zero_point"
+
 
 def fold_rectifiers(model: onnx.ModelProto) -> onnx.ModelProto:
     """``model`` with each Relu between a layer and its symmetric int8 quantization folded into the latter.
@@ -41,6 +43,3 @@ def fold_rectifiers(model: onnx.ModelProto) -> onnx.ModelProto:
             node.input[2] = UNSIGNED_ZERO
     graph.initializer.append(numpy_helper.from_array(np.zeros((), np.uint8), UNSIGNED_ZERO))
     return changed
-
-
-UNSIGNED_ZERO = "maskring_unsigned_zero_point"

@@ -11,15 +11,13 @@ from typing import Any, Literal, Protocol
 import numpy as np
 import onnx
 import onnxruntime
-from google.protobuf.message import DecodeError
 from numpy.typing import NDArray
 from onnxruntime.capi import onnxruntime_pybind11_state as native_errors
 
 from ...plugins.errors import ModelError, UnavailableError
 from ...plugins.machine import usable_cores
-from ...plugins.windowed_affinity.onnx_op import DOMAIN, OPSET_VERSION
 from ..colour import normalised_lab
-from ..model import EXPORT_AGAIN, LAB, METADATA_KEY, ModelMetadata
+from ..model import EXPORT_AGAIN, LAB, ModelMetadata
 from .integer_encoder import fold_rectifiers
 from .step_graph_parts import (
     DILATION,
@@ -31,6 +29,7 @@ from .step_graph_parts import (
     VALUE,
     VALUES,
     cut_at_memory_read,
+    load_step_graph,
     memory_read,
 )
 
@@ -302,30 +301,6 @@ class _InPlaceRead:
         head = BoundSession.to(self._head, inputs | {LAB: self._lab}, encoded)
         tail = BoundSession.to(self._tail, inputs | encoded | {parts.read: arrays[parts.read]}, shown)
         return _Slot(head, arrays[parts.query], arrays[parts.read], tail)
-
-
-def load_step_graph(path: Path) -> tuple[onnx.ModelProto, ModelMetadata]:
-    """Read an exported model.
-
-    Raises:
-        ModelError: when the file is missing, damaged, not ours or of another version.
-    """
-    try:
-        model = onnx.load_model_from_string(path.read_bytes())
-    except FileNotFoundError as error:
-        raise ModelError(f"the model {path} does not exist", "check the path") from error
-    except OSError as error:
-        raise ModelError(f"the model {path} cannot be read ({error.strerror})", "check the path") from error
-    except DecodeError as error:
-        raise ModelError(f"{path} is not an ONNX file, or is cut short", EXPORT_AGAIN) from error
-    properties = {entry.key: entry.value for entry in model.metadata_props}
-    if METADATA_KEY not in properties:
-        raise ModelError(f"{path} was not exported by maskring", EXPORT_AGAIN)
-    metadata = ModelMetadata.from_json(properties[METADATA_KEY], str(path))
-    versions = {entry.domain: entry.version for entry in model.opset_import}
-    if memory_read(model) is None or versions.get(DOMAIN) != OPSET_VERSION:
-        raise ModelError(f"{path} does not hold the step graph that its metadata promises", EXPORT_AGAIN)
-    return model, metadata
 
 
 def open_session(model: onnx.ModelProto, threads: int) -> onnxruntime.InferenceSession:

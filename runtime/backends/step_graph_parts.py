@@ -1,15 +1,18 @@
-"""Cutting an exported step graph around its memory read, so that the read can run on memory in place."""
+"""Reading exported step graphs, and cutting them around their memory read, so that it can run in place."""
 
 from __future__ import annotations
 
 from collections.abc import Iterable
 from dataclasses import dataclass
+from pathlib import Path
 
 import onnx
+from google.protobuf.message import DecodeError
 from onnx import helper
 
-from ...plugins.windowed_affinity.onnx_op import DOMAIN, OP_TYPE
-from ..model import LAB
+from ...plugins.errors import ModelError
+from ...plugins.windowed_affinity.onnx_op import DOMAIN, OP_TYPE, OPSET_VERSION
+from ..model import EXPORT_AGAIN, LAB, METADATA_KEY, ModelMetadata
 
 FRAME, KEYS, VALUES, DILATION = "frame", "memory_keys", "memory_values", "memory_dilation"
 LABELS, PROBABILITIES, VALUE, KEY = "labels", "probabilities", "value", "key"
@@ -38,6 +41,30 @@ class StepGraphParts:
     radius: int
     scale: float
     top_k: int
+
+
+def load_step_graph(path: Path) -> tuple[onnx.ModelProto, ModelMetadata]:
+    """Read an exported model.
+
+    Raises:
+        ModelError: when the file is missing, damaged, not ours or of another version.
+    """
+    try:
+        model = onnx.load_model_from_string(path.read_bytes())
+    except FileNotFoundError as error:
+        raise ModelError(f"the model {path} does not exist", "check the path") from error
+    except OSError as error:
+        raise ModelError(f"the model {path} cannot be read ({error.strerror})", "check the path") from error
+    except DecodeError as error:
+        raise ModelError(f"{path} is not an ONNX file, or is cut short", EXPORT_AGAIN) from error
+    properties = {entry.key: entry.value for entry in model.metadata_props}
+    if METADATA_KEY not in properties:
+        raise ModelError(f"{path} was not exported by maskring", EXPORT_AGAIN)
+    metadata = ModelMetadata.from_json(properties[METADATA_KEY], str(path))
+    versions = {entry.domain: entry.version for entry in model.opset_import}
+    if memory_read(model) is None or versions.get(DOMAIN) != OPSET_VERSION:
+        raise ModelError(f"{path} does not hold the step graph that its metadata promises", EXPORT_AGAIN)
+    return model, metadata
 
 
 def memory_read(model: onnx.ModelProto) -> onnx.NodeProto | None:
