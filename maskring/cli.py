@@ -17,7 +17,6 @@ from . import __version__
 from .console import (
     EXIT_INTERRUPTED,
     err,
-    frame_callback,
     one_sentence,
     out,
     split_callback,
@@ -27,8 +26,8 @@ from .console import (
 from .plugins.errors import MaskError, ModelError, OutputError, SourceError
 
 if TYPE_CHECKING:
+    from .runtime.evaluation import SequenceTracker
     from .runtime.pipeline import Edits
-    from .runtime.tracker import Tracker
 
 app = typer.Typer(
     name="maskring",
@@ -68,6 +67,46 @@ KernelOption = Annotated[
 ThreadsOption = Annotated[int, typer.Option(min=0, help="CPU threads; 0 = all that this process may use.")]
 SoftOption = Annotated[
     bool, typer.Option("--soft", help="Remember label probabilities instead of their winners.")
+]
+
+
+class Refine(str, Enum):
+    """How masks are refined."""
+
+    off = "off"
+    offline = "offline"
+    online = "online"
+
+
+PANEL = "Refinement"
+RefineOption = Annotated[
+    Refine,
+    typer.Option(
+        help="offline: track, adapt a U-Net to the video, redraw the masks. online: adapt beside the stream.",
+        rich_help_panel=PANEL,
+    ),
+]
+RefineIterationsOption = Annotated[
+    int, typer.Option(min=1, help="Offline: optimiser steps per video.", rich_help_panel=PANEL)
+]
+RefineStepsOption = Annotated[
+    int,
+    typer.Option(
+        min=0,
+        help="Online: optimiser steps within each frame, the same in every run; 0 = beside the stream.",
+        rich_help_panel=PANEL,
+    ),
+]
+RefineSizeOption = Annotated[
+    int, typer.Option(min=32, help="Pixels of the U-Net's square input.", rich_help_panel=PANEL)
+]
+RefineFeedbackOption = Annotated[
+    bool,
+    typer.Option("--refine-feedback", help="Online: refined masks go into memory.", rich_help_panel=PANEL),
+]
+RefinerOption = Annotated[
+    Path | None,
+    typer.Option(help="Adapted U-Net to go on from (see --save-refiner).", rich_help_panel=PANEL),
 ]
 
 
@@ -419,11 +458,22 @@ def track(
     soft: SoftOption = False,
     kernel: KernelOption = Kernel.native,
     threads: ThreadsOption = 0,
+    refine: RefineOption = Refine.off,
+    refine_iterations: RefineIterationsOption = 200,
+    refine_steps: RefineStepsOption = 0,
+    refine_size: RefineSizeOption = 480,
+    refine_feedback: RefineFeedbackOption = False,
+    refiner: RefinerOption = None,
+    save_refiner: Annotated[
+        Path | None, typer.Option(help="Write the adapted U-Net to this file.", rich_help_panel=PANEL)
+    ] = None,
 ) -> None:
     """Follow the objects of MASK through SOURCE."""
     from .models import open_tracker
     from .plugins.files import make_directory
-    from .runtime.pipeline import track as track_source
+    from .refinement import Refinement
+    from .refinement import save_refiner as write_refiner
+    from .runtime.refinement.settings import RefinementSettings
     from .runtime.sinks import JsonLinesSink, MaskFolderSink, OverlayVideoSink
     from .runtime.sources import open_source
 
@@ -434,17 +484,23 @@ def track(
     if out_dir is None:
         raise SourceError("no output folder was given", "name one: --out DIR")
     edits = _edits(mask, add or [], remove or [])
+    settings = RefinementSettings(refine_size, refine_iterations, feedback=refine_feedback)
+    refinement = Refinement(refine.value, settings, refine_steps, refiner)
     make_directory(out_dir)
     with ExitStack() as stack:
         stream = stack.enter_context(open_source(source, live=live))
-        tracker = stack.enter_context(open_tracker(model, soft=soft, kernel=kernel.value, threads=threads))
+        refinement.require_possible(source, stream, live, save_refiner is not None)
+        plain = open_tracker(model, soft=soft, kernel=kernel.value, threads=threads)
+        tracker = refinement.wrap(plain, out_dir)
+        stack.callback(tracker.close)
         sinks: list[Any] = [stack.enter_context(JsonLinesSink(out_dir / "objects.jsonl"))]
         if masks:
             sinks.append(stack.enter_context(MaskFolderSink(out_dir / "masks")))
         if overlay:
             sinks.append(stack.enter_context(OverlayVideoSink(out_dir / "overlay.mp4", stream.fps)))
-        on_frame = stack.enter_context(frame_callback("tracking", stream.length))
-        summary = track_source(stream, tracker, sinks, edits, on_frame)
+        summary = refinement.follow(source, stream, tracker, sinks, edits, out_dir)
+        if save_refiner is not None:
+            write_refiner(tracker, save_refiner)
         dropped = f", {stream.dropped} dropped" if live else ""
         lost = f", {stream.undecodable} undecodable" if stream.undecodable else ""
     out.print(
@@ -466,16 +522,26 @@ def evaluate(
     soft: SoftOption = False,
     kernel: KernelOption = Kernel.native,
     threads: ThreadsOption = 0,
+    refine: RefineOption = Refine.off,
+    refine_iterations: RefineIterationsOption = 200,
+    refine_steps: RefineStepsOption = 0,
+    refine_size: RefineSizeOption = 480,
+    refine_feedback: RefineFeedbackOption = False,
+    refiner: RefinerOption = None,
 ) -> None:
     """Track a labelled dataset and print the DAVIS measures."""
     from .models import open_tracker, resolve_model
+    from .refinement import Refinement
     from .runtime.evaluation import COLUMNS
     from .runtime.evaluation import evaluate as evaluate_split
+    from .runtime.refinement.settings import RefinementSettings
 
     executable = resolve_model(model)
+    settings = RefinementSettings(refine_size, refine_iterations, feedback=refine_feedback)
+    refinement = Refinement(refine.value, settings, refine_steps, refiner)
 
-    def new_tracker() -> Tracker:
-        return open_tracker(executable, soft=soft, kernel=kernel.value, threads=threads)
+    def new_tracker() -> SequenceTracker:
+        return refinement.wrap(open_tracker(executable, soft=soft, kernel=kernel.value, threads=threads))
 
     with split_callback() as on_frame:
         evaluation = evaluate_split(

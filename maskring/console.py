@@ -99,6 +99,28 @@ def frame_callback(description: str, total: int | None) -> Iterator[Callable[...
 
 
 @contextmanager
+def adaptation_callback() -> Iterator[Callable[[int, int, float], None]]:
+    """A callback for the steps of refinement's adaptation; it moves a progress bar with loss and time left.
+
+    Nothing is shown when stderr is no terminal.
+    """
+    columns = (
+        TextColumn("adapting"),
+        BarColumn(),
+        TaskProgressColumn(),
+        TextColumn("{task.completed:.0f} of {task.total:.0f} iterations, loss {task.fields[loss]}"),
+        TimeRemainingColumn(),
+    )
+    with Progress(*columns, console=err, transient=True, disable=not err.is_terminal) as progress:
+        task = progress.add_task("adapting", total=None, loss="")
+
+        def advance(done: int, planned: int, loss: float) -> None:
+            progress.update(task, completed=done, total=planned, loss=f"{loss:.3f}")
+
+        yield advance
+
+
+@contextmanager
 def stop_request() -> Iterator[Callable[[], bool]]:
     """A question to ask where work may stop: whether Ctrl-C or SIGTERM has asked for it.
 

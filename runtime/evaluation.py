@@ -13,7 +13,7 @@ from collections.abc import Callable, Iterator
 from contextlib import closing
 from dataclasses import asdict, dataclass
 from pathlib import Path
-from typing import Any, Protocol
+from typing import Any, Protocol, runtime_checkable
 
 import cv2
 import numpy as np
@@ -52,6 +52,17 @@ class SequenceTracker(Protocol):
 
     def close(self) -> None:
         """Release everything."""
+
+
+@runtime_checkable
+class TwoPassTracker(SequenceTracker, Protocol):
+    """A tracker that goes over a sequence again, as offline refinement does; its second results count."""
+
+    def adapt(self) -> None:
+        """Learn from the first pass."""
+
+    def refine(self, frame: Image, index: int) -> HasLabels:
+        """The final result of the frame that was given to :meth:`step` as the ``index``-th."""
 
 
 @dataclass(frozen=True)
@@ -177,6 +188,8 @@ def evaluate(
                 seconds += taken
                 done += 1
                 on_frame(sequence.name, done, total)
+            if isinstance(tracker, TwoPassTracker):
+                seconds += _track_again(annotations, tracker, folder, size)
         objects = _score(annotations, folder) if annotations.scorable else {}
         frames = len(sequence.frames) - annotations.start
         results.append(SequenceResult(sequence.name, objects, frames, seconds))
@@ -231,6 +244,20 @@ def _track(
             taken = time.perf_counter() - begun
         annotations.write(folder / f"{path.stem}.png", _nearest(labels, annotations.shape))
         yield taken
+
+
+def _track_again(annotations: Annotations, tracker: TwoPassTracker, folder: Path, size: int | None) -> float:
+    """Write the masks of a second pass over those of the first; returns the seconds that the tracker took."""
+    begun = time.perf_counter()
+    tracker.adapt()
+    seconds = time.perf_counter() - begun
+    for index, path in enumerate(annotations.sequence.frames[annotations.start :]):
+        frame = _scaled_to(_frame(path, annotations), size)
+        begun = time.perf_counter()
+        labels = tracker.refine(frame, index).labels
+        seconds += time.perf_counter() - begun
+        annotations.write(folder / f"{path.stem}.png", _nearest(labels, annotations.shape))
+    return seconds
 
 
 def _prompt(annotations: Annotations, index: int, frame: Image) -> Labels | None:

@@ -5,13 +5,14 @@ from __future__ import annotations
 import time
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
+from typing import Protocol
 
 import numpy as np
 from numpy.typing import NDArray
 
 from .sinks import Sink
 from .sources import Frame
-from .tracker import Result, Tracker
+from .tracker import Result
 
 
 @dataclass(frozen=True)
@@ -40,9 +41,19 @@ class Summary:
         return self.frames / self.seconds if self.seconds else 0.0
 
 
+class FrameTracker(Protocol):
+    """What the pipeline needs of a tracker: a :class:`Tracker`, or one whose results are refined."""
+
+    def step(self, frame: NDArray[np.uint8], mask: NDArray[np.uint8] | None = None) -> Result:
+        """Label the next frame."""
+
+    def remove(self, object_id: int) -> None:
+        """Stop following an object."""
+
+
 def track(
     source: Iterable[Frame],
-    tracker: Tracker,
+    tracker: FrameTracker,
     sinks: Sequence[Sink],
     edits: Edits,
     on_frame: Callable[[Frame, Result], None] = lambda frame, result: None,
@@ -70,6 +81,30 @@ def track(
             later = masks.pop(0)[1]
             mask = later if mask is None else np.where(later > 0, later, mask)
         result = tracker.step(frame.image, mask)
+        for sink in sinks:
+            sink.write(frame, result)
+        frames += 1
+        on_frame(frame, result)
+    return Summary(frames, time.perf_counter() - start)
+
+
+def revisit(
+    source: Iterable[Frame],
+    refine: Callable[[NDArray[np.uint8], int], Result],
+    sinks: Sequence[Sink],
+    on_frame: Callable[[Frame, Result], None] = lambda frame, result: None,
+) -> Summary:
+    """Go over a source that was tracked once more, for its final results.
+
+    Args:
+        source: the same frames again.
+        refine: the final result of a frame, given its image and its number in the order of tracking, from 0.
+        sinks: where results go, in this order; the caller closes them.
+        on_frame: called after each frame, e.g. for progress.
+    """
+    start, frames = time.perf_counter(), 0
+    for index, frame in enumerate(source):
+        result = refine(frame.image, index)
         for sink in sinks:
             sink.write(frame, result)
         frames += 1

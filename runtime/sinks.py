@@ -192,7 +192,8 @@ class JsonLinesSink(_Closing):
 
     Keys: ``index``, ``name`` and ``timestamp`` (seconds) of the frame; ``dropped``, frames of the source
     skipped since the line before; ``objects``, each with ``id``, ``area`` (pixels), ``box`` (null or
-    [x0, y0, x1, y1], x1 and y1 just outside) and ``confidence`` (null or 0 to 1); ``timings`` (seconds).
+    [x0, y0, x1, y1], x1 and y1 just outside) and ``confidence`` (null or 0 to 1); ``timings`` (seconds);
+    with refinement ``kept``, for the objects whose mask is propagation's all the same, id to reason.
 
     Args:
         path: where to; what stood there is replaced at once.
@@ -251,6 +252,7 @@ def _record(frame: Frame, result: Result, skipped: int) -> dict[str, Any]:
             "post": round(timings.post, 6),
             "total": round(timings.total, 6),
         },
+        **({} if result.kept is None else {"kept": dict(result.kept)}),
     }
 
 

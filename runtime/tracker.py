@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import time
-from dataclasses import dataclass
+from collections.abc import Mapping
+from dataclasses import dataclass, replace
 from types import TracebackType
 from typing import Any
 
@@ -61,6 +62,8 @@ class Result:
         objects: the objects that are followed, visible or not, by ascending id.
         timings: seconds spent.
         frame_index: frames processed before this one.
+        kept: with refinement, the objects whose mask is propagation's all the same, with the reason; None
+            without.
     """
 
     labels: NDArray[np.uint8]
@@ -68,6 +71,12 @@ class Result:
     objects: tuple[ObjectState, ...]
     timings: Timings
     frame_index: int
+    kept: Mapping[int, str] | None = None
+
+    def delayed(self, seconds: float) -> Result:
+        """The same, ``seconds`` of further processing later."""
+        timings = replace(self.timings, post=self.timings.post + seconds, total=self.timings.total + seconds)
+        return replace(self, timings=timings)
 
 
 class Tracker:
@@ -92,8 +101,14 @@ class Tracker:
         self._channel_of_id: dict[int, int] = {}
         self._size: tuple[int, int] | None = None  # of the stream, known once a frame went through
         self._allocated: tuple[int, int, int] | None = None  # height, width, labels of the memory
+        self._last_slot = 0  # of memory, that took the frame processed last
         self._frame_index = 0
         self._closed = False
+
+    @property
+    def stride(self) -> int:
+        """Pixels per feature of the model, in both directions."""
+        return self._backend.metadata.stride
 
     def step(self, frame: NDArray[np.uint8], mask: NDArray[np.uint8] | None = None) -> Result:
         """Label the next frame of the stream.
@@ -135,6 +150,7 @@ class Tracker:
             labels, probabilities = self._remember_mask(slot, labels, mask, channels)
             self._ring.restart()
         self._ring.commit()
+        self._last_slot = slot
         self._channel_of_id = channels
         self._size = labels.shape[0], labels.shape[1]
         self._frame_index += 1
@@ -154,6 +170,25 @@ class Tracker:
             raise MaskError(f"object {object_id} is not followed (followed: {known})", "remove one that is")
         self._backend.merge_label(self._channel_of_id[object_id])
         del self._channel_of_id[object_id]
+
+    def revise(self, labels: NDArray[np.uint8]) -> None:
+        """Let memory hold ``labels`` for the frame that was processed last, instead of what it was given.
+
+        Args:
+            labels: [H, W] uint8 ids of objects that are followed, 0 = background.
+
+        Raises:
+            MaskError: when no frame was processed, or the labels are of another type or size than it.
+        """
+        self._require_open()
+        if self._size is None or labels.dtype != np.uint8 or labels.shape != self._size:
+            raise MaskError(
+                f"labels of {labels.dtype} {list(labels.shape)} do not fit the frame processed last",
+                "give uint8 object ids of its height and width",
+            )
+        channel_of_id = np.zeros(256, np.uint8)
+        channel_of_id[list(self._channel_of_id)] = list(self._channel_of_id.values())
+        self._write_labels(self._last_slot, label_maps.rename(labels, channel_of_id))
 
     def close(self) -> None:
         """Release the backend; the tracker cannot be used afterwards. Closing twice does nothing."""
@@ -236,16 +271,20 @@ class Tracker:
         self, slot: int, propagated: NDArray[np.uint8], mask: NDArray[np.uint8], channels: dict[int, int]
     ) -> tuple[NDArray[np.uint8], NDArray[np.float32]]:
         """Merge the mask into the propagated labels and store what comes out in place of them."""
-        assert self._allocated is not None
         channel_of_id = np.zeros(256, np.uint8)
         channel_of_id[list(channels)] = list(channels.values())
         redrawn = [channels[object_id] for object_id in _ids_in(mask)]
         drawn = label_maps.rename(mask, channel_of_id)
         labels = label_maps.overwrite(propagated, drawn, redrawn)
+        return labels, self._write_labels(slot, labels)
+
+    def _write_labels(self, slot: int, labels: NDArray[np.uint8]) -> NDArray[np.float32]:
+        """Store labels [H, W] (channels) as the label map of a slot; returns what was stored."""
+        assert self._allocated is not None
         sample = label_maps.sample_soft if self._soft else label_maps.sample_hard
         value = sample(labels, self._allocated[2], self._backend.metadata.stride)
         self._backend.write_value(slot, value)
-        return labels, value
+        return value
 
     def _result(
         self,

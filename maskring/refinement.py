@@ -1,0 +1,158 @@
+"""Refinement behind the commands: from what a user chose to a tracker whose results are refined."""
+
+from __future__ import annotations
+
+import importlib.util
+from collections.abc import Sequence
+from contextlib import ExitStack
+from dataclasses import dataclass, field, replace
+from pathlib import Path
+from typing import TYPE_CHECKING, Literal, TypeAlias
+
+from .console import adaptation_callback, frame_callback
+from .plugins.errors import SourceError, UnavailableError, UserError
+from .runtime.pipeline import Edits, Summary, revisit
+from .runtime.pipeline import track as track_source
+from .runtime.refinement.settings import RefinementSettings
+from .runtime.sinks import JsonLinesSink, MaskFolderSink, Sink
+from .runtime.sources import Source, open_source
+from .runtime.tracker import Tracker
+
+if TYPE_CHECKING:
+    from .runtime.refinement.offline import OfflineRefiner
+    from .runtime.refinement.online import OnlineRefiner
+    from .runtime.refinement.predictor import Predictor
+
+AnyTracker: TypeAlias = "Tracker | OnlineRefiner | OfflineRefiner"
+
+
+@dataclass(frozen=True)
+class Refinement:
+    """What a user chose.
+
+    Attributes:
+        mode: ``off`` imports no torch.
+        settings: see :class:`RefinementSettings`.
+        steps: online, optimiser steps within each frame; 0 to adapt beside the stream.
+        start: a refiner to go on from; its width counts.
+    """
+
+    mode: Literal["off", "offline", "online"] = "off"
+    settings: RefinementSettings = field(default_factory=RefinementSettings)
+    steps: int = 0
+    start: Path | None = None
+
+    def wrap(self, tracker: Tracker, folder: Path | None = None) -> AnyTracker:
+        """The tracker itself when refinement is off, or one around it.
+
+        Args:
+            tracker: one that has seen no frame; closed when this fails.
+            folder: takes a temporary folder of offline refinement; None for the system's place.
+
+        Raises:
+            UserError: when torch is missing or ``start`` is no refiner.
+        """
+        try:
+            if self.mode == "offline":
+                return self._offline(tracker, folder)
+            return self._online(tracker) if self.mode == "online" else tracker
+        except BaseException:
+            tracker.close()
+            raise
+
+    def follow(
+        self,
+        source: str,
+        stream: Source,
+        tracker: AnyTracker,
+        sinks: Sequence[Sink],
+        edits: Edits,
+        out: Path,
+    ) -> Summary:
+        """Track a source to its end, twice when it is refined offline.
+
+        An interruption in the midst of that leaves the propagated masks, complete, in ``out/propagated``.
+
+        Args:
+            source: as the user named it, to be opened again.
+            stream: the source, opened.
+            tracker: what :meth:`wrap` gave.
+            sinks: take the final results.
+            edits: masks and removals by frame index.
+            out: the user's folder.
+        """
+        if self.mode != "offline":
+            with frame_callback("tracking", stream.length) as on_frame:
+                return track_source(stream, tracker, sinks, edits, on_frame)
+        from .runtime.refinement.offline import OfflineRefiner
+
+        assert isinstance(tracker, OfflineRefiner)
+        with ExitStack() as stack:
+            first: list[Sink] = [
+                stack.enter_context(JsonLinesSink(out / "propagated" / "objects.jsonl")),
+                stack.enter_context(MaskFolderSink(out / "propagated" / "masks")),
+            ]
+            on_frame = stack.enter_context(frame_callback("propagating", stream.length))
+            propagated = track_source(stream, tracker, first, edits, on_frame)
+        with adaptation_callback() as on_step:
+            tracker.adapt(on_step)
+        with open_source(source) as again, frame_callback("refining", propagated.frames) as on_frame:
+            refined = revisit(again, tracker.refine, sinks, on_frame)
+        return Summary(refined.frames, propagated.seconds + refined.seconds)
+
+    def require_possible(self, source: str, stream: Source, live: bool, save: bool) -> None:
+        """Refuse what cannot be done with a stream.
+
+        Raises:
+            SourceError: when it cannot be seen twice and is to be refined offline.
+            UserError: when a refiner is to be saved and there is none.
+        """
+        if self.mode == "offline" and (live or stream.length is None):
+            raise SourceError(
+                f"{source} cannot be seen twice, as offline refinement needs",
+                "run with --refine online, or record it first",
+            )
+        if save and self.mode == "off":
+            raise UserError("there is no refiner to save", "add --refine offline or --refine online")
+
+    def _offline(self, tracker: Tracker, folder: Path | None) -> OfflineRefiner:
+        settings, predictor = self._started()
+        from .runtime.refinement.offline import OfflineRefiner
+
+        return OfflineRefiner(tracker, settings, folder, predictor)
+
+    def _online(self, tracker: Tracker) -> OnlineRefiner:
+        settings, predictor = self._started()
+        from .runtime.refinement.online import OnlineRefiner
+        from .runtime.refinement.worker import StepsPerFrame, new_worker
+
+        if self.steps:
+            return OnlineRefiner(tracker, settings, StepsPerFrame(settings, self.steps, predictor))
+        return OnlineRefiner(tracker, settings, new_worker(settings, predictor))
+
+    def _started(self) -> tuple[RefinementSettings, Predictor | None]:
+        """The settings and the U-Net to begin with."""
+        missing = [name for name in ("torch", "safetensors") if importlib.util.find_spec(name) is None]
+        if missing:
+            raise UnavailableError(
+                f"refinement needs {' and '.join(missing)}",
+                "run pip install 'maskring[refine]', or run with --refine off",
+            )
+        if self.start is None:
+            return self.settings, None
+        from .runtime.refinement.checkpoint import load_predictor
+
+        predictor = load_predictor(self.start)
+        return replace(self.settings, width=predictor.unet.width), predictor
+
+
+def save_refiner(tracker: AnyTracker, path: Path) -> None:
+    """Write the U-Net that was adapted.
+
+    Raises:
+        OutputError: when it cannot be written.
+    """
+    from .runtime.refinement.checkpoint import save_predictor
+
+    assert not isinstance(tracker, Tracker)
+    save_predictor(path, tracker.predictor)

@@ -1,0 +1,167 @@
+"""The guard: joins propagation and U-Net, and keeps the propagated mask where the U-Net would spoil it.
+
+No torch in it.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field, replace
+
+import cv2
+import numpy as np
+from numpy.typing import NDArray
+
+from .. import label_maps
+from ..tracker import ObjectState, Result
+from .quality import agreement
+
+Floats = NDArray[np.float32]
+Labels = NDArray[np.uint8]
+
+FLOOR = 1e-3
+"""Least probability of a label: no side can veto the other."""
+
+EXPLOSION = 4.0
+"""An object this many times larger than the user drew it and than propagation has it did not grow."""
+
+VANISHED = 0.02
+"""An object smaller than this share of its propagated self, of which propagation is sure, did not vanish."""
+
+SURE = 0.8
+"""Confidence above which propagation is sure of an object."""
+
+SELF_AGREEMENT = 0.4
+"""Least intersection over union of what the U-Net says of a frame and of its mirror image."""
+
+LEARNED = 0.6
+"""Least intersection over union with a mask of the user; below it the U-Net has not learned the object."""
+
+VANISHED_REASON = "the refined mask vanished"
+EXPLODED_REASON = "the refined mask exploded"
+UNSURE_REASON = "the U-Net disagrees with itself"
+NOT_LEARNED_REASON = "the U-Net has not learned the object"
+NOT_ADAPTED_REASON = "no adapted U-Net yet"
+
+
+@dataclass
+class Guard:
+    """Decides, object by object, between the joint mask and the propagated one.
+
+    Attributes:
+        trust: weight of the U-Net where both have a say, 0 to 1.
+        stride: pixels per feature of the tracker's model.
+        drawn_areas: pixels of each object in the masks that the user gave.
+    """
+
+    trust: float
+    stride: int
+    drawn_areas: dict[int, float] = field(default_factory=dict)
+
+    def drawn(self, result: Result) -> None:
+        """Take note of a frame whose mask the user gave."""
+        for state in result.objects:
+            self.drawn_areas[state.id] = max(self.drawn_areas.get(state.id, 0.0), float(state.area))
+
+    def decide(self, result: Result, network: Floats, kept: Mapping[int, str]) -> Result:
+        """The refined result of a frame; ``Result.kept`` names the objects that stay as propagated, and why.
+
+        Args:
+            result: of propagation.
+            network: [1 + n, S, S] probabilities of the U-Net, in the order of ``result.objects``.
+            kept: objects that stay in any case, with the reason.
+        """
+        joint = fuse(result, network, self.trust, self.stride)
+        reasons = degenerate(result, joint, self.drawn_areas) | dict(kept)
+        reasons = {state.id: reasons[state.id] for state in result.objects if state.id in reasons}
+        labels = keep_propagated(result.labels, joint, list(reasons))
+        return replace(result, labels=labels, objects=_measured(result.objects, labels), kept=reasons)
+
+
+def fuse(result: Result, network: Floats, trust: float, stride: int) -> Labels:
+    """Labels [H, W] (object ids) that are most probable to both: a weighted geometric mean of probabilities.
+
+    Args:
+        result: of propagation.
+        network: [1 + n, S, S] probabilities of the U-Net, in the order of ``result.objects``.
+        trust: weight of the U-Net, 0 to 1.
+        stride: pixels per feature.
+    """
+    height, width = result.labels.shape
+    best, winner = np.full((height, width), -np.inf, np.float32), np.zeros((height, width), np.uint8)
+    for channel, object_id in enumerate((0, *(state.id for state in result.objects))):
+        ours = _log(_to_pixels(result.probabilities[channel], height, width, stride))
+        theirs = _log(cv2.resize(network[channel], (width, height), interpolation=cv2.INTER_LINEAR))
+        score = (1 - trust) * ours + trust * theirs
+        better = score > best
+        best[better], winner[better] = score[better], object_id
+    return winner
+
+
+def degenerate(result: Result, refined: Labels, drawn_areas: Mapping[int, float]) -> dict[int, str]:
+    """Objects whose refined mask cannot be right, with the reason.
+
+    Args:
+        result: of propagation.
+        refined: [H, W] object ids.
+        drawn_areas: pixels of each object in the masks that the user gave.
+    """
+    after = np.bincount(refined.ravel(), minlength=256)
+    reasons = {}
+    for state in result.objects:
+        largest = max(float(state.area), drawn_areas.get(state.id, 0.0), 1.0)
+        sure = state.confidence is not None and state.confidence >= SURE
+        if after[state.id] > EXPLOSION * largest:
+            reasons[state.id] = EXPLODED_REASON
+        elif sure and after[state.id] < VANISHED * state.area:
+            reasons[state.id] = VANISHED_REASON
+    return reasons
+
+
+def unsure(ids: Sequence[int], direct: Floats, mirrored: Floats) -> dict[int, str]:
+    """Objects of which the U-Net says something else when it sees the frame mirrored.
+
+    Args:
+        ids: objects in the order of the channels 1, 2, ...
+        direct, mirrored: [1 + n, S, S] probabilities.
+    """
+    one, two = direct.argmax(0).astype(np.uint8), mirrored.argmax(0).astype(np.uint8)
+    return {
+        object_id: UNSURE_REASON
+        for channel, object_id in enumerate(ids, start=1)
+        if agreement(one == channel, two == channel) < SELF_AGREEMENT
+    }
+
+
+def keep_propagated(propagated: Labels, refined: Labels, objects: Sequence[int]) -> Labels:
+    """The refined labels, in which ``objects`` cover exactly what propagation gave them."""
+    if not objects:
+        return refined
+    labels = np.where(np.isin(refined, list(objects)), 0, refined)
+    return np.where(np.isin(propagated, list(objects)), propagated, labels).astype(np.uint8)
+
+
+def _measured(states: Sequence[ObjectState], labels: Labels) -> tuple[ObjectState, ...]:
+    """The objects with the boxes and areas that they have in ``labels``."""
+    channels = np.zeros(256, np.uint8)
+    channels[[state.id for state in states]] = np.arange(1, len(states) + 1)
+    renamed = label_maps.rename(labels, channels)
+    boxes = label_maps.boxes(renamed, len(states) + 1)
+    areas = label_maps.areas(renamed, boxes)
+    return tuple(
+        replace(state, area=areas.get(channel, 0), box=boxes.get(channel))
+        for channel, state in enumerate(states, start=1)
+    )
+
+
+def _to_pixels(maps: NDArray[np.floating], height: int, width: int, stride: int) -> Floats:
+    """Bilinear interpolation [H, W] of a feature map, feature i on pixel stride * i, replicated beyond."""
+    placement = np.array([[1 / stride, 0, 0], [0, 1 / stride, 0]])
+    flags = cv2.INTER_LINEAR | cv2.WARP_INVERSE_MAP
+    source = np.ascontiguousarray(maps, np.float32)
+    pixels = cv2.warpAffine(source, placement, (width, height), flags=flags, borderMode=cv2.BORDER_REPLICATE)
+    return np.asarray(pixels, np.float32)
+
+
+def _log(probabilities: NDArray[np.floating]) -> Floats:
+    return np.asarray(np.log(np.maximum(probabilities, FLOOR)), np.float32)

@@ -1,0 +1,125 @@
+"""Offline refinement: propagate a whole video, adapt a U-Net to it, let it draw the final masks.
+
+Source: arXiv 2006.12480, its online adaptation. The guard and the judgement of pseudo masks are ours.
+"""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable
+from pathlib import Path
+from types import TracebackType
+
+import numpy as np
+from numpy.typing import NDArray
+
+from ..tracker import Result, Tracker
+from .adaptation import Adaptation
+from .guard import Guard, unsure
+from .predictor import Predictor
+from .samples import Buffer, SampleMaker, scaled_image
+from .settings import RefinementSettings
+from .spool import Spool
+
+REASSESSED = 0.5
+"""Share of the iterations after which propagated masks are judged by what the U-Net has learned."""
+
+OnStep = Callable[[int, int, float], None]
+
+
+class OfflineRefiner:
+    """A tracker that goes over its stream twice.
+
+    First :meth:`step` for every frame, as a :class:`Tracker`: the results are propagation's. Then
+    :meth:`adapt`. Then :meth:`refine` for every frame: the final results. Memory is bounded by
+    ``settings.buffer``; what propagation said waits on disk until :meth:`close`.
+
+    Args:
+        tracker: one that has seen no frame; closed together with this object.
+        settings: see :class:`RefinementSettings`.
+        folder: takes a temporary folder; None for the system's place.
+        predictor: one that was adapted to another video, None to start from scratch.
+    """
+
+    def __init__(
+        self,
+        tracker: Tracker,
+        settings: RefinementSettings,
+        folder: Path | None = None,
+        predictor: Predictor | None = None,
+    ) -> None:
+        self._tracker = tracker
+        self._settings = settings
+        self._spool = Spool(folder)
+        self._samples = SampleMaker(settings.size)
+        self._buffer = Buffer(settings.buffer)
+        self._adaptation = Adaptation(settings, predictor)
+        self._guard = Guard(settings.trust, tracker.stride)
+        self._not_learned: dict[int, str] = {}
+
+    @property
+    def predictor(self) -> Predictor:
+        """What was adapted."""
+        return self._adaptation.predictor
+
+    def step(self, frame: NDArray[np.uint8], mask: NDArray[np.uint8] | None = None) -> Result:
+        """Propagate into the next frame, see :meth:`Tracker.step`.
+
+        Raises:
+            UserError: as :meth:`Tracker.step`, and when the disk is full.
+        """
+        result = self._tracker.step(frame, mask)
+        self._spool.write(result)
+        self._buffer.add(self._samples.make(frame, result, mask))
+        if mask is not None:
+            self._guard.drawn(result)
+        return result
+
+    def remove(self, object_id: int) -> None:
+        """Stop following an object, see :meth:`Tracker.remove`."""
+        self._tracker.remove(object_id)
+
+    def close(self) -> None:
+        """Close the tracker and drop what waits on disk. Closing twice does nothing."""
+        self._spool.close()
+        self._tracker.close()
+
+    def __enter__(self) -> OfflineRefiner:
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        self.close()
+
+    def adapt(self, on_step: OnStep = lambda done, planned, loss: None) -> None:
+        """Fit the U-Net to the video.
+
+        Args:
+            on_step: called after each optimiser step with the steps done, those planned, and its loss.
+        """
+        planned = self._settings.iterations
+        while self._adaptation.iterations < planned:
+            loss = self._adaptation.step(self._buffer, fall=True)
+            done = self._adaptation.iterations
+            if done == int(REASSESSED * planned):
+                self._adaptation.reassess(self._buffer)
+            on_step(done, planned, loss)
+        self._not_learned = self._adaptation.not_learned(self._buffer)
+
+    def refine(self, frame: NDArray[np.uint8], index: int) -> Result:
+        """The final result of a frame; ``Result.kept`` names the objects that stay as propagated, and why.
+
+        Args:
+            frame: [H, W, 3] uint8 RGB, as in the first pass.
+            index: of the frame, counted from 0 in the order of the first pass.
+        """
+        started = time.perf_counter()
+        result = self._spool.read(index)
+        ids = [state.id for state in result.objects]
+        scaled = scaled_image(frame, self._settings.size)
+        direct = self.predictor.predict(scaled, ids)
+        mirrored = self.predictor.predict(scaled, ids, mirrored=True)
+        kept = unsure(ids, direct, mirrored) | self._not_learned
+        refined = self._guard.decide(result, np.float32(0.5) * (direct + mirrored), kept)
+        return refined.delayed(time.perf_counter() - started)

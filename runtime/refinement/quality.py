@@ -1,0 +1,65 @@
+"""How far a propagated mask can be believed: per pixel and per frame; no torch in it."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+import cv2
+import numpy as np
+from numpy.typing import NDArray
+
+Floats = NDArray[np.float32]
+
+AREA_JUMP = 3.0
+"""An object this many times larger or smaller than it was lately is not believed at all."""
+
+RECENT = 5
+"""Frames that "lately" means."""
+
+LEAST_QUALITY = 0.1
+"""Frames below this are dropped."""
+
+
+def pixel_confidence(probabilities: NDArray[np.floating], size: int) -> Floats:
+    """[size, size] in 0..1: 0 where all labels are equally probable, 1 where one is certain.
+
+    Args:
+        probabilities: [O, h, w] on the grid of features.
+        size: pixels of the U-Net's input.
+    """
+    labels = probabilities.shape[0]
+    if labels < 2:
+        return np.ones((size, size), np.float32)
+    best = probabilities.max(axis=0).astype(np.float32)
+    scaled = cv2.resize((best * labels - 1) / (labels - 1), (size, size), interpolation=cv2.INTER_LINEAR)
+    return np.asarray(np.clip(scaled, 0, 1), np.float32)
+
+
+def area_quality(area: float, recent: Sequence[float]) -> float:
+    """1 when an object's area is the median of its ``recent`` ones, 0 when it is off by :data:`AREA_JUMP`."""
+    usual = float(np.median(recent[-RECENT:])) if recent else area
+    jump = abs(np.log((area + 1) / (usual + 1)))
+    return float(max(0.0, 1 - jump / np.log(AREA_JUMP)))
+
+
+def frame_quality(
+    confidences: Sequence[float | None], areas: Sequence[int], history: Sequence[Sequence[float]]
+) -> float:
+    """Quality of a propagated frame: the mean over its objects of confidence times steadiness of area.
+
+    Args:
+        confidences: per object, mean probability of its label where it is; None when it is not visible.
+        areas: per object, in pixels.
+        history: per object, its areas in the frames before.
+    """
+    each = [
+        (confidence if confidence is not None else 0.5) * area_quality(area, recent)
+        for confidence, area, recent in zip(confidences, areas, history, strict=True)
+    ]
+    return float(np.mean(each)) if each else 0.0
+
+
+def agreement(first: NDArray[np.bool_], second: NDArray[np.bool_]) -> float:
+    """Intersection over union of two masks; 1 when both are empty."""
+    union = np.count_nonzero(first | second)
+    return np.count_nonzero(first & second) / union if union else 1.0

@@ -1,0 +1,116 @@
+"""What adaptation learns from: small frames with their masks, in a bounded buffer; no torch in it."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+
+import cv2
+import numpy as np
+from numpy.typing import NDArray
+
+from ..tracker import ObjectState, Result
+from .quality import frame_quality, pixel_confidence
+
+Image = NDArray[np.uint8]
+Labels = NDArray[np.uint8]
+
+
+@dataclass(eq=False)
+class Sample:
+    """One frame.
+
+    Attributes:
+        index: of the frame in the stream.
+        image: [S, S, 3] uint8 RGB.
+        labels: [S, S] uint8 object ids.
+        confidence: [S, S] uint8, 255 = certain.
+        ids: objects that were followed.
+        quality: 0 to 1; how far the mask is believed.
+        true: the user gave the mask.
+    """
+
+    index: int
+    image: Image
+    labels: Labels
+    confidence: NDArray[np.uint8]
+    ids: tuple[int, ...]
+    quality: float
+    true: bool
+
+
+@dataclass
+class SampleMaker:
+    """Turns a tracker's results into samples; remembers the objects' areas, which quality is judged by."""
+
+    size: int
+    areas: dict[int, list[float]] = field(default_factory=dict)
+
+    def make(self, image: Image, result: Result, mask: Labels | None) -> Sample:
+        """The sample of a tracked frame.
+
+        Args:
+            image: [H, W, 3] uint8 RGB.
+            result: what the tracker made of it.
+            mask: [H, W] object ids, when the user gave one with this frame.
+        """
+        true = mask is not None
+        quality = 1.0 if true else self._quality(result.objects)
+        for state in result.objects:
+            self.areas.setdefault(state.id, []).append(float(state.area))
+            del self.areas[state.id][:-8]
+        confidence = 1.0 if true else pixel_confidence(result.probabilities, self.size)
+        return Sample(
+            index=result.frame_index,
+            image=scaled_image(image, self.size),
+            labels=_nearest(result.labels, self.size),
+            confidence=np.full((self.size, self.size), 255, np.uint8)
+            if true
+            else np.rint(255 * np.asarray(confidence)).astype(np.uint8),
+            ids=tuple(state.id for state in result.objects),
+            quality=quality,
+            true=true,
+        )
+
+    def _quality(self, objects: tuple[ObjectState, ...]) -> float:
+        return frame_quality(
+            [state.confidence for state in objects],
+            [state.area for state in objects],
+            [self.areas.get(state.id, []) for state in objects],
+        )
+
+
+class Buffer:
+    """Samples, at most ``limit`` of them: every true one first, of the others an even spread over the stream.
+
+    Whenever it is full, every second of the propagated samples goes and only every second of those to come is
+    taken, so that the ones kept stay evenly spaced however long the stream gets.
+    """
+
+    def __init__(self, limit: int) -> None:
+        self.true: list[Sample] = []
+        self.pseudo: list[Sample] = []
+        self._limit = limit
+        self._stride = 1
+
+    def __len__(self) -> int:
+        return len(self.true) + len(self.pseudo)
+
+    def add(self, sample: Sample) -> None:
+        """Take a sample, if it is one of those that are kept."""
+        if sample.true:
+            self.true.append(sample)
+            del self.true[1 : max(1, len(self.true) - max(self._limit // 2, 1) + 1)]
+        elif sample.index % self._stride == 0:
+            self.pseudo.append(sample)
+        while len(self) > self._limit and self.pseudo:
+            self._stride *= 2
+            self.pseudo = [kept for kept in self.pseudo if kept.index % self._stride == 0]
+
+
+def scaled_image(image: Image, size: int) -> Image:
+    """The frame at [size, size, 3]; the aspect ratio is given up, as in the paper."""
+    return np.asarray(cv2.resize(image, (size, size), interpolation=cv2.INTER_AREA), np.uint8)
+
+
+def _nearest(labels: Labels, size: int) -> Labels:
+    return np.asarray(cv2.resize(labels, (size, size), interpolation=cv2.INTER_NEAREST_EXACT), np.uint8)

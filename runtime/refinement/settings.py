@@ -1,0 +1,75 @@
+"""What can be chosen about refinement; no torch in it."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+from ...plugins.errors import UserError
+
+SMALLEST_SIZE = 32
+"""Pixels; below this the coarsest level of the U-Net is smaller than one pixel."""
+
+
+@dataclass(frozen=True)
+class RefinementSettings:
+    """Settings of both modes; those that arXiv 2006.12480 states have its values.
+
+    Attributes:
+        size: frames are scaled to ``size`` x ``size`` pixels for the U-Net (paper: 480). Time grows with its
+            square.
+        iterations: optimiser steps per video, offline (paper: 200). Online there is no end to them but the
+            stream's.
+        learning_rate: of Adam; falls along a cosine offline, is constant online. The paper states none.
+        cross_entropy, dice: weights of the two losses (paper: both, weights not stated).
+        true_mask: weight of the loss on masks the user gave, relative to that on all propagated masks.
+        pseudo_frames: propagated frames per optimiser step, beside one with a true mask.
+        width: channels of the U-Net's finest level, a multiple of 8.
+        buffer: frames kept for adaptation; memory is bounded by it (5 bytes per pixel of the U-Net's input).
+        trust: share of the U-Net in the final decision, 0 to 1; the rest is propagation's.
+        budget: online, the share of time that the worker may spend adapting, 0 to 1.
+        feedback: online, refined masks replace the propagated ones in the memory ring.
+        seed: of weights, sampling and augmentation.
+
+    Raises:
+        UserError: on construction, when a value makes no sense.
+    """
+
+    size: int = 480
+    iterations: int = 200
+    learning_rate: float = 2e-3
+    cross_entropy: float = 1.0
+    dice: float = 1.0
+    true_mask: float = 1.0
+    pseudo_frames: int = 3
+    width: int = 16
+    buffer: int = 128
+    trust: float = 0.7
+    budget: float = 1.0
+    feedback: bool = False
+    seed: int = 0
+
+    def __post_init__(self) -> None:
+        if self.size < SMALLEST_SIZE:
+            raise UserError(
+                f"refinement at {self.size} pixels is too coarse", f"give {SMALLEST_SIZE} or more"
+            )
+        if min(self.iterations, self.pseudo_frames) < 0 or self.buffer < 2:
+            raise UserError(
+                f"refinement has iterations={self.iterations}, pseudo_frames={self.pseudo_frames}, "
+                f"buffer={self.buffer}",
+                "give iterations and pseudo_frames of 0 or more, and a buffer of 2 frames or more",
+            )
+        if self.width < 8 or self.width % 8:
+            raise UserError(f"the U-Net's width is {self.width}", "give a multiple of 8")
+        if self.learning_rate <= 0 or min(self.cross_entropy, self.dice, self.true_mask) < 0:
+            raise UserError(
+                "refinement has a learning rate that is not positive, or a negative loss weight",
+                "give learning_rate > 0 and cross_entropy, dice, true_mask >= 0",
+            )
+        if self.cross_entropy == self.dice == 0:
+            raise UserError("refinement has no loss", "give cross_entropy or dice a positive weight")
+        if not 0 <= self.trust <= 1 or not 0 < self.budget <= 1:
+            raise UserError(
+                f"refinement has trust={self.trust} and budget={self.budget}",
+                "give trust from 0 to 1 and a budget above 0, up to 1",
+            )
