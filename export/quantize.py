@@ -27,8 +27,8 @@ from onnxruntime.quantization import (
 
 from ..plugins.errors import ModelError, SourceError
 from ..plugins.files import atomic_path, make_directory
-from ..runtime.backends.step_graph_parts import FRAME, load_step_graph, memory_read, subgraph
-from ..runtime.model import EXPORT_AGAIN, LAB, QUANTIZATION_KEY, ModelMetadata
+from ..runtime.backends.step_graph_parts import load_step_graph, memory_read, subgraph
+from ..runtime.model import EXPORT_AGAIN, FRAME, LAB, QUANTIZATION_KEY, ModelMetadata
 
 Array = NDArray[Any]
 

@@ -12,23 +12,16 @@ from pathlib import Path
 from typing import Any
 
 from ..plugins.errors import ModelError, UnavailableError
-from ..runtime.engine_file import ANY_AMPERE, TENSORRT, TENSORRT_RTX, EngineKey
+from ..runtime.engine_file import ANY_AMPERE, INSTALL, TENSORRT_RTX, EngineKey, import_tensorrt
 
 Progress = Callable[[str, int, int], None]
 """Called with a phase of the build, the steps of it that are done, and all its steps."""
 
-_INSTALL = {
-    TENSORRT: "run pip install 'maskring[gpu]', or use the TensorRT that JetPack brings",
-    TENSORRT_RTX: "run pip install 'maskring[rtx]'",
-}
-_MODULES = {TENSORRT: ("tensorrt",), TENSORRT_RTX: ("tensorrt_rtx", "tensorrt_rtx_bindings")}
 _MEMORY = {
     "scratch": r"Max Scratch Memory: (\d+) bytes",
     "activation": r"Total Activation Memory: (\d+) bytes",
     "weights": r"Total Weights Memory: (\d+) bytes",
 }
-OLDEST, NEWEST = (10, 3), (11, 99)
-"""Versions of TensorRT that take the same strongly typed network and the plugin."""
 
 
 @dataclass
@@ -64,11 +57,11 @@ def load_tensorrt(runtime: str) -> Any:
         UnavailableError: when TensorRT or polygraphy is not installed, is too old or too new, or when this
             process has built for the other runtime.
     """
-    trt = _module(runtime)
+    trt = import_tensorrt(runtime)
     try:
         config: Any = import_module("polygraphy.config")
     except ImportError as error:
-        raise UnavailableError("polygraphy is not installed", _INSTALL[runtime]) from error
+        raise UnavailableError("polygraphy is not installed", INSTALL[runtime]) from error
     rtx = runtime == TENSORRT_RTX
     if "polygraphy.backend.trt" in sys.modules and rtx != config.USE_TENSORRT_RTX:
         raise UnavailableError(
@@ -80,23 +73,6 @@ def load_tensorrt(runtime: str) -> Any:
             "tensorrt_rtx", trt
         )  # the bindings alone bring the same module by another name
     config.USE_TENSORRT_RTX = rtx
-    return trt
-
-
-def _module(runtime: str) -> Any:
-    for name in _MODULES[runtime]:
-        try:
-            trt = import_module(name)
-            break
-        except ImportError:
-            continue
-    else:
-        raise UnavailableError(f"the Python module of {runtime} cannot be imported", _INSTALL[runtime])
-    version = tuple(int(part) for part in re.findall(r"\d+", str(trt.__version__))[:2])
-    if runtime == TENSORRT and not OLDEST <= version <= NEWEST:
-        raise UnavailableError(
-            f"TensorRT {trt.__version__} is installed and maskring works with 10.3 to 11", _INSTALL[runtime]
-        )
     return trt
 
 

@@ -5,8 +5,12 @@ from __future__ import annotations
 import ctypes
 import ctypes.util
 import os
+from typing import Any
 
 from .errors import UnavailableError
+
+NEEDS_GPU = "install NVIDIA's driver on a machine with a GPU; nvidia-smi must list it"
+"""The remedy where there is no GPU."""
 
 _COMPUTE_CAPABILITY = (75, 76)
 """CU_DEVICE_ATTRIBUTE_COMPUTE_CAPABILITY_MAJOR and _MINOR."""
@@ -19,23 +23,31 @@ def usable_cores() -> int:
     return os.cpu_count() or 1
 
 
+def cuda_driver() -> Any:
+    """NVIDIA's driver, ``libcuda``, as ctypes has it.
+
+    Raises:
+        UnavailableError: when this machine has none.
+    """
+    name = ctypes.util.find_library("cuda")
+    if name is None:
+        raise UnavailableError("this machine has no NVIDIA driver", NEEDS_GPU)
+    return ctypes.CDLL(name)
+
+
 def compute_capability(device: int = 0) -> str:
     """Of an NVIDIA GPU, as ``sm86``; asks the driver and makes no context.
 
     Raises:
         UnavailableError: when there is no driver or no such GPU.
     """
-    name = ctypes.util.find_library("cuda")
-    remedy = "install NVIDIA's driver on a machine with a GPU; nvidia-smi must list it"
-    if name is None:
-        raise UnavailableError("this machine has no NVIDIA driver", remedy)
-    driver = ctypes.CDLL(name)
+    driver = cuda_driver()
     handle, value = ctypes.c_int(), ctypes.c_int()
     if driver.cuInit(0) or driver.cuDeviceGet(ctypes.byref(handle), device):
-        raise UnavailableError(f"NVIDIA's driver finds no GPU number {device}", remedy)
+        raise UnavailableError(f"NVIDIA's driver finds no GPU number {device}", NEEDS_GPU)
     version = []
     for attribute in _COMPUTE_CAPABILITY:
         if driver.cuDeviceGetAttribute(ctypes.byref(value), attribute, handle):
-            raise UnavailableError(f"NVIDIA's driver does not answer for GPU number {device}", remedy)
+            raise UnavailableError(f"NVIDIA's driver does not answer for GPU number {device}", NEEDS_GPU)
         version.append(str(value.value))
     return "sm" + "".join(version)

@@ -4,17 +4,30 @@ from __future__ import annotations
 
 import hashlib
 import json
+import re
 from dataclasses import asdict, dataclass, fields
+from importlib import import_module
 from pathlib import Path
 from typing import Any
 
-from ..plugins.errors import ModelError
+from ..plugins.errors import ModelError, UnavailableError
 from .model import ModelMetadata
 
 FORMAT_VERSION = 1
 TENSORRT, TENSORRT_RTX = "tensorrt", "tensorrt-rtx"
 RUNTIMES = (TENSORRT, TENSORRT_RTX)
 """Runtimes that an engine can be for; the second takes no plugin."""
+
+INSTALL = {
+    TENSORRT: "run pip install 'maskring[gpu]', or use the TensorRT that JetPack brings",
+    TENSORRT_RTX: "run pip install 'maskring[rtx]'",
+}
+"""How to get each runtime."""
+
+OLDEST, NEWEST = (10, 3), (11, 99)
+"""Versions of TensorRT that take the same strongly typed network, the plugin and the same calls."""
+
+_MODULES = {TENSORRT: ("tensorrt",), TENSORRT_RTX: ("tensorrt_rtx", "tensorrt_rtx_bindings")}
 
 ANY_AMPERE, SAME_CAPABILITY = "ampere-plus", "same-compute-capability"
 HARDWARE_COMPATIBILITY = (ANY_AMPERE, SAME_CAPABILITY)
@@ -121,6 +134,28 @@ def _same_gpu(key: EngineKey, running: str) -> bool:
     if key.hardware_compatibility == ANY_AMPERE:
         return int(running.removeprefix("sm")) >= 80
     return running in key.compute_capability
+
+
+def import_tensorrt(runtime: str) -> Any:
+    """The Python module of one of :data:`RUNTIMES`.
+
+    Raises:
+        UnavailableError: when it is not installed, or is a TensorRT too old or too new.
+    """
+    for name in _MODULES[runtime]:
+        try:
+            trt = import_module(name)
+            break
+        except ImportError:
+            continue
+    else:
+        raise UnavailableError(f"the Python module of {runtime} cannot be imported", INSTALL[runtime])
+    version = tuple(int(part) for part in re.findall(r"\d+", str(trt.__version__))[:2])
+    if runtime == TENSORRT and not OLDEST <= version <= NEWEST:
+        raise UnavailableError(
+            f"TensorRT {trt.__version__} is installed and maskring works with 10.3 to 11", INSTALL[runtime]
+        )
+    return trt
 
 
 def manifest_path(engine: Path) -> Path:

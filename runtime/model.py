@@ -20,6 +20,12 @@ FORMAT_VERSION = 1
 LAB = "lab"
 """Name of the graph's inner tensor that holds normalised colours: what the encoder sees."""
 
+FRAME, KEYS, VALUES, DILATION = "frame", "memory_keys", "memory_values", "memory_dilation"
+LABELS, PROBABILITIES, VALUE, KEY = "labels", "probabilities", "value", "key"
+INPUTS = (FRAME, KEYS, VALUES, DILATION)
+OUTPUTS = (LABELS, PROBABILITIES, VALUE, KEY)
+"""Inputs and outputs of the step graph: see :class:`ModelMetadata`."""
+
 MAX_LABELS = 256
 """Label channels that a uint8 label map can tell apart, background included."""
 

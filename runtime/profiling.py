@@ -29,8 +29,8 @@ from ..plugins.files import atomic_path, make_directory
 from ..plugins.machine import usable_cores
 from .backends.integer_encoder import fold_rectifiers
 from .backends.onnxruntime import Memory, OnnxRuntimeBackend, open_session
-from .backends.step_graph_parts import INPUTS, cut_at_memory_read, load_step_graph, memory_read
-from .model import EXPORT_AGAIN, ModelMetadata
+from .backends.step_graph_parts import cut_at_memory_read, load_step_graph, memory_read
+from .model import EXPORT_AGAIN, INPUTS, ModelMetadata
 from .tracker import Tracker
 
 Array = NDArray[Any]

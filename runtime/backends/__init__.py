@@ -8,7 +8,7 @@ from typing import Any, Literal, Protocol
 import numpy as np
 from numpy.typing import NDArray
 
-from ...plugins.errors import ModelError, UnavailableError
+from ...plugins.errors import ModelError
 from ..model import ModelMetadata
 
 
@@ -62,26 +62,28 @@ def open_backend(
     """Open an exported model with the backend that its suffix names.
 
     Args:
-        model: an exported ``.onnx``.
-        kernel: ``native`` runs the CPU kernel of the memory read, ``function`` standard ONNX operators alone.
-        threads: CPU threads, 0 for all that this process may use.
+        model: an exported ``.onnx``, or an ``.engine`` that was built from one.
+        kernel: of an ``.onnx``: ``native`` runs the CPU kernel of the memory read, ``function`` standard ONNX
+            operators alone.
+        threads: CPU threads of an ``.onnx``, 0 for all that this process may use.
 
     Raises:
         ModelError: when the file is missing, damaged or not an exported model.
         UnavailableError: when nothing installed here can execute it.
     """
     if model.suffix == ".engine":
-        raise UnavailableError(
-            f"{model} is a TensorRT engine and this maskring has no TensorRT backend",
-            "give the .onnx that the engine was built from",
-        )
+        from .tensorrt import TensorRTBackend
+
+        return TensorRTBackend(model)
     if model.suffix in (".safetensors", ".pth", ".pt"):
         raise ModelError(
             f"{model} is a checkpoint and the runtime executes exported models",
             f"export it first: maskring export {model} --out {model.with_suffix('.onnx')}",
         )
     if model.suffix != ".onnx":
-        raise ModelError(f"{model} is not an exported model by its name", "give a file that ends in .onnx")
+        raise ModelError(
+            f"{model} is not an exported model by its name", "give a file that ends in .onnx or .engine"
+        )
     from .onnxruntime import OnnxRuntimeBackend
 
     return OnnxRuntimeBackend(model, kernel=kernel, threads=threads)

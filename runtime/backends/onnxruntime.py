@@ -17,21 +17,21 @@ from onnxruntime.capi import onnxruntime_pybind11_state as native_errors
 from ...plugins.errors import ModelError, UnavailableError
 from ...plugins.machine import usable_cores
 from ..colour import normalised_lab
-from ..model import EXPORT_AGAIN, LAB, ModelMetadata
-from .integer_encoder import fold_rectifiers
-from .step_graph_parts import (
+from ..model import (
     DILATION,
+    EXPORT_AGAIN,
     FRAME,
     KEY,
     KEYS,
+    LAB,
     LABELS,
     PROBABILITIES,
     VALUE,
     VALUES,
-    cut_at_memory_read,
-    load_step_graph,
-    memory_read,
+    ModelMetadata,
 )
+from .integer_encoder import fold_rectifiers
+from .step_graph_parts import cut_at_memory_read, load_step_graph, memory_read
 
 Array = NDArray[Any]
 Kernel = Literal["native", "function"]

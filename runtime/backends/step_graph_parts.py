@@ -12,13 +12,22 @@ from onnx import helper
 
 from ...plugins.errors import ModelError
 from ...plugins.windowed_affinity.onnx_op import DOMAIN, OP_TYPE, OPSET_VERSION
-from ..model import EXPORT_AGAIN, LAB, METADATA_KEY, ModelMetadata
-
-FRAME, KEYS, VALUES, DILATION = "frame", "memory_keys", "memory_values", "memory_dilation"
-LABELS, PROBABILITIES, VALUE, KEY = "labels", "probabilities", "value", "key"
-INPUTS = (FRAME, KEYS, VALUES, DILATION)
-OUTPUTS = (LABELS, PROBABILITIES, VALUE, KEY)
-"""Inputs and outputs of the step graph: see :class:`maskring.runtime.model.ModelMetadata`."""
+from ..model import (
+    DILATION,
+    EXPORT_AGAIN,
+    FRAME,
+    INPUTS,
+    KEY,
+    KEYS,
+    LAB,
+    LABELS,
+    METADATA_KEY,
+    OUTPUTS,
+    PROBABILITIES,
+    VALUE,
+    VALUES,
+    ModelMetadata,
+)
 
 
 @dataclass(frozen=True)

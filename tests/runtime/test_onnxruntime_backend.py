@@ -317,7 +317,7 @@ def test_onnx_files_open(model: Path) -> None:
 @pytest.mark.parametrize(
     ("name", "kind", "words"),
     [
-        ("model.engine", UnavailableError, "TensorRT engine"),
+        ("model.engine", ModelError, "the engine .* does not exist"),
         (
             "model.safetensors",
             ModelError,

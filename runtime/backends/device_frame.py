@@ -1,0 +1,128 @@
+"""Frames that are on the GPU already: the engine reads them where a decoder, torch or CuPy put them."""
+
+from __future__ import annotations
+
+import ctypes
+from typing import Any, NoReturn
+
+import numpy as np
+
+from ...plugins.errors import SourceError
+
+_CUDA, _CUDA_MANAGED = 2, 13
+"""DLDeviceType of memory that a GPU reads."""
+
+_UNSIGNED = 1
+"""DLDataTypeCode of unsigned integers."""
+
+_LEGACY_DEFAULT_STREAM = 1
+"""What both protocols call CUDA's legacy default stream; the driver calls it by the same number."""
+
+_REMEDY = "give uint8 RGB pixels [height, width, 3] of a GPU, contiguous in memory"
+
+
+class DeviceFrame:
+    """RGB pixels in the memory of a GPU, which :meth:`maskring.Tracker.step` takes in the place of an array.
+
+    The pixels must not change until ``step`` returns.
+
+    Args:
+        pixels: an object [H, W, 3], uint8, contiguous, with ``__cuda_array_interface__`` (CuPy, Numba,
+            PyTorch, VPI) or ``__dlpack__``. It is kept alive as long as the frame.
+
+    Attributes:
+        address: of the first pixel, on the GPU.
+        shape, dtype, ndim, size: as numpy's.
+        stream: handle of the stream in which the pixels are still being written; None when they are there.
+
+    Raises:
+        SourceError: when the object offers neither protocol, or is not such pixels.
+
+    Source: CUDA Array Interface version 3 (Numba's documentation); DLPack 1.0 (dmlc/dlpack).
+    """
+
+    dtype = np.dtype(np.uint8)
+    ndim = 3
+
+    def __init__(self, pixels: Any) -> None:
+        if hasattr(pixels, "__cuda_array_interface__"):
+            self.address, shape, self.stream = _array_interface(pixels)
+            self._owner: Any = pixels
+        elif hasattr(pixels, "__dlpack__"):
+            self.address, shape, self._owner = _dlpack(pixels)
+            self.stream = _LEGACY_DEFAULT_STREAM
+        else:
+            raise SourceError(
+                f"a frame of type {type(pixels).__name__} has neither __cuda_array_interface__ nor "
+                "__dlpack__",
+                _REMEDY,
+            )
+        if len(shape) != 3 or shape[2] != 3 or 0 in shape:
+            raise SourceError(f"the frame on the GPU is {list(shape)}", _REMEDY)
+        self.shape: tuple[int, int, int] = shape[0], shape[1], 3
+        self.size = shape[0] * shape[1] * 3
+
+    def __array__(self, *_: Any, **__: Any) -> NoReturn:
+        """Refuses: a model that runs on the CPU would copy the frame back, frame by frame."""
+        raise SourceError(
+            "the frame is in the memory of a GPU and the model runs on the CPU",
+            "give a TensorRT engine as the model, or frames as numpy arrays",
+        )
+
+
+def _array_interface(pixels: Any) -> tuple[int, tuple[int, ...], int | None]:
+    """Address, shape and stream."""
+    interface: dict[str, Any] = pixels.__cuda_array_interface__
+    shape = tuple(map(int, interface["shape"]))
+    if interface["typestr"] != "|u1" or not _contiguous(shape, interface.get("strides")):
+        raise SourceError(
+            f"the frame on the GPU has type {interface['typestr']}, shape {list(shape)} and strides "
+            f"{interface.get('strides')}",
+            _REMEDY,
+        )
+    return int(interface["data"][0]), shape, interface.get("stream")
+
+
+def _contiguous(shape: tuple[int, ...], strides: Any) -> bool:
+    """Whether ``strides`` (of elements that are one byte) are those of rows one after the other."""
+    return strides is None or tuple(strides) == tuple(
+        int(np.prod(shape[axis + 1 :])) for axis in range(len(shape))
+    )
+
+
+class _Tensor(ctypes.Structure):
+    """DLTensor, which stands first in DLManagedTensor."""
+
+    _fields_ = (
+        ("data", ctypes.c_void_p),
+        ("device_type", ctypes.c_int32),
+        ("device_id", ctypes.c_int32),
+        ("ndim", ctypes.c_int32),
+        ("code", ctypes.c_uint8),
+        ("bits", ctypes.c_uint8),
+        ("lanes", ctypes.c_uint16),
+        ("shape", ctypes.POINTER(ctypes.c_int64)),
+        ("strides", ctypes.POINTER(ctypes.c_int64)),
+        ("byte_offset", ctypes.c_uint64),
+    )
+
+
+def _dlpack(pixels: Any) -> tuple[int, tuple[int, ...], Any]:
+    """Address, shape and the capsule, which gives the tensor back when it goes."""
+    kind, _ = pixels.__dlpack_device__()
+    if int(kind) not in (_CUDA, _CUDA_MANAGED):
+        raise SourceError(f"the frame's DLPack device {int(kind)} is no GPU of CUDA", _REMEDY)
+    # The producer makes this stream wait for the pixels; the backend waits for this stream.
+    capsule = pixels.__dlpack__(stream=_LEGACY_DEFAULT_STREAM)
+    pointer = ctypes.pythonapi.PyCapsule_GetPointer
+    pointer.restype, pointer.argtypes = ctypes.c_void_p, (ctypes.py_object, ctypes.c_char_p)
+    tensor = _Tensor.from_address(pointer(capsule, b"dltensor"))
+    shape = tuple(tensor.shape[axis] for axis in range(tensor.ndim))
+    strides = [tensor.strides[axis] for axis in range(tensor.ndim)] if tensor.strides else None
+    if (tensor.code, tensor.bits, tensor.lanes) != (_UNSIGNED, 8, 1) or not _contiguous(shape, strides):
+        raise SourceError(
+            f"the frame on the GPU has DLPack type {(tensor.code, tensor.bits, tensor.lanes)}, shape "
+            f"{list(shape)} and strides {strides}",
+            _REMEDY,
+        )
+    return int(tensor.data) + int(tensor.byte_offset), shape, capsule

@@ -1,0 +1,432 @@
+"""Step graphs as TensorRT engines; memory stays on the GPU, and only what a frame shows comes back."""
+
+from __future__ import annotations
+
+import logging
+import time
+from collections.abc import Callable
+from contextlib import ExitStack
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from ...plugins.errors import MaskError, ModelError, SourceError, UnavailableError
+from ...plugins.library import library_path
+from ...plugins.library import load as load_plugin
+from ..engine_file import import_tensorrt, read_engine, read_manifest, sha256
+from ..model import DILATION, FRAME, KEY, KEYS, LABELS, PROBABILITIES, VALUE, VALUES, ModelMetadata
+from .device import ALIGNMENT, OPEN_AGAIN, Buffer, Device, Graph, GraphError, reason
+from .device_frame import DeviceFrame
+from .tensorrt_engine import Engine
+
+Array = NDArray[Any]
+
+log = logging.getLogger(__name__)
+
+ADDRESSES_IN_GRAPHS = 4
+"""Places of the frame for which graphs are kept: the backend's own two, and two of whoever gives frames that
+are on the GPU already. From further places the engine runs without graphs."""
+
+
+@dataclass(frozen=True)
+class Tensors:
+    """The tensors of one stream on the GPU, and where they are copied from and to on the host.
+
+    Attributes:
+        sizes: height, width, slots and labels.
+        grid: (h, w).
+        frames: two of uint8 [1, H, W, 3]: one is read while the other is filled.
+        keys: [1, N, C, h, w].
+        values: [1, N, O, h, w].
+        dilation: int32 [1, N].
+        labels: uint8 [1, H, W].
+        probabilities: [1, O, h, w].
+        key, value: [1, C, h, w], [1, O, h, w]: for slots that TensorRT cannot write to, since they do not
+            begin at a multiple of its alignment; they are copied from here.
+        host_frames, host_dilation, host_labels, host_probabilities, host_value: page-locked.
+    """
+
+    sizes: tuple[int, int, int, int]
+    grid: tuple[int, int]
+    frames: tuple[Buffer, Buffer]
+    keys: Buffer
+    values: Buffer
+    dilation: Buffer
+    labels: Buffer
+    probabilities: Buffer
+    key: Buffer
+    value: Buffer
+    host_frames: tuple[Array, Array]
+    host_dilation: Array
+    host_labels: Array
+    host_probabilities: Array
+    host_value: Array
+
+    @classmethod
+    def zeros(cls, device: Device, metadata: ModelMetadata, sizes: tuple[int, int, int, int]) -> Tensors:
+        """Empty memory; nothing stays allocated when it does not fit."""
+        height, width, slots, labels = sizes
+        grid = metadata.feature_size(height, width)
+        dtype = np.dtype(metadata.dtype)
+        key = metadata.channels * grid[0] * grid[1] * dtype.itemsize
+        value = labels * grid[0] * grid[1] * dtype.itemsize
+        frame = height * width * 3
+        with ExitStack() as undo:
+
+            def on_device(nbytes: int) -> Buffer:
+                buffer = device.allocate(nbytes)
+                undo.callback(buffer.free)
+                return buffer
+
+            tensors = cls(
+                sizes=sizes,
+                grid=grid,
+                frames=(on_device(frame), on_device(frame)),
+                keys=on_device(slots * key),
+                values=on_device(slots * value),
+                dilation=on_device(slots * 4),
+                labels=on_device(height * width),
+                probabilities=on_device(value),
+                key=on_device(key),
+                value=on_device(value),
+                host_frames=(
+                    device.pinned((height, width, 3), np.uint8),
+                    device.pinned((height, width, 3), np.uint8),
+                ),
+                host_dilation=device.pinned((slots,), np.int32),
+                host_labels=device.pinned((height, width), np.uint8),
+                host_probabilities=device.pinned((labels, *grid), dtype),
+                host_value=device.pinned((labels, *grid), dtype),
+            )
+            undo.pop_all()
+        return tensors
+
+    def buffers(self) -> set[Buffer]:
+        """All device memory."""
+        kept = (self.keys, self.values, self.dilation, self.labels, self.probabilities, self.key, self.value)
+        return {*self.frames, *kept}
+
+    def shapes(self, channels: int) -> dict[str, tuple[int, ...]]:
+        """Of the engine's inputs."""
+        height, width, slots, labels = self.sizes
+        return {
+            FRAME: (1, height, width, 3),
+            KEYS: (1, slots, channels, *self.grid),
+            VALUES: (1, slots, labels, *self.grid),
+            DILATION: (1, slots),
+        }
+
+    def slot(self, memory: Buffer, landing: Buffer, slot: int) -> tuple[int, int]:
+        """Where a slot of ``memory`` is, and where TensorRT writes it: there, or to ``landing``."""
+        address = memory.address + slot * landing.nbytes
+        return address, landing.address if address % ALIGNMENT else address
+
+
+class TensorRTBackend:
+    """Executes an engine of TensorRT or TensorRT-RTX on an NVIDIA GPU.
+
+    Keys and label maps of past frames never leave the GPU: the engine writes those of a frame into its slot
+    of the memory. A frame costs one copy to the GPU, one launch of a CUDA graph and one wait. The graph holds
+    the execution and the copies of the label map and the probabilities to page-locked memory; there is one
+    for each slot that is written and each place of the frame, captured when it is first used.
+
+    A failure of the GPU itself closes the backend, since nothing on that GPU can be trusted afterwards.
+
+    Args:
+        engine: what ``maskring build`` wrote; its ``.json`` stands beside it.
+
+    Attributes:
+        without_graphs: why the engine runs without CUDA graphs; empty while they are used.
+        last_upload, last_run: seconds that the latest step took to hand over its inputs, and to start the
+            engine and wait for what it found.
+
+    Raises:
+        ModelError: when a file is missing or damaged, or was built for another TensorRT, GPU or plugin.
+        UnavailableError: when TensorRT, pycuda, the plugin or the GPU is missing, or has too little memory.
+    """
+
+    def __init__(self, engine: Path) -> None:
+        manifest = read_manifest(engine)
+        trt = import_tensorrt(manifest.key.runtime)
+        content = read_engine(engine, manifest)
+        plugin = sha256(library_path()) if manifest.key.plugin_sha256 else ""
+        self._path = engine
+        self._profile = manifest.key.shapes
+        self.metadata = replace(manifest.metadata, slots=self._profile[KEYS][2][1])
+        self.without_graphs = ""
+        self.last_upload = self.last_run = 0.0
+        self._tensors: Tensors | None = None
+        self._labels = 0  # that the tracker knows of, of those that the tensors have room for
+        self._graphs: dict[tuple[int, int, bool], Graph] = {}
+        self._turn = 0  # which of the two frames on the GPU the next one goes to
+        self._next: NDArray[np.uint8] | None = None
+        self._uploaded: NDArray[np.uint8] | None = None
+        self._failure = ""
+        self._engine: Engine | None = None
+        self._device: Device | None = Device()
+        try:
+            manifest.require_runs_on(str(trt.__version__), self._device.compute_capability, plugin)
+            with self._device.current():
+                if plugin:
+                    load_plugin(trt)
+                self._engine = Engine(trt, content, manifest, engine)
+        except BaseException:
+            self.close()
+            raise
+
+    def allocate(self, height: int, width: int, slots: int, labels: int) -> None:
+        """See :meth:`maskring.runtime.backends.Backend.allocate`."""
+        device, engine = self._open()
+        self._require_in_profile(height, width, labels)
+        sizes = height, width, slots, max(labels, self._profile[VALUES][0][2])
+        old = self._tensors
+        if old is not None and old.sizes[:3] == sizes[:3] and labels <= old.sizes[3]:
+            self._labels = max(labels, self._labels)
+            return
+        try:
+            with device.current():
+                self._replace(device, engine, old, Tensors.zeros(device, self.metadata, sizes))
+        except device.errors as error:
+            raise self._broken("while memory was made", error) from error
+        self._labels = labels
+
+    def stage(self, frame: NDArray[np.uint8]) -> None:
+        """Name the frame after the next one: it goes to the GPU while the next step executes.
+
+        Args:
+            frame: the very array that a later step is given; it must not change until then.
+        """
+        self._next = frame
+
+    def step(
+        self, frame: NDArray[np.uint8] | DeviceFrame, dilation: NDArray[np.int32], write_slot: int, soft: bool
+    ) -> tuple[NDArray[np.uint8], NDArray[np.floating[Any]]]:
+        """See :meth:`maskring.runtime.backends.Backend.step`; the frame may be on the GPU."""
+        device, engine = self._open()
+        tensors = self._allocated()
+        started = time.perf_counter()
+        try:
+            with device.current():
+                address = self._place(device, tensors, frame)
+                tensors.host_dilation[:] = dilation
+                placed = time.perf_counter()
+                try:
+                    self._start(device, engine, tensors, address, write_slot, soft)
+                    self._upload_early(device, tensors)
+                finally:
+                    device.wait()
+        except device.errors as error:
+            raise self._broken("while a frame was processed", error) from error
+        self.last_upload, self.last_run = placed - started, time.perf_counter() - placed
+        return tensors.host_labels, tensors.host_probabilities[: self._labels]
+
+    def write_value(self, slot: int, value: NDArray[np.floating[Any]]) -> None:
+        """See :meth:`maskring.runtime.backends.Backend.write_value`."""
+        (device, _), tensors = self._open(), self._allocated()
+        tensors.host_value[: len(value)] = value
+        tensors.host_value[len(value) :] = 0
+        try:
+            with device.current():
+                device.upload(tensors.slot(tensors.values, tensors.value, slot)[0], tensors.host_value)
+                device.wait()
+        except device.errors as error:
+            raise self._broken("while a mask was stored", error) from error
+
+    def merge_label(self, channel: int) -> None:
+        """See :meth:`maskring.runtime.backends.Backend.merge_label`; through the host, as it is rare."""
+        (device, _), tensors = self._open(), self._allocated()
+        _, _, slots, labels = tensors.sizes
+        values = np.empty((slots, labels, *tensors.grid), self.metadata.dtype)
+        try:
+            with device.current():
+                device.download(values, tensors.values.address)
+                device.wait()
+                values[:, 0] += values[:, channel]
+                values[:, channel] = 0
+                device.upload(tensors.values.address, values)
+                device.wait()
+        except device.errors as error:
+            raise self._broken("while an object was removed", error) from error
+
+    def close(self) -> None:
+        """See :meth:`maskring.runtime.backends.Backend.close`."""
+        device, self._device = self._device, None
+        if device is None:
+            return
+        with device.closing():
+            self._drop_graphs()
+            if self._engine is not None:
+                self._engine.close()
+            self._engine = self._tensors = self._next = self._uploaded = None
+
+    def _require_in_profile(self, height: int, width: int, labels: int) -> None:
+        (_, least_high, least_wide, _), _, (_, most_high, most_wide, _) = self._profile[FRAME]
+        if not (least_high <= height <= most_high and least_wide <= width <= most_wide):
+            raise SourceError(
+                f"the frames are {width}x{height} pixels and the engine {self._path} was built for "
+                f"{_range(least_wide, most_wide)} x {_range(least_high, most_high)}",
+                "build it again with --height and --width that include them, or resize the frames",
+            )
+        most = self._profile[VALUES][2][2]
+        if labels > most:
+            raise MaskError(
+                f"the mask makes it {labels - 1} objects and the engine {self._path} was built for "
+                f"{most - 1}",
+                f"build it again with --objects 1:{most - 1}:{labels - 1}, or mark fewer",
+            )
+
+    def _replace(self, device: Device, engine: Engine, old: Tensors | None, new: Tensors) -> None:
+        """Let the engine work on ``new``, warmed up; on ``old`` still when that fails."""
+        try:
+            if old is not None and old.sizes[:3] == new.sizes[:3]:
+                _copy_memory(device, old, new)
+            self._bind(engine, new)
+            # TensorRT settles what depends on shapes in the first execution: graphs are captured after it.
+            engine.bind(self._outputs(new, new.key.address, new.value.address, False))
+            engine.bind({FRAME: new.frames[0].address})
+            engine.start(device.stream)
+            device.settle()
+        except ModelError:
+            device.settle()
+            for buffer in new.buffers():
+                buffer.free()
+            if old is not None:
+                self._bind(engine, old)
+            raise
+        self._tensors, self._uploaded = new, None
+        if old is not None:
+            for buffer in old.buffers():
+                buffer.free()
+
+    def _bind(self, engine: Engine, tensors: Tensors) -> None:
+        self._drop_graphs()
+        engine.shape(tensors.shapes(self.metadata.channels))
+        engine.bind(
+            {
+                KEYS: tensors.keys.address,
+                VALUES: tensors.values.address,
+                DILATION: tensors.dilation.address,
+                LABELS: tensors.labels.address,
+            }
+        )
+
+    @staticmethod
+    def _outputs(tensors: Tensors, key: int, value: int, soft: bool) -> dict[str, int]:
+        """Addresses of what a frame is remembered by, and of the output beside it."""
+        seen, stored = (VALUE, PROBABILITIES) if soft else (PROBABILITIES, VALUE)
+        return {KEY: key, stored: value, seen: tensors.probabilities.address}
+
+    def _place(self, device: Device, tensors: Tensors, frame: NDArray[np.uint8] | DeviceFrame) -> int:
+        """Bring the frame to the GPU, unless it is there; returns its address."""
+        if isinstance(frame, DeviceFrame):
+            if frame.stream is not None:
+                device.await_foreign(frame.stream)
+            if frame.address % ALIGNMENT == 0:
+                return frame.address
+            device.copy(tensors.frames[self._turn].address, frame.address, frame.size)
+        elif self._uploaded is frame:
+            self._turn = 1 - self._turn
+            device.await_early_upload()
+        else:
+            tensors.host_frames[self._turn][:] = frame
+            device.upload(tensors.frames[self._turn].address, tensors.host_frames[self._turn])
+        self._uploaded = None
+        return tensors.frames[self._turn].address
+
+    def _upload_early(self, device: Device, tensors: Tensors) -> None:
+        """Send the frame after this one, if it is known, to where this one is not."""
+        frame, self._next = self._next, None
+        other = 1 - self._turn
+        if frame is None or frame.shape != tensors.host_frames[other].shape:
+            return
+        tensors.host_frames[other][:] = frame
+        device.upload_early(tensors.frames[other].address, tensors.host_frames[other])
+        self._uploaded = frame
+
+    def _start(
+        self, device: Device, engine: Engine, tensors: Tensors, address: int, slot: int, soft: bool
+    ) -> None:
+        """Start the execution and the copies to the host, as a graph where that is possible."""
+
+        def enqueue() -> None:
+            self._enqueue(device, engine, tensors, address, slot, soft)
+
+        graph = self._graphs.get((address, slot, soft))
+        if graph is None and not self.without_graphs:
+            graph = self._captured(device, engine, tensors, enqueue)
+            if graph is not None:
+                self._graphs[address, slot, soft] = graph
+        if graph is None:
+            enqueue()
+        else:
+            graph.launch()
+
+    def _captured(
+        self, device: Device, engine: Engine, tensors: Tensors, enqueue: Callable[[], None]
+    ) -> Graph | None:
+        if len(self._graphs) >= ADDRESSES_IN_GRAPHS * tensors.sizes[2]:
+            return None
+        refusals: tuple[type[Exception], ...] = (ModelError, *device.errors)
+        try:
+            if not engine.capturable(device.stream):
+                raise GraphError("TensorRT says that its work cannot be captured")
+            return device.capture(enqueue)
+        except refusals as error:
+            self.without_graphs = error.problem if isinstance(error, ModelError) else reason(error)
+            log.warning("%s runs without CUDA graphs: %s", self._path, self.without_graphs)
+            return None
+
+    def _enqueue(
+        self, device: Device, engine: Engine, tensors: Tensors, address: int, slot: int, soft: bool
+    ) -> None:
+        """Start the work of one frame, on addresses that stay the same whenever this slot is written."""
+        key, key_written = tensors.slot(tensors.keys, tensors.key, slot)
+        value, value_written = tensors.slot(tensors.values, tensors.value, slot)
+        device.upload(tensors.dilation.address, tensors.host_dilation)
+        engine.bind(self._outputs(tensors, key_written, value_written, soft) | {FRAME: address})
+        engine.start(device.stream)
+        if key_written != key:
+            device.copy(key, key_written, tensors.key.nbytes)
+        if value_written != value:
+            device.copy(value, value_written, tensors.value.nbytes)
+        device.download(tensors.host_labels, tensors.labels.address)
+        probabilities = value_written if soft else tensors.probabilities.address
+        device.download(tensors.host_probabilities, probabilities)
+
+    def _drop_graphs(self) -> None:
+        while self._graphs:
+            self._graphs.popitem()[1].destroy()
+
+    def _broken(self, when: str, error: Exception) -> UnavailableError:
+        """Close for good, and say why."""
+        self._failure = f"the GPU failed {when} ({reason(error)})"
+        self.close()
+        return UnavailableError(self._failure, OPEN_AGAIN)
+
+    def _open(self) -> tuple[Device, Engine]:
+        if self._failure:
+            raise UnavailableError(self._failure, OPEN_AGAIN)
+        if self._device is None or self._engine is None:
+            raise ValueError("the backend is closed")
+        return self._device, self._engine
+
+    def _allocated(self) -> Tensors:
+        if self._tensors is None:
+            raise ValueError("the backend has no memory: call allocate first")
+        return self._tensors
+
+
+def _copy_memory(device: Device, old: Tensors, new: Tensors) -> None:
+    """What ``old`` remembers, into ``new``, which has more labels."""
+    device.copy(new.keys.address, old.keys.address, old.keys.nbytes)
+    for slot in range(old.sizes[2]):
+        source, _ = old.slot(old.values, old.value, slot)
+        target, _ = new.slot(new.values, new.value, slot)
+        device.copy(target, source, old.value.nbytes)
+
+
+def _range(least: int, most: int) -> str:
+    return str(least) if least == most else f"{least} to {most}"

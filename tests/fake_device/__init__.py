@@ -1,0 +1,42 @@
+"""A GPU without a GPU: the calls of ``tensorrt``, ``pycuda.driver`` and the driver that maskring makes.
+
+Device memory is host memory, and an "engine" is the ONNX file, which onnxruntime executes at the addresses
+that were bound. Work runs as late as a real GPU might run it: not before somebody waits for it. Everything
+that a real driver would refuse is refused here: work without a current context, addresses that were never
+allocated or are already free, tensors that are not aligned, capturing before shapes have settled. Any call
+can be made to fail, all are counted, and so is what is alive.
+"""
+
+from __future__ import annotations
+
+import sys
+from types import ModuleType
+
+import pytest
+
+from maskring.plugins import machine
+from maskring.runtime.backends import device
+
+from .cuda_library import CudaLibrary
+from .engines import write_engine
+from .gpu import FakeGpu
+from .pycuda_driver import pycuda_driver
+from .tensorrt_module import tensorrt_module
+
+__all__ = ["FakeGpu", "install", "write_engine"]
+
+
+def install(
+    patch: pytest.MonkeyPatch, gpu: FakeGpu, version: str = "11.1.0", rtx: bool = False
+) -> ModuleType:
+    """Put the fake where ``tensorrt`` or ``tensorrt_rtx``, ``pycuda.driver``, ``libcuda`` are looked up."""
+    pycuda = ModuleType("pycuda")
+    pycuda.driver = pycuda_driver(gpu)  # type: ignore[attr-defined]
+    patch.setitem(sys.modules, "pycuda", pycuda)
+    patch.setitem(sys.modules, "pycuda.driver", pycuda.driver)
+    trt = tensorrt_module(gpu, version, rtx)
+    patch.setitem(sys.modules, trt.__name__, trt)
+    library = CudaLibrary(gpu)
+    for user in (machine, device):
+        patch.setattr(user, "cuda_driver", lambda: library)
+    return trt

@@ -1,0 +1,165 @@
+"""The fake GPU itself: memory, streams that run late, failures on demand, and counts of everything."""
+
+from __future__ import annotations
+
+import threading
+from bisect import bisect_right, insort
+from collections import Counter, deque
+from collections.abc import Callable
+
+import numpy as np
+from numpy.typing import NDArray
+
+ALIGNMENT = 256
+POISON = 0xCD
+"""What memory holds before it is written and after it is freed."""
+
+Work = Callable[[], None]
+
+
+class IllegalAddressError(Exception):
+    """Work touched memory that is not, or no longer, allocated."""
+
+
+class FakeStream:
+    """Work in the order in which it was given."""
+
+    def __init__(self, handle: int) -> None:
+        self.handle = handle
+        self.queue: deque[Work] = deque()
+        self.captured: list[Work] | None = None
+        self.capture_is_valid = True
+
+    def drain(self) -> None:
+        """Run everything."""
+        while self.queue:
+            self.queue.popleft()()
+
+
+class FakeGpu:
+    """State behind the fakes.
+
+    Args:
+        memory: bytes that can be allocated.
+        no_op: engines execute nothing.
+        capability: compute capability.
+        hasty: run work when it is given; otherwise when somebody waits for it.
+
+    Attributes:
+        calls: how often each call was made.
+        alive: how many of each kind of object exist.
+        broken: set when a failure on the GPU spoilt the context: everything fails from then on.
+        pageable: asynchronous copies from or to memory that is not page-locked.
+        executions: of engines, graphs included.
+    """
+
+    def __init__(
+        self,
+        *,
+        memory: int = 1 << 30,
+        no_op: bool = False,
+        capability: tuple[int, int] = (8, 6),
+        hasty: bool = False,
+    ) -> None:
+        self.memory = memory
+        self.no_op = no_op
+        self.capability = capability
+        self.hasty = hasty
+        self.calls: Counter[str] = Counter()
+        self.alive: Counter[str] = Counter()
+        self.broken = False
+        self.pageable = 0
+        self.executions = 0
+        self.streams: dict[int, FakeStream] = {}
+        self.driver_stack: list[str] = []  # contexts as the driver sees them
+        self.current = threading.local()
+        self._failures: dict[str, int] = {}
+        self._blocks: dict[int, NDArray[np.uint8]] = {}
+        self._starts: list[int] = []
+        self._pinned: list[tuple[int, int]] = []
+        self._handles = iter(range(1000, 1 << 62))
+        self.used = 0
+
+    # --- calls
+
+    def fail(self, name: str, after: int = 0) -> None:
+        """Let call ``name`` fail once, when it is made for the ``after + 1``-th time from now."""
+        self._failures[name] = self.calls[name] + after + 1
+
+    def called(self, name: str) -> bool:
+        """Count a call; True when it is to fail."""
+        self.calls[name] += 1
+        return self.calls[name] == self._failures.get(name)
+
+    def handle(self) -> int:
+        """A number that was not given out before."""
+        return next(self._handles)
+
+    # --- memory
+
+    def allocate(self, nbytes: int) -> int | None:
+        """Address of new memory, None when there is too little."""
+        if self.used + nbytes > self.memory:
+            return None
+        block = np.full(nbytes + 2 * ALIGNMENT, POISON, np.uint8)
+        shift = -block.ctypes.data % ALIGNMENT
+        block = block[shift : shift + nbytes]
+        address = block.ctypes.data
+        self._blocks[address] = block
+        insort(self._starts, address)
+        self.used += nbytes
+        return address
+
+    def free(self, address: int) -> None:
+        """Give memory back; who reads it later reads poison, or is caught."""
+        block = self._blocks.pop(address)
+        self._starts.remove(address)
+        self.used -= block.nbytes
+        block[:] = POISON
+
+    def memory_at(self, address: int, nbytes: int) -> NDArray[np.uint8]:
+        """The bytes there.
+
+        Raises:
+            IllegalAddressError: when they are not all inside one allocation.
+        """
+        index = bisect_right(self._starts, address) - 1
+        if index >= 0:
+            start = self._starts[index]
+            block = self._blocks[start]
+            if address - start + nbytes <= block.nbytes:
+                return block[address - start : address - start + nbytes]
+        raise IllegalAddressError(f"{nbytes} bytes at {address:#x}")
+
+    def pin(self, array: NDArray[np.uint8]) -> tuple[int, int]:
+        """Remember page-locked memory."""
+        place = array.ctypes.data, array.nbytes
+        self._pinned.append(place)
+        return place
+
+    def unpin(self, place: tuple[int, int]) -> None:
+        """Forget it."""
+        self._pinned.remove(place)
+
+    def is_pinned(self, array: NDArray[np.uint8]) -> bool:
+        """Whether all of an array is page-locked."""
+        begin = array.ctypes.data
+        return any(start <= begin and begin + array.nbytes <= start + size for start, size in self._pinned)
+
+    # --- work
+
+    def give(self, stream: FakeStream, work: Work) -> None:
+        """Put work into a stream, or into the graph that is being captured from it."""
+        if stream.captured is not None:
+            stream.captured.append(work)
+            return
+        stream.queue.append(work)
+        if self.hasty:
+            stream.drain()
+
+    def spoils_captures(self) -> bool:
+        """Called by what may not happen during a capture; True, and the capture is lost, when one is on."""
+        capturing = [stream for stream in self.streams.values() if stream.captured is not None]
+        for stream in capturing:
+            stream.capture_is_valid = False
+        return bool(capturing)
