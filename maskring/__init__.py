@@ -18,12 +18,14 @@ __version__ = "0.1.0"
 if TYPE_CHECKING:
     from .models import open_tracker as open_tracker
     from .plugins.errors import UserError as UserError
+    from .runtime.backends.device_frame import DeviceFrame as DeviceFrame
     from .runtime.memory import MemoryPolicy as MemoryPolicy
     from .runtime.sources import open_source as open_source
     from .runtime.tracker import Result as Result
     from .runtime.tracker import Tracker as Tracker
 
 _HOMES = {
+    "DeviceFrame": ".runtime.backends.device_frame",
     "MemoryPolicy": ".runtime.memory",
     "Result": ".runtime.tracker",
     "Tracker": ".runtime.tracker",
@@ -32,7 +34,16 @@ _HOMES = {
     "open_tracker": ".models",
 }
 
-__all__ = ["MemoryPolicy", "Result", "Tracker", "UserError", "__version__", "open_source", "open_tracker"]
+__all__ = [
+    "DeviceFrame",
+    "MemoryPolicy",
+    "Result",
+    "Tracker",
+    "UserError",
+    "__version__",
+    "open_source",
+    "open_tracker",
+]
 
 
 def __getattr__(name: str) -> Any:

@@ -11,7 +11,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from .sinks import Sink
-from .sources import Frame
+from .sources import Frame, Source
 from .tracker import Result
 
 
@@ -47,6 +47,9 @@ class FrameTracker(Protocol):
     def step(self, frame: NDArray[np.uint8], mask: NDArray[np.uint8] | None = None) -> Result:
         """Label the next frame."""
 
+    def stage(self, frame: NDArray[np.uint8]) -> None:
+        """Say which frame follows the next one."""
+
     def remove(self, object_id: int) -> None:
         """Stop following an object."""
 
@@ -80,6 +83,9 @@ def track(
         while masks and masks[0][0] <= frame.index:
             later = masks.pop(0)[1]
             mask = later if mask is None else np.where(later > 0, later, mask)
+        following = source.upcoming if isinstance(source, Source) else None
+        if following is not None:
+            tracker.stage(following.image)
         result = tracker.step(frame.image, mask)
         for sink in sinks:
             sink.write(frame, result)

@@ -70,6 +70,11 @@ class Source:
         """How often a camera or network stream was lost and came back."""
         return self._reader.reconnects
 
+    @property
+    def upcoming(self) -> Frame | None:
+        """The frame that will most likely come next, if it is decoded already; does not wait."""
+        return self._handoff.first()
+
     def __iter__(self) -> Iterator[Frame]:
         return self
 
@@ -194,6 +199,11 @@ class _Handoff:
             if self._error is not None and not self._closed:
                 raise self._error
             return None
+
+    def first(self) -> Frame | None:
+        """The frame that waits longest, without taking it; None when there is none."""
+        with self._changed:
+            return self._frames[0] if self._frames else None
 
     def close(self) -> None:
         """The consumer takes no more."""

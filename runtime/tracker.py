@@ -13,7 +13,8 @@ from numpy.typing import NDArray
 
 from ..plugins.errors import MaskError, SourceError
 from . import label_maps
-from .backends import Backend
+from .backends import Backend, DeviceFrame, StagingBackend
+from .backends.device_frame import Pixels
 from .label_maps import Box
 from .memory import MemoryPolicy, MemoryRing
 from .model import MAX_LABELS
@@ -94,6 +95,7 @@ class Tracker:
     def __init__(self, backend: Backend, *, policy: MemoryPolicy | None = None, soft: bool = False) -> None:
         metadata = backend.metadata
         self._backend = backend
+        self._staging = backend if isinstance(backend, StagingBackend) else None
         self._soft = soft
         self._ring = MemoryRing(
             policy or MemoryPolicy(metadata.long_term, metadata.short_term), metadata.slots
@@ -110,7 +112,7 @@ class Tracker:
         """Pixels per feature of the model, in both directions."""
         return self._backend.metadata.stride
 
-    def step(self, frame: NDArray[np.uint8], mask: NDArray[np.uint8] | None = None) -> Result:
+    def step(self, frame: Pixels, mask: NDArray[np.uint8] | None = None) -> Result:
         """Label the next frame of the stream.
 
         Without a mask, labels are propagated from memory. With one, its pixels have the last word: each id
@@ -122,7 +124,7 @@ class Tracker:
         A call that raises leaves the tracker as it was: the frame can be given again.
 
         Args:
-            frame: [H, W, 3] uint8 RGB.
+            frame: [H, W, 3] uint8 RGB; with an engine it may be on the GPU, as a :class:`DeviceFrame`.
             mask: [H, W] uint8 object ids, 0 = nothing is said about the pixel.
 
         Raises:
@@ -155,6 +157,17 @@ class Tracker:
         self._size = labels.shape[0], labels.shape[1]
         self._frame_index += 1
         return self._result(labels, probabilities, started, stepped)
+
+    def stage(self, frame: NDArray[np.uint8]) -> None:
+        """Say which frame follows the one that :meth:`step` is given next, if it is there already.
+
+        A GPU then fetches it while that step executes. Nothing depends on it: a step may be given any frame.
+
+        Args:
+            frame: the very array of the step after the next one; it must not change until then.
+        """
+        if self._staging is not None:
+            self._staging.stage(frame)
 
     def remove(self, object_id: int) -> None:
         """Stop following an object: its pixels, past and future, count as background.
@@ -208,8 +221,8 @@ class Tracker:
         if self._closed:
             raise ValueError("the tracker is closed")
 
-    def _checked_frame(self, frame: NDArray[np.uint8]) -> NDArray[np.uint8]:
-        frame = np.asarray(frame)
+    def _checked_frame(self, frame: Pixels) -> Pixels:
+        frame = frame if isinstance(frame, DeviceFrame) else np.asarray(frame)
         if frame.dtype != np.uint8 or frame.ndim != 3 or frame.shape[2] != 3 or frame.size == 0:
             raise SourceError(
                 f"the frame is {frame.dtype} {list(frame.shape)}", "give uint8 RGB pixels [height, width, 3]"
@@ -224,7 +237,7 @@ class Tracker:
         self._backend.metadata.require_frame_size(height, width)
         return frame
 
-    def _with_objects_of(self, mask: NDArray[np.uint8], frame: NDArray[np.uint8]) -> dict[int, int]:
+    def _with_objects_of(self, mask: NDArray[np.uint8], frame: Pixels) -> dict[int, int]:
         """Channels by object id, with those that ``mask`` adds."""
         mask = np.asarray(mask)
         if mask.dtype != np.uint8 or mask.ndim != 2:
@@ -253,12 +266,12 @@ class Tracker:
             )
         return channels
 
-    def _windows(self, frame: NDArray[np.uint8]) -> float:
+    def _windows(self, frame: Pixels) -> float:
         """Shorter side of the frame, in window radii of the model."""
         metadata = self._backend.metadata
         return min(metadata.feature_size(*frame.shape[:2])) / max(1, metadata.radius)
 
-    def _allocate(self, frame: NDArray[np.uint8], channels: dict[int, int]) -> None:
+    def _allocate(self, frame: Pixels, channels: dict[int, int]) -> None:
         height, width = frame.shape[:2]
         labels = self._backend.metadata.labels or max(channels.values(), default=0) + 1
         if self._allocated is not None and self._allocated[:2] == (height, width):

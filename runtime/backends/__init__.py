@@ -3,13 +3,15 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Any, Literal, Protocol
+from typing import Any, Literal, Protocol, runtime_checkable
 
 import numpy as np
 from numpy.typing import NDArray
 
 from ...plugins.errors import ModelError
 from ..model import ModelMetadata
+from .device_frame import DeviceFrame as DeviceFrame
+from .device_frame import Pixels
 
 
 class Backend(Protocol):
@@ -32,15 +34,18 @@ class Backend(Protocol):
         """
 
     def step(
-        self, frame: NDArray[np.uint8], dilation: NDArray[np.int32], write_slot: int, soft: bool
+        self, frame: Pixels, dilation: NDArray[np.int32], write_slot: int, soft: bool
     ) -> tuple[NDArray[np.uint8], NDArray[np.floating[Any]]]:
         """Run one step and store the frame's key and label map in ``write_slot``.
 
         Args:
-            frame: [H, W, 3] RGB, any strides.
+            frame: [H, W, 3] RGB, any strides; on a GPU where the backend runs on one.
             dilation: [N] window step per slot, 0 = not read in this step.
             write_slot: slot that takes the frame; ``dilation[write_slot]`` must be 0.
             soft: store probabilities; otherwise their one-hot.
+
+        Raises:
+            UserError: when the step cannot be executed, or the frame is where the backend cannot read it.
 
         Returns:
             labels [H, W] (channel indices) and probabilities [O, h, w]. Views that the next call overwrites.
@@ -54,6 +59,19 @@ class Backend(Protocol):
 
     def close(self) -> None:
         """Release everything; the backend cannot be used afterwards. Closing twice does nothing."""
+
+
+@runtime_checkable
+class StagingBackend(Protocol):
+    """A backend that can fetch a frame while it still executes the step before."""
+
+    def stage(self, frame: NDArray[np.uint8]) -> None:
+        """Name the frame after the next one.
+
+        Args:
+            frame: the very array that the step after the next one is given; it must not change until then.
+                When that step is given another one, nothing is lost but the advantage.
+        """
 
 
 def open_backend(

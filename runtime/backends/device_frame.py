@@ -6,6 +6,7 @@ import ctypes
 from typing import Any, NoReturn
 
 import numpy as np
+from numpy.typing import NDArray
 
 from ...plugins.errors import SourceError
 
@@ -68,6 +69,10 @@ class DeviceFrame:
             "the frame is in the memory of a GPU and the model runs on the CPU",
             "give a TensorRT engine as the model, or frames as numpy arrays",
         )
+
+
+Pixels = NDArray[np.uint8] | DeviceFrame
+"""A frame, in the memory of the host or of a GPU."""
 
 
 def _array_interface(pixels: Any) -> tuple[int, tuple[int, ...], int | None]:

@@ -30,6 +30,7 @@ from ..model import (
     VALUES,
     ModelMetadata,
 )
+from .device_frame import Pixels
 from .integer_encoder import fold_rectifiers
 from .step_graph_parts import cut_at_memory_read, load_step_graph, memory_read
 
@@ -165,7 +166,7 @@ class OnnxRuntimeBackend:
         self._memory = grown
 
     def step(
-        self, frame: NDArray[np.uint8], dilation: NDArray[np.int32], write_slot: int, soft: bool
+        self, frame: Pixels, dilation: NDArray[np.int32], write_slot: int, soft: bool
     ) -> tuple[NDArray[np.uint8], NDArray[np.floating[Any]]]:
         """See :meth:`maskring.runtime.backends.Backend.step`."""
         executor, memory = self._open(), self._allocated()

@@ -19,7 +19,7 @@ from ...plugins.library import load as load_plugin
 from ..engine_file import import_tensorrt, read_engine, read_manifest, sha256
 from ..model import DILATION, FRAME, KEY, KEYS, LABELS, PROBABILITIES, VALUE, VALUES, ModelMetadata
 from .device import ALIGNMENT, OPEN_AGAIN, Buffer, Device, Graph, GraphError, reason
-from .device_frame import DeviceFrame
+from .device_frame import DeviceFrame, Pixels
 from .tensorrt_engine import Engine
 
 Array = NDArray[Any]
@@ -194,15 +194,11 @@ class TensorRTBackend:
         self._labels = labels
 
     def stage(self, frame: NDArray[np.uint8]) -> None:
-        """Name the frame after the next one: it goes to the GPU while the next step executes.
-
-        Args:
-            frame: the very array that a later step is given; it must not change until then.
-        """
+        """See :meth:`maskring.runtime.backends.StagingBackend.stage`."""
         self._next = frame
 
     def step(
-        self, frame: NDArray[np.uint8] | DeviceFrame, dilation: NDArray[np.int32], write_slot: int, soft: bool
+        self, frame: Pixels, dilation: NDArray[np.int32], write_slot: int, soft: bool
     ) -> tuple[NDArray[np.uint8], NDArray[np.floating[Any]]]:
         """See :meth:`maskring.runtime.backends.Backend.step`; the frame may be on the GPU."""
         device, engine = self._open()
@@ -319,7 +315,7 @@ class TensorRTBackend:
         seen, stored = (VALUE, PROBABILITIES) if soft else (PROBABILITIES, VALUE)
         return {KEY: key, stored: value, seen: tensors.probabilities.address}
 
-    def _place(self, device: Device, tensors: Tensors, frame: NDArray[np.uint8] | DeviceFrame) -> int:
+    def _place(self, device: Device, tensors: Tensors, frame: Pixels) -> int:
         """Bring the frame to the GPU, unless it is there; returns its address."""
         if isinstance(frame, DeviceFrame):
             if frame.stream is not None:
