@@ -146,19 +146,24 @@ class ProcessWorker:
     Args:
         settings: see :class:`RefinementSettings`.
         predictor: one that was adapted before, None to start from scratch.
+
+    Attributes:
+        process: the one that adapts.
+        arrived: set while a snapshot waits to be taken.
     """
 
     def __init__(self, settings: RefinementSettings, predictor: Predictor | None = None) -> None:
+        self.arrived = threading.Event()
         context = multiprocessing.get_context("spawn")  # a fork would copy the tracker's threads' locks
         self._samples = context.Queue()
         self._waiting = context.Semaphore(WAITING_SAMPLES)
         receiver, sender = context.Pipe(duplex=False)
         self._received: Snapshot | None = None
         start = None if predictor is None else (tuple(predictor.ids), predictor.weights())
-        self._process = context.Process(
+        self.process = context.Process(
             target=_work, args=(settings, start, self._samples, self._waiting, sender), daemon=True
         )
-        self._process.start()
+        self.process.start()
         sender.close()
         self._listener = threading.Thread(target=self._listen, args=(receiver,), daemon=True)
         self._listener.start()
@@ -172,11 +177,12 @@ class ProcessWorker:
 
     def newest(self) -> Snapshot | None:
         """See :class:`Worker`."""
-        if not self._closed and not self._process.is_alive():
+        if not self._closed and not self.process.is_alive():
             raise UserError(
-                f"the process that adapts the U-Net has died (exit code {self._process.exitcode})",
+                f"the process that adapts the U-Net has died (exit code {self.process.exitcode})",
                 "look at its last words above, or run with --refine off",
             )
+        self.arrived.clear()
         snapshot, self._received = self._received, None
         return snapshot
 
@@ -186,10 +192,10 @@ class ProcessWorker:
             return
         self._closed = True
         self._samples.put(None)
-        self._process.join(CLOSING_SECONDS)
-        if self._process.is_alive():
-            self._process.kill()
-            self._process.join()
+        self.process.join(CLOSING_SECONDS)
+        if self.process.is_alive():
+            self.process.kill()
+            self.process.join()
         self._samples.cancel_join_thread()
         self._samples.close()
         self._listener.join()
@@ -199,6 +205,7 @@ class ProcessWorker:
         with receiver, contextlib.suppress(EOFError, OSError):
             while True:
                 self._received = receiver.recv()
+                self.arrived.set()
 
 
 def _work(
@@ -246,42 +253,50 @@ class ThreadWorker:
     Args:
         settings: see :class:`RefinementSettings`.
         predictor: one that was adapted before, None to start from scratch.
+
+    Attributes:
+        thread: the one that adapts.
+        arrived: set while a snapshot waits to be taken.
+        samples: those that wait.
     """
 
     def __init__(self, settings: RefinementSettings, predictor: Predictor | None = None) -> None:
-        self._samples: queue.Queue[Sample | None] = queue.Queue()
+        self.arrived = threading.Event()
+        self.samples: queue.Queue[Sample | None] = queue.Queue()
         self._received: Snapshot | None = None
         self._error: BaseException | None = None
-        self._thread = threading.Thread(target=self._run, args=(settings, predictor), daemon=True)
-        self._thread.start()
+        self.thread = threading.Thread(target=self._run, args=(settings, predictor), daemon=True)
+        self.thread.start()
 
     def offer(self, sample: Sample) -> None:
         """Queue the sample, if the thread is not behind."""
-        if sample.true or self._samples.qsize() < WAITING_SAMPLES:
-            self._samples.put(sample)
+        if sample.true or self.samples.qsize() < WAITING_SAMPLES:
+            self.samples.put(sample)
 
     def newest(self) -> Snapshot | None:
         """See :class:`Worker`."""
         if self._error is not None:
             raise UserError(f"the adaptation of the U-Net failed: {self._error}", "run with --refine off")
+        self.arrived.clear()
         snapshot, self._received = self._received, None
         return snapshot
 
     def close(self) -> None:
         """Stop the thread."""
-        self._samples.put(None)
-        self._thread.join()
+        self.samples.put(None)
+        self.thread.join()
 
     def _run(self, settings: RefinementSettings, predictor: Predictor | None) -> None:
         try:
             stream = torch.cuda.Stream() if torch.cuda.is_available() else None  # type: ignore[no-untyped-call]
             with torch.cuda.stream(stream):
-                _learn(Learner(settings, predictor), settings.budget, self._samples.get, self._publish)
+                _learn(Learner(settings, predictor), settings.budget, self.samples.get, self._publish)
         except Exception as error:  # reported by newest(), in the thread that can tell the user
             self._error = error
 
     def _publish(self, snapshot: Snapshot) -> None:
         self._received = snapshot
+        self.arrived.set()
 
 
 def new_worker(settings: RefinementSettings, predictor: Predictor | None = None) -> Worker:

@@ -1,0 +1,121 @@
+"""Offline refinement: two passes over a clip."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+from pathlib import Path
+
+import numpy as np
+import pytest
+from disc_clip import OBJECT, OTHER, QUICK, Frames, clip, new_tracker, overlap
+from numpy.typing import NDArray
+
+from maskring.runtime.evaluation import TwoPassTracker
+from maskring.runtime.refinement.guard import NOT_LEARNED_REASON
+from maskring.runtime.refinement.offline import OfflineRefiner
+from maskring.runtime.refinement.settings import RefinementSettings
+from maskring.runtime.tracker import Result, Tracker
+
+
+class Drifting(Tracker):
+    """A tracker that loses the lower half of everything after the second frame, and is not sure of it."""
+
+    def step(self, frame: NDArray[np.uint8], mask: NDArray[np.uint8] | None = None) -> Result:
+        result = super().step(frame, mask)
+        if result.frame_index < 2:
+            return result
+        labels = result.labels.copy()
+        labels[25:] = 0
+        return replace(result, labels=labels, probabilities=np.full_like(result.probabilities, 0.5))
+
+
+def both_passes(
+    frames: Frames, settings: RefinementSettings, folder: Path, tracker: Tracker | None = None
+) -> tuple[list[Result], list[Result]]:
+    """Propagated and refined results."""
+    with OfflineRefiner(tracker or new_tracker(), settings, folder) as refiner:
+        first = [refiner.step(image, labels if i == 0 else None) for i, (image, labels) in enumerate(frames)]
+        refiner.adapt()
+        return first, [refiner.refine(image, i) for i, (image, _) in enumerate(frames)]
+
+
+def test_what_propagation_lost_comes_back(tmp_path: Path) -> None:
+    frames = clip(8)
+    drifting = new_tracker()
+    drifting.__class__ = Drifting
+    first, second = both_passes(frames, replace(QUICK, pseudo_frames=0, trust=0.9), tmp_path, drifting)
+    propagated = [overlap(one.labels, labels) for one, (_, labels) in zip(first, frames, strict=True)]
+    refined = [overlap(one.labels, labels) for one, (_, labels) in zip(second, frames, strict=True)]
+    assert max(propagated[2:]) < 0.7 and min(refined[2:]) > 0.75
+    assert all(one.kept == {} for one in second)
+
+
+def test_the_results_are_reproducible_and_nothing_is_left_behind(tmp_path: Path) -> None:
+    settings = replace(QUICK, iterations=4)
+    one, two = (both_passes(clip(4), settings, tmp_path)[1] for _ in range(2))
+    for left, right in zip(one, two, strict=True):
+        np.testing.assert_array_equal(left.labels, right.labels)
+    assert not list(tmp_path.iterdir())
+
+
+def test_a_network_that_learned_nothing_changes_nothing(tmp_path: Path) -> None:
+    settings = replace(QUICK, iterations=1, learning_rate=1e-9)
+    first, second = both_passes(clip(4, objects=2), settings, tmp_path)
+    for before, after in zip(first, second, strict=True):
+        assert after.kept is not None and set(after.kept) == {OBJECT, OTHER}
+        assert NOT_LEARNED_REASON in after.kept.values()
+        np.testing.assert_array_equal(before.labels, after.labels)
+        assert before.objects == after.objects
+
+
+def test_progress_is_told_step_by_step(tmp_path: Path) -> None:
+    told: list[tuple[int, int, float]] = []
+    with OfflineRefiner(new_tracker(), replace(QUICK, iterations=3), tmp_path) as refiner:
+        for index, (image, labels) in enumerate(clip(3)):
+            refiner.step(image, labels if index == 0 else None)
+        refiner.adapt(lambda *step: told.append(step))
+    assert [step[:2] for step in told] == [(1, 3), (2, 3), (3, 3)]
+    assert all(np.isfinite(step[2]) for step in told)
+
+
+def test_objects_come_and_go(tmp_path: Path) -> None:
+    frames = clip(6, objects=2)
+    with OfflineRefiner(new_tracker(), replace(QUICK, iterations=2), tmp_path) as refiner:
+        for index, (image, labels) in enumerate(frames):
+            mask = {0: np.where(labels == OBJECT, labels, 0), 2: np.where(labels == OTHER, labels, 0)}
+            if index == 4:
+                refiner.remove(OBJECT)
+            refiner.step(image, mask.get(index))
+        refiner.adapt()
+        results = [refiner.refine(image, index) for index, (image, _) in enumerate(frames)]
+    followed = [[state.id for state in result.objects] for result in results]
+    assert followed == [[OBJECT]] * 2 + [[OBJECT, OTHER]] * 2 + [[OTHER]] * 2
+    for result in results:
+        assert set(np.unique(result.labels)) <= {0, *(state.id for state in result.objects)}
+
+
+def test_a_second_video_goes_on_from_the_first(tmp_path: Path) -> None:
+    frames = clip(5)
+    with OfflineRefiner(new_tracker(), QUICK, tmp_path) as refiner:
+        for index, (image, labels) in enumerate(frames):
+            refiner.step(image, labels if index == 0 else None)
+        refiner.adapt()
+        learned = refiner.predictor
+    losses = []
+    with OfflineRefiner(new_tracker(), replace(QUICK, iterations=1), tmp_path, learned) as refiner:
+        for index, (image, labels) in enumerate(frames):
+            refiner.step(image, labels if index == 0 else None)
+        refiner.adapt(lambda done, planned, loss: losses.append(loss))
+    assert losses[0] < 0.6  # from scratch it begins above 1
+
+
+def test_evaluation_knows_it(tmp_path: Path) -> None:
+    with OfflineRefiner(new_tracker(), QUICK, tmp_path) as refiner:
+        assert isinstance(refiner, TwoPassTracker)
+    assert not isinstance(new_tracker(), TwoPassTracker)
+
+
+@pytest.mark.parametrize("frames", [1, 2])
+def test_very_short_clips(tmp_path: Path, frames: int) -> None:
+    results = both_passes(clip(frames), replace(QUICK, iterations=2), tmp_path)[1]
+    assert len(results) == frames

@@ -1,0 +1,216 @@
+"""Online refinement: the worker beside the stream, and what a frame gets of it."""
+
+from __future__ import annotations
+
+import subprocess
+import sys
+import textwrap
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+from disc_clip import OBJECT, OTHER, QUICK, clip, new_tracker, overlap
+
+from maskring.plugins.errors import MaskError, UserError
+from maskring.runtime.refinement.guard import NOT_ADAPTED_REASON
+from maskring.runtime.refinement.online import OnlineRefiner
+from maskring.runtime.refinement.samples import Sample, SampleMaker
+from maskring.runtime.refinement.settings import RefinementSettings
+from maskring.runtime.refinement.worker import (
+    WAITING_SAMPLES,
+    ProcessWorker,
+    Snapshot,
+    StepsPerFrame,
+    ThreadWorker,
+    Worker,
+)
+
+SMALL = replace(QUICK, size=32)
+
+
+class Silent:
+    """A worker that never publishes anything; takes note of what it is offered."""
+
+    def __init__(self) -> None:
+        self.offered: list[Sample] = []
+        self.closed = 0
+        self.publish: Snapshot | None = None
+
+    def offer(self, sample: Sample) -> None:
+        self.offered.append(sample)
+
+    def newest(self) -> Snapshot | None:
+        snapshot, self.publish = self.publish, None
+        return snapshot
+
+    def close(self) -> None:
+        self.closed += 1
+
+
+def run(worker: Worker, settings: RefinementSettings, length: int, objects: int = 1) -> list[Any]:
+    """Results of a clip."""
+    with OnlineRefiner(new_tracker(), settings, worker) as refiner:
+        frames = enumerate(clip(length, objects=objects))
+        return [refiner.step(image, labels if index == 0 else None) for index, (image, labels) in frames]
+
+
+def test_until_something_is_learned_masks_are_propagations() -> None:
+    worker, tracker = Silent(), new_tracker()
+    results = run(worker, SMALL, 4)
+    for index, (image, labels) in enumerate(clip(4)):
+        plain = tracker.step(image, labels if index == 0 else None)
+        np.testing.assert_array_equal(results[index].labels, plain.labels)
+    assert [dict(one.kept) for one in results] == [{}] + [{OBJECT: NOT_ADAPTED_REASON}] * 3
+    assert len(worker.offered) == 4 and worker.offered[0].true and worker.closed == 1
+
+
+def test_it_adapts_from_the_second_frame_on_and_refines() -> None:
+    settings = replace(QUICK, trust=0.9)
+    results = run(StepsPerFrame(settings, 15), settings, 8)
+    frames = clip(8)
+    assert all(overlap(one.labels, labels) > 0.75 for one, (_, labels) in zip(results, frames, strict=True))
+    assert OBJECT not in results[-1].kept
+    plain = new_tracker()
+    propagated = [plain.step(image, labels if i == 0 else None) for i, (image, labels) in enumerate(frames)]
+    assert any((a.labels != b.labels).any() for a, b in zip(results, propagated, strict=True))
+
+
+def test_steps_within_frames_give_the_same_masks_in_every_run() -> None:
+    settings = replace(SMALL, trust=1.0)
+    one, two = (run(StepsPerFrame(settings, 3), settings, 5, objects=2) for _ in range(2))
+    for left, right in zip(one, two, strict=True):
+        np.testing.assert_array_equal(left.labels, right.labels)
+        assert left.kept == right.kept
+
+
+def test_what_the_worker_warns_of_stays_as_propagated() -> None:
+    settings, worker = replace(SMALL, trust=1.0), Silent()
+    with OnlineRefiner(new_tracker(), settings, worker) as refiner:
+        frames, plain = clip(3, objects=2), new_tracker()
+        for index, (image, labels) in enumerate(frames):
+            mask = labels if index == 0 else None
+            refiner.predictor.follow([OBJECT, OTHER], 0)
+            weights = refiner.predictor.weights()
+            worker.publish = Snapshot((OBJECT, OTHER), weights, {OBJECT: "no", OTHER: "no"}, index)
+            result, propagated = refiner.step(image, mask), plain.step(image, mask)
+        assert result.kept == {OBJECT: "no", OTHER: "no"} and refiner.iterations == 2
+        np.testing.assert_array_equal(result.labels, propagated.labels)
+
+
+def test_feedback_puts_refined_masks_into_memory() -> None:
+    settings = replace(SMALL, trust=1.0, feedback=True)
+    tracker, worker, revised = new_tracker(), Silent(), []
+    tracker.revise = revised.append  # type: ignore[method-assign]
+    with OnlineRefiner(tracker, settings, worker) as refiner:
+        for index, (image, labels) in enumerate(clip(3)):
+            refiner.predictor.follow([OBJECT], 0)
+            result = refiner.step(image, labels if index == 0 else None)
+            if index:
+                np.testing.assert_array_equal(revised[-1], result.labels)
+    assert len(revised) == 2  # not for the frame whose mask the user gave
+
+
+def test_a_revised_memory_is_what_the_next_frame_sees() -> None:
+    (image, labels), tracker = clip(1)[0], new_tracker()
+    tracker.step(image, labels)
+    tracker.revise(np.zeros_like(labels))
+    assert not tracker.step(image).labels.any()
+    with pytest.raises(MaskError, match="do not fit"):
+        tracker.revise(labels[:10])
+    with pytest.raises(MaskError, match="do not fit"):
+        new_tracker().revise(labels)
+
+
+def test_objects_come_and_go() -> None:
+    settings, frames = replace(SMALL), clip(6, objects=2)
+    with OnlineRefiner(new_tracker(), settings, StepsPerFrame(settings, 1)) as refiner:
+        for index, (image, labels) in enumerate(frames):
+            mask = {0: np.where(labels == OBJECT, labels, 0), 2: np.where(labels == OTHER, labels, 0)}
+            if index == 4:
+                refiner.remove(OBJECT)
+            result = refiner.step(image, mask.get(index))
+    assert [state.id for state in result.objects] == [OTHER]
+    assert set(np.unique(result.labels)) <= {0, OTHER}
+
+
+def samples() -> list[Sample]:
+    """A true sample and a propagated one."""
+    tracker, maker = new_tracker(), SampleMaker(SMALL.size)
+    made = []
+    for index, (image, labels) in enumerate(clip(2)):
+        mask = labels if index == 0 else None
+        made.append(maker.make(image, tracker.step(image, mask), mask))
+    return made
+
+
+def published(worker: ProcessWorker | ThreadWorker) -> Snapshot:
+    """The next snapshot of a worker that has been given all it needs."""
+    assert worker.arrived.wait(300), "nothing was published within five minutes"
+    snapshot = worker.newest()
+    assert snapshot is not None
+    return snapshot
+
+
+@pytest.mark.parametrize("new_worker", [ProcessWorker, ThreadWorker])
+def test_workers_learn_beside_the_stream(new_worker: type[ProcessWorker | ThreadWorker]) -> None:
+    worker = new_worker(SMALL)
+    try:
+        for sample in samples():
+            worker.offer(sample)
+        first = published(worker)
+        second = published(worker)
+    finally:
+        worker.close()
+        worker.close()
+    assert first.ids == (OBJECT,) and 0 < first.iterations < second.iterations
+    assert np.isfinite(second.weights).all() and (first.weights != second.weights).any()
+
+
+def test_a_worker_that_is_behind_drops_samples_but_none_that_is_true() -> None:
+    worker = ThreadWorker(SMALL)
+    worker.close()  # nobody takes samples any more
+    true, propagated = samples()
+    for _ in range(3 * WAITING_SAMPLES):
+        worker.offer(propagated)
+    before = worker.samples.qsize()
+    worker.offer(true)
+    assert before == WAITING_SAMPLES and worker.samples.qsize() == before + 1
+
+
+def test_a_worker_that_died_is_reported() -> None:
+    worker = ProcessWorker(SMALL)
+    try:
+        worker.process.kill()
+        worker.process.join()
+        with pytest.raises(UserError, match="has died"):
+            worker.newest()
+    finally:
+        worker.close()
+
+
+def test_a_failed_thread_is_reported() -> None:
+    worker = ThreadWorker(SMALL)
+    for sample in samples():
+        worker.offer(replace(sample, image=sample.image[:5]))
+    worker.thread.join()
+    with pytest.raises(UserError, match="failed"):
+        worker.newest()
+
+
+def test_tracking_without_refinement_imports_no_torch() -> None:
+    tests = Path(__file__).resolve().parents[2]
+    program = f"""
+        import sys
+        sys.modules["torch"] = None  # makes an import fail as if it were not installed
+        sys.path.insert(0, {str(tests)!r})
+        from disc_clip import clip, new_tracker
+        from maskring.refinement import Refinement
+        tracker = Refinement().wrap(new_tracker())
+        for index, (image, labels) in enumerate(clip(3)):
+            tracker.step(image, labels if index == 0 else None)
+    """
+    command = [sys.executable, "-c", textwrap.dedent(program)]
+    done = subprocess.run(command, check=False, capture_output=True, text=True, timeout=120)
+    assert done.returncode == 0, done.stderr

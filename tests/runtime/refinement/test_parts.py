@@ -1,0 +1,213 @@
+"""The parts of refinement that need no torch: settings, quality, samples, spool, guard."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+from disc_clip import OBJECT, OTHER, SIZE, clip, new_tracker
+from numpy.typing import NDArray
+
+from maskring.plugins.errors import OutputError, UserError
+from maskring.runtime.refinement import guard
+from maskring.runtime.refinement.guard import Guard, fuse, keep_propagated
+from maskring.runtime.refinement.quality import agreement, area_quality, frame_quality, pixel_confidence
+from maskring.runtime.refinement.samples import Buffer, Sample, SampleMaker
+from maskring.runtime.refinement.settings import RefinementSettings
+from maskring.runtime.refinement.spool import Spool
+from maskring.runtime.tracker import ObjectState, Result, Timings
+
+
+def square(*sides: tuple[int, int], size: int = 32) -> NDArray[np.uint8]:
+    """Labels with object 1, 2, ... between pixels (start, stop) of both axes."""
+    labels = np.zeros((size, size), np.uint8)
+    for object_id, (start, stop) in enumerate(sides, start=1):
+        labels[start:stop, start:stop] = object_id
+    return labels
+
+
+def result_of(labels: NDArray[np.uint8], confidence: float | None = 0.9, objects: int = 1) -> Result:
+    """A propagated result of stride 4 that is as sure of each label as ``confidence`` says."""
+    sure = 0.5 if confidence is None else confidence
+    winners = labels[::4, ::4] == np.arange(objects + 1).reshape(-1, 1, 1)
+    probabilities = np.where(winners, sure, (1 - sure) / objects).astype(np.float32)
+    states = tuple(
+        ObjectState(known, int((labels == known).sum()), None, confidence) for known in range(1, objects + 1)
+    )
+    return Result(labels, probabilities, states, Timings(0, 0, 0), 1)
+
+
+def network_of(labels: NDArray[np.uint8], sure: float, objects: int = 1) -> NDArray[np.float32]:
+    """Probabilities of a U-Net that is so sure of ``labels``."""
+    winners = labels == np.arange(objects + 1).reshape(-1, 1, 1)
+    return np.where(winners, sure, (1 - sure) / objects).astype(np.float32)
+
+
+@pytest.mark.parametrize(
+    "wrong",
+    [
+        {"size": 8},
+        {"iterations": -1},
+        {"buffer": 1},
+        {"width": 12},
+        {"learning_rate": 0.0},
+        {"cross_entropy": 0.0, "dice": 0.0},
+        {"dice": -1.0},
+        {"trust": 1.5},
+        {"budget": 0.0},
+    ],
+)
+def test_settings_that_make_no_sense_are_refused(wrong: dict[str, Any]) -> None:
+    with pytest.raises(UserError, match="give"):
+        RefinementSettings(**wrong)
+
+
+def test_confidence_is_0_where_labels_tie_and_1_where_one_is_certain() -> None:
+    probabilities = np.zeros((3, 2, 2), np.float32)
+    probabilities[:, 0], probabilities[1, 1] = 1 / 3, 1
+    confidence = pixel_confidence(probabilities, 32)
+    assert confidence[0, 0] == pytest.approx(0, abs=1e-6) and confidence[-1, 0] == pytest.approx(1)
+
+
+def test_an_area_that_jumps_is_not_believed() -> None:
+    usual = [100.0, 110.0, 90.0]
+    assert area_quality(100, usual) == pytest.approx(1)
+    assert 0 < area_quality(150, usual) < 1
+    assert area_quality(400, usual) == area_quality(20, usual) == 0
+
+
+def test_the_quality_of_a_frame_joins_confidence_and_area() -> None:
+    assert frame_quality([0.8], [100], [[100.0]]) == pytest.approx(0.8)
+    assert frame_quality([0.8, 0.8], [100, 1000], [[100.0], [100.0]]) == pytest.approx(0.4)
+    assert frame_quality([], [], []) == 0
+
+
+def test_agreement_is_intersection_over_union() -> None:
+    one, two = square((0, 4), size=8) > 0, square((2, 6), size=8) > 0
+    assert agreement(one, two) == pytest.approx(4 / 28)
+    assert agreement(one & False, two & False) == 1
+
+
+def test_samples_are_small_and_true_where_the_user_drew() -> None:
+    tracker, maker = new_tracker(), SampleMaker(32)
+    samples = []
+    for index, (image, labels) in enumerate(clip(3)):
+        mask = labels if index == 0 else None
+        samples.append(maker.make(image, tracker.step(image, mask), mask))
+    first, *others = samples
+    assert first.true and first.quality == 1 and (first.confidence == 255).all()
+    assert first.image.shape == (32, 32, 3) and set(np.unique(first.labels)) == {0, OBJECT}
+    assert all(not sample.true and 0 < sample.quality <= 1 for sample in others)
+    assert [sample.index for sample in samples] == [0, 1, 2] and first.ids == (OBJECT,)
+
+
+def sample(index: int, *, true: bool = False) -> Sample:
+    blank = np.zeros((2, 2), np.uint8)
+    return Sample(index, np.zeros((2, 2, 3), np.uint8), blank, blank, (1,), 1.0, true)
+
+
+def test_the_buffer_is_bounded_and_stays_spread_over_the_stream() -> None:
+    buffer = Buffer(8)
+    buffer.add(sample(0, true=True))
+    for index in range(1, 1000):
+        buffer.add(sample(index))
+        assert len(buffer) <= 8
+    kept = [one.index for one in buffer.pseudo]
+    steps = np.diff(kept)
+    assert len(buffer.true) == 1 and len(kept) >= 3
+    assert (steps == steps[0]).all() and kept[-1] >= 1000 - 2 * steps[0]
+
+
+def test_the_buffer_keeps_the_first_true_mask_and_the_newest() -> None:
+    buffer = Buffer(8)
+    for index in range(20):
+        buffer.add(sample(index, true=True))
+    assert [one.index for one in buffer.true] == [0, 17, 18, 19]
+
+
+def test_the_spool_gives_back_what_it_was_given(tmp_path: Path) -> None:
+    spool, tracker = Spool(tmp_path), new_tracker()
+    results = []
+    for index, (image, labels) in enumerate(clip(3, objects=2)):
+        results.append(tracker.step(image, labels if index == 0 else None))
+        spool.write(results[-1])
+    again = spool.read(2)
+    np.testing.assert_array_equal(again.labels, results[2].labels)
+    np.testing.assert_allclose(again.probabilities, results[2].probabilities, atol=1e-3)
+    assert again.objects == results[2].objects and again.frame_index == 2
+    with pytest.raises(IndexError):
+        spool.read(3)
+    spool.close()
+    assert not list(tmp_path.iterdir())
+
+
+def test_a_spool_without_a_place_says_so(tmp_path: Path) -> None:
+    with pytest.raises(OutputError):
+        Spool(tmp_path / "missing")
+
+
+def test_the_surer_side_wins_where_the_two_differ() -> None:
+    here, there = square((0, 16)), square((16, 32))
+    unsure, sure = result_of(here, 0.6), result_of(here, 0.99)
+    np.testing.assert_array_equal(fuse(unsure, network_of(there, 0.99), 0.5, 4) == 1, there == 1)
+    kept = fuse(sure, network_of(there, 0.6), 0.5, 4)
+    assert kept[:12, :12].all() and not kept[20:, 20:].any()
+
+
+@pytest.mark.parametrize("trust", [0.0, 1.0])
+def test_trust_decides_between_the_two(trust: float) -> None:
+    here, there = square((0, 16)), square((16, 32))
+    labels = fuse(result_of(here), network_of(there, 0.9), trust, 4)
+    wanted = there if trust else here
+    assert (labels == wanted).mean() > 0.9  # propagation's outline is interpolated
+
+
+def test_an_explosion_and_a_disappearance_are_noticed() -> None:
+    result = result_of(square((0, 8)), 0.95)
+    everywhere, nowhere = np.ones((32, 32), np.uint8), np.zeros((32, 32), np.uint8)
+    assert guard.degenerate(result, everywhere, {}) == {1: guard.EXPLODED_REASON}
+    assert guard.degenerate(result, everywhere, {1: 1000.0}) == {}
+    assert guard.degenerate(result, nowhere, {}) == {1: guard.VANISHED_REASON}
+    unsure = replace(result, objects=(replace(result.objects[0], confidence=0.5),))
+    assert guard.degenerate(unsure, nowhere, {}) == {}
+
+
+def test_a_network_that_disagrees_with_its_mirror_image_is_noticed() -> None:
+    one, two = network_of(square((0, 8)), 0.9), network_of(square((16, 24)), 0.9)
+    assert guard.unsure([OTHER], one, two) == {OTHER: guard.UNSURE_REASON}
+    assert guard.unsure([OTHER], one, one) == {}
+
+
+def test_what_is_kept_covers_exactly_what_propagation_gave_it() -> None:
+    propagated, refined = square((0, 8), (16, 24)), square((4, 12), (8, 30))
+    labels = keep_propagated(propagated, refined, [1])
+    np.testing.assert_array_equal(labels == 1, propagated == 1)
+    assert (labels == 2).sum() == (refined == 2).sum()
+    assert keep_propagated(propagated, refined, []) is refined
+
+
+def test_the_guard_measures_what_it_decided_and_names_what_it_kept() -> None:
+    propagated, found = square((0, 16), (20, 28)), square((4, 20), (20, 28))
+    result = result_of(propagated, 0.6, objects=2)
+    decided = Guard(0.9, 4).decide(result, network_of(found, 0.999, objects=2), {2: "because"})
+    assert decided.kept == {2: "because"}
+    assert decided.objects[0].area == (decided.labels == 1).sum() == (found == 1).sum()
+    assert decided.objects[0].box == (4, 4, 20, 20)
+    np.testing.assert_array_equal(decided.labels == 2, propagated == 2)
+
+
+def test_objects_that_left_are_not_named() -> None:
+    result = result_of(square((0, 16)), 0.6)
+    assert Guard(0.5, 4).decide(result, network_of(square((0, 16)), 0.9), {9: "gone"}).kept == {}
+
+
+def test_the_size_of_a_frame_does_not_matter() -> None:
+    image, labels = clip(1)[0]
+    image, labels = image[:50, :61], labels[:50, :61]
+    result = new_tracker().step(image, labels)
+    network = np.zeros((2, SIZE, SIZE), np.float32)
+    network[0] = 1
+    assert fuse(result, network, 0.5, 4).shape == (50, 61)
