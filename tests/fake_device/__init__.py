@@ -10,12 +10,13 @@ can be made to fail, all are counted, and so is what is alive.
 from __future__ import annotations
 
 import sys
-from types import ModuleType
+from types import ModuleType, SimpleNamespace
 
 import pytest
 
 from maskring.plugins import machine
 from maskring.runtime.backends import device
+from maskring.runtime.backends.device_frame import DeviceFrame
 
 from .cuda_library import CudaLibrary
 from .engines import write_engine
@@ -23,7 +24,7 @@ from .gpu import FakeGpu
 from .pycuda_driver import pycuda_driver
 from .tensorrt_module import tensorrt_module
 
-__all__ = ["FakeGpu", "install", "write_engine"]
+__all__ = ["FakeGpu", "install", "on_gpu", "write_engine"]
 
 
 def install(
@@ -40,3 +41,9 @@ def install(
     for user in (machine, device):
         patch.setattr(user, "cuda_driver", lambda: library)
     return trt
+
+
+def on_gpu(gpu: FakeGpu, address: int, shape: tuple[int, ...], stream: int | None = None) -> DeviceFrame:
+    """A frame in the memory of the GPU, as CuPy would offer it."""
+    interface = {"data": (address, False), "shape": shape, "typestr": "|u1", "version": 3, "stream": stream}
+    return DeviceFrame(SimpleNamespace(__cuda_array_interface__=interface))

@@ -1,31 +1,60 @@
-"""The TensorRT backend on a fake GPU: the same labels as onnxruntime, bit by bit, and nothing left behind."""
+"""The TensorRT backend on a fake GPU: the same labels as onnxruntime, bit by bit, and nothing per frame."""
 
 from __future__ import annotations
 
+import gc
+import logging
+import sys
+import threading
+from collections import Counter
 from pathlib import Path
+from typing import Any
 
 import fake_device
 import numpy as np
+import psutil
 import pytest
 from fake_device import FakeGpu, write_engine
 from pixel_model import write_pixel_model
 
 from maskring.export.engine_from_onnx import EngineOptions
+from maskring.runtime.backends import StagingBackend, open_backend
 from maskring.runtime.backends.onnxruntime import OnnxRuntimeBackend
-from maskring.runtime.backends.tensorrt import TensorRTBackend
-from maskring.runtime.tracker import Tracker
+from maskring.runtime.backends.tensorrt import ADDRESSES_IN_GRAPHS, TensorRTBackend
+from maskring.runtime.memory import MemoryPolicy
+from maskring.runtime.tracker import Result, Tracker
 
-HEIGHT, WIDTH = 49, 66
-RANDOM = np.random.default_rng(0)
-FRAMES = [RANDOM.integers(0, 256, (HEIGHT, WIDTH, 3), dtype=np.uint8) for _ in range(24)]
-MASK = np.zeros((HEIGHT, WIDTH), np.uint8)
-MASK[8:30, 8:30], MASK[20:44, 34:60] = 3, 9
+# At the first size, slots of the memory do not begin where TensorRT can write, at the second they do.
+SIZES = [(49, 66), (64, 64)]
 OPTIONS = EngineOptions(height=(32, 49, 96), width=(32, 66, 128), objects=(1, 2, 6))
+FRAMES = 24
+SLOTS = MemoryPolicy().slots
+
+
+def clip(height: int, width: int, count: int = FRAMES) -> list[np.ndarray]:
+    generator = np.random.default_rng(0)
+    return [generator.integers(0, 256, (height, width, 3), dtype=np.uint8) for _ in range(count)]
+
+
+def two_objects(height: int, width: int) -> np.ndarray:
+    mask = np.zeros((height, width), np.uint8)
+    mask[8:30, 8:30], mask[20:44, 34:60] = 3, 9
+    return mask
+
+
+@pytest.fixture(params=["late", "hasty"])
+def gpu(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> FakeGpu:
+    """A GPU that works as late, or as early, as a real one may."""
+    gpu = FakeGpu(hasty=request.param == "hasty")
+    gpu.driver_stack.append("torch's")
+    fake_device.install(monkeypatch, gpu)
+    return gpu
 
 
 @pytest.fixture
-def gpu(monkeypatch: pytest.MonkeyPatch) -> FakeGpu:
-    gpu = FakeGpu()
+def idle_gpu(monkeypatch: pytest.MonkeyPatch) -> FakeGpu:
+    """A GPU whose engines execute nothing."""
+    gpu = FakeGpu(no_op=True)
     fake_device.install(monkeypatch, gpu)
     return gpu
 
@@ -40,14 +69,323 @@ def engine(model: Path) -> Path:
     return write_engine(model, model.with_suffix(".engine"), OPTIONS)
 
 
+def reference(model: Path, soft: bool = False) -> Tracker:
+    return Tracker(OnnxRuntimeBackend(model, kernel="function", threads=1), soft=soft)
+
+
+def assert_equal(result: Result, expected: Result) -> None:
+    np.testing.assert_array_equal(result.labels, expected.labels)
+    np.testing.assert_array_equal(result.probabilities, expected.probabilities)
+    assert result.objects == expected.objects
+
+
+def act(tracker: Tracker, index: int, frame: np.ndarray) -> Result:
+    """An object is removed, another one added, both are drawn anew; labels outgrow the memory."""
+    mask = two_objects(*frame.shape[:2])
+    third = np.where(mask == 9, 77, 0).astype(np.uint8)[::-1].copy()
+    fourth = np.where(mask == 3, 5, 0).astype(np.uint8)
+    if index == 5:
+        tracker.remove(3)
+    return tracker.step(frame, {0: mask, 7: third, 9: mask // 3, 12: fourth}.get(index))
+
+
+@pytest.mark.parametrize("size", SIZES)
 @pytest.mark.parametrize("soft", [False, True])
-def test_same_bits_as_onnxruntime(gpu: FakeGpu, model: Path, engine: Path, soft: bool) -> None:
-    ours = Tracker(TensorRTBackend(engine), soft=soft)
-    theirs = Tracker(OnnxRuntimeBackend(model, kernel="function", threads=1), soft=soft)
-    for index, frame in enumerate(FRAMES):
-        mask = MASK if index == 0 else None
-        result, expected = ours.step(frame, mask), theirs.step(frame, mask)
-        np.testing.assert_array_equal(result.labels, expected.labels)
-        np.testing.assert_array_equal(result.probabilities, expected.probabilities)
+def test_same_bits_as_onnxruntime(
+    gpu: FakeGpu, model: Path, engine: Path, size: tuple[int, int], soft: bool
+) -> None:
+    ours, theirs = Tracker(TensorRTBackend(engine), soft=soft), reference(model, soft)
+    for index, frame in enumerate(clip(*size)):
+        assert_equal(act(ours, index, frame), act(theirs, index, frame))
+    ours.close()
+    assert gpu.calls["cuGraphLaunch"] > FRAMES - 5  # graphs were at work
+    assert not +gpu.alive and gpu.used == 0
+    assert gpu.driver_stack == ["torch's"]
+
+
+def test_half_precision(gpu: FakeGpu, tmp_path: Path) -> None:
+    half = write_pixel_model(tmp_path / "half.onnx", dtype="float16")
+    engine = write_engine(half, tmp_path / "half.engine", OPTIONS)
+    ours, theirs = Tracker(open_backend(engine)), reference(half)
+    for index, frame in enumerate(clip(*SIZES[0])):
+        result, expected = act(ours, index, frame), act(theirs, index, frame)
+        assert_equal(result, expected)
+        assert result.probabilities.dtype == expected.probabilities.dtype
+
+
+def test_sizes_between_the_smallest_and_the_largest(gpu: FakeGpu, model: Path, engine: Path) -> None:
+    for size in ((32, 32), (50, 33), (96, 128)):
+        mask = np.ones(size, np.uint8)
+        mask[:10] = 2
+        with Tracker(TensorRTBackend(engine)) as ours, reference(model) as theirs:
+            for index, frame in enumerate(clip(*size, count=5)):
+                first = mask if index == 0 else None
+                assert_equal(ours.step(frame, first), theirs.step(frame, first))
+
+
+def test_one_backend_goes_from_size_to_size(gpu: FakeGpu, model: Path, engine: Path) -> None:
+    ours, theirs = TensorRTBackend(engine), OnnxRuntimeBackend(model, kernel="function", threads=1)
+    for height, width in (SIZES[0], SIZES[1], SIZES[0]):
+        for backend in (ours, theirs):
+            backend.allocate(height, width, SLOTS, 3)
+        for index, frame in enumerate(clip(height, width, 4)):
+            dilation = np.zeros(SLOTS, np.int32)
+            dilation[:index] = 1
+            found = [backend.step(frame, dilation, index, False) for backend in (ours, theirs)]
+            for result, expected in zip(*found, strict=True):
+                np.testing.assert_array_equal(result, expected)
+    del found, result  # page-locked memory lives as long as somebody looks at it
     ours.close()
     assert not +gpu.alive
+
+
+def test_an_engine_for_more_objects_than_are_there(gpu: FakeGpu, model: Path, tmp_path: Path) -> None:
+    options = EngineOptions(height=(49, 49, 49), width=(66, 66, 66), objects=(4, 5, 6))
+    ours = Tracker(TensorRTBackend(write_engine(model, tmp_path / "many.engine", options)))
+    theirs = reference(model)
+    for index, frame in enumerate(clip(*SIZES[0])):
+        assert_equal(act(ours, index, frame), act(theirs, index, frame))
+
+
+def test_a_step_writes_its_slot_and_no_other(gpu: FakeGpu, engine: Path) -> None:
+    backend = TensorRTBackend(engine)
+    backend.allocate(*SIZES[0], SLOTS, 3)
+    tensors = backend._tensors
+    assert tensors is not None
+    before = {}
+    for memory in (tensors.keys, tensors.values):
+        content = gpu.memory_at(memory.address, memory.nbytes)
+        content[:] = 1
+        before[memory] = content.reshape(SLOTS, -1).copy()
+    for soft in (False, True):
+        backend.step(clip(*SIZES[0], count=1)[0], np.zeros(SLOTS, np.int32), 3, soft)
+    for memory, content in before.items():
+        now = gpu.memory_at(memory.address, memory.nbytes).reshape(SLOTS, -1)
+        others = [slot for slot in range(SLOTS) if slot != 3]
+        np.testing.assert_array_equal(now[others], content[others])
+        assert (now[3] != content[3]).any()
+
+
+def test_the_next_frame_goes_up_while_this_one_executes(gpu: FakeGpu, model: Path, engine: Path) -> None:
+    """Named rightly, wrongly, or not at all: results are the same, and only the first kind is early."""
+    ours, theirs = Tracker(TensorRTBackend(engine)), reference(model)
+    assert isinstance(ours._backend, StagingBackend)
+    frames = clip(*SIZES[0])
+    for index, frame in enumerate(frames):
+        if index % 5 != 4 and index + 1 < len(frames):
+            ours.stage(frames[index + 1] if index % 7 != 3 else frames[0])
+        assert_equal(act(ours, index, frame), act(theirs, index, frame))
+    named = [i + 1 for i in range(len(frames) - 1) if i % 5 != 4 and i % 7 != 3]
+    lost = {9, 12}  # memory grew before the step
+    assert gpu.calls["Stream.wait_for_event"] == len(set(named) - lost)
+
+
+def per_frame(gpu: FakeGpu, tracker: Tracker, frames: list[np.ndarray], ahead: bool) -> Counter[str]:
+    """Calls of ten frames, once memory is full and every graph is there."""
+    mask = two_objects(*frames[0].shape[:2])
+    before: Counter[str] = Counter()
+    for index in range(4 * SLOTS + 10):
+        if index == 4 * SLOTS:
+            before = Counter(gpu.calls)
+        if ahead:
+            tracker.stage(frames[(index + 1) % len(frames)])
+        tracker.step(frames[index % len(frames)], mask if index == 0 else None)
+    return gpu.calls - before
+
+
+def test_nothing_is_allocated_or_waited_for_per_frame(idle_gpu: FakeGpu, engine: Path) -> None:
+    tracker = Tracker(TensorRTBackend(engine))
+    expected = {"memcpy_htod_async": 10, "cuGraphLaunch": 10, "Stream.synchronize": 10}
+    expected |= {"Context.push": 10, "Context.pop": 10}
+    assert per_frame(idle_gpu, tracker, clip(*SIZES[0]), False) == expected
+    assert idle_gpu.pageable == 0
+
+
+def test_nothing_more_is_waited_for_when_frames_go_up_early(idle_gpu: FakeGpu, engine: Path) -> None:
+    tracker = Tracker(TensorRTBackend(engine))
+    expected = {"memcpy_htod_async": 10, "cuGraphLaunch": 10, "Stream.synchronize": 10}
+    expected |= {"Context.push": 10, "Context.pop": 10, "Stream.wait_for_event": 10, "Event.record": 10}
+    assert per_frame(idle_gpu, tracker, clip(*SIZES[0]), True) == expected
+    assert idle_gpu.pageable == 0
+
+
+def test_slots_are_copied_only_where_tensorrt_cannot_write(
+    idle_gpu: FakeGpu, engine: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    for size, copies in zip(SIZES, (True, False), strict=True):
+        before = idle_gpu.calls["memcpy_dtod_async"]
+        with Tracker(TensorRTBackend(engine)) as tracker:
+            for index, frame in enumerate(clip(*size)):
+                tracker.step(frame, two_objects(*size) if index == 0 else None)
+        assert (idle_gpu.calls["memcpy_dtod_async"] > before) == copies
+
+
+# --- long streams
+
+
+def long_stream(gpu: FakeGpu, engine: Path, steps: int) -> tuple[list[Counter[str]], list[int]]:
+    """What is alive, and the blocks that Python holds, at three places of a stream."""
+    alive, blocks = [], []
+    frames, mask = clip(*SIZES[1], count=7), two_objects(*SIZES[1])
+    with Tracker(TensorRTBackend(engine)) as tracker:
+        for index in range(steps):
+            tracker.step(frames[index % 7], mask if index % 1000 == 0 else None)
+            if index in (steps // 3, 2 * steps // 3, steps - 1):
+                gc.collect()
+                alive.append(+gpu.alive)
+                blocks.append(sys.getallocatedblocks())
+    assert not +gpu.alive and gpu.used == 0
+    return alive, blocks
+
+
+def test_a_thousand_frames_leave_nothing_behind(idle_gpu: FakeGpu, engine: Path) -> None:
+    (first, *others), blocks = long_stream(idle_gpu, engine, 1000)
+    assert others == [first, first] and first["graph"] == SLOTS
+    assert blocks[2] - blocks[1] < 100
+
+
+@pytest.mark.slow
+def test_three_hundred_thousand_frames_leave_nothing_behind(idle_gpu: FakeGpu, engine: Path) -> None:
+    process = psutil.Process()
+    long_stream(idle_gpu, engine, 1000)
+    resident, files = process.memory_info().rss, process.num_fds()
+    (first, *others), blocks = long_stream(idle_gpu, engine, 300_000)
+    assert others == [first, first]
+    assert blocks[2] - blocks[0] < 100
+    assert process.memory_info().rss - resident < 10 << 20
+    assert process.num_fds() == files
+
+
+# --- graphs
+
+
+def test_a_graph_per_slot_which_goes_when_memory_does(gpu: FakeGpu, engine: Path) -> None:
+    backend = TensorRTBackend(engine)
+    tracker = Tracker(backend)
+    frames, mask = clip(*SIZES[0]), two_objects(*SIZES[0])
+    for index, frame in enumerate(frames):
+        tracker.step(frame, mask if index == 0 else None)
+    assert gpu.alive["graph"] == SLOTS and gpu.alive["graph template"] == 0
+    tracker.step(frames[0], np.where(mask == 9, 5, 0).astype(np.uint8))
+    assert gpu.alive["graph"] == 1 and gpu.alive["allocation"] == 9
+    tracker.close()
+    assert not +gpu.alive
+
+
+CAPTURE = ["cuStreamBeginCapture_v2", "cuStreamEndCapture", "cuGraphInstantiateWithFlags"]
+
+
+@pytest.mark.parametrize("call", CAPTURE)
+def test_without_graphs_it_says_so_once_and_goes_on(
+    gpu: FakeGpu, model: Path, engine: Path, call: str, caplog: pytest.LogCaptureFixture
+) -> None:
+    backend = TensorRTBackend(engine)
+    ours, theirs = Tracker(backend), reference(model)
+    gpu.fail(call, after=3)
+    with caplog.at_level(logging.WARNING, logger="maskring"):
+        for index, frame in enumerate(clip(*SIZES[0])):
+            assert_equal(act(ours, index, frame), act(theirs, index, frame))
+    assert backend.without_graphs == f"{call} failed: invalid argument"
+    (line,) = caplog.messages
+    assert line == f"{engine} runs without CUDA graphs: {backend.without_graphs}"
+    ours.close()
+    assert not +gpu.alive
+
+
+def test_tensorrt_may_refuse_to_be_captured(gpu: FakeGpu, model: Path, engine: Path) -> None:
+    backend = TensorRTBackend(engine)
+    ours, theirs = Tracker(backend), reference(model)
+    gpu.fail("execute_async_v3", after=2)  # the warm-up, the first capture, then this
+    for index, frame in enumerate(clip(*SIZES[0])):
+        assert_equal(act(ours, index, frame), act(theirs, index, frame))
+    assert "TensorRT could not execute" in backend.without_graphs
+
+
+def test_tensorrt_rtx_says_whether_it_can_be_captured(
+    monkeypatch: pytest.MonkeyPatch, model: Path, tmp_path: Path
+) -> None:
+    gpu = FakeGpu()
+    fake_device.install(monkeypatch, gpu, version="1.7.1", rtx=True)
+    options = EngineOptions(runtime="tensorrt-rtx", height=OPTIONS.height, width=OPTIONS.width)
+    path = write_engine(model, tmp_path / "rtx.engine", options, tensorrt_version="1.7.1")
+    theirs = reference(model)
+    expected = [act(theirs, index, frame) for index, frame in enumerate(clip(*SIZES[0]))]
+    for refuses in (False, True):
+        backend = TensorRTBackend(path)
+        with Tracker(backend) as ours:
+            if refuses:
+                gpu.fail("is_stream_capturable")
+            for index, frame in enumerate(clip(*SIZES[0])):
+                assert_equal(act(ours, index, frame), expected[index])
+        assert ("cannot be captured" in backend.without_graphs) == refuses
+
+
+def test_graphs_stay_bounded_when_frames_come_from_everywhere(idle_gpu: FakeGpu, engine: Path) -> None:
+    tracker = Tracker(TensorRTBackend(engine))
+    mask = two_objects(*SIZES[1])
+    for index in range(300):
+        address = idle_gpu.allocate(64 * 64 * 3)
+        assert address is not None
+        tracker.step(fake_device.on_gpu(idle_gpu, address, (64, 64, 3)), mask if index == 0 else None)
+    assert idle_gpu.alive["graph"] <= ADDRESSES_IN_GRAPHS * SLOTS
+    assert idle_gpu.executions == 301
+
+
+# --- who else is on the GPU
+
+
+def test_any_thread_may_call(gpu: FakeGpu, model: Path, engine: Path) -> None:
+    """pycuda's contexts belong to the thread that made them current; ours is current within calls alone."""
+    ours, theirs = Tracker(TensorRTBackend(engine)), reference(model)
+    failed: list[BaseException] = []
+
+    def step(index: int, frame: np.ndarray) -> None:
+        try:
+            assert_equal(act(ours, index, frame), act(theirs, index, frame))
+        except BaseException as error:
+            failed.append(error)
+
+    for index, frame in enumerate(clip(*SIZES[0], count=14)):
+        thread = threading.Thread(target=step, args=(index, frame))
+        thread.start()
+        thread.join()
+    closing = threading.Thread(target=ours.close)
+    closing.start()
+    closing.join()
+    assert not failed and not +gpu.alive
+    assert gpu.driver_stack == ["torch's"]
+
+
+def test_two_trackers_share_the_gpu(gpu: FakeGpu, model: Path, engine: Path) -> None:
+    one, other = (Tracker(TensorRTBackend(engine)) for _ in range(2))
+    theirs = reference(model)
+    for index, frame in enumerate(clip(*SIZES[0])):
+        expected = act(theirs, index, frame)
+        assert_equal(act(one, index, frame), expected)
+        assert_equal(act(other, index, frame), expected)
+    one.close()
+    other.step(clip(*SIZES[0])[0])
+    other.close()
+    assert not +gpu.alive and gpu.driver_stack == ["torch's"]
+
+
+def test_the_time_of_a_step_has_two_parts(gpu: FakeGpu, engine: Path) -> None:
+    backend = TensorRTBackend(engine)
+    tracker = Tracker(backend)
+    result = tracker.step(clip(*SIZES[0])[0], two_objects(*SIZES[0]))
+    assert backend.last_upload > 0 and backend.last_run > 0
+    assert backend.last_upload + backend.last_run <= result.timings.step
+
+
+def test_labels_and_probabilities_are_the_callers(gpu: FakeGpu, engine: Path) -> None:
+    tracker = Tracker(TensorRTBackend(engine))
+    frames = clip(*SIZES[0])
+    first = tracker.step(frames[0], two_objects(*SIZES[0]))
+    kept: Any = first.labels.copy(), first.probabilities.copy()
+    second = tracker.step(frames[1])
+    labels = second.labels.copy()
+    tracker.step(frames[2])
+    tracker.close()
+    np.testing.assert_array_equal(first.labels, kept[0])
+    np.testing.assert_array_equal(first.probabilities, kept[1])
+    np.testing.assert_array_equal(second.labels, labels)
