@@ -58,6 +58,18 @@ def sample_soft(labels: NDArray[np.uint8], count: int, stride: int) -> NDArray[n
     )
 
 
+def to_pixels(maps: NDArray[np.floating[Any]], height: int, width: int, stride: int) -> NDArray[np.float32]:
+    """Bilinear interpolation [H, W] of a map of features [h, w], as the step graph does it.
+
+    Feature i is centred on pixel stride * i; beyond the last one it is replicated.
+    """
+    placement = np.array([[1 / stride, 0, 0], [0, 1 / stride, 0]])
+    flags = cv2.INTER_LINEAR | cv2.WARP_INVERSE_MAP
+    source = np.ascontiguousarray(maps, np.float32)
+    pixels = cv2.warpAffine(source, placement, (width, height), flags=flags, borderMode=cv2.BORDER_REPLICATE)
+    return np.asarray(pixels, np.float32)
+
+
 def boxes(labels: NDArray[np.uint8], count: int) -> dict[int, Box]:
     """Smallest box around each label from 1 to ``count`` - 1 that is anywhere in [H, W] ``labels``.
 

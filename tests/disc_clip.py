@@ -12,7 +12,7 @@ from maskring.runtime.tracker import Tracker
 
 SIZE = 64
 OBJECT, OTHER = 3, 7
-QUICK = RefinementSettings(size=SIZE, width=8, iterations=60, buffer=8, learning_rate=5e-3)
+QUICK = RefinementSettings(size=SIZE, margin=0, width=8, iterations=60, buffer=8, learning_rate=5e-3)
 
 Frames = list[tuple[NDArray[np.uint8], NDArray[np.uint8]]]
 

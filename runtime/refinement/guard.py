@@ -8,13 +8,13 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
 
-import cv2
 import numpy as np
 from numpy.typing import NDArray
 
 from .. import label_maps
 from ..tracker import ObjectState, Result
 from .quality import agreement
+from .view import View
 
 Floats = NDArray[np.float32]
 Labels = NDArray[np.uint8]
@@ -63,35 +63,37 @@ class Guard:
         for state in result.objects:
             self.drawn_areas[state.id] = max(self.drawn_areas.get(state.id, 0.0), float(state.area))
 
-    def decide(self, result: Result, network: Floats, kept: Mapping[int, str]) -> Result:
+    def decide(self, result: Result, network: Floats, view: View, kept: Mapping[int, str]) -> Result:
         """The refined result of a frame; ``Result.kept`` names the objects that stay as propagated, and why.
 
         Args:
             result: of propagation.
             network: [1 + n, S, S] probabilities of the U-Net, in the order of ``result.objects``.
+            view: what the U-Net was shown.
             kept: objects that stay in any case, with the reason.
         """
-        joint = fuse(result, network, self.trust, self.stride)
+        joint = fuse(result, network, view, self.trust, self.stride)
         reasons = degenerate(result, joint, self.drawn_areas) | dict(kept)
         reasons = {state.id: reasons[state.id] for state in result.objects if state.id in reasons}
         labels = keep_propagated(result.labels, joint, list(reasons))
         return replace(result, labels=labels, objects=_measured(result.objects, labels), kept=reasons)
 
 
-def fuse(result: Result, network: Floats, trust: float, stride: int) -> Labels:
+def fuse(result: Result, network: Floats, view: View, trust: float, stride: int) -> Labels:
     """Labels [H, W] (object ids) that are most probable to both: a weighted geometric mean of probabilities.
 
     Args:
         result: of propagation.
         network: [1 + n, S, S] probabilities of the U-Net, in the order of ``result.objects``.
+        view: what the U-Net was shown; beyond it there is background.
         trust: weight of the U-Net, 0 to 1.
         stride: pixels per feature.
     """
     height, width = result.labels.shape
     best, winner = np.full((height, width), -np.inf, np.float32), np.zeros((height, width), np.uint8)
     for channel, object_id in enumerate((0, *(state.id for state in result.objects))):
-        ours = _log(_to_pixels(result.probabilities[channel], height, width, stride))
-        theirs = _log(cv2.resize(network[channel], (width, height), interpolation=cv2.INTER_LINEAR))
+        ours = _log(label_maps.to_pixels(result.probabilities[channel], height, width, stride))
+        theirs = _log(view.whole(network[channel], (height, width), outside=float(channel == 0)))
         score = (1 - trust) * ours + trust * theirs
         better = score > best
         best[better], winner[better] = score[better], object_id
@@ -152,15 +154,6 @@ def _measured(states: Sequence[ObjectState], labels: Labels) -> tuple[ObjectStat
         replace(state, area=areas.get(channel, 0), box=boxes.get(channel))
         for channel, state in enumerate(states, start=1)
     )
-
-
-def _to_pixels(maps: NDArray[np.floating], height: int, width: int, stride: int) -> Floats:
-    """Bilinear interpolation [H, W] of a feature map, feature i on pixel stride * i, replicated beyond."""
-    placement = np.array([[1 / stride, 0, 0], [0, 1 / stride, 0]])
-    flags = cv2.INTER_LINEAR | cv2.WARP_INVERSE_MAP
-    source = np.ascontiguousarray(maps, np.float32)
-    pixels = cv2.warpAffine(source, placement, (width, height), flags=flags, borderMode=cv2.BORDER_REPLICATE)
-    return np.asarray(pixels, np.float32)
 
 
 def _log(probabilities: NDArray[np.floating]) -> Floats:

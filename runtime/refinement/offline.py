@@ -17,7 +17,7 @@ from ..tracker import Result, Tracker
 from .adaptation import Adaptation
 from .guard import Guard, unsure
 from .predictor import Predictor
-from .samples import Buffer, SampleMaker, scaled_image
+from .samples import Buffer, SampleMaker
 from .settings import RefinementSettings
 from .spool import Spool
 
@@ -51,7 +51,7 @@ class OfflineRefiner:
         self._tracker = tracker
         self._settings = settings
         self._spool = Spool(folder)
-        self._samples = SampleMaker(settings.size)
+        self._samples = SampleMaker(settings, tracker.stride)
         self._buffer = Buffer(settings.buffer)
         self._adaptation = Adaptation(settings, predictor)
         self._guard = Guard(settings.trust, tracker.stride)
@@ -121,9 +121,10 @@ class OfflineRefiner:
         started = time.perf_counter()
         result = self._spool.read(index)
         ids = [state.id for state in result.objects]
-        scaled = scaled_image(frame, self._settings.size)
+        view = self._samples.view(result)
+        scaled = view.image(frame)
         direct = self.predictor.predict(scaled, ids)
         mirrored = self.predictor.predict(scaled, ids, mirrored=True)
         kept = unsure(ids, direct, mirrored) | self._not_learned
-        refined = self._guard.decide(result, np.float32(0.5) * (direct + mirrored), kept)
+        refined = self._guard.decide(result, np.float32(0.5) * (direct + mirrored), view, kept)
         return refined.delayed(time.perf_counter() - started)

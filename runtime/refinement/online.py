@@ -12,7 +12,7 @@ from numpy.typing import NDArray
 from ..tracker import Result, Tracker
 from .guard import NOT_ADAPTED_REASON, Guard
 from .predictor import Predictor
-from .samples import SampleMaker, scaled_image
+from .samples import SampleMaker
 from .settings import RefinementSettings
 from .worker import Worker
 
@@ -39,7 +39,7 @@ class OnlineRefiner:
         self._tracker = tracker
         self._settings = settings
         self._worker = worker
-        self._samples = SampleMaker(settings.size)
+        self._samples = SampleMaker(settings, tracker.stride)
         self._guard = Guard(settings.trust, tracker.stride)
         self._kept: dict[int, str] = {}
 
@@ -89,8 +89,9 @@ class OnlineRefiner:
         unknown = {known: NOT_ADAPTED_REASON for known in ids if known not in self.predictor.ids}
         if len(unknown) == len(ids):
             return replace(result, kept=unknown)
-        network = self.predictor.predict(scaled_image(frame, self._settings.size), ids)
-        refined = self._guard.decide(result, network, self._kept | unknown)
+        view = self._samples.view(result)
+        network = self.predictor.predict(view.image(frame), ids)
+        refined = self._guard.decide(result, network, view, self._kept | unknown)
         if self._settings.feedback:
             self._tracker.revise(refined.labels)
         return refined.delayed(time.perf_counter() - started)

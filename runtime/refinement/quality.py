@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
-import cv2
 import numpy as np
 from numpy.typing import NDArray
 
@@ -20,19 +19,17 @@ LEAST_QUALITY = 0.1
 """Frames below this are dropped."""
 
 
-def pixel_confidence(probabilities: NDArray[np.floating], size: int) -> Floats:
-    """[size, size] in 0..1: 0 where all labels are equally probable, 1 where one is certain.
+def confidence(probabilities: NDArray[np.floating]) -> Floats:
+    """[h, w] in 0..1: 0 where all labels are equally probable, 1 where one is certain.
 
     Args:
-        probabilities: [O, h, w] on the grid of features.
-        size: pixels of the U-Net's input.
+        probabilities: [O, h, w].
     """
     labels = probabilities.shape[0]
     if labels < 2:
-        return np.ones((size, size), np.float32)
+        return np.ones(probabilities.shape[1:], np.float32)
     best = probabilities.max(axis=0).astype(np.float32)
-    scaled = cv2.resize((best * labels - 1) / (labels - 1), (size, size), interpolation=cv2.INTER_LINEAR)
-    return np.asarray(np.clip(scaled, 0, 1), np.float32)
+    return np.asarray(np.clip((best * labels - 1) / (labels - 1), 0, 1), np.float32)
 
 
 def area_quality(area: float, recent: Sequence[float]) -> float:

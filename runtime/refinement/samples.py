@@ -4,12 +4,14 @@ from __future__ import annotations
 
 from dataclasses import dataclass, field
 
-import cv2
 import numpy as np
 from numpy.typing import NDArray
 
+from .. import label_maps
 from ..tracker import ObjectState, Result
-from .quality import frame_quality, pixel_confidence
+from .quality import RECENT, confidence, frame_quality
+from .settings import RefinementSettings
+from .view import View
 
 Image = NDArray[np.uint8]
 Labels = NDArray[np.uint8]
@@ -21,7 +23,7 @@ class Sample:
 
     Attributes:
         index: of the frame in the stream.
-        image: [S, S, 3] uint8 RGB.
+        image: [S, S, 3] uint8 RGB, what the U-Net is shown of the frame.
         labels: [S, S] uint8 object ids.
         confidence: [S, S] uint8, 255 = certain.
         ids: objects that were followed.
@@ -40,10 +42,21 @@ class Sample:
 
 @dataclass
 class SampleMaker:
-    """Turns a tracker's results into samples; remembers the objects' areas, which quality is judged by."""
+    """Turns a tracker's results into samples; remembers the objects' areas, which quality is judged by.
 
-    size: int
-    areas: dict[int, list[float]] = field(default_factory=dict)
+    Attributes:
+        settings: size and margin of the views are used.
+        stride: pixels per feature of the tracker's model.
+    """
+
+    settings: RefinementSettings
+    stride: int
+    _areas: dict[int, list[float]] = field(default_factory=dict)
+
+    def view(self, result: Result) -> View:
+        """What the U-Net is shown of a frame with this result of propagation."""
+        height, width = result.labels.shape
+        return View.around(result.objects, (height, width), self.settings.size, self.settings.margin)
 
     def make(self, image: Image, result: Result, mask: Labels | None) -> Sample:
         """The sample of a tracked frame.
@@ -53,29 +66,34 @@ class SampleMaker:
             result: what the tracker made of it.
             mask: [H, W] object ids, when the user gave one with this frame.
         """
-        true = mask is not None
+        view, true = self.view(result), mask is not None
         quality = 1.0 if true else self._quality(result.objects)
         for state in result.objects:
-            self.areas.setdefault(state.id, []).append(float(state.area))
-            del self.areas[state.id][:-8]
-        confidence = 1.0 if true else pixel_confidence(result.probabilities, self.size)
+            self._areas.setdefault(state.id, []).append(float(state.area))
+            del self._areas[state.id][:-RECENT]
         return Sample(
             index=result.frame_index,
-            image=scaled_image(image, self.size),
-            labels=_nearest(result.labels, self.size),
-            confidence=np.full((self.size, self.size), 255, np.uint8)
-            if true
-            else np.rint(255 * np.asarray(confidence)).astype(np.uint8),
+            image=view.image(image),
+            labels=view.labels(result.labels),
+            confidence=self._certain(view) if true else self._confidence(view, result),
             ids=tuple(state.id for state in result.objects),
             quality=quality,
             true=true,
         )
 
+    def _certain(self, view: View) -> NDArray[np.uint8]:
+        return np.full((view.size, view.size), 255, np.uint8)
+
+    def _confidence(self, view: View, result: Result) -> NDArray[np.uint8]:
+        height, width = result.labels.shape
+        whole = label_maps.to_pixels(confidence(result.probabilities), height, width, self.stride)
+        return np.rint(255 * view.values(whole)).astype(np.uint8)
+
     def _quality(self, objects: tuple[ObjectState, ...]) -> float:
         return frame_quality(
             [state.confidence for state in objects],
             [state.area for state in objects],
-            [self.areas.get(state.id, []) for state in objects],
+            [self._areas.get(state.id, []) for state in objects],
         )
 
 
@@ -105,12 +123,3 @@ class Buffer:
         while len(self) > self._limit and self.pseudo:
             self._stride *= 2
             self.pseudo = [kept for kept in self.pseudo if kept.index % self._stride == 0]
-
-
-def scaled_image(image: Image, size: int) -> Image:
-    """The frame at [size, size, 3]; the aspect ratio is given up, as in the paper."""
-    return np.asarray(cv2.resize(image, (size, size), interpolation=cv2.INTER_AREA), np.uint8)
-
-
-def _nearest(labels: Labels, size: int) -> Labels:
-    return np.asarray(cv2.resize(labels, (size, size), interpolation=cv2.INTER_NEAREST_EXACT), np.uint8)

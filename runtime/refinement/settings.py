@@ -17,6 +17,9 @@ class RefinementSettings:
     Attributes:
         size: frames are scaled to ``size`` x ``size`` pixels for the U-Net (paper: 480). Time grows with its
             square.
+        margin: the U-Net is shown the box around the propagated objects, this many times as wide and high;
+            0 for the whole frame (paper). Small objects are learned faster so, and what is elsewhere cannot
+            mislead.
         iterations: optimiser steps per video, offline (paper: 200). Online there is no end to them but the
             stream's.
         learning_rate: of Adam; falls along a cosine offline, is constant online. The paper states none.
@@ -35,6 +38,7 @@ class RefinementSettings:
     """
 
     size: int = 480
+    margin: float = 2.0
     iterations: int = 200
     learning_rate: float = 2e-3
     cross_entropy: float = 1.0
@@ -58,6 +62,10 @@ class RefinementSettings:
                 f"refinement has iterations={self.iterations}, pseudo_frames={self.pseudo_frames}, "
                 f"buffer={self.buffer}",
                 "give iterations and pseudo_frames of 0 or more, and a buffer of 2 frames or more",
+            )
+        if self.margin and self.margin < 1:
+            raise UserError(
+                f"refinement has margin={self.margin}", "give 1 or more, or 0 for the whole frame"
             )
         if self.width < 8 or self.width % 8:
             raise UserError(f"the U-Net's width is {self.width}", "give a multiple of 8")

@@ -17,13 +17,13 @@ from maskring.runtime.refinement.checkpoint import load_predictor, save_predicto
 from maskring.runtime.refinement.guard import NOT_LEARNED_REASON
 from maskring.runtime.refinement.losses import weighted_cross_entropy, weighted_dice
 from maskring.runtime.refinement.predictor import Predictor
-from maskring.runtime.refinement.samples import Buffer, SampleMaker, scaled_image
+from maskring.runtime.refinement.samples import Buffer, SampleMaker
 from maskring.runtime.refinement.unet import UNet
 
 
 def filled(length: int = 6, objects: int = 1) -> Buffer:
     """A buffer with a tracked clip."""
-    buffer, tracker, maker = Buffer(16), new_tracker(), SampleMaker(SIZE)
+    buffer, tracker, maker = Buffer(16), new_tracker(), SampleMaker(QUICK, 4)
     for index, (image, labels) in enumerate(clip(length, objects=objects)):
         mask = labels if index == 0 else None
         buffer.add(maker.make(image, tracker.step(image, mask), mask))
@@ -93,7 +93,7 @@ def test_adaptation_learns_the_objects_of_a_clip() -> None:
     losses = [adaptation.step(buffer, fall=True) for _ in range(QUICK.iterations)]
     assert np.mean(losses[-5:]) < 0.5 * np.mean(losses[:5])
     image, labels = clip(12, objects=2)[10]
-    found = adaptation.predictor.predict(scaled_image(image, SIZE), [OBJECT, OTHER]).argmax(0)
+    found = adaptation.predictor.predict(image, [OBJECT, OTHER]).argmax(0)
     assert adaptation.predictor.ids == [OBJECT, OTHER]
     assert overlap(np.choose(found, [0, OBJECT, OTHER]), labels, OBJECT) > 0.7
     assert overlap(np.choose(found, [0, OBJECT, OTHER]), labels, OTHER) > 0.7

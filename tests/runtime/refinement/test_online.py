@@ -137,7 +137,7 @@ def test_objects_come_and_go() -> None:
 
 def samples() -> list[Sample]:
     """A true sample and a propagated one."""
-    tracker, maker = new_tracker(), SampleMaker(SMALL.size)
+    tracker, maker = new_tracker(), SampleMaker(SMALL, 4)
     made = []
     for index, (image, labels) in enumerate(clip(2)):
         mask = labels if index == 0 else None

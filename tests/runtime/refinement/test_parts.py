@@ -14,11 +14,14 @@ from numpy.typing import NDArray
 from maskring.plugins.errors import OutputError, UserError
 from maskring.runtime.refinement import guard
 from maskring.runtime.refinement.guard import Guard, fuse, keep_propagated
-from maskring.runtime.refinement.quality import agreement, area_quality, frame_quality, pixel_confidence
+from maskring.runtime.refinement.quality import agreement, area_quality, confidence, frame_quality
 from maskring.runtime.refinement.samples import Buffer, Sample, SampleMaker
 from maskring.runtime.refinement.settings import RefinementSettings
 from maskring.runtime.refinement.spool import Spool
+from maskring.runtime.refinement.view import View
 from maskring.runtime.tracker import ObjectState, Result, Timings
+
+WHOLE = View((0, 0, 32, 32), 32)
 
 
 def square(*sides: tuple[int, int], size: int = 32) -> NDArray[np.uint8]:
@@ -68,8 +71,44 @@ def test_settings_that_make_no_sense_are_refused(wrong: dict[str, Any]) -> None:
 def test_confidence_is_0_where_labels_tie_and_1_where_one_is_certain() -> None:
     probabilities = np.zeros((3, 2, 2), np.float32)
     probabilities[:, 0], probabilities[1, 1] = 1 / 3, 1
-    confidence = pixel_confidence(probabilities, 32)
-    assert confidence[0, 0] == pytest.approx(0, abs=1e-6) and confidence[-1, 0] == pytest.approx(1)
+    np.testing.assert_allclose(confidence(probabilities), [[0, 0], [1, 1]], atol=1e-6)
+    assert confidence(probabilities[:1]).all()
+
+
+def test_the_view_surrounds_the_objects_and_stays_in_the_frame() -> None:
+    def box(*boxes: tuple[int, int, int, int] | None) -> tuple[int, int, int, int]:
+        states = [ObjectState(1, 1, one, 0.5) for one in boxes]
+        return View.around(states, (100, 200), 32, 2.0).box
+
+    assert box((80, 40, 120, 60)) == (60, 30, 140, 70)
+    assert box((0, 0, 40, 20)) == (0, 0, 80, 40)
+    assert box((160, 80, 200, 100)) == (120, 60, 200, 100)
+    assert box((80, 40, 100, 50), None, (100, 50, 120, 60)) == (60, 30, 140, 70)
+    assert box((100, 50, 101, 51)) == (76, 38, 126, 63)  # a quarter of the frame at least
+    assert box((0, 0, 200, 90)) == (0, 0, 200, 100)
+    assert box(None) == (0, 0, 200, 100)
+    assert View.around([ObjectState(1, 1, (0, 0, 1, 1), 0.5)], (100, 200), 32, 0).box == (0, 0, 200, 100)
+
+
+def test_what_a_view_shows_is_put_back_where_it_was() -> None:
+    image, labels = clip(1)[0]
+    view = View((10, 8, 42, 40), 32)  # its own size: nothing is interpolated
+    np.testing.assert_array_equal(view.image(image), image[8:40, 10:42])
+    np.testing.assert_array_equal(view.labels(labels), labels[8:40, 10:42])
+    seen = view.values(labels.astype(np.float32))
+    whole = view.whole(seen, labels.shape, outside=9)
+    np.testing.assert_array_equal(whole[8:40, 10:42], labels[8:40, 10:42])
+    assert (whole[:8] == 9).all() and (whole[:, 42:] == 9).all()
+
+
+def test_samples_show_the_same_as_what_is_refined_later() -> None:
+    maker, (image, labels) = SampleMaker(RefinementSettings(size=32), 4), clip(1)[0]
+    result = new_tracker().step(image, labels)
+    x0, y0, x1, y1 = maker.view(result).box
+    assert (x1 - x0, y1 - y0) == (38, 38)  # twice the disc's diameter
+    sample = maker.make(image, result, labels)
+    np.testing.assert_array_equal(sample.image, maker.view(result).image(image))
+    assert 0.15 < (sample.labels == OBJECT).mean() < 0.25
 
 
 def test_an_area_that_jumps_is_not_believed() -> None:
@@ -92,7 +131,7 @@ def test_agreement_is_intersection_over_union() -> None:
 
 
 def test_samples_are_small_and_true_where_the_user_drew() -> None:
-    tracker, maker = new_tracker(), SampleMaker(32)
+    tracker, maker = new_tracker(), SampleMaker(RefinementSettings(size=32), 4)
     samples = []
     for index, (image, labels) in enumerate(clip(3)):
         mask = labels if index == 0 else None
@@ -152,15 +191,15 @@ def test_a_spool_without_a_place_says_so(tmp_path: Path) -> None:
 def test_the_surer_side_wins_where_the_two_differ() -> None:
     here, there = square((0, 16)), square((16, 32))
     unsure, sure = result_of(here, 0.6), result_of(here, 0.99)
-    np.testing.assert_array_equal(fuse(unsure, network_of(there, 0.99), 0.5, 4) == 1, there == 1)
-    kept = fuse(sure, network_of(there, 0.6), 0.5, 4)
+    np.testing.assert_array_equal(fuse(unsure, network_of(there, 0.99), WHOLE, 0.5, 4) == 1, there == 1)
+    kept = fuse(sure, network_of(there, 0.6), WHOLE, 0.5, 4)
     assert kept[:12, :12].all() and not kept[20:, 20:].any()
 
 
 @pytest.mark.parametrize("trust", [0.0, 1.0])
 def test_trust_decides_between_the_two(trust: float) -> None:
     here, there = square((0, 16)), square((16, 32))
-    labels = fuse(result_of(here), network_of(there, 0.9), trust, 4)
+    labels = fuse(result_of(here), network_of(there, 0.9), WHOLE, trust, 4)
     wanted = there if trust else here
     assert (labels == wanted).mean() > 0.9  # propagation's outline is interpolated
 
@@ -192,7 +231,7 @@ def test_what_is_kept_covers_exactly_what_propagation_gave_it() -> None:
 def test_the_guard_measures_what_it_decided_and_names_what_it_kept() -> None:
     propagated, found = square((0, 16), (20, 28)), square((4, 20), (20, 28))
     result = result_of(propagated, 0.6, objects=2)
-    decided = Guard(0.9, 4).decide(result, network_of(found, 0.999, objects=2), {2: "because"})
+    decided = Guard(0.9, 4).decide(result, network_of(found, 0.999, objects=2), WHOLE, {2: "because"})
     assert decided.kept == {2: "because"}
     assert decided.objects[0].area == (decided.labels == 1).sum() == (found == 1).sum()
     assert decided.objects[0].box == (4, 4, 20, 20)
@@ -201,7 +240,7 @@ def test_the_guard_measures_what_it_decided_and_names_what_it_kept() -> None:
 
 def test_objects_that_left_are_not_named() -> None:
     result = result_of(square((0, 16)), 0.6)
-    assert Guard(0.5, 4).decide(result, network_of(square((0, 16)), 0.9), {9: "gone"}).kept == {}
+    assert Guard(0.5, 4).decide(result, network_of(square((0, 16)), 0.9), WHOLE, {9: "gone"}).kept == {}
 
 
 def test_the_size_of_a_frame_does_not_matter() -> None:
@@ -210,4 +249,4 @@ def test_the_size_of_a_frame_does_not_matter() -> None:
     result = new_tracker().step(image, labels)
     network = np.zeros((2, SIZE, SIZE), np.float32)
     network[0] = 1
-    assert fuse(result, network, 0.5, 4).shape == (50, 61)
+    assert fuse(result, network, View((0, 0, 61, 50), SIZE), 0.5, 4).shape == (50, 61)

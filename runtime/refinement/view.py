@@ -1,0 +1,83 @@
+"""What the U-Net is shown of a frame: the surroundings of the objects, as a square; no torch in it."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import cv2
+import numpy as np
+from numpy.typing import NDArray
+
+from ..label_maps import Box
+from ..tracker import ObjectState
+
+Image = NDArray[np.uint8]
+Labels = NDArray[np.uint8]
+Floats = NDArray[np.float32]
+
+LEAST_SHARE = 0.25
+"""Of the frame's width and height that is seen at least, however small the objects are."""
+
+
+@dataclass(frozen=True)
+class View:
+    """A part of a frame, scaled to a square; the aspect ratio is given up, as in arXiv 2006.12480.
+
+    Attributes:
+        box: (x0, y0, x1, y1) in pixels of the frame, x1 and y1 just outside.
+        size: pixels of the square's side, S.
+    """
+
+    box: Box
+    size: int
+
+    @classmethod
+    def around(cls, objects: Sequence[ObjectState], shape: tuple[int, int], size: int, margin: float) -> View:
+        """The view of the box around all visible objects, ``margin`` times as wide and high.
+
+        Args:
+            objects: the whole frame is seen when none is visible.
+            shape: (H, W) of the frame.
+            size: pixels of the square's side.
+            margin: 1 for the box itself, 0 for the whole frame.
+        """
+        boxes = [state.box for state in objects if state.box is not None]
+        height, width = shape
+        if not boxes or not margin:
+            return cls((0, 0, width, height), size)
+        left, top, right, bottom = zip(*boxes, strict=True)
+        x0, x1 = _widened(min(left), max(right), width, margin)
+        y0, y1 = _widened(min(top), max(bottom), height, margin)
+        return cls((x0, y0, x1, y1), size)
+
+    def image(self, frame: Image) -> Image:
+        """[S, S, 3] of a frame [H, W, 3]."""
+        return np.asarray(self._scaled(frame, cv2.INTER_AREA), np.uint8)
+
+    def labels(self, labels: Labels) -> Labels:
+        """[S, S] of labels [H, W]."""
+        return np.asarray(self._scaled(labels, cv2.INTER_NEAREST_EXACT), np.uint8)
+
+    def values(self, values: Floats) -> Floats:
+        """[S, S] of a map [H, W]."""
+        return np.asarray(self._scaled(values, cv2.INTER_LINEAR), np.float32)
+
+    def whole(self, seen: Floats, shape: tuple[int, int], outside: float) -> Floats:
+        """A map [H, W] that is ``seen`` [S, S] in the view and ``outside`` beyond it."""
+        x0, y0, x1, y1 = self.box
+        whole = np.full(shape, outside, np.float32)
+        whole[y0:y1, x0:x1] = cv2.resize(seen, (x1 - x0, y1 - y0), interpolation=cv2.INTER_LINEAR)
+        return whole
+
+    def _scaled(self, pixels: NDArray[np.generic], method: int) -> NDArray[np.generic]:
+        x0, y0, x1, y1 = self.box
+        part = np.ascontiguousarray(pixels[y0:y1, x0:x1])
+        return cv2.resize(part, (self.size, self.size), interpolation=method)
+
+
+def _widened(start: int, stop: int, length: int, margin: float) -> tuple[int, int]:
+    """The interval ``margin`` times as long around its middle, moved into [0, length]."""
+    wanted = min(length, max(round((stop - start) * margin), round(LEAST_SHARE * length), 1))
+    first = min(max(0, round((start + stop - wanted) / 2)), length - wanted)
+    return first, first + wanted
