@@ -3,10 +3,6 @@
 from __future__ import annotations
 
 import hashlib
-import logging
-import warnings
-from collections.abc import Iterator
-from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -23,8 +19,8 @@ from ..training.checkpoint import Checkpoint, load_checkpoint
 from ..training.colour import LAB_MEAN, LAB_STD
 from ..training.encoder import STRIDE
 from .step_graph import StepGraph
+from .tracing import ONNX_OPSET, quiet, strip_provenance
 
-ONNX_OPSET = 18
 DTYPES = {"float32": torch.float32, "float16": torch.float16}
 
 INPUTS = ("frame", "memory_keys", "memory_values", "memory_dilation")
@@ -100,7 +96,7 @@ def step_graph(checkpoint: Checkpoint, metadata: ModelMetadata) -> StepGraph:
 
 def step_model(checkpoint: Checkpoint, metadata: ModelMetadata) -> onnx.ModelProto:
     """The step graph as an ONNX model, function body attached, checked."""
-    with _quiet(), torch.no_grad():
+    with quiet(), torch.no_grad():
         program = torch.onnx.export(
             step_graph(checkpoint, metadata),
             _example(metadata),
@@ -116,7 +112,7 @@ def step_model(checkpoint: Checkpoint, metadata: ModelMetadata) -> onnx.ModelPro
     model: onnx.ModelProto = program.model_proto
     _describe_interface(model, metadata)
     _name_lab(model.graph)
-    _strip_provenance(model)
+    strip_provenance(model, "maskring_step")
     if not any(entry.domain == DOMAIN for entry in model.opset_import):
         model.opset_import.append(onnx.helper.make_opsetid(DOMAIN, OPSET_VERSION))
     model.functions.append(function_body(top_k=metadata.top_k > 0))
@@ -226,37 +222,3 @@ def _name_lab(graph: onnx.GraphProto) -> None:
             for index, other in enumerate(names):
                 if other == name:
                     names[index] = LAB
-
-
-def _strip_provenance(model: onnx.ModelProto) -> None:
-    """Drop the exporter's notes: traces hold local paths, and inner shapes repeat what is inferred."""
-    del model.graph.value_info[:], model.graph.metadata_props[:], model.metadata_props[:]
-    model.graph.name = "maskring_step"
-    model.doc_string = model.graph.doc_string = ""
-    for node in _nodes(model.graph):
-        node.doc_string = ""
-        del node.metadata_props[:]
-    for tensor in model.graph.initializer:
-        del tensor.metadata_props[:]
-
-
-def _nodes(graph: onnx.GraphProto) -> Iterator[onnx.NodeProto]:
-    for node in graph.node:
-        yield node
-        for attribute in node.attribute:
-            for inner in (attribute.g, *attribute.graphs):
-                yield from _nodes(inner)
-
-
-@contextmanager
-def _quiet() -> Iterator[None]:
-    """Keep the exporter's notes to developers off the user's terminal; errors still arrive as exceptions."""
-    logger = logging.getLogger("torch.onnx")
-    level = logger.level
-    logger.setLevel(logging.ERROR)
-    try:
-        with warnings.catch_warnings():
-            warnings.simplefilter("ignore")
-            yield
-    finally:
-        logger.setLevel(level)

@@ -271,6 +271,19 @@ def export(
     out.print(f"wrote {out_file} ({out_file.stat().st_size / 1e6:.1f} MB)", markup=False)
 
 
+@app.command("export-refiner")
+def export_refiner_command(
+    refiner: Annotated[Path, typer.Argument(help="A U-Net that track --save-refiner wrote.")],
+    out_file: Annotated[Path, typer.Option("--out", help="The ONNX file to write.")],
+    size: Annotated[int, typer.Option(help="Pixels of its square input.")] = 480,
+) -> None:
+    """Export an adapted U-Net to ONNX (standard operators alone)."""
+    from .export.onnx_from_refiner import export_refiner
+
+    export_refiner(refiner, out_file, size=size)
+    out.print(f"wrote {out_file} ({out_file.stat().st_size / 1e6:.1f} MB)", markup=False)
+
+
 def _export_triton(
     checkpoint: Path,
     folder: Path,

@@ -24,6 +24,7 @@ MAY_IMPORT = {
         "runtime.model",
         "runtime.engine_file",
         "runtime.memory",
+        "runtime.refinement",
         "runtime.backends.step_graph_parts",
     ),
 }

@@ -1,0 +1,51 @@
+"""What all exports through torch's ONNX exporter share."""
+
+from __future__ import annotations
+
+import logging
+import warnings
+from collections.abc import Iterator
+from contextlib import contextmanager
+
+import onnx
+
+ONNX_OPSET = 18
+
+
+def strip_provenance(model: onnx.ModelProto, name: str) -> None:
+    """Drop the exporter's notes: traces hold local paths, and inner shapes repeat what is inferred.
+
+    Args:
+        model: changed in place.
+        name: of its graph.
+    """
+    del model.graph.value_info[:], model.graph.metadata_props[:], model.metadata_props[:]
+    model.graph.name = name
+    model.doc_string = model.graph.doc_string = ""
+    for node in _nodes(model.graph):
+        node.doc_string = ""
+        del node.metadata_props[:]
+    for tensor in model.graph.initializer:
+        del tensor.metadata_props[:]
+
+
+@contextmanager
+def quiet() -> Iterator[None]:
+    """Keep the exporter's notes to developers off the user's terminal; errors still arrive as exceptions."""
+    logger = logging.getLogger("torch.onnx")
+    level = logger.level
+    logger.setLevel(logging.ERROR)
+    try:
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore")
+            yield
+    finally:
+        logger.setLevel(level)
+
+
+def _nodes(graph: onnx.GraphProto) -> Iterator[onnx.NodeProto]:
+    for node in graph.node:
+        yield node
+        for attribute in node.attribute:
+            for inner in (attribute.g, *attribute.graphs):
+                yield from _nodes(inner)
