@@ -10,6 +10,8 @@ from __future__ import annotations
 
 import contextlib
 import ctypes
+import math
+import mmap
 from collections.abc import Callable, Iterator
 from importlib import import_module
 from typing import Any
@@ -63,6 +65,36 @@ class Buffer:
         if allocation is not None:
             self._released(self)
             allocation.free()
+
+
+class Pinned:
+    """Memory of the host that the GPU copies to and from by itself.
+
+    The array is numpy's own, page-locked until :meth:`free`: who still holds it then reads what it held.
+
+    Attributes:
+        array: on pages that it shares with nobody, zeroed.
+    """
+
+    def __init__(
+        self, library: Any, shape: tuple[int, ...], dtype: DTypeLike, released: Callable[[Pinned], None]
+    ) -> None:
+        nbytes = math.prod(shape) * np.dtype(dtype).itemsize
+        whole = max(1, -(-nbytes // mmap.PAGESIZE)) * mmap.PAGESIZE
+        room = np.zeros(whole + mmap.PAGESIZE, np.uint8)
+        pages = room[-room.ctypes.data % mmap.PAGESIZE :][:whole]
+        self.array: NDArray[Any] = pages[:nbytes].view(dtype).reshape(shape)
+        self._library = library
+        self._released = released
+        self._address: ctypes.c_void_p | None = ctypes.c_void_p(pages.ctypes.data)
+        _check(library, "cuMemHostRegister_v2", self._address, ctypes.c_size_t(whole), 0)
+
+    def free(self) -> None:
+        """Give the pages back to the system's care; doing so twice does nothing."""
+        address, self._address = self._address, None
+        if address is not None:
+            self._released(self)
+            self._library.cuMemHostUnregister(address)
 
 
 class Graph:
@@ -119,6 +151,7 @@ class Device:
         self._uploaded: Any = None
         self._foreign_event: ctypes.c_void_p | None = None
         self._buffers: set[Buffer] = set()
+        self._pinned: set[Pinned] = set()
         try:
             self._driver.init()
             device = self._driver.Device(ordinal)
@@ -144,7 +177,7 @@ class Device:
             self._context.pop()
 
     def allocate(self, nbytes: int) -> Buffer:
-        """Device memory of ``nbytes``, zeroed once earlier work of the stream is done.
+        """Device memory of ``nbytes``, with whatever stands there.
 
         Raises:
             UnavailableError: when the GPU has too little of it left.
@@ -159,26 +192,26 @@ class Device:
                 "use smaller frames, remember fewer of them, or end other programs on the GPU",
             ) from error
         self._buffers.add(buffer)
-        self.clear(buffer.address, nbytes)
         return buffer
 
-    def pinned(self, shape: tuple[int, ...], dtype: DTypeLike) -> NDArray[Any]:
-        """Host memory that the GPU copies to and from by itself; goes with the last array on it.
+    def pin(self, shape: tuple[int, ...], dtype: DTypeLike) -> Pinned:
+        """Page-locked memory of the host.
 
         Raises:
-            UnavailableError: when the system has too little of it left.
+            UnavailableError: when the system grants none.
         """
         try:
-            array: NDArray[Any] = self._driver.pagelocked_empty(shape, np.dtype(dtype))
-        except self._driver.MemoryError as error:
+            pinned = Pinned(self._library, shape, dtype, self._pinned.discard)
+        except (DriverError, MemoryError) as error:
             raise UnavailableError(
-                f"the system has no page-locked memory left for {list(shape)}", "end other programs"
+                f"the system grants no page-locked memory for {list(shape)} ({reason(error)})",
+                "use smaller frames, or end other programs",
             ) from error
-        array[...] = 0
-        return array
+        self._pinned.add(pinned)
+        return pinned
 
     def upload(self, address: int, array: NDArray[Any]) -> None:
-        """Copy a contiguous array to the GPU, asynchronously when it is :meth:`pinned`."""
+        """Copy a contiguous array to the GPU, asynchronously when it is page-locked."""
         self._driver.memcpy_htod_async(address, array, self._compute)
 
     def upload_early(self, address: int, array: NDArray[Any]) -> None:
@@ -204,16 +237,16 @@ class Device:
         _check(self._library, "cuStreamWaitEvent", self._stream_handle, self._foreign_event, 0)
 
     def download(self, array: NDArray[Any], address: int) -> None:
-        """Copy to a contiguous array of the host, asynchronously when it is :meth:`pinned`."""
+        """Copy to a contiguous array of the host, asynchronously when it is page-locked."""
         self._driver.memcpy_dtoh_async(array, address, self._compute)
 
     def copy(self, target: int, source: int, nbytes: int) -> None:
         """Copy from device memory to device memory."""
         self._driver.memcpy_dtod_async(target, source, nbytes, self._compute)
 
-    def clear(self, address: int, nbytes: int) -> None:
+    def clear(self, buffer: Buffer) -> None:
         """Fill device memory with zeros."""
-        self._driver.memset_d8_async(address, 0, nbytes, self._compute)
+        self._driver.memset_d8_async(buffer.address, 0, buffer.nbytes, self._compute)
 
     def wait(self) -> None:
         """Wait until all started work is done; early uploads may go on."""
@@ -291,6 +324,8 @@ class Device:
         for buffer in list(self._buffers):
             with contextlib.suppress(*self.errors):
                 buffer.free()
+        for pinned in list(self._pinned):
+            pinned.free()
         if self._foreign_event is not None:
             self._library.cuEventDestroy_v2(self._foreign_event)
         self._compute = self._uploads = self._uploaded = None  # pycuda destroys what nobody refers to

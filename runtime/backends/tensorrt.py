@@ -18,11 +18,9 @@ from ...plugins.library import library_path
 from ...plugins.library import load as load_plugin
 from ..engine_file import import_tensorrt, read_engine, read_manifest, sha256
 from ..model import DILATION, FRAME, KEY, KEYS, LABELS, PROBABILITIES, VALUE, VALUES, ModelMetadata
-from .device import ALIGNMENT, OPEN_AGAIN, Buffer, Device, Graph, GraphError, reason
+from .device import ALIGNMENT, OPEN_AGAIN, Buffer, Device, Graph, GraphError, Pinned, reason
 from .device_frame import DeviceFrame, Pixels
 from .tensorrt_engine import Engine
-
-Array = NDArray[Any]
 
 log = logging.getLogger(__name__)
 
@@ -59,11 +57,11 @@ class Tensors:
     probabilities: Buffer
     key: Buffer
     value: Buffer
-    host_frames: tuple[Array, Array]
-    host_dilation: Array
-    host_labels: Array
-    host_probabilities: Array
-    host_value: Array
+    host_frames: tuple[Pinned, Pinned]
+    host_dilation: Pinned
+    host_labels: Pinned
+    host_probabilities: Pinned
+    host_value: Pinned
 
     @classmethod
     def zeros(cls, device: Device, metadata: ModelMetadata, sizes: tuple[int, int, int, int]) -> Tensors:
@@ -73,41 +71,54 @@ class Tensors:
         dtype = np.dtype(metadata.dtype)
         key = metadata.channels * grid[0] * grid[1] * dtype.itemsize
         value = labels * grid[0] * grid[1] * dtype.itemsize
-        frame = height * width * 3
         with ExitStack() as undo:
 
-            def on_device(nbytes: int) -> Buffer:
+            def gpu(nbytes: int) -> Buffer:
                 buffer = device.allocate(nbytes)
                 undo.callback(buffer.free)
                 return buffer
 
+            def host(shape: tuple[int, ...], kind: Any) -> Pinned:
+                pinned = device.pin(shape, kind)
+                undo.callback(pinned.free)
+                return pinned
+
             tensors = cls(
                 sizes=sizes,
                 grid=grid,
-                frames=(on_device(frame), on_device(frame)),
-                keys=on_device(slots * key),
-                values=on_device(slots * value),
-                dilation=on_device(slots * 4),
-                labels=on_device(height * width),
-                probabilities=on_device(value),
-                key=on_device(key),
-                value=on_device(value),
-                host_frames=(
-                    device.pinned((height, width, 3), np.uint8),
-                    device.pinned((height, width, 3), np.uint8),
-                ),
-                host_dilation=device.pinned((slots,), np.int32),
-                host_labels=device.pinned((height, width), np.uint8),
-                host_probabilities=device.pinned((labels, *grid), dtype),
-                host_value=device.pinned((labels, *grid), dtype),
+                frames=(gpu(height * width * 3), gpu(height * width * 3)),
+                keys=gpu(slots * key),
+                values=gpu(slots * value),
+                dilation=gpu(slots * 4),
+                labels=gpu(height * width),
+                probabilities=gpu(value),
+                key=gpu(key),
+                value=gpu(value),
+                host_frames=(host((height, width, 3), np.uint8), host((height, width, 3), np.uint8)),
+                host_dilation=host((slots,), np.int32),
+                host_labels=host((height, width), np.uint8),
+                host_probabilities=host((labels, *grid), dtype),
+                host_value=host((labels, *grid), dtype),
             )
             undo.pop_all()
+        for buffer in tensors.on_gpu():
+            device.clear(buffer)
         return tensors
 
-    def buffers(self) -> set[Buffer]:
-        """All device memory."""
-        kept = (self.keys, self.values, self.dilation, self.labels, self.probabilities, self.key, self.value)
-        return {*self.frames, *kept}
+    def on_gpu(self) -> tuple[Buffer, ...]:
+        """All memory on the GPU."""
+        remembered = self.keys, self.values, self.dilation
+        return *self.frames, *remembered, self.labels, self.probabilities, self.key, self.value
+
+    def on_host(self) -> tuple[Pinned, ...]:
+        """All memory of the host."""
+        found = self.host_labels, self.host_probabilities, self.host_value
+        return *self.host_frames, self.host_dilation, *found
+
+    def free(self) -> None:
+        """Give all memory back."""
+        for memory in (*self.on_gpu(), *self.on_host()):
+            memory.free()
 
     def shapes(self, channels: int) -> dict[str, tuple[int, ...]]:
         """Of the engine's inputs."""
@@ -166,13 +177,16 @@ class TensorRTBackend:
         self._uploaded: NDArray[np.uint8] | None = None
         self._failure = ""
         self._engine: Engine | None = None
-        self._device: Device | None = Device()
+        device = Device()
+        self._device: Device | None = device
         try:
-            manifest.require_runs_on(str(trt.__version__), self._device.compute_capability, plugin)
-            with self._device.current():
+            manifest.require_runs_on(str(trt.__version__), device.compute_capability, plugin)
+            with device.current():
                 if plugin:
                     load_plugin(trt)
                 self._engine = Engine(trt, content, manifest, engine)
+        except device.errors as error:
+            raise self._broken("while the engine was loaded", error) from error
         except BaseException:
             self.close()
             raise
@@ -207,7 +221,7 @@ class TensorRTBackend:
         try:
             with device.current():
                 address = self._place(device, tensors, frame)
-                tensors.host_dilation[:] = dilation
+                tensors.host_dilation.array[:] = dilation
                 placed = time.perf_counter()
                 try:
                     self._start(device, engine, tensors, address, write_slot, soft)
@@ -217,16 +231,17 @@ class TensorRTBackend:
         except device.errors as error:
             raise self._broken("while a frame was processed", error) from error
         self.last_upload, self.last_run = placed - started, time.perf_counter() - placed
-        return tensors.host_labels, tensors.host_probabilities[: self._labels]
+        return tensors.host_labels.array, tensors.host_probabilities.array[: self._labels]
 
     def write_value(self, slot: int, value: NDArray[np.floating[Any]]) -> None:
         """See :meth:`maskring.runtime.backends.Backend.write_value`."""
         (device, _), tensors = self._open(), self._allocated()
-        tensors.host_value[: len(value)] = value
-        tensors.host_value[len(value) :] = 0
+        host = tensors.host_value.array
+        host[: len(value)] = value
+        host[len(value) :] = 0
         try:
             with device.current():
-                device.upload(tensors.slot(tensors.values, tensors.value, slot)[0], tensors.host_value)
+                device.upload(tensors.slot(tensors.values, tensors.value, slot)[0], host)
                 device.wait()
         except device.errors as error:
             raise self._broken("while a mask was stored", error) from error
@@ -287,15 +302,13 @@ class TensorRTBackend:
             device.settle()
         except ModelError:
             device.settle()
-            for buffer in new.buffers():
-                buffer.free()
+            new.free()
             if old is not None:
                 self._bind(engine, old)
             raise
         self._tensors, self._uploaded = new, None
         if old is not None:
-            for buffer in old.buffers():
-                buffer.free()
+            old.free()
 
     def _bind(self, engine: Engine, tensors: Tensors) -> None:
         self._drop_graphs()
@@ -327,8 +340,9 @@ class TensorRTBackend:
             self._turn = 1 - self._turn
             device.await_early_upload()
         else:
-            tensors.host_frames[self._turn][:] = frame
-            device.upload(tensors.frames[self._turn].address, tensors.host_frames[self._turn])
+            host = tensors.host_frames[self._turn].array
+            host[:] = frame
+            device.upload(tensors.frames[self._turn].address, host)
         self._uploaded = None
         return tensors.frames[self._turn].address
 
@@ -336,10 +350,11 @@ class TensorRTBackend:
         """Send the frame after this one, if it is known, to where this one is not."""
         frame, self._next = self._next, None
         other = 1 - self._turn
-        if frame is None or frame.shape != tensors.host_frames[other].shape:
+        host = tensors.host_frames[other].array
+        if frame is None or frame.shape != host.shape:
             return
-        tensors.host_frames[other][:] = frame
-        device.upload_early(tensors.frames[other].address, tensors.host_frames[other])
+        host[:] = frame
+        device.upload_early(tensors.frames[other].address, host)
         self._uploaded = frame
 
     def _start(
@@ -381,16 +396,16 @@ class TensorRTBackend:
         """Start the work of one frame, on addresses that stay the same whenever this slot is written."""
         key, key_written = tensors.slot(tensors.keys, tensors.key, slot)
         value, value_written = tensors.slot(tensors.values, tensors.value, slot)
-        device.upload(tensors.dilation.address, tensors.host_dilation)
+        device.upload(tensors.dilation.address, tensors.host_dilation.array)
         engine.bind(self._outputs(tensors, key_written, value_written, soft) | {FRAME: address})
         engine.start(device.stream)
         if key_written != key:
             device.copy(key, key_written, tensors.key.nbytes)
         if value_written != value:
             device.copy(value, value_written, tensors.value.nbytes)
-        device.download(tensors.host_labels, tensors.labels.address)
+        device.download(tensors.host_labels.array, tensors.labels.address)
         probabilities = value_written if soft else tensors.probabilities.address
-        device.download(tensors.host_probabilities, probabilities)
+        device.download(tensors.host_probabilities.array, probabilities)
 
     def _drop_graphs(self) -> None:
         while self._graphs:

@@ -37,6 +37,18 @@ class CudaLibrary:
         self._gpu.driver_stack.pop()
         return SUCCESS
 
+    def cuMemHostRegister_v2(self, pointer: Any, nbytes: Any, flags: int) -> int:
+        if code := self._refuses("cuMemHostRegister_v2"):
+            return code
+        assert flags == 0 and self._gpu.driver_stack
+        self._gpu.pin(pointer.value, nbytes.value)
+        return SUCCESS
+
+    def cuMemHostUnregister(self, pointer: Any) -> int:
+        self._gpu.called("cuMemHostUnregister")
+        self._gpu.unpin(pointer.value)
+        return SUCCESS
+
     def cuStreamBeginCapture_v2(self, stream: ctypes.c_void_p, mode: int) -> int:
         if code := self._refuses("cuStreamBeginCapture_v2"):
             return code

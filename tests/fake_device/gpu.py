@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import mmap
 import threading
 from bisect import bisect_right, insort
 from collections import Counter, deque
@@ -112,7 +113,9 @@ class FakeGpu:
 
     def free(self, address: int) -> None:
         """Give memory back; who reads it later reads poison, or is caught."""
-        block = self._blocks.pop(address)
+        block = self._blocks.pop(address, None)
+        if block is None:
+            return  # lost before, by a test
         self._starts.remove(address)
         self.used -= block.nbytes
         block[:] = POISON
@@ -131,15 +134,17 @@ class FakeGpu:
                 return block[address - start : address - start + nbytes]
         raise IllegalAddressError(f"{nbytes} bytes at {address:#x}")
 
-    def pin(self, array: NDArray[np.uint8]) -> tuple[int, int]:
-        """Remember page-locked memory."""
-        place = array.ctypes.data, array.nbytes
-        self._pinned.append(place)
-        return place
+    def pin(self, address: int, nbytes: int) -> None:
+        """Page-lock memory of the host."""
+        assert address % mmap.PAGESIZE == nbytes % mmap.PAGESIZE == 0, "page-locks pages of others"
+        self._pinned.append((address, nbytes))
+        self.alive["pinned"] += 1
 
-    def unpin(self, place: tuple[int, int]) -> None:
-        """Forget it."""
+    def unpin(self, address: int) -> None:
+        """Give it back."""
+        (place,) = (place for place in self._pinned if place[0] == address)
         self._pinned.remove(place)
+        self.alive["pinned"] -= 1
 
     def is_pinned(self, array: NDArray[np.uint8]) -> bool:
         """Whether all of an array is page-locked."""
@@ -147,6 +152,12 @@ class FakeGpu:
         return any(start <= begin and begin + array.nbytes <= start + size for start, size in self._pinned)
 
     # --- work
+
+    def lose_context(self) -> None:
+        """Work failed on the GPU: nothing works any more, and what was to be done is not done."""
+        self.broken = True
+        for stream in self.streams.values():
+            stream.queue.clear()
 
     def give(self, stream: FakeStream, work: Work) -> None:
         """Put work into a stream, or into the graph that is being captured from it."""

@@ -54,7 +54,8 @@ def _call(gpu: FakeGpu, name: str, kind: type[Error] = LogicError) -> None:
     if gpu.broken:
         raise LaunchError(f"{name} failed: an illegal memory access was encountered")
     if failing:
-        gpu.broken = kind is LaunchError
+        if kind is LaunchError:
+            gpu.lose_context()
         words = {MemoryError: "out of memory", LaunchError: "unspecified launch failure"}
         raise kind(f"{name} failed: {words.get(kind, 'invalid argument')}")
 
@@ -96,8 +97,8 @@ def _contexts(gpu: FakeGpu) -> dict[str, Any]:
             active = _stack(gpu)[-1:] == [self]
             if not active and self.thread != threading.get_ident():
                 return  # pycuda cannot, and says nothing
-            if not active:
-                gpu.driver_stack.append("primary")
+            if not active and not gpu.broken:
+                gpu.driver_stack.append("primary")  # pycuda expects the release to take it off, in vain
             self.valid = False
             gpu.alive["context"] -= 1
             _stack(gpu)[:] = [context for context in _stack(gpu) if context.valid]
@@ -135,7 +136,7 @@ def _work(gpu: FakeGpu) -> dict[str, Any]:
         try:
             drain()
         except IllegalAddressError as error:
-            gpu.broken = True
+            gpu.lose_context()
             raise LaunchError(f"{name} failed: an illegal memory access: {error}") from error
 
     class Stream:
@@ -213,20 +214,6 @@ def _memory(gpu: FakeGpu) -> dict[str, Any]:
             _call(gpu, "DeviceAllocation.free")
             _need_context(gpu, "DeviceAllocation.free")
 
-    class PagelockedHostAllocation:
-        def __init__(self, nbytes: int) -> None:
-            self._bytes = np.full(max(1, nbytes), 0xCD, np.uint8)
-            self._place = gpu.pin(self._bytes)
-            gpu.alive["pinned"] += 1
-
-        @property
-        def __array_interface__(self) -> dict[str, Any]:
-            return self._bytes.__array_interface__
-
-        def __del__(self) -> None:
-            gpu.unpin(self._place)
-            gpu.alive["pinned"] -= 1
-
     def mem_alloc(bytes: int) -> DeviceAllocation:
         _need_context(gpu, "mem_alloc")
         if gpu.spoils_captures():
@@ -240,13 +227,6 @@ def _memory(gpu: FakeGpu) -> dict[str, Any]:
     def mem_get_info() -> tuple[int, int]:
         _call(gpu, "mem_get_info")
         return gpu.memory - gpu.used, gpu.memory
-
-    def pagelocked_empty(shape: Any, dtype: Any, order: str = "C", mem_flags: int = 0) -> Any:
-        _need_context(gpu, "pagelocked_empty")
-        _call(gpu, "pagelocked_empty", MemoryError)
-        nbytes = int(np.prod(shape)) * np.dtype(dtype).itemsize
-        owner = np.asarray(PagelockedHostAllocation(nbytes))
-        return owner[:nbytes].view(dtype).reshape(shape)
 
     def copied(name: str, host: Any, stream: Any) -> Any:
         _call(gpu, name)
@@ -292,10 +272,8 @@ def _memory(gpu: FakeGpu) -> dict[str, Any]:
 
     names = (
         DeviceAllocation,
-        PagelockedHostAllocation,
         mem_alloc,
         mem_get_info,
-        pagelocked_empty,
         memcpy_htod_async,
         memcpy_dtoh_async,
         memcpy_dtod_async,

@@ -134,7 +134,6 @@ def test_one_backend_goes_from_size_to_size(gpu: FakeGpu, model: Path, engine: P
             found = [backend.step(frame, dilation, index, False) for backend in (ours, theirs)]
             for result, expected in zip(*found, strict=True):
                 np.testing.assert_array_equal(result, expected)
-    del found, result  # page-locked memory lives as long as somebody looks at it
     ours.close()
     assert not +gpu.alive
 
