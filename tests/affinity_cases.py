@@ -25,6 +25,9 @@ class Case:
     ``features`` are ``normal`` (real-valued), ``integers`` (many ties; their logits are exact in float32, so
     that rounding cannot change which are the k largest) or ``large`` (logits that overflow exp unless the
     largest is taken off first; any two are far apart or equal, and equal in any order of arithmetic).
+
+    Windows are moved by up to ``offsets``. In every second frame of memory, from the first on, squares of
+    ``shared_offsets`` x ``shared_offsets`` pixels move alike; in the others each pixel's window moves alone.
     """
 
     name: str
@@ -35,6 +38,7 @@ class Case:
     labels: int = 3
     channels: int = 8
     offsets: int | None = None
+    shared_offsets: int = 1
     top_k: int = 0
     features: Features = "normal"
     dtype: str = "float32"
@@ -69,6 +73,8 @@ def inputs_of(case: Case) -> Inputs:
     if case.offsets is not None:
         reach = case.offsets
         offsets = rng.integers(-reach, reach + 1, (batch, slots, 2, *frame)).astype(np.int32)
+        first = [np.arange(side) // case.shared_offsets * case.shared_offsets for side in frame]
+        offsets[:, ::2] = offsets[:, ::2, :, first[0]][..., first[1]]
     query, keys = _features(case, rng, (batch, case.channels, *frame), (batch, slots, case.channels, *frame))
     return Inputs(
         query=query.astype(case.dtype),
@@ -135,6 +141,7 @@ def random_case(seed: int) -> Case:
         top_k=top_k,
         features="integers" if top_k else draw.choice(["normal", "normal", "integers", "large"]),
         dtype=draw.choice(["float32", "float32", "float16"]),
+        shared_offsets=draw.choice([1, 2, 100]),
         seed=seed,
     )
 
@@ -158,6 +165,7 @@ def any_case(draw: strategies.DrawFn) -> Case:
         labels=number(1, 11),
         channels=number(1, 20),
         offsets=draw(strategies.sampled_from([None, None, 0, 3, 50, 2**31 - 1])),
+        shared_offsets=draw(strategies.sampled_from([1, 2, 100])),
         top_k=top_k,
         features="integers" if top_k else draw(strategies.sampled_from(["normal", "integers", "large"])),
         dtype=draw(strategies.sampled_from(["float32", "float16"])),
@@ -190,6 +198,38 @@ def corner_cases() -> list[Case]:
         Case("offsets that leave the frame", offsets=20, dilation=both),
         Case("offsets that all leave the frame", offsets=2**31 - 1),
         Case("offsets with radius 0", offsets=3, radius=0),
+        Case(
+            "offsets alike in half the slots",
+            offsets=6,
+            shared_offsets=100,
+            dilation=((1, 1, 2, 2), (2, 3, 0, 1)),
+        ),
+        Case(
+            "offsets alike that leave the frame",
+            offsets=13,
+            shared_offsets=100,
+            dilation=((1, 0, 2, 0, 4),),
+            seed=1,
+        ),
+        Case("offsets alike that all leave the frame", offsets=2**31 - 1, shared_offsets=100),
+        Case(
+            "offsets in several tiles",
+            height=37,
+            width=70,
+            offsets=5,
+            shared_offsets=4,
+            dilation=((1, 2, 1),),
+        ),
+        Case(
+            "offsets and windows wider than a run",
+            radius=12,
+            height=9,
+            width=61,
+            offsets=40,
+            dilation=((1,),),
+            seed=2,
+        ),
+        Case("offsets and enormous steps", offsets=3, dilation=((2**31 - 1, 100, 5),)),
         Case("ties", features="integers", channels=2),
         Case("large logits", features="large", channels=64),
         Case("large logits of mixed dilations", features="large", dilation=both),

@@ -149,3 +149,16 @@ def test_no_slots_or_no_labels(slots: int, labels: int) -> None:
     )
     assert out.shape == (1, labels, 4, 5)
     assert not out.any()
+
+
+@pytest.mark.parametrize("moving", [0, 1])
+def test_offsets_that_differ_in_one_direction_only(moving: int) -> None:
+    """With radius 0 an offset is a look-up of values."""
+    rng = np.random.default_rng(0)
+    values = rng.random((1, 2, 2, 4, 5), np.float32)
+    values[:, 1] = values[:, 0]
+    offsets = np.zeros((1, 2, 2, 4, 5), np.int32)
+    offsets[:, :, moving] = np.indices((4, 5))[moving] // 2 * -1
+    wanted = np.indices((4, 5)) + offsets[0, 0]
+    out = native.windowed_affinity(**arguments(values=values, offsets=offsets, radius=0))
+    np.testing.assert_allclose(out, values[:, 0, :, wanted[0], wanted[1]].transpose(2, 3, 0, 1), atol=1e-6)

@@ -1,4 +1,4 @@
-// The fast path: windows centred on their own pixel, online softmax, nothing stored but a few key rows.
+// The fast path: windows centred on their own pixel, or shifted alike; online softmax, nothing stored but a few key rows.
 //
 // Query pixels lie in the lanes of a vector, LANES neighbours of a row (a strip), so that no lane ever computes a
 // pair outside its window. A window step then is an unaligned load of keys, shifted by one pixel. Loads would be
@@ -163,10 +163,12 @@ struct Workspace {
   }
 };
 
-// Widest packed row: windows reach at most LANES - 1 pixels beyond the frame, where a strip ends.
-inline int packed_stride(const Problem& p, int left, int columns, int dilation, int* packed_left) {
+// Widest packed row: windows reach at most LANES - 1 pixels beyond the frame, where a strip ends. 0 when all windows
+// around the columns [left, left + columns) lie beyond it.
+inline int packed_stride(const Problem& p, long long left, int columns, int dilation, int* packed_left) {
   const long long reach = static_cast<long long>(p.radius) * dilation;
   const long long begin = left - reach, end = left + columns + reach;
+  if (begin >= p.width || end <= 0) return 0;
   *packed_left = static_cast<int>(begin < 1 - LANES ? 1 - LANES : begin);
   const int stop = static_cast<int>(end > p.width + LANES - 1 ? p.width + LANES - 1 : end);
   return static_cast<int>(round_up(static_cast<size_t>(stop - *packed_left), 16));
@@ -188,12 +190,15 @@ void load_queries(const Problem& p, const Rectangle& area, int strips, const Wor
   for (size_t i = 0; i < space.per_weighted * strips; ++i) space.weighted[i] = 0.f;
 }
 
-// Restrict a packed row to the window steps that at least one lane of the strip at x can use.
+inline int floor_division(int a, int b) { return a / b - (a % b < 0); }
+
+// Restrict a packed row to the window steps that at least one lane of the strip centred at x can use; maybe none.
 KeyRow window_of(KeyRow row, int x, int packed_left, const Problem& p, float* hide) {
-  const int first = -smaller_of(p.radius, (x + LANES - 1) / row.dilation);
-  const int last = smaller_of(p.radius, (p.width - 1 - x) / row.dilation);
-  const int from = x + first * row.dilation;
+  const int first = -smaller_of(p.radius, floor_division(x + LANES - 1, row.dilation));
+  const int last = smaller_of(p.radius, floor_division(p.width - 1 - x, row.dilation));
   row.steps = last - first + 1;
+  if (row.steps <= 0) return row;
+  const int from = x + first * row.dilation;
   row.keys += from - packed_left, row.values += from - packed_left;
   row.hide = nullptr;
   if (from >= 0 && x + LANES - 1 + last * row.dilation < p.width) return row;
@@ -207,22 +212,24 @@ KeyRow window_of(KeyRow row, int x, int packed_left, const Problem& p, float* hi
 }
 
 template <typename T>
-void add_slot(const Problem& p, const Rectangle& area, int strips, int slot, const Workspace& space) {
+void add_slot(const Problem& p, const Rectangle& area, int strips, int slot, Shift shift, const Workspace& space) {
   const size_t plane = static_cast<size_t>(p.height) * p.width;
   const size_t image = static_cast<size_t>(area.batch) * p.slots + slot;
   const int dilation = p.dilation[image];
   if (dilation <= 0) return;
   const long long reach = static_cast<long long>(p.radius) * dilation;
+  const long long top = static_cast<long long>(area.top) + shift.y, bottom = top + area.rows - 1;
+  const long long left = static_cast<long long>(area.left) + shift.x;
   int packed_left;
-  const int stride = packed_stride(p, area.left, strips * LANES, dilation, &packed_left);
+  const int stride = packed_stride(p, left, strips * LANES, dilation, &packed_left);
+  if (stride == 0) return;
   float *keys = space.packed, *values = keys + static_cast<size_t>(p.channels) * stride;
-  const int bottom = area.top + area.rows - 1;
-  const int first = static_cast<int>(area.top - reach < 0 ? 0 : area.top - reach);
-  const int last = static_cast<int>(bottom + reach >= p.height ? p.height - 1 : bottom + reach);
-  for (int y = first; y <= last; ++y) {
+  const long long first = top - reach < 0 ? 0 : top - reach;
+  const long long last = bottom + reach >= p.height ? p.height - 1 : bottom + reach;
+  for (long long y = first; y <= last; ++y) {
     int rows[kMostRows], count = 0;
     for (int r = 0; r < area.rows; ++r) {
-      const int away = y > area.top + r ? y - area.top - r : area.top + r - y;
+      const long long away = y > top + r ? y - top - r : top + r - y;
       if (away <= reach && away % dilation == 0) rows[count++] = r;
     }
     if (count == 0) continue;
@@ -233,8 +240,8 @@ void add_slot(const Problem& p, const Rectangle& area, int strips, int slot, con
     pack(value_image + row_start, plane, p.labels, p.width, packed_left, values, stride);
     const KeyRow packed{keys, values, stride, dilation, 0, nullptr};
     for (int s = 0; s < strips; ++s) {
-      const KeyRow row = window_of(packed, area.left + s * LANES, packed_left, p, space.hide);
-      add_key_row_to(rows, count, row, space.strip(s), p, space.logits);
+      const KeyRow row = window_of(packed, static_cast<int>(left) + s * LANES, packed_left, p, space.hide);
+      if (row.steps > 0) add_key_row_to(rows, count, row, space.strip(s), p, space.logits);
     }
   }
 }
@@ -258,17 +265,51 @@ void write_result(const Problem& p, const Rectangle& area, int strips, const Wor
   }
 }
 
+void write_sums(const Problem& p, const Rectangle& area, int strips, const Workspace& space, const Sums& sums) {
+  const size_t plane = static_cast<size_t>(p.height) * p.width;
+  for (int s = 0; s < strips; ++s) {
+    const Strip strip = space.strip(s);
+    const int x = area.left + s * LANES, columns = smaller_of(LANES, p.width - x);
+    for (int r = 0; r < area.rows; ++r) {
+      const size_t at = static_cast<size_t>(area.top + r) * p.width + x, here = area.batch * plane + at;
+      for (int i = 0; i < columns; ++i) {
+        sums.maximum[here + i] = strip.maximum[r * LANES + i], sums.sum[here + i] = strip.sum[r * LANES + i];
+        for (int o = 0; o < p.labels; ++o)
+          sums.weighted[(static_cast<size_t>(area.batch) * p.labels + o) * plane + at + i] =
+              strip.weighted[(static_cast<size_t>(r) * p.labels + o) * LANES + i];
+      }
+    }
+  }
+}
+
 template <typename T>
 void fused_as(const Problem& p, const Rectangle& area, float* scratch) {
   const int strips = (area.columns + LANES - 1) / LANES;
   const Workspace space(p, area.rows, strips, scratch);
   load_queries<T>(p, area, strips, space);
-  for (int slot = 0; slot < p.slots; ++slot) add_slot<T>(p, area, strips, slot, space);
+  for (int slot = 0; slot < p.slots; ++slot) add_slot<T>(p, area, strips, slot, Shift{}, space);
   write_result<T>(p, area, strips, space);
 }
 
 void fused(const Problem& p, const Rectangle& area, float* scratch) {
   p.storage == Storage::f32 ? fused_as<float>(p, area, scratch) : fused_as<uint16_t>(p, area, scratch);
+}
+
+template <typename T>
+void shifted_as(const Problem& p, const Rectangle& area, const Shift* shifts, const Sums& sums, float* scratch) {
+  const int strips = (area.columns + LANES - 1) / LANES;
+  const Workspace space(p, area.rows, strips, scratch);
+  load_queries<T>(p, area, strips, space);
+  for (int slot = 0; slot < p.slots; ++slot) {
+    const Shift& shift = shifts[area.batch * p.slots + slot];
+    if (shift.whole_frame) add_slot<T>(p, area, strips, slot, shift, space);
+  }
+  write_sums(p, area, strips, space, sums);
+}
+
+void shifted(const Problem& p, const Rectangle& area, const Shift* shifts, const Sums& sums, float* scratch) {
+  p.storage == Storage::f32 ? shifted_as<float>(p, area, shifts, sums, scratch)
+                            : shifted_as<uint16_t>(p, area, shifts, sums, scratch);
 }
 
 size_t fused_scratch(const Problem& p, int rows, int columns) {

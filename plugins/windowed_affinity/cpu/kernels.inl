@@ -1,4 +1,4 @@
-// Both kernels for one instruction set. The including file sets:
+// The kernels for one instruction set. The including file sets:
 //   KERNEL        the name of its table entry
 //   LANES         floats in a vector
 //   GROUP         query rows that share a key row in registers
@@ -19,11 +19,13 @@ constexpr int kMostRows = 64;  // of a rectangle
 
 #include "fused.inl"
 
+#include "clustered.inl"
+
 #include "gathered.inl"
 
 }  // namespace
 
 extern const Kernel KERNEL;
-const Kernel KERNEL{KERNEL_NAME, fused, fused_scratch, gathered, gathered_scratch};
+const Kernel KERNEL{KERNEL_NAME, fused, fused_scratch, shifted, clustered, clustered_scratch, gathered, gathered_scratch};
 
 }  // namespace maskring

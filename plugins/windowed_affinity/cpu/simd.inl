@@ -26,7 +26,6 @@ inline size_t round_up(size_t n, size_t step) { return (n + step - 1) / step * s
 #endif
 
 constexpr float kLog2E = 1.44269504f;
-constexpr float kNothing = -1e38f;  // running maximum of a pixel that has met no valid logit
 constexpr float kHidden = -3e38f;   // what a logit outside the frame is lowered by
 
 // 2^x for x <= 0 with a relative error below 3e-7 (minimax polynomial). Below -126 the result stays at 2^-126: beside the weight 1
