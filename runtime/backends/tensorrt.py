@@ -117,8 +117,10 @@ class Tensors:
 
     def free(self) -> None:
         """Give all memory back."""
-        for memory in (*self.on_gpu(), *self.on_host()):
-            memory.free()
+        for buffer in self.on_gpu():
+            buffer.free()
+        for pinned in self.on_host():
+            pinned.free()
 
     def shapes(self, channels: int) -> dict[str, tuple[int, ...]]:
         """Of the engine's inputs."""

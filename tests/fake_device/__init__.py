@@ -20,11 +20,11 @@ from maskring.runtime.backends.device_frame import DeviceFrame
 
 from .cuda_library import CudaLibrary
 from .engines import write_engine
-from .gpu import FakeGpu
+from .gpu import FakeGpu, FakeStream
 from .pycuda_driver import pycuda_driver
 from .tensorrt_module import tensorrt_module
 
-__all__ = ["FakeGpu", "install", "on_gpu", "write_engine"]
+__all__ = ["FakeGpu", "install", "on_gpu", "stream", "write_engine"]
 
 
 def install(
@@ -47,3 +47,10 @@ def on_gpu(gpu: FakeGpu, address: int, shape: tuple[int, ...], stream: int | Non
     """A frame in the memory of the GPU, as CuPy would offer it."""
     interface = {"data": (address, False), "shape": shape, "typestr": "|u1", "version": 3, "stream": stream}
     return DeviceFrame(SimpleNamespace(__cuda_array_interface__=interface))
+
+
+def stream(gpu: FakeGpu) -> FakeStream:
+    """A stream of somebody else."""
+    made = FakeStream(gpu.handle())
+    gpu.streams[made.handle] = made
+    return made

@@ -1,0 +1,216 @@
+"""Frames that are on the GPU already: where they are read, when, and what is refused."""
+
+from __future__ import annotations
+
+import sys
+from pathlib import Path
+from types import SimpleNamespace
+from typing import Any
+
+import fake_device
+import numpy as np
+import pytest
+from fake_device import FakeGpu, on_gpu, write_engine
+from pixel_model import write_pixel_model
+
+import maskring
+from maskring.export.engine_from_onnx import EngineOptions
+from maskring.plugins.errors import SourceError, UserError
+from maskring.runtime.backends.device_frame import DeviceFrame
+from maskring.runtime.backends.onnxruntime import OnnxRuntimeBackend
+from maskring.runtime.backends.tensorrt import TensorRTBackend
+from maskring.runtime.tracker import Tracker
+
+SHAPE = (49, 66, 3)
+OPTIONS = EngineOptions(height=(32, 49, 96), width=(32, 66, 128), objects=(1, 2, 4))
+MASK = np.zeros(SHAPE[:2], np.uint8)
+MASK[8:30, 8:30], MASK[20:44, 34:60] = 3, 9
+RANDOM = np.random.default_rng(0)
+FRAMES = [RANDOM.integers(0, 256, SHAPE, dtype=np.uint8) for _ in range(12)]
+
+
+@pytest.fixture
+def gpu(monkeypatch: pytest.MonkeyPatch) -> FakeGpu:
+    gpu = FakeGpu()
+    fake_device.install(monkeypatch, gpu)
+    return gpu
+
+
+@pytest.fixture(scope="module")
+def model(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    return write_pixel_model(tmp_path_factory.mktemp("model") / "pixel.onnx")
+
+
+@pytest.fixture
+def tracker(gpu: FakeGpu, model: Path, tmp_path: Path) -> Tracker:
+    return Tracker(TensorRTBackend(write_engine(model, tmp_path / "model.engine", OPTIONS)))
+
+
+@pytest.fixture(scope="module")
+def expected(model: Path) -> list[np.ndarray]:
+    with Tracker(OnnxRuntimeBackend(model, kernel="function", threads=1)) as tracker:
+        steps = enumerate(FRAMES)
+        return [tracker.step(frame, MASK if index == 0 else None).labels for index, frame in steps]
+
+
+class Camera:
+    """Puts frames into device memory, two places in turn, as a decoder with a pool does."""
+
+    def __init__(self, gpu: FakeGpu, shift: int = 0) -> None:
+        self.gpu = gpu
+        self.places = [self._place() + shift for _ in range(2)]
+        self.count = 0
+
+    def _place(self) -> int:
+        address = self.gpu.allocate(int(np.prod(SHAPE)) + 512)
+        assert address is not None
+        return address
+
+    def take(self, image: np.ndarray) -> int:
+        address = self.places[self.count % 2]
+        self.count += 1
+        self.gpu.memory_at(address, image.size)[:] = image.ravel()
+        return address
+
+
+class DlpackTensor:
+    """What torch offers: a capsule, and the stream that has been asked to wait for the pixels."""
+
+    def __init__(self, pixels: np.ndarray, device: int = 2) -> None:
+        self.pixels, self.device = pixels, device
+        self.waiting: Any = None
+
+    def __dlpack_device__(self) -> tuple[int, int]:
+        return self.device, 0
+
+    def __dlpack__(self, stream: Any = None) -> Any:
+        self.waiting = stream
+        return self.pixels.__dlpack__()
+
+
+def test_cuda_array_interface(gpu: FakeGpu, tracker: Tracker, expected: list[np.ndarray]) -> None:
+    """The engine reads frames where they are: none is copied, and graphs are there for both places."""
+    camera = Camera(gpu)
+    uploads = 0
+    for index, image in enumerate(FRAMES):
+        frame = on_gpu(gpu, camera.take(image), SHAPE)
+        np.testing.assert_array_equal(
+            tracker.step(frame, MASK if index == 0 else None).labels, expected[index]
+        )
+        uploads = gpu.calls["memcpy_htod_async"] if index == 0 else uploads
+    # What still goes up is the list of slots to read, captured once into each graph.
+    assert gpu.calls["memcpy_htod_async"] - uploads == gpu.alive["graph"] - 1
+
+
+def test_dlpack(gpu: FakeGpu, tracker: Tracker, expected: list[np.ndarray]) -> None:
+    camera = Camera(gpu)
+    for index, image in enumerate(FRAMES):
+        pixels = gpu.memory_at(camera.take(image), image.size).reshape(SHAPE)
+        tensor = DlpackTensor(pixels)
+        frame = maskring.DeviceFrame(tensor)
+        assert frame.address == pixels.ctypes.data and tensor.waiting == frame.stream == 1
+        np.testing.assert_array_equal(
+            tracker.step(frame, MASK if index == 0 else None).labels, expected[index]
+        )
+
+
+def test_a_capsule_is_kept_as_long_as_its_frame() -> None:
+    pixels = np.zeros(SHAPE, np.uint8)
+    frame = DeviceFrame(DlpackTensor(pixels))
+    held = pixels.base if pixels.base is not None else pixels
+    with_frame = sys.getrefcount(held)
+    del frame
+    assert sys.getrefcount(held) == with_frame - 1
+
+
+def test_pixels_that_tensorrt_cannot_read_there_are_copied_on_the_gpu(
+    gpu: FakeGpu, tracker: Tracker, expected: list[np.ndarray]
+) -> None:
+    camera = Camera(gpu, shift=64)
+    for index, image in enumerate(FRAMES):
+        frame = on_gpu(gpu, camera.take(image), SHAPE)
+        np.testing.assert_array_equal(
+            tracker.step(frame, MASK if index == 0 else None).labels, expected[index]
+        )
+
+
+def test_the_step_waits_for_who_writes_the_pixels(
+    gpu: FakeGpu, tracker: Tracker, expected: list[np.ndarray]
+) -> None:
+    """Pixels that the producer's stream has yet to write, at the time of the step."""
+    producer = fake_device.stream(gpu)
+    camera = Camera(gpu)
+    for index, image in enumerate(FRAMES):
+        address = camera.take(np.zeros_like(image))
+        gpu.give(
+            producer, lambda a=address, i=image: gpu.memory_at(a, i.size).__setitem__(slice(None), i.ravel())
+        )
+        frame = on_gpu(gpu, address, SHAPE, stream=producer.handle)
+        np.testing.assert_array_equal(
+            tracker.step(frame, MASK if index == 0 else None).labels, expected[index]
+        )
+    tracker.close()
+    assert not +gpu.alive
+
+
+@pytest.mark.parametrize("call", ["cuEventCreate", "cuEventRecord", "cuStreamWaitEvent"])
+def test_a_stream_that_cannot_be_waited_for(gpu: FakeGpu, tracker: Tracker, call: str) -> None:
+    producer, camera = fake_device.stream(gpu), Camera(gpu)
+    gpu.fail(call)
+    frame = on_gpu(gpu, camera.take(FRAMES[0]), SHAPE, stream=producer.handle)
+    with pytest.raises(
+        UserError, match=rf"the GPU failed while a frame was processed \({call} failed: invalid"
+    ):
+        tracker.step(frame, MASK)
+    assert not +gpu.alive
+
+
+def test_frames_from_both_sides(gpu: FakeGpu, tracker: Tracker, expected: list[np.ndarray]) -> None:
+    camera = Camera(gpu)
+    for index, image in enumerate(FRAMES):
+        frame = image if index % 3 else on_gpu(gpu, camera.take(image), SHAPE)
+        if index + 1 < len(FRAMES):
+            tracker.stage(FRAMES[index + 1])
+        np.testing.assert_array_equal(
+            tracker.step(frame, MASK if index == 0 else None).labels, expected[index]
+        )
+
+
+def interface(**changes: Any) -> Any:
+    usual = {"data": (4096, False), "shape": SHAPE, "typestr": "|u1", "version": 3}
+    return SimpleNamespace(__cuda_array_interface__=usual | changes)
+
+
+@pytest.mark.parametrize(
+    ("pixels", "words"),
+    [
+        (np.zeros(SHAPE, np.float32).tolist(), "type list has neither __cuda_array_interface__ nor"),
+        (interface(typestr="<f4"), "has type <f4"),
+        (interface(shape=(3, 49, 66)), r"is \[3, 49, 66\]"),
+        (interface(shape=(49, 66)), r"is \[49, 66\]"),
+        (interface(shape=(0, 66, 3)), r"is \[0, 66, 3\]"),
+        (interface(strides=(256, 3, 1)), r"strides \(256, 3, 1\)"),
+        (DlpackTensor(np.zeros(SHAPE, np.uint8), device=1), "DLPack device 1 is no GPU of CUDA"),
+        (DlpackTensor(np.zeros(SHAPE, np.int8)), r"DLPack type \(0, 8, 1\)"),
+        (DlpackTensor(np.zeros((49, 70, 3), np.uint8)[:, :66]), r"strides \[210, 3, 1\]"),
+    ],
+)
+def test_what_is_no_frame(pixels: Any, words: str) -> None:
+    with pytest.raises(SourceError, match=words + r".*; give uint8 RGB pixels \[height, width, 3\] of a GPU"):
+        DeviceFrame(pixels)
+
+
+def test_rows_one_after_the_other_may_say_so() -> None:
+    assert DeviceFrame(interface(strides=(198, 3, 1))).address == 4096
+
+
+def test_a_frame_of_another_size_than_the_stream(gpu: FakeGpu, tracker: Tracker) -> None:
+    tracker.step(FRAMES[0], MASK)
+    with pytest.raises(SourceError, match="changed from 66x49 to 64x48"):
+        tracker.step(on_gpu(gpu, 4096, (48, 64, 3)))
+
+
+def test_a_model_on_the_cpu_refuses_it(model: Path) -> None:
+    tracker = Tracker(OnnxRuntimeBackend(model))
+    with pytest.raises(SourceError, match=r"in the memory of a GPU and the model runs on the CPU; give a"):
+        tracker.step(DeviceFrame(interface()), MASK)

@@ -1,0 +1,188 @@
+"""The fake GPU against the real thing, as far as it can be installed: names, arguments, constants."""
+
+from __future__ import annotations
+
+import ctypes.util
+import inspect
+import json
+import re
+import subprocess
+import sys
+from importlib.util import find_spec
+from pathlib import Path
+from types import ModuleType
+from typing import Any
+
+import fake_device
+import pytest
+from fake_device import FakeGpu
+
+BINDINGS = ["tensorrt", "tensorrt_rtx", "tensorrt_rtx_bindings", "tensorrt_lean_bindings"]
+
+DESCRIBE = """
+import importlib, json, sys
+trt = importlib.import_module(sys.argv[1])
+def text(owner, name):
+    found = getattr(owner, name, None)
+    if found is None or not callable(found):
+        return None if found is None else "property"
+    return found.__doc__ or ""
+wanted = json.loads(sys.argv[2]).items()
+print(json.dumps({kind: {name: text(getattr(trt, kind), name) for name in names} for kind, names in wanted}))
+"""
+
+
+def fake_tensorrt(rtx: bool) -> ModuleType:
+    with pytest.MonkeyPatch.context() as patch:
+        return fake_device.install(patch, FakeGpu(no_op=True), version="1.7.1", rtx=rtx)
+
+
+def public(kind: type) -> list[str]:
+    """What maskring may use of a class of the fake: its own methods and properties."""
+    described = (property, type(lambda: None))
+    names = [name for name, value in vars(kind).items() if isinstance(value, described)]
+    return [name for name in names if not name.startswith("_")]
+
+
+def arguments(signature_of: Any) -> list[str]:
+    return [name for name in inspect.signature(signature_of).parameters if name != "self"]
+
+
+def fits(doc: str, name: str, given: list[str]) -> bool:
+    """Whether one of the overloads that pybind11 lists is called rightly with ``given``, by these names."""
+    for overload in re.findall(rf"\b{name}\(self: [^,)]+(?:, )?(.*?)\) -> ", doc):
+        text = re.sub(r"<[^>]*>", "", overload)
+        names = re.findall(r"(\w+): ", text)
+        optional = re.findall(r"(\w+): [^,]*=", text)
+        if names[: len(given)] == given and set(names[len(given) :]) <= set(optional):
+            return True
+    return False
+
+
+CLASSES = ("Runtime", "ICudaEngine", "IExecutionContext", "ILogger")
+
+
+@pytest.fixture(scope="module", params=BINDINGS)
+def real(request: pytest.FixtureRequest) -> dict[str, dict[str, str | None]]:
+    """Docstrings of the real classes, from a process of their own: two TensorRTs do not share one."""
+    if find_spec(request.param) is None:
+        pytest.skip(f"no {request.param}: pip install 'maskring[gpu]' or 'maskring[tensorrt-test]'")
+    fake = fake_tensorrt("rtx" in request.param)
+    wanted = {kind: public(getattr(fake, kind)) for kind in CLASSES}
+    wanted |= {"DataType": ["FLOAT", "HALF", "INT32", "UINT8"], "TensorIOMode": ["INPUT", "OUTPUT"]}
+    wanted["ILogger"] += ["ERROR", "INTERNAL_ERROR"]
+    wanted["Runtime"] += ["engine_host_code_allowed"]
+    command = [sys.executable, "-c", DESCRIBE, request.param, json.dumps(wanted)]
+    done = subprocess.run(command, capture_output=True, text=True, timeout=120, check=True)
+    described: dict[str, dict[str, str | None]] = json.loads(done.stdout)
+    return described | {"fake": {"module": fake.__name__}}
+
+
+def test_tensorrt_has_what_the_fake_has(real: dict[str, dict[str, str | None]]) -> None:
+    fake = fake_tensorrt(real["fake"]["module"] == "tensorrt_rtx")
+    missing = [f"{kind}.{name}" for kind, names in real.items() for name, doc in names.items() if doc is None]
+    assert not missing
+    compared = 0
+    for kind in CLASSES:
+        for name in public(getattr(fake, kind)):
+            attribute, doc = inspect.getattr_static(getattr(fake, kind), name), real[kind][name] or ""
+            if isinstance(attribute, property):
+                assert doc == "property", f"{kind}.{name}"
+                continue
+            assert fits(doc, name, arguments(attribute)), f"{kind}.{name}: {doc}"
+            compared += 1
+    assert compared >= 9
+
+
+@pytest.fixture(scope="module")
+def pycuda() -> Any:
+    try:
+        import pycuda.driver
+    except ImportError as error:
+        pytest.skip(f"no pycuda ({error}): pip install 'maskring[gpu]' on a machine with an NVIDIA GPU")
+    return pycuda.driver
+
+
+def test_pycuda_has_what_the_fake_has(pycuda: Any) -> None:
+    """Boost.Python calls some arguments arg1, arg2, ...; those with a name have the fake's, in its order."""
+    from fake_device.pycuda_driver import pycuda_driver
+
+    fake = pycuda_driver(FakeGpu())
+    compared = 0
+    for name, value in vars(fake).items():
+        if name.startswith("__"):
+            continue
+        real = getattr(pycuda, name)
+        members = public(value) if inspect.isclass(value) and not issubclass(value, Exception) else []
+        for owner, ours, theirs in [(name, value, real)] * inspect.isfunction(value) + [
+            (f"{name}.{member}", inspect.getattr_static(value, member), getattr(real, member))
+            for member in members
+        ]:
+            if not inspect.isfunction(ours):
+                continue
+            named = re.findall(r"\(\w+\)(\w+)(?:=[^,)]*)?", (theirs.__doc__ or "").split("->")[0])
+            named = [argument for argument in named if argument != "self"]
+            expected = arguments(ours)
+            given = named[len(named) - len(expected) :] if expected else []
+            for mine, real_name in zip(expected, given, strict=True):
+                assert mine == real_name or re.fullmatch(r"arg\d+", real_name), f"{owner}: {theirs.__doc__}"
+            compared += 1
+    assert compared >= 15
+    assert pycuda.event_flags.DISABLE_TIMING == fake.event_flags.DISABLE_TIMING
+    assert issubclass(pycuda.MemoryError, pycuda.Error) and issubclass(pycuda.LaunchError, pycuda.Error)
+
+
+def cuda_header() -> str:
+    """``cuda.h`` of a toolkit, or of the package that ``maskring[cuda]`` brings."""
+    folders = [Path("/usr/local/cuda/include")]
+    spec = find_spec("nvidia")
+    for place in (spec.submodule_search_locations if spec else None) or ():
+        folders += sorted(Path(place).glob("*/include"))
+    for folder in folders:
+        if (folder / "cuda.h").is_file():
+            return (folder / "cuda.h").read_text(errors="replace")
+    pytest.skip("no cuda.h: pip install 'maskring[cuda]'")
+
+
+def test_driver_calls_have_the_arguments_of_cuda_h() -> None:
+    """Calls that go past pycuda, by their exported names: as many arguments as the header declares."""
+    header = cuda_header()
+    from fake_device.cuda_library import CudaLibrary
+
+    calls = [name for name in vars(CudaLibrary) if name.startswith("cu")]
+    assert len(calls) >= 14
+    for name in calls:
+        # A program that is compiled against the header is linked to the name that a macro makes of its own.
+        macro = re.search(rf"#define (\w+)\s+(?:__CUDA_API_PT[DS]Z\()?{name}\)?\s", header)
+        written = macro.group(1) if macro else name
+        declared = re.search(rf"CUresult CUDAAPI {written}\(([^)]*)\)", header)
+        assert declared, name
+        assert len(declared.group(1).split(",")) == len(arguments(getattr(CudaLibrary, name))), name
+        renamed = re.search(rf"#define {written}\s+(?:__CUDA_API_PT[DS]Z\()?(\w+)", header)
+        assert renamed is None or renamed.group(1) == name, f"{written} is {renamed and renamed.group(1)}"
+
+
+def test_constants_are_those_of_cuda_h() -> None:
+    from maskring.runtime.backends import device
+
+    header = cuda_header()
+    expected = {
+        "CU_STREAM_NON_BLOCKING": device._NON_BLOCKING_STREAM,
+        "CU_STREAM_CAPTURE_MODE_THREAD_LOCAL": device._CAPTURE_THREAD_LOCAL,
+        "CU_EVENT_DISABLE_TIMING": device._EVENT_WITHOUT_TIMING,
+    }
+    for name, value in expected.items():
+        found = re.search(rf"\b{name}\s*=\s*(0x[0-9a-f]+|\d+)", header)
+        assert found and int(found.group(1), 0) == value, name
+
+
+@pytest.mark.skipif(ctypes.util.find_library("cuda") is None, reason="no NVIDIA driver on this machine")
+def test_the_driver_exports_what_is_called() -> None:
+    from fake_device.cuda_library import CudaLibrary
+
+    from maskring.plugins.machine import cuda_driver
+
+    library = cuda_driver()
+    for name in vars(CudaLibrary):
+        if name.startswith("cu"):
+            assert hasattr(library, name), name
