@@ -76,9 +76,10 @@ __global__ void __launch_bounds__(THREADS, 3) affinity(const AffinityProblem pro
 #pragma unroll
     for (int label = 0; label < MAX_LABELS; ++label) pixel.sums[label] = 0.f;
     for (int slot = 0; inside && slot < problem.slots; ++slot) {
-        const int step = step_of_slot(problem, batch, slot);
-        if (step == 0) continue;
         const size_t map = size_t(batch) * problem.slots + slot;
+        // As given: from a centre outside the frame even a step longer than the frame may lead into it.
+        const int step = problem.dilation[map];
+        if (step <= 0) continue;
         const T* keys = static_cast<const T*>(problem.keys) + map * problem.channels * plane;
         const T* values = static_cast<const T*>(problem.values) + map * problem.labels * plane;
         // Displacements may be anything: 64 bits, or the sum could wrap back into the frame.
