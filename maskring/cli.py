@@ -486,6 +486,7 @@ def track(
     from .plugins.files import make_directory
     from .refinement import Refinement
     from .refinement import save_refiner as write_refiner
+    from .runtime.refinement.comparison import ComparisonVideoSink
     from .runtime.refinement.settings import RefinementSettings
     from .runtime.sinks import JsonLinesSink, MaskFolderSink, OverlayVideoSink
     from .runtime.sources import open_source
@@ -511,6 +512,11 @@ def track(
             sinks.append(stack.enter_context(MaskFolderSink(out_dir / "masks")))
         if overlay:
             sinks.append(stack.enter_context(OverlayVideoSink(out_dir / "overlay.mp4", stream.fps)))
+            if refine is Refine.offline:
+                before = out_dir / "propagated" / "masks"
+                sinks.append(
+                    stack.enter_context(ComparisonVideoSink(out_dir / "comparison.mp4", stream.fps, before))
+                )
         summary = refinement.follow(source, stream, tracker, sinks, edits, out_dir)
         if save_refiner is not None:
             write_refiner(tracker, save_refiner)

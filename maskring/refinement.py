@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import importlib.util
+import time
 from collections.abc import Sequence
 from contextlib import ExitStack
 from dataclasses import dataclass, field, replace
@@ -87,18 +88,19 @@ class Refinement:
         from .runtime.refinement.offline import OfflineRefiner
 
         assert isinstance(tracker, OfflineRefiner)
+        started = time.perf_counter()
         with ExitStack() as stack:
             first: list[Sink] = [
                 stack.enter_context(JsonLinesSink(out / "propagated" / "objects.jsonl")),
                 stack.enter_context(MaskFolderSink(out / "propagated" / "masks")),
             ]
             on_frame = stack.enter_context(frame_callback("propagating", stream.length))
-            propagated = track_source(stream, tracker, first, edits, on_frame)
+            track_source(stream, tracker, first, edits, on_frame)
         with adaptation_callback() as on_step:
             tracker.adapt(on_step)
-        with open_source(source) as again, frame_callback("refining", propagated.frames) as on_frame:
+        with open_source(source) as again, frame_callback("refining", stream.length) as on_frame:
             refined = revisit(again, tracker.refine, sinks, on_frame)
-        return Summary(refined.frames, propagated.seconds + refined.seconds)
+        return Summary(refined.frames, time.perf_counter() - started)
 
     def require_possible(self, source: str, stream: Source, live: bool, save: bool) -> None:
         """Refuse what cannot be done with a stream.

@@ -127,7 +127,7 @@ class OverlayVideoSink(_Closing):
             OutputError: when no video can be written, or the disk is nearly full.
         """
         self._require_space()
-        picture = np.ascontiguousarray(draw_overlay(frame.image, result.labels)[..., ::-1])
+        picture = np.ascontiguousarray(self._picture(frame, result)[..., ::-1])
         if self._writer is None:
             self._writer = self._open(picture.shape[1], picture.shape[0])
         if self._last is not None:
@@ -153,6 +153,10 @@ class OverlayVideoSink(_Closing):
                     f"the overlay video {self._path} could not be completed",
                     "free some space on its disk and run again",
                 )
+
+    def _picture(self, frame: Frame, result: Result) -> Image:
+        """RGB pixels of one frame of the video."""
+        return draw_overlay(frame.image, result.labels)
 
     def _open(self, width: int, height: int) -> cv2.VideoWriter:
         silence_opencv()

@@ -13,6 +13,7 @@ from numpy.typing import NDArray
 
 from maskring.plugins.errors import OutputError, UserError
 from maskring.runtime.refinement import guard
+from maskring.runtime.refinement.comparison import ADDED, CAPTION_HEIGHT, MISSED, compare, draw_error
 from maskring.runtime.refinement.guard import Guard, fuse, keep_propagated
 from maskring.runtime.refinement.quality import agreement, area_quality, confidence, frame_quality
 from maskring.runtime.refinement.samples import Buffer, Sample, SampleMaker
@@ -250,3 +251,16 @@ def test_the_size_of_a_frame_does_not_matter() -> None:
     network = np.zeros((2, SIZE, SIZE), np.float32)
     network[0] = 1
     assert fuse(result, network, View((0, 0, 61, 50), SIZE), 0.5, 4).shape == (50, 61)
+
+
+def test_errors_are_shown_where_they_are() -> None:
+    image, truth = np.full((32, 32, 3), 200, np.uint8), square((0, 8))
+    picture = draw_error(image, square((4, 12)), truth)
+    assert tuple(picture[1, 1]) == MISSED and tuple(picture[10, 10]) == ADDED
+    assert tuple(picture[5, 5]) == tuple(picture[30, 30]) == (66, 66, 66)
+
+
+def test_a_comparison_has_a_panel_for_everything_that_is_known() -> None:
+    image, labels = np.full((32, 40, 3), 200, np.uint8), np.zeros((32, 40), np.uint8)
+    assert compare(image, labels, labels).shape == (32 + CAPTION_HEIGHT, 3 * 40, 3)
+    assert compare(image, labels, labels, labels).shape == (32 + CAPTION_HEIGHT, 4 * 40, 3)

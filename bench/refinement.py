@@ -1,0 +1,154 @@
+"""What refinement is worth: J&F and time of off, offline and online, on labelled and on rendered video.
+
+The rendered clip is made of trouble: an object passes behind a post, one leaves and returns, one grows and
+crosses the first. Times are those of the tracker with its refinement, as multiples of propagation alone.
+
+    python bench/refinement.py --davis ROOT --split dev
+    python bench/refinement.py --davis ROOT --split dev --only off offline --picture sheet.png
+"""
+
+from __future__ import annotations
+
+import argparse
+import tempfile
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from dataclasses import replace
+from pathlib import Path
+
+import cv2
+import numpy as np
+from davis import table
+
+from maskring.models import open_tracker, resolve_model
+from maskring.plugins.files import atomic_path
+from maskring.refinement import Refinement
+from maskring.runtime.evaluation import Evaluation, SequenceTracker, evaluate
+from maskring.runtime.masks import read_mask, write_mask
+from maskring.runtime.overlay import draw_overlay
+from maskring.runtime.readers import read_image
+from maskring.runtime.refinement.adaptation import Adaptation
+from maskring.runtime.refinement.comparison import side_by_side
+from maskring.runtime.refinement.samples import Buffer, SampleMaker
+from maskring.runtime.refinement.settings import RefinementSettings
+from maskring.runtime.synthetic import render_clip
+
+STEPS_PER_FRAME = 4
+"""Of the online rows: about what a GPU does in the time of a frame; the same in every run."""
+
+ITERATIONS = (0, 50, 100, 200, 400)
+"""Of the picture, as in the talk on arXiv 2006.12480."""
+
+RENDERED_FRAMES = 60
+
+
+def rows() -> dict[str, Refinement]:
+    """All rows of the table by name."""
+    settings = RefinementSettings()
+    return {
+        "off": Refinement(),
+        "offline": Refinement("offline", settings),
+        "offline, whole frame": Refinement("offline", replace(settings, margin=0)),
+        f"online, {STEPS_PER_FRAME} steps a frame": Refinement("online", settings, STEPS_PER_FRAME),
+        f"online, {STEPS_PER_FRAME} steps a frame, feedback": Refinement(
+            "online", replace(settings, feedback=True), STEPS_PER_FRAME
+        ),
+    }
+
+
+@contextmanager
+def rendered_dataset(frames: int) -> Iterator[Path]:
+    """The rendered clip as a folder in DAVIS layout with the split ``all``."""
+    with tempfile.TemporaryDirectory() as folder:
+        root = Path(folder)
+        images, masks = root / "JPEGImages" / "rendered", root / "Annotations" / "rendered"
+        images.mkdir(parents=True)
+        masks.mkdir(parents=True)
+        for index, (image, labels) in enumerate(render_clip(360, 640, frames)):
+            cv2.imwrite(str(images / f"{index:05d}.png"), image[..., ::-1])
+            write_mask(masks / f"{index:05d}.png", labels)
+        yield root
+
+
+def measured(root: Path, split: str, model: Path, refinement: Refinement) -> Evaluation:
+    """One row on one dataset."""
+
+    def new_tracker() -> SequenceTracker:
+        return refinement.wrap(open_tracker(model))
+
+    with tempfile.TemporaryDirectory() as folder:
+        return evaluate(root, split, new_tracker, Path(folder), Path(folder) / "scores.json")
+
+
+def compare_all(root: Path, split: str, model: Path, chosen: Callable[[str], bool]) -> str:
+    """Both tables as Markdown: scores, and seconds as multiples of those of the first row."""
+    evaluations: dict[str, Evaluation] = {}
+    for name, refinement in rows().items():
+        if chosen(name):
+            evaluations[name] = measured(root, split, model, refinement)
+            print(table({name: evaluations[name]}).splitlines()[-1], flush=True)
+    seconds = {
+        name: sum(result.seconds for result in evaluation.sequences)
+        for name, evaluation in evaluations.items()
+    }
+    first = next(iter(seconds.values()))
+    times = [f"| {name} | {spent / first:.2f} |" for name, spent in seconds.items()]
+    return (
+        "\n".join([table(evaluations), "| | time, multiple of the first row |", "|---|---|", *times]) + "\n"
+    )
+
+
+def picture(root: Path, sequence: str, model: Path, path: Path) -> None:
+    """One frame of a sequence as propagated, and what the U-Net alone says of it after so many iterations."""
+    frames = sorted((root / "JPEGImages" / "480p" / sequence).iterdir())
+    first = read_mask(root / "Annotations" / "480p" / sequence / f"{frames[0].stem}.png")
+    shown = len(frames) * 3 // 4
+    settings, buffer = RefinementSettings(), Buffer(RefinementSettings().buffer)
+    with open_tracker(model) as tracker:
+        maker = SampleMaker(settings, tracker.stride)
+        for index, file in enumerate(frames):
+            image, mask = read_image(file), first if index == 0 else None
+            result = tracker.step(image, mask)
+            buffer.add(maker.make(image, result, mask))
+            if index == shown:
+                ids = [state.id for state in result.objects]
+                kept, view, seen = image, maker.view(result), maker.view(result).image(image)
+                panels = {"input": image, "propagation": draw_overlay(image, result.labels)}
+    adaptation = Adaptation(settings)
+    adaptation.predictor.follow(ids, settings.seed)
+    for iterations in ITERATIONS:
+        while adaptation.iterations < iterations:
+            adaptation.step(buffer, fall=False)
+        found = adaptation.predictor.predict(seen, ids)
+        whole = [view.whole(one, kept.shape[:2], float(i == 0)) for i, one in enumerate(found)]
+        labels = np.array([0, *ids], np.uint8)[np.argmax(whole, axis=0)]
+        panels[f"U-Net alone, {iterations} iterations"] = draw_overlay(kept, labels)
+    small = {name: np.asarray(cv2.resize(p, None, fx=0.5, fy=0.5), np.uint8) for name, p in panels.items()}
+    with atomic_path(path) as partial:
+        partial.write_bytes(cv2.imencode(".png", side_by_side(small)[..., ::-1])[1].tobytes())
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawTextHelpFormatter)
+    parser.add_argument("--davis", type=Path, required=True)
+    parser.add_argument("--split", default="dev")
+    parser.add_argument("--model", type=Path, help="default: the shipped checkpoint")
+    parser.add_argument("--only", nargs="+", help="rows whose names begin with one of these")
+    parser.add_argument("--picture", type=Path, help="write the comparison by iterations instead")
+    parser.add_argument("--sequence", default="dog-agility", help="of the picture")
+    options = parser.parse_args()
+    model = resolve_model(options.model)
+    if options.picture:
+        picture(options.davis, options.sequence, model, options.picture)
+        return
+
+    def chosen(name: str) -> bool:
+        return not options.only or any(name.startswith(part) for part in options.only)
+
+    print("\n" + compare_all(options.davis, options.split, model, chosen), flush=True)
+    with rendered_dataset(RENDERED_FRAMES) as root:
+        print("\n" + compare_all(root, "all", model, chosen))
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,87 @@
+"""Side by side: the frame, what propagation made of it, what refinement did, and where that is wrong.
+
+No torch in it.
+"""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import cv2
+import numpy as np
+from numpy.typing import NDArray
+
+from ..masks import read_mask
+from ..overlay import draw_overlay
+from ..sinks import OverlayVideoSink
+from ..sources import Frame
+from ..tracker import Result
+
+Image = NDArray[np.uint8]
+Labels = NDArray[np.uint8]
+
+MISSED, ADDED = (60, 140, 255), (255, 70, 60)
+"""Colours of pixels whose object was not found, and of those that were given to a wrong one."""
+
+CAPTION_HEIGHT = 24
+
+
+def draw_error(image: Image, labels: Labels, truth: Labels) -> Image:
+    """A dimmed frame with its wrong pixels: blue where an object was missed, red where none should be.
+
+    Args:
+        image: [H, W, 3] uint8 RGB.
+        labels, truth: [H, W] object ids.
+    """
+    grey = np.repeat(image.mean(axis=2, keepdims=True) / 3, 3, axis=2).astype(np.uint8)
+    grey[(labels != truth) & (truth > 0)] = MISSED
+    grey[(labels != truth) & (labels > 0)] = ADDED
+    return grey
+
+
+def side_by_side(panels: dict[str, Image]) -> Image:
+    """Pictures of one size in a row, each under its caption."""
+    return np.hstack([_captioned(caption, panel) for caption, panel in panels.items()])
+
+
+def compare(image: Image, propagated: Labels, refined: Labels, truth: Labels | None = None) -> Image:
+    """Input, propagation and refinement in a row, and where refinement errs when the truth is known.
+
+    Args:
+        image: [H, W, 3] uint8 RGB.
+        propagated, refined, truth: [H, W] object ids.
+    """
+    panels = {
+        "input": image,
+        "propagation": draw_overlay(image, propagated),
+        "refined": draw_overlay(image, refined),
+    }
+    if truth is not None:
+        panels["error: missed blue, added red"] = draw_error(image, refined, truth)
+    return side_by_side(panels)
+
+
+class ComparisonVideoSink(OverlayVideoSink):
+    """An MP4 of input, propagation and refinement side by side.
+
+    Args:
+        path: where to; the suffix must be ``.mp4``.
+        fps: frames per second.
+        propagated: folder with the propagated mask of each frame, named like the frame.
+    """
+
+    def __init__(self, path: Path, fps: float, propagated: Path) -> None:
+        super().__init__(path, fps)
+        self._propagated = propagated
+
+    def _picture(self, frame: Frame, result: Result) -> Image:
+        before = read_mask(self._propagated / f"{frame.name}.png", allow_empty=True)
+        return compare(frame.image, before, result.labels)
+
+
+def _captioned(caption: str, panel: Image) -> Image:
+    height, width = panel.shape[:2]
+    tile = np.full((height + CAPTION_HEIGHT, width, 3), 32, np.uint8)
+    tile[CAPTION_HEIGHT:] = panel
+    cv2.putText(tile, caption, (8, 17), cv2.FONT_HERSHEY_SIMPLEX, 0.45, (255, 255, 255), 1, cv2.LINE_AA)
+    return tile
