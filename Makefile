@@ -39,6 +39,7 @@ lint: $(STAMP)
 bench: $(STAMP)
 	$(BIN)/python bench/affinity.py
 	$(BIN)/python bench/step.py
+	$(BIN)/python bench/overhead.py
 
 clean:
 	rm -rf build demo .pytest_cache .mypy_cache .ruff_cache

@@ -101,15 +101,17 @@ def areas(labels: NDArray[np.uint8], boxes: dict[int, Box]) -> dict[int, int]:
 def mean_confidences(
     labels: NDArray[np.uint8], probabilities: NDArray[np.floating[Any]], stride: int
 ) -> dict[int, float]:
-    """Mean probability of each label over the features it covers; labels that cover none are left out.
+    """Mean probability of each label from 1 on over the features it covers; those that cover none are left out.
 
     Args:
         labels: [H, W].
         probabilities: [O, h, w].
         stride: pixels per feature.
     """
-    winners = labels[::stride, ::stride].astype(np.intp)
-    certainty = np.take_along_axis(probabilities, winners[None], axis=0)
-    covered = np.bincount(winners.ravel())
-    total = np.bincount(winners.ravel(), weights=certainty.ravel())
+    winners = labels[::stride, ::stride].ravel()
+    places = np.flatnonzero(winners)  # most of a frame is background, whose mean nobody asks for
+    winners = winners[places]
+    certainty = probabilities.reshape(len(probabilities), -1)[winners, places]
+    covered = np.bincount(winners)
+    total = np.bincount(winners, weights=certainty)
     return {int(label): float(total[label] / covered[label]) for label in np.flatnonzero(covered)}

@@ -307,11 +307,14 @@ class Tracker:
         stepped: float,
     ) -> Result:
         objects = self._objects(labels, probabilities)
-        channels = [self._channel_of_id[state.id] for state in objects]
-        id_of_channel = np.zeros(256, np.uint8)
-        id_of_channel[channels] = [state.id for state in objects]
-        named = label_maps.rename(labels, id_of_channel)
-        of_objects = probabilities[[0, *channels]]
+        ids = [state.id for state in objects]
+        channels = [self._channel_of_id[object_id] for object_id in ids]
+        if ids == channels == list(range(1, len(probabilities))):  # most often, and copying costs less
+            named, of_objects = labels.copy(), probabilities.copy()
+        else:
+            id_of_channel = np.zeros(256, np.uint8)
+            id_of_channel[channels] = ids
+            named, of_objects = label_maps.rename(labels, id_of_channel), probabilities[[0, *channels]]
         ended = time.perf_counter()
         timings = Timings(step=stepped - started, post=ended - stepped, total=ended - started)
         return Result(named, of_objects, objects, timings, self._frame_index - 1)

@@ -1,0 +1,116 @@
+"""What Python costs per frame around an engine: the real tracker on the fake GPU of the tests.
+
+The fake's engine does nothing, but what it would have found stands there: objects have boxes, areas and
+confidences. Copies to and from the GPU are made by the processor here, and calls of the driver cost what the
+fake's own Python costs: both count, so that the figure is an upper bound of the runtime's share.
+
+    python bench/overhead.py                    # 480x480, 3 objects, 2,000 frames
+    python bench/overhead.py --height 1080 --width 1920 --objects 10
+"""
+
+from __future__ import annotations
+
+import argparse
+import sys
+import tempfile
+import time
+from pathlib import Path
+
+import numpy as np
+import pytest
+from rich.console import Console
+from rich.table import Table
+
+sys.path.insert(0, str(Path(__file__).resolve().parents[1] / "tests"))
+
+import fake_device
+from fake_device import FakeGpu
+from pixel_model import write_pixel_model
+from step import scene
+
+from maskring.export.engine_from_onnx import EngineOptions
+from maskring.runtime.backends.tensorrt import TensorRTBackend
+from maskring.runtime.label_maps import sample_hard
+from maskring.runtime.tracker import Tracker
+
+ALLOWED_MS = 0.5
+"""Median time of a frame beside its engine that the project allows itself, at 480x480."""
+
+WARM_UP = 50
+
+
+PARTS = (
+    "whole step",
+    "  frame to page-locked memory, its upload",
+    "  launch, copies back, wait",
+    "  bookkeeping of the memory",
+    "  boxes, areas, confidences, copies for the caller",
+)
+
+
+def measure(gpu: FakeGpu, engine: Path, options: argparse.Namespace) -> dict[str, np.ndarray]:
+    """Milliseconds of each frame, by part."""
+    size = options.height, options.width
+    scenes = [scene(index, *size, options.objects) for index in range(8)]
+    backend = TensorRTBackend(engine)
+    rows = []
+    with Tracker(backend) as tracker:
+        for index in range(WARM_UP + options.frames):
+            if options.ahead:
+                tracker.stage(scenes[(index + 1) % len(scenes)][0])
+            started = time.perf_counter()
+            result = tracker.step(scenes[index % len(scenes)][0], scenes[0][1] if index == 0 else None)
+            whole = time.perf_counter() - started
+            if index == 0:
+                pretend(gpu, backend, scenes[0][1])
+            elif options.objects:
+                assert all(state.area and state.confidence for state in result.objects)
+            upload, run, post = backend.last_upload, backend.last_run, result.timings.post
+            rows.append((whole, upload, run, whole - upload - run - post, post))
+    return dict(zip(PARTS, np.array(rows[WARM_UP:]).T * 1e3, strict=True))
+
+
+def pretend(gpu: FakeGpu, backend: TensorRTBackend, labels: np.ndarray) -> None:
+    """Put labels and probabilities where the engine would write them, from now on for every frame."""
+    tensors = backend._tensors
+    assert tensors is not None
+    gpu.memory_at(tensors.labels.address, labels.size)[:] = labels.ravel()
+    stride, channels = backend.metadata.stride, tensors.sizes[3]
+    shares = sample_hard(labels, channels, stride) * 0.9 + 0.1 / channels
+    gpu.memory_at(tensors.probabilities.address, shares.nbytes)[:] = (
+        shares.astype(np.float32).view(np.uint8).ravel()
+    )
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
+    parser.add_argument("--height", type=int, default=480)
+    parser.add_argument("--width", type=int, default=480)
+    parser.add_argument("--objects", type=int, default=3)
+    parser.add_argument("--frames", type=int, default=2000)
+    parser.add_argument("--ahead", action="store_true", help="name each frame one step ahead")
+    options = parser.parse_args()
+    console = Console()
+    gpu = FakeGpu(no_op=True)
+    with tempfile.TemporaryDirectory() as folder, pytest.MonkeyPatch.context() as patch:
+        fake_device.install(patch, gpu)
+        sizes = EngineOptions(
+            height=(options.height,) * 3, width=(options.width,) * 3, objects=(options.objects,) * 3
+        )
+        model = write_pixel_model(Path(folder) / "model.onnx")
+        engine = fake_device.write_engine(model, Path(folder) / "model.engine", sizes)
+        rows = measure(gpu, engine, options)
+    title = f"{options.width}x{options.height}, {options.objects} objects, no-op engine on the fake GPU"
+    table = Table("part", "p50 ms", "p90 ms", "p99 ms", title=title)
+    for name, times in rows.items():
+        table.add_row(name, *(f"{value:.3f}" for value in np.percentile(times, (50, 90, 99))))
+    console.print(table)
+    median = float(np.median(rows["whole step"]))
+    verdict = "within" if median <= ALLOWED_MS else "BEYOND"
+    console.print(f"beside the engine: {median:.3f} ms per frame (p50), {verdict} {ALLOWED_MS} ms")
+
+
+if __name__ == "__main__":
+    main()
