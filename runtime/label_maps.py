@@ -101,7 +101,7 @@ def areas(labels: NDArray[np.uint8], boxes: dict[int, Box]) -> dict[int, int]:
 def mean_confidences(
     labels: NDArray[np.uint8], probabilities: NDArray[np.floating[Any]], stride: int
 ) -> dict[int, float]:
-    """Mean probability of each label from 1 on over the features it covers; those that cover none are left out.
+    """Mean probability of each label from 1 on over the features it covers, of those that cover any.
 
     Args:
         labels: [H, W].
