@@ -55,7 +55,8 @@ class Precision(str, Enum):
 ModelOption = Annotated[
     Path | None,
     typer.Option(
-        "--model", help="Checkpoint (.safetensors) or exported .onnx; default: the shipped checkpoint."
+        "--model",
+        help="Checkpoint (.safetensors), exported .onnx, or .engine; default: the shipped checkpoint.",
     ),
 ]
 KernelOption = Annotated[

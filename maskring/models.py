@@ -19,7 +19,7 @@ def resolve_model(model: Path | None) -> Path:
     """The executable model for MODEL; a checkpoint is exported to the cache first.
 
     Args:
-        model: an exported ``.onnx``, a checkpoint, or None for the shipped checkpoint.
+        model: an exported ``.onnx``, an ``.engine``, a checkpoint, or None for the shipped checkpoint.
 
     Raises:
         ModelError: when the file does not exist or is not ours.
@@ -44,7 +44,7 @@ def resolve_model(model: Path | None) -> Path:
 def provenance(model: Path | None) -> str:
     """One sentence, for people, on where the weights behind MODEL come from."""
     if model is not None and model.suffix != CHECKPOINT_SUFFIX:
-        return "an exported model"
+        return "a TensorRT engine" if model.suffix == ".engine" else "an exported model"
     from .training.checkpoint import load_checkpoint
     from .training.weights import shipped_checkpoint
 
@@ -69,8 +69,9 @@ def open_tracker(
         model: see :func:`resolve_model`.
         policy: which past frames are read; None for the one stored in the model.
         soft: store label probabilities in memory instead of their one-hot.
-        kernel: ``native`` runs the CPU kernel of the memory read, ``function`` standard ONNX operators alone.
-        threads: CPU threads, 0 for all that this process may use.
+        kernel: of an ``.onnx``: ``native`` runs the CPU kernel of the memory read, ``function`` standard ONNX
+            operators alone.
+        threads: CPU threads of an ``.onnx``, 0 for all that this process may use.
 
     Raises:
         UserError: when the model cannot be found, read or executed.
@@ -79,4 +80,8 @@ def open_tracker(
 
     path = resolve_model(None if model is None else Path(model))
     backend = open_backend(path, kernel=kernel, threads=threads)
-    return Tracker(backend, policy=policy, soft=soft)
+    try:
+        return Tracker(backend, policy=policy, soft=soft)
+    except BaseException:
+        backend.close()
+        raise
