@@ -4,15 +4,17 @@ The rendered clip is made of trouble: an object passes behind a post, one leaves
 crosses the first. Times are those of the tracker with its refinement, as multiples of propagation alone.
 
     python bench/refinement.py --davis ROOT --split dev
-    python bench/refinement.py --davis ROOT --split dev --only off offline --picture sheet.png
+    python bench/refinement.py --davis ROOT --picture sheet.png        # one frame by iterations
+    python bench/refinement.py --latency                               # frames with and without a worker
 """
 
 from __future__ import annotations
 
 import argparse
 import tempfile
+import time
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from contextlib import closing, contextmanager
 from dataclasses import replace
 from pathlib import Path
 
@@ -29,8 +31,10 @@ from maskring.runtime.overlay import draw_overlay
 from maskring.runtime.readers import read_image
 from maskring.runtime.refinement.adaptation import Adaptation
 from maskring.runtime.refinement.comparison import side_by_side
+from maskring.runtime.refinement.online import OnlineRefiner
 from maskring.runtime.refinement.samples import Buffer, SampleMaker
 from maskring.runtime.refinement.settings import RefinementSettings
+from maskring.runtime.refinement.view import View
 from maskring.runtime.synthetic import render_clip
 
 STEPS_PER_FRAME = 4
@@ -40,6 +44,7 @@ ITERATIONS = (0, 50, 100, 200, 400)
 """Of the picture, as in the talk on arXiv 2006.12480."""
 
 RENDERED_FRAMES = 60
+LATENCY_ROUNDS = 4
 
 
 def rows() -> dict[str, Refinement]:
@@ -48,7 +53,7 @@ def rows() -> dict[str, Refinement]:
     return {
         "off": Refinement(),
         "offline": Refinement("offline", settings),
-        "offline, whole frame": Refinement("offline", replace(settings, margin=0)),
+        "whole frame, offline": Refinement("offline", replace(settings, margin=0)),
         f"online, {STEPS_PER_FRAME} steps a frame": Refinement("online", settings, STEPS_PER_FRAME),
         f"online, {STEPS_PER_FRAME} steps a frame, feedback": Refinement(
             "online", replace(settings, feedback=True), STEPS_PER_FRAME
@@ -98,6 +103,46 @@ def compare_all(root: Path, split: str, model: Path, chosen: Callable[[str], boo
     )
 
 
+def latency(model: Path, rounds: int) -> str:
+    """Per-frame time of the tracker alone and with a worker beside it, in alternating runs of one clip.
+
+    The tracker has one thread, so that the worker finds a core on a machine with two.
+    """
+    frames = list(render_clip(360, 640, RENDERED_FRAMES))
+    times: dict[str, list[float]] = {"off": [], "online": [], "forward pass": []}
+    adapted = 0
+    for _ in range(rounds):
+        for mode in ("off", "online"):
+            refinement = Refinement("online" if mode == "online" else "off")
+            with closing(refinement.wrap(open_tracker(model, threads=1))) as tracker:
+                if isinstance(tracker, OnlineRefiner):
+                    tracker.step(*frames[0])
+                    tracker.step(frames[1][0])
+                    tracker.worker.arrived.wait()  # time the worker at work, not its start
+                for index, (image, labels) in enumerate(frames):
+                    timings = tracker.step(image, labels if index == 0 else None).timings
+                    times[mode].append(timings.total)
+                if isinstance(tracker, OnlineRefiner):
+                    adapted += tracker.iterations
+                    times["forward pass"] += forward_times(tracker, frames[0][0])
+    lines = ["| | p50 ms | p99 ms |", "|---|---|---|"]
+    for name, seconds in times.items():
+        lines.append(
+            f"| {name} | {np.percentile(seconds, 50) * 1e3:.1f} | {np.percentile(seconds, 99) * 1e3:.1f} |"
+        )
+    return "\n".join(lines) + f"\n\n{adapted} optimiser steps beside {len(times['online'])} frames\n"
+
+
+def forward_times(refiner: OnlineRefiner, image: np.ndarray) -> list[float]:
+    """Seconds of the U-Net alone, some frames in a row."""
+    seen, seconds = View((0, 0, image.shape[1], image.shape[0]), RefinementSettings().size).image(image), []
+    for _ in range(20):
+        started = time.perf_counter()
+        refiner.predictor.predict(seen, refiner.predictor.ids)
+        seconds.append(time.perf_counter() - started)
+    return seconds
+
+
 def picture(root: Path, sequence: str, model: Path, path: Path) -> None:
     """One frame of a sequence as propagated, and what the U-Net alone says of it after so many iterations."""
     frames = sorted((root / "JPEGImages" / "480p" / sequence).iterdir())
@@ -130,7 +175,10 @@ def picture(root: Path, sequence: str, model: Path, path: Path) -> None:
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawTextHelpFormatter)
-    parser.add_argument("--davis", type=Path, required=True)
+    parser.add_argument("--davis", type=Path)
+    parser.add_argument(
+        "--latency", action="store_true", help="time frames with and without a worker instead"
+    )
     parser.add_argument("--split", default="dev")
     parser.add_argument("--model", type=Path, help="default: the shipped checkpoint")
     parser.add_argument("--only", nargs="+", help="rows whose names begin with one of these")
@@ -138,6 +186,11 @@ def main() -> None:
     parser.add_argument("--sequence", default="dog-agility", help="of the picture")
     options = parser.parse_args()
     model = resolve_model(options.model)
+    if options.latency:
+        print(latency(model, LATENCY_ROUNDS))
+        return
+    if options.davis is None:
+        parser.error("--davis is needed")
     if options.picture:
         picture(options.davis, options.sequence, model, options.picture)
         return

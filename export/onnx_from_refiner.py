@@ -30,7 +30,7 @@ class RefinerGraph(nn.Module):
         return logits.softmax(1)
 
 
-def export_refiner(refiner: Path, out: Path, *, size: int = 480) -> None:
+def export_refiner(refiner: Path, out: Path, *, size: int = 320) -> None:
     """Write the U-Net of ``refiner`` to ``out``; same refiner and size, same bytes.
 
     The file's metadata names the object ids of the outputs 1, 2, ... under ``maskring-refiner``. The graph is

@@ -276,7 +276,7 @@ def export(
 def export_refiner_command(
     refiner: Annotated[Path, typer.Argument(help="A U-Net that track --save-refiner wrote.")],
     out_file: Annotated[Path, typer.Option("--out", help="The ONNX file to write.")],
-    size: Annotated[int, typer.Option(help="Pixels of its square input.")] = 480,
+    size: Annotated[int, typer.Option(help="Pixels of its square input.")] = 320,
 ) -> None:
     """Export an adapted U-Net to ONNX (standard operators alone)."""
     from .export.onnx_from_refiner import export_refiner
@@ -473,9 +473,9 @@ def track(
     kernel: KernelOption = Kernel.native,
     threads: ThreadsOption = 0,
     refine: RefineOption = Refine.off,
-    refine_iterations: RefineIterationsOption = 200,
+    refine_iterations: RefineIterationsOption = 400,
     refine_steps: RefineStepsOption = 0,
-    refine_size: RefineSizeOption = 480,
+    refine_size: RefineSizeOption = 320,
     refine_feedback: RefineFeedbackOption = False,
     refiner: RefinerOption = None,
     save_refiner: Annotated[
@@ -543,9 +543,9 @@ def evaluate(
     kernel: KernelOption = Kernel.native,
     threads: ThreadsOption = 0,
     refine: RefineOption = Refine.off,
-    refine_iterations: RefineIterationsOption = 200,
+    refine_iterations: RefineIterationsOption = 400,
     refine_steps: RefineStepsOption = 0,
-    refine_size: RefineSizeOption = 480,
+    refine_size: RefineSizeOption = 320,
     refine_feedback: RefineFeedbackOption = False,
     refiner: RefinerOption = None,
 ) -> None:

@@ -31,6 +31,7 @@ class OnlineRefiner:
     Attributes:
         predictor: the U-Net as it is used for the next frame.
         iterations: optimiser steps behind it.
+        worker: adapts.
     """
 
     def __init__(self, tracker: Tracker, settings: RefinementSettings, worker: Worker) -> None:
@@ -38,7 +39,7 @@ class OnlineRefiner:
         self.iterations = 0
         self._tracker = tracker
         self._settings = settings
-        self._worker = worker
+        self.worker = worker
         self._samples = SampleMaker(settings, tracker.stride)
         self._guard = Guard(settings.trust, tracker.stride)
         self._kept: dict[int, str] = {}
@@ -52,8 +53,8 @@ class OnlineRefiner:
             UserError: as :meth:`Tracker.step`, and when the worker has died.
         """
         result = self._tracker.step(frame, mask)
-        self._worker.offer(self._samples.make(frame, result, mask))
-        snapshot = self._worker.newest()
+        self.worker.offer(self._samples.make(frame, result, mask))
+        snapshot = self.worker.newest()
         if snapshot is not None:
             self.predictor.adopt(snapshot.ids, snapshot.weights)
             self._kept, self.iterations = dict(snapshot.kept), snapshot.iterations
@@ -72,7 +73,7 @@ class OnlineRefiner:
 
     def close(self) -> None:
         """Stop the worker and close the tracker. Closing twice does nothing."""
-        self._worker.close()
+        self.worker.close()
         self._tracker.close()
 
     def __enter__(self) -> OnlineRefiner:
