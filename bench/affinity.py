@@ -6,7 +6,8 @@
 Times are medians over rounds; in each round all implementations run one after the other, so that ratios
 hold on a machine whose speed drifts. Useful FLOP are 2 * HW * N * P^2 * (C + O). Peak extra memory is
 measured in a process of its own: the kernel's high-water mark of resident memory is reset once inputs and
-session are there and a small call has loaded everything, then one call is made.
+session are there and a small call has loaded everything, then one call is made. With offsets, "moved alike"
+shifts all windows by the same 5 pixels, "moved singly" each by up to 8, drawn anew per pixel.
 """
 
 from __future__ import annotations
@@ -35,7 +36,8 @@ CHANNELS, SLOTS, LABELS, SCALE = 64, 5, 3, 0.125
 MATMUL_SIZE = 2048
 
 NATIVE, TORCH, FUNCTION, UNFOLD = "native kernel", "torch operator", "ONNX function", "naive unfold"
-IMPLEMENTATIONS = (NATIVE, TORCH, FUNCTION, UNFOLD)
+ALIKE, SINGLY = "native, windows moved alike", "native, windows moved singly"
+IMPLEMENTATIONS = (NATIVE, ALIKE, SINGLY, TORCH, FUNCTION, UNFOLD)
 TARGETS = "targets: 50 % of MatMul's FLOP/s, 60x the ONNX function at r=6, 100x naive unfold, below 30 MB"
 
 Inputs = tuple[np.ndarray, np.ndarray, np.ndarray, np.ndarray]
@@ -58,6 +60,21 @@ def inputs_of(height: int, width: int) -> Inputs:
 
 def native_run(inputs: Inputs, radius: int, threads: int) -> Run:
     return lambda: native.windowed_affinity(*inputs, radius=radius, scale=SCALE, threads=threads)
+
+
+def alike_run(inputs: Inputs, radius: int, threads: int) -> Run:
+    offsets = np.full(offsets_shape(inputs), 5, np.int32)
+    return lambda: native.windowed_affinity(*inputs, offsets, radius=radius, scale=SCALE, threads=threads)
+
+
+def singly_run(inputs: Inputs, radius: int, threads: int) -> Run:
+    offsets = np.random.default_rng(0).integers(-8, 9, offsets_shape(inputs), np.int32)
+    return lambda: native.windowed_affinity(*inputs, offsets, radius=radius, scale=SCALE, threads=threads)
+
+
+def offsets_shape(inputs: Inputs) -> tuple[int, ...]:
+    batch, slots, _, height, width = inputs[1].shape
+    return batch, slots, 2, height, width
 
 
 def torch_run(inputs: Inputs, radius: int, threads: int) -> Run:
@@ -126,6 +143,8 @@ def unfold_run(inputs: Inputs, radius: int, threads: int) -> Run:
 
 MAKERS: dict[str, Callable[[Inputs, int, int], Run]] = {
     NATIVE: native_run,
+    ALIKE: alike_run,
+    SINGLY: singly_run,
     TORCH: torch_run,
     FUNCTION: function_run,
     UNFOLD: unfold_run,
