@@ -576,7 +576,7 @@ def evaluate(
 @app.command()
 @one_sentence
 def profile(
-    model: Annotated[Path, typer.Argument(help="Exported .onnx or checkpoint.")],
+    model: Annotated[Path, typer.Argument(help="Exported .onnx, .engine or checkpoint.")],
     compare: Annotated[
         Path | None, typer.Option(metavar="OTHER", help="A second model, measured the same way.")
     ] = None,

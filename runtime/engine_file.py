@@ -32,6 +32,9 @@ _MODULES = {TENSORRT: ("tensorrt",), TENSORRT_RTX: ("tensorrt_rtx", "tensorrt_rt
 ANY_AMPERE, SAME_CAPABILITY = "ampere-plus", "same-compute-capability"
 HARDWARE_COMPATIBILITY = (ANY_AMPERE, SAME_CAPABILITY)
 
+ENGINE_SUFFIX = ".engine"
+"""By which trackers know engines."""
+
 Shapes = dict[str, list[list[int]]]
 
 

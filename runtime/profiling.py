@@ -15,7 +15,7 @@ import tempfile
 import time
 from collections.abc import Iterable, Iterator
 from contextlib import closing
-from dataclasses import asdict, dataclass, field
+from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
@@ -26,18 +26,22 @@ from numpy.typing import NDArray
 
 from ..plugins.errors import ModelError, SourceError, UnavailableError
 from ..plugins.files import atomic_path, make_directory
+from ..plugins.library import library_path
+from ..plugins.library import load as load_plugin
 from ..plugins.machine import usable_cores
 from .backends.integer_encoder import fold_rectifiers
 from .backends.onnxruntime import Memory, OnnxRuntimeBackend, open_session
 from .backends.step_graph_parts import cut_at_memory_read, load_step_graph, memory_read
-from .model import EXPORT_AGAIN, INPUTS, ModelMetadata
+from .backends.tensorrt import TensorRTBackend
+from .engine_file import ENGINE_SUFFIX, TENSORRT_RTX, import_tensorrt, read_manifest
+from .model import EXPORT_AGAIN, INPUTS, VALUES, ModelMetadata
 from .tracker import Tracker
 
 Array = NDArray[Any]
 
 STAGES = ("decode", "upload", "step", "download", "post")
 """Waiting for the decoded frame; copying it to where the model reads it; executing the model; fetching labels
-(nothing is copied on a CPU); masks, boxes and areas."""
+(nothing is copied on a CPU, and an engine's step includes the copy); masks, boxes and areas."""
 
 SLOTS = 5
 """Frames in memory when the bare model is run: what the default policy reads."""
@@ -135,7 +139,7 @@ def profile_model(
     """Track ``frames`` and time every stage, then time the bare model and its layers.
 
     Args:
-        model: an exported ``.onnx``.
+        model: an exported ``.onnx``, or an ``.engine``.
         frames: [H, W, 3] uint8 RGB; waiting for the next one is the stage ``decode``.
         mask: objects of the first frame; None for one object in its middle.
         iterations, warm_up: frames to measure, and frames before; memory is full after eight.
@@ -150,10 +154,12 @@ def profile_model(
     if iterations < 1:
         raise SourceError("no frame is to be measured", "ask for at least one iteration")
     threads = threads or usable_cores()
-    records, last = _track(model, frames, mask, warm_up + iterations, threads)
+    records, last, layers = _track(model, frames, mask, warm_up + iterations, threads)
     records = records[warm_up:]
     totals = [sum(record.values()) for record in records]
-    feeds = model_inputs(load_step_graph(model)[1], last)
+    feeds = model_inputs(_metadata(model), last)
+    if model.suffix != ENGINE_SUFFIX:
+        layers = layer_times(model, last, threads)
     return Profile(
         model=str(model),
         height=last.shape[0],
@@ -165,7 +171,7 @@ def profile_model(
         stages={stage: Latency.of(record[stage] for record in records) for stage in STAGES},
         frames=[total * 1e3 for total in totals],
         runner=time_with_polygraphy(model, feeds, runner_iterations, threads) if runner_iterations else None,
-        layers=layer_times(model, last, threads),
+        layers=layers,
         peak_memory_mb=peak_memory_mb(),
         machine=machine_note(),
     )
@@ -173,12 +179,13 @@ def profile_model(
 
 def _track(
     model: Path, frames: Iterable[Array], mask: NDArray[np.uint8] | None, count: int, threads: int
-) -> tuple[list[dict[str, float]], Array]:
-    """Seconds of each stage for ``count`` frames, and the last frame."""
+) -> tuple[list[dict[str, float]], Array, list[Layer]]:
+    """Seconds of each stage for ``count`` frames, the last frame, and the layers of an engine."""
     records: list[dict[str, float]] = []
     stream = iter(frames)
     frame: Array | None = None
-    backend = OnnxRuntimeBackend(model, threads=threads)
+    layers: list[Layer] = []
+    backend = _open(model, threads)
     with closing(Tracker(backend)) as tracker:
         for index in range(count):
             asked = time.perf_counter()
@@ -195,8 +202,26 @@ def _track(
             upload, run = backend.last_upload, backend.last_run
             spent = (decoded - asked, upload, run, max(0.0, timings.step - upload - run), timings.post)
             records.append(dict(zip(STAGES, spent, strict=True)))
+        if not isinstance(backend, OnnxRuntimeBackend):
+            layers = [Layer(name, "engine", milliseconds) for name, milliseconds in backend.layer_times()]
     assert frame is not None
-    return records, frame
+    return records, frame, layers
+
+
+def _open(model: Path, threads: int) -> OnnxRuntimeBackend | TensorRTBackend:
+    """A backend that knows the times of its last step."""
+    if model.suffix == ENGINE_SUFFIX:
+        return TensorRTBackend(model)
+    return OnnxRuntimeBackend(model, threads=threads)
+
+
+def _metadata(model: Path) -> ModelMetadata:
+    """Of a model, with what an engine was built to do best where that is a matter of choice."""
+    if model.suffix != ENGINE_SUFFIX:
+        return load_step_graph(model)[1]
+    manifest = read_manifest(model)
+    _, slots, labels, _, _ = manifest.key.shapes[VALUES][1]
+    return replace(manifest.metadata, slots=slots, labels=labels)
 
 
 def middle_object(frame: Array) -> NDArray[np.uint8]:
@@ -221,11 +246,15 @@ def model_inputs(metadata: ModelMetadata, frame: Array) -> dict[str, Array]:
 
 
 def time_with_polygraphy(model: Path, feeds: dict[str, Array], iterations: int, threads: int) -> Latency:
-    """Time the file as it is with polygraphy's ``OnnxrtRunner``; the memory read in standard operators.
+    """Time the file as it is: an ``.onnx`` with polygraphy's ``OnnxrtRunner``, an engine with ``TrtRunner``.
+
+    The memory read of an ``.onnx`` is executed in standard operators.
 
     Raises:
         UnavailableError: when polygraphy is not installed.
     """
+    if model.suffix == ENGINE_SUFFIX:
+        return time_engine(model, feeds, iterations)
     try:
         from polygraphy.backend.onnxrt import OnnxrtRunner
     except ImportError as error:
@@ -236,19 +265,24 @@ def time_with_polygraphy(model: Path, feeds: dict[str, Array], iterations: int, 
 
 
 def time_engine(engine: Path, feeds: dict[str, Array], iterations: int) -> Latency:
-    """Time a TensorRT engine with polygraphy's ``TrtRunner``.
+    """Time an engine with polygraphy's ``TrtRunner``.
 
     Raises:
-        UnavailableError: when polygraphy, TensorRT or a GPU is missing.
+        ModelError: when what stands beside the engine is missing or damaged.
+        UnavailableError: when polygraphy, TensorRT, the plugin or a GPU is missing.
     """
+    key = read_manifest(engine).key
+    trt = import_tensorrt(key.runtime)
     try:
-        import tensorrt  # noqa: F401
+        import polygraphy.config
+
+        polygraphy.config.USE_TENSORRT_RTX = key.runtime == TENSORRT_RTX
         from polygraphy.backend.common import BytesFromPath
         from polygraphy.backend.trt import EngineFromBytes, TrtRunner
     except ImportError as error:
-        raise UnavailableError(
-            f"profiling the engine {engine} needs TensorRT and polygraphy", "run pip install 'maskring[gpu]'"
-        ) from error
+        raise UnavailableError("polygraphy is not installed", NEEDS_POLYGRAPHY) from error
+    if key.plugin_sha256:
+        load_plugin(trt)
     with TrtRunner(EngineFromBytes(BytesFromPath(str(engine)))) as runner:
         return Latency.of(_runs(runner, feeds, iterations))
 
@@ -363,7 +397,7 @@ def write_inputs(model: Path, frame: Array, folder: Path) -> dict[str, str]:
     except ImportError as error:
         raise UnavailableError("polygraphy is not installed", NEEDS_POLYGRAPHY) from error
     make_directory(folder)
-    feeds = model_inputs(load_step_graph(model)[1], frame)
+    feeds = model_inputs(_metadata(model), frame)
     with atomic_path(folder / "inputs.json") as partial:
         save_json([feeds], str(partial))
     for name, array in feeds.items():
@@ -372,9 +406,17 @@ def write_inputs(model: Path, frame: Array, folder: Path) -> dict[str, str]:
     shapes = ",".join(f"{name}:{'x'.join(map(str, array.shape))}" for name, array in feeds.items())
     files = ",".join(f"{name}:{folder / name}.bin" for name in INPUTS)
     q = shlex.quote
+    inputs = f"--load-inputs {q(str(folder / 'inputs.json'))}"
+    timing = f"--shapes={q(shapes)} --loadInputs={q(files)} --warmUp=500 --iterations=100 --dumpProfile"
+    if model.suffix != ENGINE_SUFFIX:
+        return {
+            "polygraphy": f"polygraphy run {q(str(model))} --onnxrt {inputs}",
+            "trtexec": f"trtexec --onnx={q(str(model))} --stronglyTyped {timing}",
+        }
+    plugin = str(library_path()) if read_manifest(model).key.plugin_sha256 else ""
     return {
-        "polygraphy": f"polygraphy run {q(str(model))} --onnxrt --load-inputs "
-        f"{q(str(folder / 'inputs.json'))}",
-        "trtexec": f"trtexec --onnx={q(str(model))} --shapes={q(shapes)} --loadInputs={q(files)} "
-        "--stronglyTyped --warmUp=500 --iterations=100 --dumpProfile",
+        "polygraphy": f"polygraphy run {q(str(model))} --trt --model-type engine {inputs}"
+        + (f" --plugins {q(plugin)}" if plugin else ""),
+        "trtexec": f"trtexec --loadEngine={q(str(model))} {timing}"
+        + (f" --dynamicPlugins={q(plugin)}" if plugin else ""),
     }

@@ -9,6 +9,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from ...plugins.errors import ModelError
+from ..engine_file import ENGINE_SUFFIX
 from ..model import ModelMetadata
 from .device_frame import DeviceFrame as DeviceFrame
 from .device_frame import Pixels
@@ -89,7 +90,7 @@ def open_backend(
         ModelError: when the file is missing, damaged or not an exported model.
         UnavailableError: when nothing installed here can execute it.
     """
-    if model.suffix == ".engine":
+    if model.suffix == ENGINE_SUFFIX:
         from .tensorrt import TensorRTBackend
 
         return TensorRTBackend(model)

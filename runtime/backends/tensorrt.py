@@ -264,6 +264,28 @@ class TensorRTBackend:
         except device.errors as error:
             raise self._broken("while an object was removed", error) from error
 
+    def layer_times(self, runs: int = 3) -> list[tuple[str, float]]:
+        """Mean milliseconds of each layer of the engine as TensorRT reports them, slowest first.
+
+        Executes the latest frame ``runs`` times more. Steps are slower from then on, so this comes last.
+
+        Raises:
+            UserError: when the engine cannot be executed.
+        """
+        device, engine = self._open()
+        tensors = self._allocated()
+        try:
+            with device.current():
+                self._bind(engine, tensors)
+                self.without_graphs = "its layers are timed"
+                milliseconds = engine.report_layers()
+                for _ in range(runs):
+                    self._execute_aside(device, engine, tensors)
+        except device.errors as error:
+            raise self._broken("while layers were timed", error) from error
+        means = [(name, total / runs) for name, total in milliseconds.items()]
+        return sorted(means, key=lambda item: -item[1])
+
     def close(self) -> None:
         """See :meth:`maskring.runtime.backends.Backend.close`."""
         device, self._device = self._device, None
@@ -298,10 +320,7 @@ class TensorRTBackend:
                 _copy_memory(device, old, new)
             self._bind(engine, new)
             # TensorRT settles what depends on shapes in the first execution: graphs are captured after it.
-            engine.bind(self._outputs(new, new.key.address, new.value.address, False))
-            engine.bind({FRAME: new.frames[0].address})
-            engine.start(device.stream)
-            device.settle()
+            self._execute_aside(device, engine, new)
         except ModelError:
             device.settle()
             new.free()
@@ -311,6 +330,13 @@ class TensorRTBackend:
         self._tensors, self._uploaded = new, None
         if old is not None:
             old.free()
+
+    def _execute_aside(self, device: Device, engine: Engine, tensors: Tensors) -> None:
+        """Execute the engine to the end, with nothing remembered of it."""
+        engine.bind(self._outputs(tensors, tensors.key.address, tensors.value.address, False))
+        engine.bind({FRAME: tensors.frames[self._turn].address})
+        engine.start(device.stream)
+        device.settle()
 
     def _bind(self, engine: Engine, tensors: Tensors) -> None:
         self._drop_graphs()

@@ -35,6 +35,8 @@ class Engine:
         self._log = _logger(trt)
         self._log.errors.clear()
         self._origin = origin
+        self._trt = trt
+        self._profiler: Any = None  # TensorRT keeps no reference to it
         self._runtime: Any = trt.Runtime(self._log)
         if manifest.key.version_compatible:
             # Such engines bring the runtime of the version that built them, as code for this machine.
@@ -88,9 +90,25 @@ class Engine:
         asked = getattr(self._context, "is_stream_capturable", None)
         return asked is None or bool(asked(stream))
 
+    def report_layers(self) -> dict[str, float]:
+        """Let executions from now on add up milliseconds by layer; each then waits for its end."""
+        milliseconds: dict[str, float] = {}
+
+        class Profiler(self._trt.IProfiler):  # type: ignore[misc, name-defined]
+            def __init__(self, module: Any) -> None:
+                module.IProfiler.__init__(self)
+
+            def report_layer_time(self, layer_name: str, ms: float) -> None:
+                milliseconds[layer_name] = milliseconds.get(layer_name, 0.0) + ms
+
+        self._profiler = Profiler(self._trt)
+        self._context.profiler = self._profiler
+        return milliseconds
+
     def close(self) -> None:
         """Release the engine; doing so twice does nothing."""
         self._context = None
+        self._profiler = None
         self._engine = None
         self._runtime = None
 

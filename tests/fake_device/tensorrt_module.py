@@ -18,6 +18,9 @@ from maskring.runtime.backends.onnxruntime import open_session
 from .engines import PROFILE
 from .gpu import ALIGNMENT, FakeGpu
 
+LAYERS = {"encoder": 2.0, "memory read": 3.0, "argmax": 0.5}
+"""Milliseconds that the fake reports for each execution with a profiler."""
+
 
 class TensorIOMode(enum.Enum):
     NONE = 0
@@ -54,13 +57,18 @@ class ILogger:
         raise NotImplementedError
 
 
+class IProfiler:
+    def report_layer_time(self, layer_name: str, ms: float) -> None:
+        raise NotImplementedError
+
+
 def tensorrt_module(gpu: FakeGpu, version: str, rtx: bool) -> ModuleType:
     """The module ``tensorrt``, or ``tensorrt_rtx``."""
     module = ModuleType("tensorrt_rtx" if rtx else "tensorrt")
     module.__version__ = version  # type: ignore[attr-defined]
     registry = SimpleNamespace(all_creators=[], load_library=lambda path: None)
     module.get_plugin_registry = lambda: registry  # type: ignore[attr-defined]
-    for kind in (TensorIOMode, DataType, ILogger, *_classes(gpu, rtx)):
+    for kind in (TensorIOMode, DataType, ILogger, IProfiler, *_classes(gpu, rtx)):
         setattr(module, kind.__name__, kind)
     return module
 
@@ -127,7 +135,7 @@ def _classes(gpu: FakeGpu, rtx: bool) -> list[type]:
             self._shapes: dict[str, tuple[int, ...]] = {}
             self._addresses: dict[str, int] = {}
             self._settled = False
-            self._bindings: dict[Any, Any] = {}
+            self.profiler: IProfiler | None = None
 
         def set_input_shape(self, name: str, shape: tuple[int, ...]) -> bool:
             smallest, _, largest = self._engine.shapes[name]
@@ -158,6 +166,10 @@ def _classes(gpu: FakeGpu, rtx: bool) -> list[type]:
                 return False
             self._settled = True
             addresses, shapes = dict(self._addresses), self._all_shapes()
+
+            if self.profiler is not None:
+                for layer, milliseconds in LAYERS.items():
+                    self.profiler.report_layer_time(layer, milliseconds)
 
             def execute() -> None:
                 gpu.executions += 1

@@ -59,7 +59,7 @@ def fits(doc: str, name: str, given: list[str]) -> bool:
     return False
 
 
-CLASSES = ("Runtime", "ICudaEngine", "IExecutionContext", "ILogger")
+CLASSES = ("Runtime", "ICudaEngine", "IExecutionContext", "ILogger", "IProfiler")
 
 
 @pytest.fixture(scope="module", params=BINDINGS)
@@ -71,6 +71,7 @@ def real(request: pytest.FixtureRequest) -> dict[str, dict[str, str | None]]:
     wanted = {kind: public(getattr(fake, kind)) for kind in CLASSES}
     wanted |= {"DataType": ["FLOAT", "HALF", "INT32", "UINT8"], "TensorIOMode": ["INPUT", "OUTPUT"]}
     wanted["ILogger"] += ["ERROR", "INTERNAL_ERROR"]
+    wanted["IExecutionContext"] += ["profiler"]
     wanted["Runtime"] += ["engine_host_code_allowed"]
     command = [sys.executable, "-c", DESCRIBE, request.param, json.dumps(wanted)]
     done = subprocess.run(command, capture_output=True, text=True, timeout=120, check=True)

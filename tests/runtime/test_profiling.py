@@ -9,14 +9,19 @@ import subprocess
 import sys
 from pathlib import Path
 
+import fake_device
 import numpy as np
 import pytest
+from fake_device import FakeGpu, write_engine
 from pixel_model import write_pixel_model
 from support import moving_square
 from typer.testing import CliRunner
 
 from maskring.cli import app
-from maskring.plugins.errors import SourceError
+from maskring.export.engine_from_onnx import EngineOptions
+from maskring.plugins import library
+from maskring.plugins.errors import SourceError, UnavailableError
+from maskring.runtime.backends.tensorrt import TensorRTBackend
 from maskring.runtime.profiling import (
     STAGES,
     Latency,
@@ -26,6 +31,7 @@ from maskring.runtime.profiling import (
     time_engine,
     write_inputs,
 )
+from maskring.runtime.tracker import Tracker
 
 FRAMES = [moving_square(index)[0] for index in range(6)]
 
@@ -106,12 +112,72 @@ def test_commands_work_with_polygraphy(model: Path, tmp_path: Path) -> None:
     assert len(named) == 4
 
 
-def test_engines_need_tensorrt(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    from maskring.plugins.errors import UnavailableError
+# --- engines, on the fake GPU
 
+
+@pytest.fixture(scope="module")
+def engine(model: Path) -> Path:
+    sizes = EngineOptions(height=(48,) * 3, width=(64,) * 3, objects=(1, 2, 4))
+    return write_engine(model, model.with_suffix(".engine"), sizes)
+
+
+def test_engines_need_tensorrt(engine: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setitem(sys.modules, "tensorrt", None)
     with pytest.raises(UnavailableError, match=r"maskring\[gpu\]"):
-        time_engine(tmp_path / "model.engine", {}, 1)
+        time_engine(engine, {}, 1)
+
+
+def test_stages_and_layers_of_an_engine(engine: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    gpu = FakeGpu()
+    fake_device.install(monkeypatch, gpu)
+    profile = profile_model(engine, FRAMES, iterations=4, warm_up=2, threads=1, runner_iterations=0)
+    assert profile.stages["step"].p50 > 0 and profile.stages["upload"].p50 > 0
+    assert [(layer.name, layer.milliseconds) for layer in profile.layers] == [
+        ("memory read", 3.0),
+        ("encoder", 2.0),
+        ("argmax", 0.5),
+    ]
+    assert gpu.executions == 6 + 1 + 3  # frames, the warm-up, the runs in which layers are timed
+    assert not +gpu.alive
+
+
+def test_a_gpu_that_fails_while_layers_are_timed(engine: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    gpu = FakeGpu()
+    fake_device.install(monkeypatch, gpu)
+    backend = TensorRTBackend(engine)
+    with Tracker(backend) as tracker:
+        tracker.step(FRAMES[0], moving_square(0)[1])
+        gpu.fail("Stream.synchronize", after=1)
+        with pytest.raises(UnavailableError, match="the GPU failed while layers were timed"):
+            backend.layer_times()
+    assert not +gpu.alive
+
+
+def test_command_profiles_an_engine_beside_its_model(
+    model: Path, engine: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    fake_device.install(monkeypatch, FakeGpu())
+    code, text = command(engine, tmp_path, "--compare", str(model))
+    assert code == 0, text
+    written = json.loads((tmp_path / "profile.json").read_text())
+    assert [Path(profile["model"]).suffix for profile in written["profiles"]] == [".engine", ".onnx"]
+    commands = written["commands"]
+    assert f"polygraphy run {engine} --trt --model-type engine --load-inputs" in commands["polygraphy"]
+    assert f"trtexec --loadEngine={engine} --shapes=frame:1x48x64x3," in commands["trtexec"]
+    assert "lugins" not in "".join(commands.values())
+
+
+def test_commands_for_an_engine_name_its_plugin(
+    model: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    plugin = tmp_path / "lib.so"
+    plugin.touch()
+    monkeypatch.setenv(library.LIBRARY_VARIABLE, str(plugin))
+    sizes = EngineOptions(height=(48,) * 3, width=(64,) * 3)
+    engine = write_engine(model, tmp_path / "model.engine", sizes, plugin_sha256="a" * 64)
+    commands = write_inputs(engine, FRAMES[0], tmp_path)
+    assert commands["polygraphy"].endswith(f" --plugins {plugin}")
+    assert commands["trtexec"].endswith(f" --dynamicPlugins={plugin}")
 
 
 def command(model: Path, out: Path, *more: str) -> tuple[int, str]:
