@@ -239,8 +239,7 @@ class TensorRTBackend:
         """See :meth:`maskring.runtime.backends.Backend.write_value`."""
         (device, _), tensors = self._open(), self._allocated()
         host = tensors.host_value.array
-        host[: len(value)] = value
-        host[len(value) :] = 0
+        host[: len(value)] = value  # beyond are channels that nobody uses yet
         try:
             with device.current():
                 device.upload(tensors.slot(tensors.values, tensors.value, slot)[0], host)
@@ -259,8 +258,7 @@ class TensorRTBackend:
                 device.wait()
                 values[:, 0] += values[:, channel]
                 values[:, channel] = 0
-                device.upload(tensors.values.address, values)
-                device.wait()
+                device.upload(tensors.values.address, values)  # of pageable memory: read when it returns
         except device.errors as error:
             raise self._broken("while an object was removed", error) from error
 

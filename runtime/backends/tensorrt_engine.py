@@ -38,17 +38,28 @@ class Engine:
         self._trt = trt
         self._profiler: Any = None  # TensorRT keeps no reference to it
         self._runtime: Any = trt.Runtime(self._log)
+        self._engine: Any = None
+        self._context: Any = None
+        try:
+            self._load(content, manifest)
+        except BaseException:
+            # At once: an exception keeps this object, and the GPU's context must outlive what is in it.
+            self.close()
+            raise
+
+    def _load(self, content: bytes, manifest: EngineManifest) -> None:
         if manifest.key.version_compatible:
             # Such engines bring the runtime of the version that built them, as code for this machine.
             self._runtime.engine_host_code_allowed = True
-        self._engine: Any = self._runtime.deserialize_cuda_engine(content)
+        self._engine = self._runtime.deserialize_cuda_engine(content)
         if self._engine is None:
-            raise ModelError(f"TensorRT {trt.__version__} refuses {origin}: {self._reason()}", BUILD_AGAIN)
-        self._check_tensors(trt, manifest.metadata.dtype)
-        self._context: Any = self._engine.create_execution_context()
+            version = self._trt.__version__
+            raise ModelError(f"TensorRT {version} refuses {self._origin}: {self._reason()}", BUILD_AGAIN)
+        self._check_tensors(manifest.metadata.dtype)
+        self._context = self._engine.create_execution_context()
         if self._context is None:
             raise UnavailableError(
-                f"TensorRT could not prepare {origin} for execution: {self._reason()}",
+                f"TensorRT could not prepare {self._origin} for execution: {self._reason()}",
                 "free memory of the GPU, or build the engine for smaller frames",
             )
 
@@ -112,17 +123,17 @@ class Engine:
         self._engine = None
         self._runtime = None
 
-    def _check_tensors(self, trt: Any, dtype: str) -> None:
+    def _check_tensors(self, dtype: str) -> None:
         """Names, directions and types must be those of the step graph."""
         expected = {
             name: (way, _TYPES.get(name, _FLOATS[dtype]))
             for names, way in ((INPUTS, "INPUT"), (OUTPUTS, "OUTPUT"))
             for name in names
         }
-        engine, found = self._engine, {}
-        for index in range(engine.num_io_tensors):
-            name = engine.get_tensor_name(index)
-            found[name] = engine.get_tensor_mode(name).name, engine.get_tensor_dtype(name).name
+        found = {}
+        for index in range(self._engine.num_io_tensors):
+            name = self._engine.get_tensor_name(index)
+            found[name] = self._engine.get_tensor_mode(name).name, self._engine.get_tensor_dtype(name).name
         if found != expected:
             wrong = sorted(name for name in {*found, *expected} if found.get(name) != expected.get(name))
             raise ModelError(

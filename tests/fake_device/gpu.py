@@ -52,6 +52,7 @@ class FakeGpu:
         broken: set when a failure on the GPU spoilt the context: everything fails from then on.
         pageable: asynchronous copies from or to memory that is not page-locked.
         executions: of engines, graphs included.
+        outlived: objects of TensorRT that were there when their context was not.
     """
 
     def __init__(
@@ -71,6 +72,7 @@ class FakeGpu:
         self.broken = False
         self.pageable = 0
         self.executions = 0
+        self.outlived: list[str] = []
         self.streams: dict[int, FakeStream] = {}
         self.driver_stack: list[str] = []  # contexts as the driver sees them
         self.current = threading.local()
@@ -95,6 +97,12 @@ class FakeGpu:
     def handle(self) -> int:
         """A number that was not given out before."""
         return next(self._handles)
+
+    def dropped(self, kind: str) -> None:
+        """An object of TensorRT is gone; it must go before the context in which it lives."""
+        self.alive[kind] -= 1
+        if not self.alive["context"]:
+            self.outlived.append(kind)
 
     # --- memory
 

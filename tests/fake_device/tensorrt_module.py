@@ -94,7 +94,7 @@ def _classes(gpu: FakeGpu, rtx: bool) -> list[type]:
             return ICudaEngine(self._logger, model, shapes)
 
         def __del__(self) -> None:
-            gpu.alive["runtime"] -= 1
+            gpu.dropped("runtime")
 
     class ICudaEngine:
         def __init__(self, logger: ILogger, model: Any, shapes: dict[str, Any]) -> None:
@@ -126,7 +126,7 @@ def _classes(gpu: FakeGpu, rtx: bool) -> list[type]:
             return IExecutionContext(self)
 
         def __del__(self) -> None:
-            gpu.alive["engine"] -= 1
+            gpu.dropped("engine")
 
     class IExecutionContext:
         def __init__(self, engine: ICudaEngine) -> None:
@@ -200,7 +200,7 @@ def _classes(gpu: FakeGpu, rtx: bool) -> list[type]:
             self._engine.session.run_with_iobinding(binding)
 
         def __del__(self) -> None:
-            gpu.alive["execution context"] -= 1
+            gpu.dropped("execution context")
 
     if rtx:
 

@@ -57,7 +57,7 @@ def assert_one_sentence(error: UserError | str) -> None:
 
 
 def assert_nothing_is_left(gpu: FakeGpu) -> None:
-    assert not +gpu.alive
+    assert not +gpu.alive and not gpu.outlived
     assert gpu.driver_stack == ["torch's"]
 
 
@@ -177,6 +177,24 @@ def test_memory_that_does_not_fit_leaves_what_was_there(
     gpu.memory = 1 << 30
     for index in range(6, len(FRAMES)):
         np.testing.assert_array_equal(act(tracker, index), expected[index])
+
+
+@pytest.mark.parametrize("call", ["set_input_shape", "set_tensor_address", "execute_async_v3"])
+def test_an_engine_that_refuses_new_memory_keeps_the_old(
+    gpu: FakeGpu, model: Path, engine: Path, expected: list[np.ndarray], call: str
+) -> None:
+    """A mask adds an object, and the engine will not have it: the stream goes on without."""
+    theirs = Tracker(OnnxRuntimeBackend(model, kernel="function", threads=1))
+    tracker = Tracker(TensorRTBackend(engine))
+    for index in range(6):
+        np.testing.assert_array_equal(act(tracker, index), act(theirs, index))
+    before = gpu.alive["allocation"], gpu.alive["pinned"], gpu.used
+    gpu.fail(call)
+    with pytest.raises(ModelError):
+        act(tracker, 6)
+    assert (gpu.alive["allocation"], gpu.alive["pinned"], gpu.used) == before
+    for index in range(6, len(FRAMES)):
+        np.testing.assert_array_equal(tracker.step(FRAMES[index]).labels, theirs.step(FRAMES[index]).labels)
 
 
 def test_a_gpu_that_fails_closes_the_tracker_and_frees_everything(gpu: FakeGpu, engine: Path) -> None:
@@ -337,9 +355,10 @@ def test_tensorrt_refuses_the_engine_in_its_own_words(gpu: FakeGpu, engine: Path
     strange = resealed(changed(engine, tmp_path), b"no engine at all")
     with pytest.raises(
         ModelError, match=r"TensorRT 11.1.0 refuses .*other.engine: .*Error Code 1: magic tag; build it"
-    ):
+    ) as caught:
         TensorRTBackend(strange)
-    assert_nothing_is_left(gpu)
+    assert_nothing_is_left(gpu)  # while somebody still looks at the exception
+    assert caught.value.remedy
 
 
 def test_an_engine_of_another_network(gpu: FakeGpu, engine: Path, tmp_path: Path) -> None:
