@@ -154,12 +154,10 @@ def profile_model(
     if iterations < 1:
         raise SourceError("no frame is to be measured", "ask for at least one iteration")
     threads = threads or usable_cores()
-    records, last, layers = _track(model, frames, mask, warm_up + iterations, threads)
-    records = records[warm_up:]
+    tracked = _track(model, frames, mask, warm_up + iterations, threads)
+    records, last = tracked.records[warm_up:], tracked.last
     totals = [sum(record.values()) for record in records]
     feeds = model_inputs(_metadata(model), last)
-    if model.suffix != ENGINE_SUFFIX:
-        layers = layer_times(model, last, threads)
     return Profile(
         model=str(model),
         height=last.shape[0],
@@ -171,20 +169,28 @@ def profile_model(
         stages={stage: Latency.of(record[stage] for record in records) for stage in STAGES},
         frames=[total * 1e3 for total in totals],
         runner=time_with_polygraphy(model, feeds, runner_iterations, threads) if runner_iterations else None,
-        layers=layers,
+        layers=layer_times(model, last, threads) if tracked.layers is None else tracked.layers,
         peak_memory_mb=peak_memory_mb(),
-        machine=machine_note(),
+        machine=machine_note() | tracked.device,
     )
+
+
+@dataclass
+class _Tracked:
+    """Seconds of each stage for each frame, the last frame, and what an engine says of its GPU and layers."""
+
+    records: list[dict[str, float]]
+    last: Array
+    device: dict[str, str] = field(default_factory=dict)
+    layers: list[Layer] | None = None
 
 
 def _track(
     model: Path, frames: Iterable[Array], mask: NDArray[np.uint8] | None, count: int, threads: int
-) -> tuple[list[dict[str, float]], Array, list[Layer]]:
-    """Seconds of each stage for ``count`` frames, the last frame, and the layers of an engine."""
+) -> _Tracked:
     records: list[dict[str, float]] = []
     stream = iter(frames)
     frame: Array | None = None
-    layers: list[Layer] = []
     backend = _open(model, threads)
     with closing(Tracker(backend)) as tracker:
         for index in range(count):
@@ -202,10 +208,12 @@ def _track(
             upload, run = backend.last_upload, backend.last_run
             spent = (decoded - asked, upload, run, max(0.0, timings.step - upload - run), timings.post)
             records.append(dict(zip(STAGES, spent, strict=True)))
-        if not isinstance(backend, OnnxRuntimeBackend):
-            layers = [Layer(name, "engine", milliseconds) for name, milliseconds in backend.layer_times()]
-    assert frame is not None
-    return records, frame, layers
+        assert frame is not None
+        tracked = _Tracked(records, frame)
+        if isinstance(backend, TensorRTBackend):
+            tracked.device = backend.description()
+            tracked.layers = [Layer(name, "engine", taken) for name, taken in backend.layer_times()]
+    return tracked
 
 
 def _open(model: Path, threads: int) -> OnnxRuntimeBackend | TensorRTBackend:

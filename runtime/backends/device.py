@@ -134,6 +134,7 @@ class Device:
 
     Attributes:
         errors: what pycuda raises, and :class:`DriverError`.
+        name: of the GPU, for people.
         compute_capability: of the GPU, as ``sm86``.
         stream: the driver's handle of the stream that all work but early uploads goes to.
 
@@ -155,6 +156,7 @@ class Device:
         try:
             self._driver.init()
             device = self._driver.Device(ordinal)
+            self.name = str(device.name())
             self.compute_capability = "sm{}{}".format(*device.compute_capability())
             self._context = device.retain_primary_context()
             with self.current():
@@ -175,6 +177,11 @@ class Device:
             yield
         finally:
             self._context.pop()
+
+    @property
+    def allocated(self) -> int:
+        """Bytes of all buffers."""
+        return sum(buffer.nbytes for buffer in self._buffers)
 
     def allocate(self, nbytes: int) -> Buffer:
         """Device memory of ``nbytes``, with whatever stands there.

@@ -167,6 +167,7 @@ class TensorRTBackend:
         content = read_engine(engine, manifest)
         plugin = sha256(library_path()) if manifest.key.plugin_sha256 else ""
         self._path = engine
+        self._runtime = f"{manifest.key.runtime} {trt.__version__}"
         self._profile = manifest.key.shapes
         self.metadata = replace(manifest.metadata, slots=self._profile[KEYS][2][1])
         self.without_graphs = ""
@@ -261,6 +262,16 @@ class TensorRTBackend:
                 device.upload(tensors.values.address, values)  # of pageable memory: read when it returns
         except device.errors as error:
             raise self._broken("while an object was removed", error) from error
+
+    def description(self) -> dict[str, str]:
+        """What the engine runs on and how, for people."""
+        device, _ = self._open()
+        return {
+            "GPU": f"{device.name} ({device.compute_capability})",
+            "runtime": self._runtime,
+            "memory on the GPU": f"{device.allocated / 1e6:.1f} MB beside the engine's own",
+            "CUDA graphs": self.without_graphs or f"{len(self._graphs)} captured",
+        }
 
     def layer_times(self, runs: int = 3) -> list[tuple[str, float]]:
         """Mean milliseconds of each layer of the engine as TensorRT reports them, slowest first.

@@ -113,6 +113,10 @@ def _contexts(gpu: FakeGpu) -> dict[str, Any]:
         def count() -> int:
             return 1
 
+        def name(self) -> str:
+            _call(gpu, "Device.name")
+            return "fake GPU"
+
         def compute_capability(self) -> tuple[int, int]:
             _call(gpu, "Device.compute_capability")
             return gpu.capability

@@ -137,6 +137,10 @@ def test_stages_and_layers_of_an_engine(engine: Path, monkeypatch: pytest.Monkey
         ("encoder", 2.0),
         ("argmax", 0.5),
     ]
+    assert profile.machine["GPU"] == "fake GPU (sm86)" and profile.machine["runtime"] == "tensorrt 11.1.0"
+    assert profile.machine["CUDA graphs"] == "6 captured"
+    tensors = 2 * 48 * 64 * 3 + 48 * 64 + 8 * 4 + (8 + 1) * 4 * 12 * 16 * 4 + (8 + 2) * 2 * 12 * 16 * 4
+    assert profile.machine["memory on the GPU"] == f"{tensors / 1e6:.1f} MB beside the engine's own"
     assert gpu.executions == 6 + 1 + 3  # frames, the warm-up, the runs in which layers are timed
     assert not +gpu.alive
 

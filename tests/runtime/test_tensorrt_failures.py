@@ -237,6 +237,16 @@ def test_failures_between_frames(gpu: FakeGpu, engine: Path, call: str) -> None:
     assert_nothing_is_left(gpu)
 
 
+@pytest.mark.parametrize("call", ["memcpy_htod_async", "Stream.synchronize"])
+def test_failures_while_a_mask_is_stored(gpu: FakeGpu, engine: Path, call: str) -> None:
+    tracker = Tracker(TensorRTBackend(engine))
+    labels = act(tracker, 0)
+    gpu.fail(call)
+    with pytest.raises(UnavailableError, match=f"while a mask was stored .*{call}"):
+        tracker.revise(labels)
+    assert_nothing_is_left(gpu)
+
+
 def test_a_closed_backend(gpu: FakeGpu, engine: Path) -> None:
     backend = TensorRTBackend(engine)
     with pytest.raises(ValueError, match="no memory"):
