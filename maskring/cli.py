@@ -101,6 +101,12 @@ RefineStepsOption = Annotated[
 RefineSizeOption = Annotated[
     int, typer.Option(min=32, help="Pixels of the U-Net's square input.", rich_help_panel=PANEL)
 ]
+RefineBudgetOption = Annotated[
+    float,
+    typer.Option(
+        min=0.01, max=1, help="Online: share of time that the worker may adapt.", rich_help_panel=PANEL
+    ),
+]
 RefineFeedbackOption = Annotated[
     bool,
     typer.Option("--refine-feedback", help="Online: refined masks go into memory.", rich_help_panel=PANEL),
@@ -476,6 +482,7 @@ def track(
     refine_iterations: RefineIterationsOption = 400,
     refine_steps: RefineStepsOption = 0,
     refine_size: RefineSizeOption = 320,
+    refine_budget: RefineBudgetOption = 1.0,
     refine_feedback: RefineFeedbackOption = False,
     refiner: RefinerOption = None,
     save_refiner: Annotated[
@@ -499,7 +506,9 @@ def track(
     if out_dir is None:
         raise SourceError("no output folder was given", "name one: --out DIR")
     edits = _edits(mask, add or [], remove or [])
-    settings = RefinementSettings(refine_size, refine_iterations, feedback=refine_feedback)
+    settings = RefinementSettings(
+        refine_size, iterations=refine_iterations, budget=refine_budget, feedback=refine_feedback
+    )
     refinement = Refinement(refine.value, settings, refine_steps, refiner)
     make_directory(out_dir)
     with ExitStack() as stack:
@@ -557,7 +566,7 @@ def evaluate(
     from .runtime.refinement.settings import RefinementSettings
 
     executable = resolve_model(model)
-    settings = RefinementSettings(refine_size, refine_iterations, feedback=refine_feedback)
+    settings = RefinementSettings(refine_size, iterations=refine_iterations, feedback=refine_feedback)
     refinement = Refinement(refine.value, settings, refine_steps, refiner)
 
     def new_tracker() -> SequenceTracker:

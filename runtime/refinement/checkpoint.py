@@ -77,6 +77,6 @@ def _described(path: Path, metadata: dict[str, str]) -> tuple[int, list[int]]:
         sound = sound and all(isinstance(known, int) and 1 <= known <= 255 for known in ids)
         if not sound or len(set(ids)) != len(ids):
             raise ValueError(described)
-    except (ValueError, KeyError, TypeError) as error:
+    except (ValueError, KeyError, TypeError, RecursionError) as error:
         raise ModelError(f"the description of the U-Net in {path} is damaged", REMEDY) from error
     return width, list(ids)

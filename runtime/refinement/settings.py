@@ -19,8 +19,8 @@ class RefinementSettings:
     measured better at equal time (docs/refinement.md).
 
     Attributes:
-        size: frames are scaled to ``size`` x ``size`` pixels for the U-Net (paper: 480, of the whole frame). Time grows with its
-            square.
+        size: what the U-Net is shown is scaled to ``size`` x ``size`` pixels (paper: 480, the whole frame).
+            Time grows with its square.
         margin: the U-Net is shown the box around the propagated objects, this many times as wide and high;
             0 for the whole frame (paper). Small objects are learned faster so, and what is elsewhere cannot
             mislead.
