@@ -507,7 +507,7 @@ def track(
         raise SourceError("no output folder was given", "name one: --out DIR")
     edits = _edits(mask, add or [], remove or [])
     settings = RefinementSettings(
-        refine_size, iterations=refine_iterations, budget=refine_budget, feedback=refine_feedback
+        size=refine_size, iterations=refine_iterations, budget=refine_budget, feedback=refine_feedback
     )
     refinement = Refinement(refine.value, settings, refine_steps, refiner)
     make_directory(out_dir)
@@ -566,7 +566,7 @@ def evaluate(
     from .runtime.refinement.settings import RefinementSettings
 
     executable = resolve_model(model)
-    settings = RefinementSettings(refine_size, iterations=refine_iterations, feedback=refine_feedback)
+    settings = RefinementSettings(size=refine_size, iterations=refine_iterations, feedback=refine_feedback)
     refinement = Refinement(refine.value, settings, refine_steps, refiner)
 
     def new_tracker() -> SequenceTracker:

@@ -10,7 +10,7 @@ SMALLEST_SIZE = 32
 """Pixels; below this the coarsest level of the U-Net is smaller than one pixel."""
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, kw_only=True)
 class RefinementSettings:
     """Settings of both modes.
 
