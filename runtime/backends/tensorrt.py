@@ -16,7 +16,16 @@ from numpy.typing import NDArray
 from ...plugins.errors import MaskError, ModelError, SourceError, UnavailableError
 from ...plugins.library import library_path
 from ...plugins.library import load as load_plugin
-from ..engine_file import import_tensorrt, read_engine, read_manifest, sha256
+from ..engine_file import (
+    BUILD_AGAIN,
+    EngineManifest,
+    Shapes,
+    import_tensorrt,
+    manifest_path,
+    read_engine,
+    read_manifest,
+    sha256,
+)
 from ..model import DILATION, FRAME, KEY, KEYS, LABELS, PROBABILITIES, VALUE, VALUES, ModelMetadata
 from .device import ALIGNMENT, OPEN_AGAIN, Buffer, Device, Graph, GraphError, Pinned, reason
 from .device_frame import DeviceFrame, Pixels
@@ -168,7 +177,7 @@ class TensorRTBackend:
         plugin = sha256(library_path()) if manifest.key.plugin_sha256 else ""
         self._path = engine
         self._runtime = f"{manifest.key.runtime} {trt.__version__}"
-        self._profile = manifest.key.shapes
+        self._profile = _profile(manifest, engine)
         self.metadata = replace(manifest.metadata, slots=self._profile[KEYS][2][1])
         self.without_graphs = ""
         self.last_upload = self.last_run = 0.0
@@ -465,6 +474,17 @@ class TensorRTBackend:
         if self._tensors is None:
             raise ValueError("the backend has no memory: call allocate first")
         return self._tensors
+
+
+def _profile(manifest: EngineManifest, origin: Path) -> Shapes:
+    """Smallest, best and largest shape of each input."""
+    ranks = {FRAME: 4, KEYS: 5, VALUES: 5, DILATION: 2}
+    shapes = manifest.key.shapes
+    if {name: [len(shape) for shape in bounds] for name, bounds in shapes.items()} != {
+        name: [rank] * 3 for name, rank in ranks.items()
+    }:
+        raise ModelError(f"{manifest_path(origin)} is not of a step graph's engine", BUILD_AGAIN)
+    return shapes
 
 
 def _copy_memory(device: Device, old: Tensors, new: Tensors) -> None:

@@ -22,6 +22,7 @@ from PIL import Image
 
 from maskring.plugins.errors import SourceError, UnavailableError
 from maskring.runtime import readers, sources
+from maskring.runtime.pipeline import Edits, track
 from maskring.runtime.readers import FALLBACK_FPS, PATIENCE, RECONNECT_DELAYS_S, StreamReader, VideoReader
 from maskring.runtime.sources import FRAMES_AHEAD, Frame, Source, open_source, without_credentials
 
@@ -724,3 +725,43 @@ for text in sys.argv[1:]:
     run = subprocess.run(command, capture_output=True, text=True, check=True)
     assert run.stdout.split("\n") == ["38 2", "refused", "refused", "refused", "refused", ""]
     assert run.stderr == ""
+
+
+def test_the_upcoming_frame_is_shown_without_being_taken(tmp_path: Path) -> None:
+    with open_source(write_folder(tmp_path / "frames", ["0.png", "1.png"])) as source:
+        assert source.upcoming is None  # nothing is decoded before the first frame is asked for
+        first = next(source)
+        source._thread.join()
+        upcoming = source.upcoming
+        assert upcoming is not None and upcoming.index == first.index + 1
+        assert next(source) is upcoming
+        assert source.upcoming is None
+
+
+class Recorder:
+    """A tracker that keeps what it is told, in order."""
+
+    def __init__(self) -> None:
+        self.told: list[tuple[str, int]] = []
+
+    def stage(self, frame: np.ndarray) -> None:
+        self.told.append(("stage", number_in(frame)))
+
+    def step(self, frame: np.ndarray, mask: np.ndarray | None = None) -> None:
+        self.told.append(("step", number_in(frame)))
+
+    def remove(self, object_id: int) -> None:
+        raise AssertionError("nobody asked for that")
+
+
+def test_frames_that_wait_are_named_before_the_step_they_follow(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    frames = list(open_source(write_folder(tmp_path / "frames", [f"{number}.png" for number in range(4)])))
+    in_time = iter([frames[1], None, frames[3], None])  # which frames are decoded early is chance otherwise
+    monkeypatch.setattr(Source, "upcoming", property(lambda self: next(in_time)))
+    tracker = Recorder()
+    with open_source(tmp_path / "frames") as source:
+        track(source, tracker, [], Edits({}))
+    expected = [("stage", 1), ("step", 0), ("step", 1), ("stage", 3), ("step", 2), ("step", 3)]
+    assert tracker.told == expected

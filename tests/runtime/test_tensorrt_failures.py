@@ -317,6 +317,17 @@ def test_what_differs_is_named(gpu: FakeGpu, engine: Path, tmp_path: Path, key: 
     assert_nothing_is_left(gpu)
 
 
+@pytest.mark.parametrize("shapes", [{}, {"frame": [[1, 8, 8, 3]] * 3}, {"memory_keys": [[1, 8]] * 3}])
+def test_a_manifest_of_another_network(gpu: FakeGpu, engine: Path, tmp_path: Path, shapes: Any) -> None:
+    whole = json.loads(manifest_path(engine).read_text())["key"]["shapes"]
+    shapes = whole | shapes if "memory_keys" in shapes else shapes
+    with pytest.raises(
+        ModelError, match=r"other.engine.json is not of a step graph's engine; build it again"
+    ):
+        TensorRTBackend(changed(engine, tmp_path, shapes=shapes))
+    assert_nothing_is_left(gpu)
+
+
 @pytest.mark.parametrize(
     "key",
     [
