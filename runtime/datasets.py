@@ -16,6 +16,7 @@ ROOT may also be a split's own folder (``ROOT/JPEGImages/SEQUENCE``); the split 
 
 from __future__ import annotations
 
+import os
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -31,6 +32,9 @@ WHOLE_FOLDER = "all"
 
 PREFERRED_RESOLUTIONS = ("480p", "Full-Resolution")
 """480p is the resolution of the benchmark; other folders follow in alphabetical order."""
+
+LONGEST_NAME = 255
+"""Bytes that file systems allow a name."""
 
 IMAGE_SUFFIXES = frozenset({".jpg", ".jpeg", ".png", ".bmp"})
 
@@ -76,8 +80,22 @@ def _listed(root: Path, split: str) -> list[str] | None:
             names = [name for line in _text(path).splitlines() if (name := line.strip())]
             if not names:
                 raise SourceError(f"{path} names no sequence", "write one sequence name per line into it")
+            if wrong := [name for name in names if not _is_folder_name(name)]:
+                raise SourceError(
+                    f"{path} holds {wrong[0][:80]!r}, which is no name of a sequence",
+                    "write the name of one folder per line into it",
+                )
             return names
     return None
+
+
+def _is_folder_name(name: str) -> bool:
+    """Whether a name is that of a folder right below another one: results are written under it."""
+    return (
+        name not in (".", "..")
+        and not {"/", "\\", "\0"} & set(name)
+        and len(os.fsencode(name)) <= LONGEST_NAME
+    )
 
 
 def _text(path: Path) -> str:

@@ -221,12 +221,53 @@ def _manifest(stored: Any, path: Path) -> EngineManifest:
                 f"{path} has format {version}, this maskring reads format {FORMAT_VERSION}", BUILD_AGAIN
             )
         key = dict(stored["key"])
+        if not (_plausible(key) and _is_text(stored["engine_sha256"]) and _sizes(stored["memory"])):
+            raise ValueError("a value of another type than was written")
         key["compute_capability"] = tuple(key["compute_capability"])
         return EngineManifest(
             key=EngineKey(**key),
             metadata=ModelMetadata.from_json(json.dumps(stored["metadata"]), str(path)),
-            engine_sha256=str(stored["engine_sha256"]),
-            memory={name: int(value) for name, value in stored["memory"].items()},
+            engine_sha256=stored["engine_sha256"],
+            memory=stored["memory"],
         )
     except (KeyError, TypeError, ValueError, AttributeError) as error:
         raise ModelError(f"{path} is damaged", BUILD_AGAIN) from error
+
+
+def _plausible(key: dict[str, Any]) -> bool:
+    """Whether every value has the type and form that its attribute of :class:`EngineKey` promises."""
+    built_for = key["compute_capability"]
+    return (
+        key["runtime"] in RUNTIMES
+        and all(_is_text(key[name]) for name in ("onnx_sha256", "precision", "plugin_sha256"))
+        and _is_text(key["tensorrt_version"])
+        and re.fullmatch(r"[0-9]{1,4}(\.[0-9]{1,4})+[0-9a-z.+]*", key["tensorrt_version"]) is not None
+        and isinstance(built_for, list)
+        and all(_is_text(name) and re.fullmatch("sm[0-9]{2,3}a?", name) for name in built_for)
+        and isinstance(key["shapes"], dict)
+        and all(map(_is_range, key["shapes"].values()))
+        and all(key[name] is None or _is_size(key[name]) for name in ("optimization_level", "workspace_mb"))
+        and isinstance(key["version_compatible"], bool)
+        and key["hardware_compatibility"] in ("", *HARDWARE_COMPATIBILITY)
+    )
+
+
+def _is_text(value: object) -> bool:
+    return isinstance(value, str)
+
+
+def _is_size(value: object) -> bool:
+    return type(value) is int and 0 <= value < 2**63
+
+
+def _is_range(shapes: object) -> bool:
+    """Smallest, best and largest shape."""
+    return isinstance(shapes, list) and len(shapes) == 3 and all(map(_is_shape, shapes))
+
+
+def _is_shape(shape: object) -> bool:
+    return isinstance(shape, list) and all(map(_is_size, shape))
+
+
+def _sizes(memory: object) -> bool:
+    return isinstance(memory, dict) and all(map(_is_size, memory.values()))

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from pathlib import Path
 
 import numpy as np
@@ -98,7 +99,7 @@ def _read(path: Path) -> Labels:
 
 
 def _bytes(path: Path) -> bytes:
-    if not path.exists():
+    if not os.path.exists(path):  # noqa: PTH110 (Path.exists raises on names that are too long)
         raise MaskError(f"the mask {path} does not exist", "check the path")
     if not path.is_file():
         raise MaskError(f"the mask {path} is not a file", "name one PNG file")

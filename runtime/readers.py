@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 import re
+import struct
 import threading
 import time
 from collections.abc import Callable, Iterator
@@ -16,7 +17,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from ..plugins.errors import SourceError
-from .png import SIGNATURE, PngError, read_chunks
+from .png import MAX_PIXELS, SIGNATURE, PngError, read_chunks
 
 Image = NDArray[np.uint8]
 
@@ -35,6 +36,10 @@ PATIENCE = 30
 """Undecodable frames in a row after which a video that does not tell its length is taken to have ended."""
 
 
+MOST_DAMAGED = 20_000
+"""The same for a video that tells its length, which may be any number."""
+
+
 @dataclass(frozen=True, slots=True, eq=False)
 class Frame:
     """One picture of a stream.
@@ -50,6 +55,12 @@ class Frame:
     index: int
     timestamp: float
     name: str
+
+
+FRAME_HEADER = re.compile(
+    rb"\xff[\xc0-\xc3\xc5-\xc7\xc9-\xcb\xcd-\xcf].{2}[\x08\x0c](.{4})[\x01-\x04]", re.DOTALL
+)
+"""SOF of a JPEG: marker, length, bits, height, width, components; entropy-coded data never holds a marker."""
 
 
 class Capture(Protocol):
@@ -176,6 +187,7 @@ class VideoReader:
 
     def _next(self, stop: threading.Event | None = None) -> Frame | None:
         end = self._position + PATIENCE if self.length is None else self.length
+        end = min(end, self._position + MOST_DAMAGED)
         failed = 0
         while (image := _grab(self._capture)) is None:
             failed += 1  # each failure passes one damaged frame, or the end
@@ -281,6 +293,9 @@ def read_image(path: Path) -> Image:
         data = path.read_bytes()
         if data.startswith(SIGNATURE):
             read_chunks(data)  # the PNG decoder would report damage on stderr
+        height, width = told_size(data) or (0, 0)
+        if height * width > MAX_PIXELS:
+            raise SourceError(f"{path} claims to hold {width} x {height} pixels", "use smaller frames")
         image = cv2.imdecode(np.frombuffer(data, np.uint8), cv2.IMREAD_COLOR) if data else None
     except OSError as error:
         raise SourceError(f"{path} cannot be read ({error.strerror})", "check its permissions") from error
@@ -291,6 +306,40 @@ def read_image(path: Path) -> Image:
             f"{path} cannot be decoded as an image", "replace the file or take it out of the folder"
         )
     return _rgb(image)
+
+
+def told_size(data: bytes) -> tuple[int, int] | None:
+    """(H, W) that the header of a PNG, JPEG, BMP or WebP file tells, before anything is unpacked.
+
+    None when there is no such header. Formats: the PNG specification; ITU-T T.81, annex B; Microsoft's
+    BITMAPINFOHEADER; RFC 9649.
+    """
+    if data.startswith(SIGNATURE) and len(data) >= 24:
+        width, height = struct.unpack_from(">II", data, 16)
+        return height, width
+    if data.startswith(b"BM") and len(data) >= 26:
+        width, height = struct.unpack_from("<ii", data, 18)
+        return abs(height), abs(width)
+    if data.startswith(b"RIFF") and data[8:12] == b"WEBP" and len(data) >= 30:
+        return _webp_size(data)
+    return _jpeg_size(data) if data.startswith(b"\xff\xd8") else None
+
+
+def _webp_size(data: bytes) -> tuple[int, int] | None:
+    if data[12:16] == b"VP8X":
+        width, height = (int.from_bytes(data[at : at + 3], "little") + 1 for at in (24, 27))
+        return height, width
+    if data[12:16] == b"VP8L":
+        bits = int.from_bytes(data[21:25], "little")
+        return (bits >> 14 & 0x3FFF) + 1, (bits & 0x3FFF) + 1
+    width, height = struct.unpack_from("<HH", data, 26)
+    return height & 0x3FFF, width & 0x3FFF
+
+
+def _jpeg_size(data: bytes) -> tuple[int, int] | None:
+    """The largest size in any frame header of a JPEG, wherever it stands: thumbnails have their own."""
+    sizes = [struct.unpack(">HH", found) for found in FRAME_HEADER.findall(data)]
+    return max(sizes, key=lambda size: size[0] * size[1], default=None)
 
 
 def natural_order(path: Path) -> tuple[tuple[int, str], ...]:

@@ -24,6 +24,12 @@ FORMAT_VERSION = 1
 ANOTHER_FILE = "give a checkpoint written by maskring, or convert one with maskring import"
 COPY_AGAIN = "copy or download the file again"
 
+MOST_CHANNELS, MOST_BLOCKS, LARGEST_PATCH = 1 << 14, 1 << 8, 255
+"""Of the encoders that files may describe."""
+
+LARGEST = 2**31 - 1
+"""Of the numbers in tracking defaults and provenance."""
+
 State = dict[str, Tensor]
 
 
@@ -35,11 +41,14 @@ class Tracking:
         radius: window radius, in features.
         scale: factor on inner products before the softmax.
         top_k: logits kept per pixel, 0 for all.
+        localise: step of the search for window centres in dilated slots, 0 for none
+            (:class:`maskring.runtime.model.ModelMetadata`).
     """
 
     radius: int = 12
     scale: float = 0.125
     top_k: int = 0
+    localise: int = 0
 
 
 @dataclass(frozen=True)
@@ -182,13 +191,18 @@ def _from_json(kind: type[Described], metadata: Mapping[str, str], entry: str, p
     """Read one dataclass back; every field must be there with a value of its type."""
     try:
         stored: dict[str, Any] = json.loads(metadata[entry])
+        if kind is Tracking:
+            stored.setdefault("localise", 0)  # of files older than localisation
         if set(stored) != {item.name for item in fields(kind)}:
             raise ValueError(f"fields {sorted(stored)}")
         for item in fields(kind):
-            if not isinstance(stored[item.name], ACCEPTED[str(item.type)]):
-                raise TypeError(f"{item.name} is {stored[item.name]!r}")
+            value = stored[item.name]
+            if not isinstance(value, ACCEPTED[str(item.type)]) or isinstance(value, bool):
+                raise TypeError(f"{item.name} is {value!r}")
+            if isinstance(value, (int, float)) and not 0 <= value <= LARGEST:
+                raise ValueError(f"{item.name} is {value!r}")
         return kind(**stored)
-    except (ValueError, TypeError, KeyError) as error:
+    except (ValueError, TypeError, KeyError, RecursionError) as error:
         raise ModelError(f"the {entry} entry of {path} is damaged", COPY_AGAIN) from error
 
 
@@ -196,15 +210,22 @@ def _config_from_json(metadata: Mapping[str, str], path: Path) -> EncoderConfig:
     try:
         stored = json.loads(metadata["encoder"])
         return EncoderConfig(
-            stem=int(stored["stem"]),
-            stages=tuple(int(width) for width in stored["stages"]),  # type: ignore[arg-type]
-            blocks=tuple(int(depth) for depth in stored["blocks"]),  # type: ignore[arg-type]
-            channels=int(stored["channels"]),
-            inputs=int(stored.get("inputs", 3)),
-            patch=int(stored.get("patch", 0)),
+            stem=_whole(stored["stem"], MOST_CHANNELS),
+            stages=tuple(_whole(width, MOST_CHANNELS) for width in stored["stages"]),  # type: ignore[arg-type]
+            blocks=tuple(_whole(depth, MOST_BLOCKS) for depth in stored["blocks"]),  # type: ignore[arg-type]
+            channels=_whole(stored["channels"], MOST_CHANNELS),
+            inputs=_whole(stored.get("inputs", 3), 3),
+            patch=_whole(stored.get("patch", 0), LARGEST_PATCH),
         )
-    except (ValueError, TypeError, KeyError) as error:
+    except (ValueError, TypeError, KeyError, AttributeError, RecursionError) as error:
         raise ModelError(f"the encoder entry of {path} is damaged", COPY_AGAIN) from error
+
+
+def _whole(value: object, most: int) -> int:
+    """``value``, if it is a whole number from 0 to ``most``: a header may not ask for a giant's memory."""
+    if type(value) is not int or not 0 <= value <= most:
+        raise ValueError(value)
+    return value
 
 
 def _check_tensors(tensors: State, config: EncoderConfig, origin: str, remedy: str) -> None:

@@ -58,11 +58,15 @@ class Segment:
         magic, checksum = HEAD.unpack_from(data)
         if magic != MAGIC or zlib.crc32(memoryview(data)[HEAD.size :]) != checksum:
             return None
-        (count,) = COUNT.unpack_from(data, HEAD.size)
-        lengths = np.frombuffer(data, "<u4", count, HEAD.size + COUNT.size)
-        begins = np.frombuffer(data, np.uint8, count, HEAD.size + COUNT.size + lengths.nbytes)
-        start = HEAD.size + COUNT.size + lengths.nbytes + begins.nbytes
-        ends = start + np.cumsum(lengths, dtype=np.int64)
+        start = HEAD.size + COUNT.size
+        count = COUNT.unpack_from(data, HEAD.size)[0] if len(data) >= start else 0
+        if not 0 < count <= (len(data) - start) // 5:  # a length and a mark for each frame
+            return None
+        lengths = np.frombuffer(data, "<u4", count, start)
+        begins = np.frombuffer(data, np.uint8, count, start + lengths.nbytes)
+        ends = start + 5 * count + np.cumsum(lengths, dtype=np.int64)
+        if ends[-1] != len(data):
+            return None
         frames = tuple(data[end - length : end] for end, length in zip(ends, lengths, strict=True))
         return cls(frames, tuple(np.flatnonzero(begins).tolist()))
 

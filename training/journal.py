@@ -30,7 +30,7 @@ class Journal:
     def __init__(self, out: Path, steps: int, tensorboard: bool) -> None:
         self._board = _summary_writer(out, steps) if tensorboard else None
         path = out / LOG_NAME
-        kept = path.read_text("utf-8").splitlines()[:steps] if path.exists() else []
+        kept = path.read_text("utf-8", errors="replace").splitlines()[:steps] if path.exists() else []
         with atomic_path(path) as partial:
             partial.write_text("".join(f"{line}\n" for line in kept), "utf-8")
         self._lines = path.open("a", encoding="utf-8", buffering=1)

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import json
+import math
+import os
 import sys
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass, fields
@@ -141,6 +143,7 @@ AT_LEAST = {
     1: ("steps", "clips", "accumulate", "max_gap", "save_every", "validate_every"),
     2: ("frames", "finetune_frames", "clusters"),
 }
+MOST = 2**31 - 1
 ABOVE_ZERO = ("learning_rate", "finetune_learning_rate", "delta", "zoom", "logit_scale", "tracking_scale")
 
 
@@ -150,6 +153,9 @@ def _complaints(recipe: Recipe) -> list[str]:
     for name, known in (("encoder", tuple(PRESETS)), *CHOICES.items()):
         if getattr(recipe, name) not in known:
             found.append(f"the unknown {name} {getattr(recipe, name)!r} (there are {', '.join(known)})")
+    for name, value in asdict(recipe).items():
+        if isinstance(value, (int, float)) and not (math.isfinite(value) and abs(value) <= MOST):
+            found.append(f"{name} = {str(value)[:20]}, which must be finite and at most {MOST}")
     for least, names in AT_LEAST.items():
         for name in names:
             if getattr(recipe, name) < least:
@@ -186,7 +192,7 @@ def load_recipe(name: str) -> Recipe:
         text = files(__package__).joinpath("recipes").joinpath(f"{name}.toml").read_text("utf-8")
         return parse_recipe(text, name)
     path = Path(name)
-    if not path.is_file():
+    if not os.path.isfile(path):  # noqa: PTH113 (Path.is_file raises on names that are too long)
         raise TrainingError(
             f"there is no recipe {name}",
             f"name one of {', '.join(recipe_names())}, or the path of a TOML file",
@@ -205,7 +211,7 @@ def parse_recipe(text: str, name: str) -> Recipe:
     """
     try:
         stored: Mapping[str, Any] = tomllib.loads(text)
-    except tomllib.TOMLDecodeError as error:
+    except (ValueError, RecursionError) as error:  # numbers too long to read, lists too deep
         raise TrainingError(f"the recipe {name} is not valid TOML ({error})", "correct the recipe") from error
     kinds = {item.name: str(item.type) for item in fields(Recipe)}
     for key, value in stored.items():

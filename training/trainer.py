@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
+from zipfile import ZipFile
 
 import torch
 from torch import Tensor, nn
@@ -222,19 +223,33 @@ class Trainer:
             TrainingError: when the file is damaged or belongs to another recipe.
         """
         remedy = f"choose another output folder, or remove {path} to start anew"
+        damaged = TrainingError(f"the saved state {path} is damaged", remedy)
         try:
+            with ZipFile(path) as archive:  # torch does not look at the checksums
+                sound = archive.testzip() is None
             state: dict[str, Any] = torch.load(path, map_location=world.device, weights_only=True)
             same = state["recipe"] == recipe.to_json()
         except Exception as error:  # the unpickler meets damaged bytes with any exception there is
-            raise TrainingError(f"the saved state {path} is damaged", remedy) from error
+            raise damaged from error
+        if not sound:
+            raise damaged
         if not same:
             raise TrainingError(f"the saved state {path} belongs to another recipe", remedy)
+        try:
+            return cls._restored(recipe, world, state)
+        except (RuntimeError, ValueError, KeyError, TypeError, AttributeError) as error:
+            raise damaged from error
+
+    @classmethod
+    def _restored(cls, recipe: Recipe, world: World, state: Mapping[str, Any]) -> Trainer:
         trainer = cls(recipe, world, state["palette"])
         for name, encoder in trainer._encoders().items():
             encoder.load_state_dict(state[name])
         trainer.optimiser.load_state_dict(state["optimiser"])
         trainer.scaler.load_state_dict(state["scaler"])
-        trainer.step = state["step"]
+        trainer.step = int(state["step"])
+        if trainer.palette is not None and not isinstance(trainer.palette, Tensor):
+            raise TypeError("the palette is no tensor")
         return trainer
 
     def tracking_encoder(self) -> Encoder:

@@ -1,0 +1,406 @@
+"""What files can say that is well formed and yet a trap: each once ended in a traceback, a hang or worse."""
+
+from __future__ import annotations
+
+import json
+import struct
+import zlib
+from collections.abc import Callable
+from dataclasses import asdict
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import cv2
+import numpy as np
+import onnx
+import pytest
+from support import moving_square, write_tiny_checkpoint
+
+from maskring.plugins.errors import MaskError, ModelError, SourceError, TrainingError
+
+if TYPE_CHECKING:
+    from maskring.training.trainer import Trainer
+
+DEEP = "[" * 100_000
+
+
+def rewritten_checkpoint(path: Path, **entries: str) -> Path:
+    """A tiny checkpoint whose header says something else."""
+    data = write_tiny_checkpoint(path).read_bytes()
+    (length,) = struct.unpack_from("<Q", data)
+    header = json.loads(data[8 : 8 + length])
+    header["__metadata__"] |= entries
+    packed = json.dumps(header).encode()
+    path.write_bytes(struct.pack("<Q", len(packed)) + packed + data[8 + length :])
+    return path
+
+
+ENCODER = {"stem": 8, "stages": [8, 8, 8, 8], "blocks": [1, 1, 1, 1], "channels": 8}
+
+
+@pytest.mark.parametrize(
+    "entries",
+    [
+        {"encoder": DEEP},
+        {"tracking": DEEP},
+        {"encoder": json.dumps(ENCODER | {"stem": float("inf")})},
+        {"encoder": json.dumps(ENCODER | {"blocks": [1, 1, 1, 10**18]})},
+        {"encoder": json.dumps(ENCODER | {"channels": 10**18})},
+        {"encoder": json.dumps(ENCODER | {"patch": 10**9 + 1, "channels": 64})},
+        {"encoder": json.dumps(ENCODER | {"stem": "8"})},
+        {"tracking": json.dumps({"radius": -5, "scale": 0.125, "top_k": 0})},
+        {"tracking": json.dumps({"radius": 10**18, "scale": 0.125, "top_k": 0})},
+        {"tracking": json.dumps({"radius": 3, "scale": float("nan"), "top_k": 0})},
+        {"tracking": json.dumps({"radius": True, "scale": 0.125, "top_k": 0})},
+    ],
+)
+def test_checkpoint_header(tmp_path: Path, entries: dict[str, str]) -> None:
+    from maskring.training.checkpoint import load_checkpoint
+
+    with pytest.raises(ModelError, match="damaged"):
+        load_checkpoint(rewritten_checkpoint(tmp_path / "tiny.safetensors", **entries))
+
+
+def test_refiner_header(tmp_path: Path) -> None:
+    from maskring.runtime.refinement.checkpoint import load_predictor, save_predictor
+    from maskring.runtime.refinement.predictor import Predictor
+
+    path = tmp_path / "refiner.safetensors"
+    predictor = Predictor.untrained(8, seed=0)
+    predictor.follow([1], seed=0)
+    save_predictor(path, predictor)
+    data = path.read_bytes()
+    (length,) = struct.unpack_from("<Q", data)
+    header = json.loads(data[8 : 8 + length])
+    header["__metadata__"]["unet"] = DEEP
+    packed = json.dumps(header).encode()
+    path.write_bytes(struct.pack("<Q", len(packed)) + packed + data[8 + length :])
+    with pytest.raises(ModelError, match="damaged"):
+        load_predictor(path)
+
+
+@pytest.mark.parametrize(
+    "text",
+    [
+        "steps = " + "9" * 5000,
+        "steps = " + DEEP,
+        "learning_rate = inf",
+        "clip_norm = nan",
+        "distortion = nan",
+        "delta = inf",
+        "steps = 100000000000000000000",
+        "radius = 4294967296",
+    ],
+)
+def test_recipe(text: str) -> None:
+    from maskring.training.recipe import parse_recipe
+
+    with pytest.raises(TrainingError):
+        parse_recipe(text, "mine")
+
+
+@pytest.mark.parametrize("content", [b"\0", b"\xff\xfe", b"steps = '\xff'"])
+def test_recipe_file(tmp_path: Path, content: bytes) -> None:
+    from maskring.training.recipe import load_recipe
+
+    (tmp_path / "recipe.toml").write_bytes(content)
+    with pytest.raises(TrainingError, match="recipe"):
+        load_recipe(str(tmp_path / "recipe.toml"))
+
+
+def test_recipe_of_a_name_too_long() -> None:
+    from maskring.training.recipe import load_recipe
+
+    with pytest.raises(TrainingError, match="no recipe"):
+        load_recipe("x" * 5000)
+
+
+@pytest.mark.parametrize(
+    "body", [b"", b"\1", struct.pack("<I", 2**31), struct.pack("<II", 1, 9) + b"\0short"]
+)
+def test_cached_frames(tmp_path: Path, body: bytes) -> None:
+    """The checksum fits, the content does not."""
+    from maskring.training.frame_cache import HEAD, MAGIC, FrameCache
+
+    (tmp_path / "key.frames").write_bytes(HEAD.pack(MAGIC, zlib.crc32(body)) + body)
+    assert FrameCache(tmp_path, 1 << 20).load("key") is None
+    assert not (tmp_path / "key.frames").exists()
+
+
+def manifest_text(**changes: Any) -> str:
+    from maskring.runtime.engine_file import EngineKey, EngineManifest
+    from maskring.runtime.model import ModelMetadata
+
+    key = EngineKey("tensorrt", "0" * 64, "float16", {"frame": [[1], [1], [1]]}, "10.3.0", ("sm87",))
+    metadata = ModelMetadata(stride=4, channels=64, radius=12, scale=0.125)
+    stored = json.loads(EngineManifest(key, metadata, "0" * 64, {"scratch": 1}).to_json())
+    for name, value in changes.items():
+        holder = stored["key"] if name in stored["key"] else stored
+        holder[name] = value
+    return json.dumps(stored)
+
+
+@pytest.mark.parametrize(
+    "changes",
+    [
+        {"tensorrt_version": 10},
+        {"tensorrt_version": "x.y"},
+        {"compute_capability": [{}]},
+        {"compute_capability": "sm87"},
+        {"compute_capability": ["87"]},
+        {"plugin_sha256": True},
+        {"memory": {"scratch": float("inf")}},
+        {"memory": {"scratch": "many"}},
+        {"shapes": {"frame": [[1]]}},
+        {"shapes": {"frame": "abc"}},
+        {"runtime": "another"},
+        {"hardware_compatibility": "all"},
+        {"optimization_level": "5"},
+        {"version_compatible": "no"},
+        {"engine_sha256": None},
+    ],
+)
+def test_manifest(tmp_path: Path, changes: dict[str, Any]) -> None:
+    from maskring.runtime.engine_file import manifest_path, read_manifest
+
+    engine = tmp_path / "model.engine"
+    engine.write_bytes(b"engine")
+    manifest_path(engine).write_text(manifest_text())
+    read_manifest(engine)
+    manifest_path(engine).write_text(manifest_text(**changes))
+    with pytest.raises(ModelError, match="damaged"):
+        read_manifest(engine)
+
+
+@pytest.fixture(scope="module")
+def model(exported: Path) -> onnx.ModelProto:
+    return onnx.load(exported)
+
+
+def step_through(model: onnx.ModelProto, path: Path) -> None:
+    from maskring.runtime.backends import open_backend
+    from maskring.runtime.tracker import Tracker
+
+    path.write_bytes(model.SerializeToString())
+    frame, mask = moving_square(0)
+    with Tracker(open_backend(path, threads=1)) as tracker:
+        tracker.step(frame, mask)
+
+
+def read_of(model: onnx.ModelProto) -> onnx.NodeProto:
+    return next(node for node in model.graph.node if node.op_type == "WindowedAffinity")
+
+
+def set_attribute(name: str, value: Any) -> Callable[[onnx.ModelProto], None]:
+    def change(model: onnx.ModelProto) -> None:
+        read = read_of(model)
+        for attribute in [attribute for attribute in read.attribute if attribute.name == name]:
+            read.attribute.remove(attribute)
+        if value is not None:
+            read.attribute.append(onnx.helper.make_attribute(name, value))
+
+    return change
+
+
+def set_metadata(**changes: Any) -> Callable[[onnx.ModelProto], None]:
+    def change(model: onnx.ModelProto) -> None:
+        entry = next(entry for entry in model.metadata_props if entry.key == "maskring")
+        entry.value = json.dumps(json.loads(entry.value) | changes)
+
+    return change
+
+
+@pytest.mark.parametrize(
+    "change",
+    [
+        set_attribute("radius", None),
+        set_attribute("scale", None),
+        set_attribute("radius", -1),
+        set_attribute("radius", 2**31),
+        set_attribute("radius", 2.5),
+        set_attribute("radius", "two"),
+        set_attribute("radius", [1, 2]),
+        set_attribute("scale", -1.0),
+        set_attribute("scale", float("nan")),
+        set_attribute("scale", float("inf")),
+        set_attribute("top_k", -1),
+        set_attribute("top_k", 2**40),
+        set_metadata(channels=10**18),
+        set_metadata(channels=9),
+        set_metadata(stride=10**18),
+        set_metadata(slots=10**18),
+        set_metadata(short_term=[10**18]),
+        set_metadata(long_term=list(range(10**5))),
+    ],
+)
+def test_step_graph(
+    model: onnx.ModelProto, tmp_path: Path, change: Callable[[onnx.ModelProto], None]
+) -> None:
+    changed = onnx.ModelProto()
+    changed.CopyFrom(model)
+    step_through(changed, tmp_path / "sound.onnx")
+    change(changed)
+    with pytest.raises(ModelError):
+        step_through(changed, tmp_path / "hostile.onnx")
+
+
+def test_names_that_are_no_text(
+    model: onnx.ModelProto, tmp_path: Path, capfd: pytest.CaptureFixture[str]
+) -> None:
+    """onnxruntime hands the name of an unknown operator back, and it is no UTF-8."""
+    changed = onnx.ModelProto()
+    changed.CopyFrom(model)
+    next(node for node in changed.graph.node if node.op_type == "Conv").op_type = "Convolved"
+    path = tmp_path / "hostile.onnx"
+    path.write_bytes(changed.SerializeToString().replace(b"Convolved", b"Convolv\xf4d"))
+    from maskring.runtime.backends import open_backend
+
+    with pytest.raises(ModelError):
+        open_backend(path, threads=1)
+    assert capfd.readouterr() == ("", "")
+
+
+@pytest.mark.parametrize("name", ["x" * 300, "..", "/", "/etc", "a/../../b", ".", "a\0b"])
+def test_names_in_split_lists(tmp_path: Path, name: str) -> None:
+    """A sequence's name becomes a folder of results: it must not lead anywhere else."""
+    from maskring.runtime.datasets import load_split
+
+    for folder in ("JPEGImages", "Annotations", "ImageSets"):
+        (tmp_path / folder / "a").mkdir(parents=True)
+    (tmp_path / "ImageSets" / "val.txt").write_text(f"{name}\n")
+    with pytest.raises(SourceError, match="name"):
+        load_split(tmp_path, "val")
+
+
+def giant_images() -> dict[str, bytes]:
+    """Some kilobytes that claim to be 30000 x 30000 pixels."""
+    tiny = np.zeros((8, 8, 3), np.uint8)
+    png = bytearray(cv2.imencode(".png", tiny)[1].tobytes())
+    png[16:24] = struct.pack(">II", 30000, 30000)
+    png[29:33] = struct.pack(">I", zlib.crc32(png[12:29]))
+    jpeg = bytearray(cv2.imencode(".jpg", tiny)[1].tobytes())
+    at = jpeg.index(b"\xff\xc0")
+    jpeg[at + 5 : at + 9] = struct.pack(">HH", 30000, 30000)
+    bmp = bytearray(cv2.imencode(".bmp", tiny)[1].tobytes())
+    bmp[18:26] = struct.pack("<ii", 30000, -30000)
+    return {"png": bytes(png), "jpg": bytes(jpeg), "bmp": bytes(bmp)}
+
+
+@pytest.mark.parametrize("suffix", ["png", "jpg", "bmp"])
+def test_giant_image(tmp_path: Path, suffix: str) -> None:
+    from maskring.runtime.readers import read_image
+
+    path = tmp_path / f"giant.{suffix}"
+    path.write_bytes(giant_images()[suffix])
+    with pytest.raises(SourceError, match="30000"):
+        read_image(path)
+
+
+def test_half_a_jpeg(tmp_path: Path) -> None:
+    """The decoder fills what is missing with grey: a frame that was half copied would be tracked."""
+    from maskring.runtime.readers import read_image
+
+    path = tmp_path / "half.jpg"
+    data = cv2.imencode(".jpg", moving_square(0)[0])[1].tobytes()
+    path.write_bytes(data + b"\0" * 16)  # some cameras pad
+    read_image(path)
+    path.write_bytes(data[: len(data) // 2])
+    with pytest.raises(SourceError, match=r"half\.jpg"):
+        read_image(path)
+
+
+def test_video_that_claims_two_billion_frames(tmp_path: Path) -> None:
+    from maskring.runtime.sources import open_source
+
+    path = tmp_path / "clip.avi"
+    writer = cv2.VideoWriter(str(path), cv2.CAP_FFMPEG, cv2.VideoWriter.fourcc(*"MJPG"), 24.0, (64, 48))
+    for index in range(6):
+        writer.write(moving_square(index)[0])
+    writer.release()
+    data = bytearray(path.read_bytes())
+    for at in (data.index(b"avih") + 8 + 16, data.index(b"strh") + 8 + 32):
+        data[at : at + 4] = struct.pack("<I", 2**31 - 1)
+    path.write_bytes(data)
+    with open_source(path) as source:
+        assert source.length is not None and source.length > 10**8
+        assert sum(1 for _ in source) == 6
+        assert source.undecodable > 10**8
+
+
+def saved_state(path: Path, monkeypatch: pytest.MonkeyPatch) -> Callable[[], Trainer]:
+    """Save a tiny trainer's state; returns what resumes it."""
+    import torch
+
+    from maskring.training import trainer as module
+    from maskring.training.distributed import World
+    from maskring.training.encoder import EncoderConfig
+    from maskring.training.recipe import Recipe
+    from maskring.training.trainer import Trainer
+
+    config = EncoderConfig(stem=8, stages=(8, 8, 8, 8), blocks=(1, 1, 1, 1), channels=8)
+    monkeypatch.setattr(module, "PRESETS", {**module.PRESETS, "nano": config})
+    recipe, world = Recipe("tiny", encoder="nano"), World(0, 1, torch.device("cpu"))
+    Trainer(recipe, world).save(path)
+    return lambda: Trainer.resume(recipe, world, path)
+
+
+def test_training_state_with_one_bit_flipped(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """torch reads such a file without a word."""
+    import torch
+
+    path = tmp_path / "state.pt"
+    resume = saved_state(path, monkeypatch)
+    sound, weights = path.read_bytes(), list(resume().query.state_dict().values())
+    seen = 0
+    for place in range(10, len(sound), len(sound) // 40):
+        flipped = bytearray(sound)
+        flipped[place] ^= 16
+        path.write_bytes(flipped)
+        try:
+            restored = resume()
+        except TrainingError:
+            seen += 1
+            continue
+        # It hit a date or the padding between tensors.
+        assert all(map(torch.equal, weights, restored.query.state_dict().values())), place
+    assert seen > 10
+
+
+@pytest.mark.parametrize("broken", ["query", "optimiser", "step", "palette"])
+def test_training_state_of_other_content(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, broken: str
+) -> None:
+    import torch
+
+    path = tmp_path / "state.pt"
+    resume = saved_state(path, monkeypatch)
+    state = torch.load(path, weights_only=True)
+    state[broken] = {"a": 1} if broken != "step" else "ten"
+    torch.save(state, path)
+    with pytest.raises(TrainingError, match="damaged"):
+        resume()
+
+
+def test_training_log_that_is_no_text(tmp_path: Path) -> None:
+    from maskring.training.journal import Journal
+
+    (tmp_path / "log.jsonl").write_bytes(b'{"step": 1}\n\xff\xfe\n{"st')
+    Journal(tmp_path, 1, tensorboard=False).close()
+    assert (tmp_path / "log.jsonl").read_bytes() == b'{"step": 1}\n'
+
+
+def test_mask_of_a_name_too_long(tmp_path: Path) -> None:
+    from maskring.runtime.masks import read_mask
+
+    with pytest.raises(MaskError):
+        read_mask(tmp_path / ("x" * 300 + ".png"))
+
+
+def test_metadata_of_every_type_is_an_object() -> None:
+    from maskring.runtime.model import ModelMetadata
+
+    sound = asdict(ModelMetadata(stride=4, channels=64, radius=12, scale=0.125))
+    assert ModelMetadata.from_json(json.dumps(sound), "m").channels == 64
+    for text in (DEEP, "[]", "null", '"x"', "1" * 5000, json.dumps([["format_version", 1]])):
+        with pytest.raises(ModelError):
+            ModelMetadata.from_json(text, "m")
