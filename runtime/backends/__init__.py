@@ -87,10 +87,14 @@ def open_backend(
         threads: CPU threads of an ``.onnx``, 0 for all that this process may use.
 
     Raises:
-        ModelError: when the file is missing, damaged or not an exported model.
+        ModelError: when the file is missing, damaged or not an exported model, or has its kernel built in.
         UnavailableError: when nothing installed here can execute it.
     """
     if model.suffix == ENGINE_SUFFIX:
+        if kernel != "native":
+            raise ModelError(
+                f"what reads memory was built into the engine {model}", f"leave --kernel {kernel} out"
+            )
         from .tensorrt import TensorRTBackend
 
         return TensorRTBackend(model)

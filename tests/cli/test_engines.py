@@ -53,11 +53,11 @@ def assert_one_sentence(done: Result, *words: str) -> None:
 def test_track(
     workspace: Workspace, model: Path, engine: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """The same masks as from the .onnx, and frames that were decoded ahead went up ahead."""
+    """The same masks as from the .onnx."""
     gpu = FakeGpu()
     fake_device.install(monkeypatch, gpu)
-    for path, out in ((engine, "engine"), (model, "onnx")):
-        done = track(workspace, path, tmp_path / out, "--kernel", "function", "--no-overlay")
+    for path, out, kernel in ((engine, "engine", []), (model, "onnx", ["--kernel", "function"])):
+        done = track(workspace, path, tmp_path / out, "--no-overlay", *kernel)
         assert done.exit_code == 0, done.output
     masks = sorted((tmp_path / "onnx" / "masks").iterdir())
     assert len(masks) == len(list(workspace.frames.iterdir()))
@@ -66,6 +66,11 @@ def test_track(
         np.testing.assert_array_equal(ours, read_mask(mask))
     assert gpu.executions == len(masks) + 1  # and one to warm up
     assert not +gpu.alive
+
+
+def test_an_engine_has_its_kernel_built_in(workspace: Workspace, engine: Path, tmp_path: Path) -> None:
+    done = track(workspace, engine, tmp_path / "out", "--kernel", "function")
+    assert_one_sentence(done, "built into the engine", "leave --kernel function out")
 
 
 def test_no_tensorrt(
