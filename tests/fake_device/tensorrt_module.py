@@ -162,7 +162,8 @@ def _classes(gpu: FakeGpu, rtx: bool) -> list[type]:
             unsettled = stream.captured is not None and not self._settled
             if gpu.called("execute_async_v3") or missing or unsettled or gpu.broken:
                 stream.capture_is_valid = False
-                self._engine.logger.log(ILogger.ERROR, f"enqueueV3: Error Code 3 {sorted(missing)}")
+                call = gpu.calls["execute_async_v3"]
+                self._engine.logger.log(ILogger.ERROR, f"enqueueV3: call {call} failed {sorted(missing)}")
                 return False
             self._settled = True
             addresses, shapes = dict(self._addresses), self._all_shapes()
