@@ -120,6 +120,9 @@ def build_engine(
     if out.suffix != ".engine":
         raise OutputError(f"{out} does not end in .engine, by which trackers know engines", "rename it")
     _check_options(options)
+    for path in (out, manifest_path(out), options.timing_cache):
+        if path is not None and path.is_dir():
+            raise OutputError(f"{path} is a folder", "name a file")
     shapes = profile_shapes(metadata, options)
     trt = load_tensorrt(options.runtime)
     key = _engine_key(trt, graph, metadata, sha256(model), shapes, options)

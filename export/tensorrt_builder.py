@@ -4,15 +4,25 @@ from __future__ import annotations
 
 import contextlib
 import re
+import signal
 import sys
+import tempfile
+import threading
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
 from importlib import import_module
 from pathlib import Path
-from typing import Any
+from typing import Any, BinaryIO
 
 from ..plugins.errors import ModelError, UnavailableError
-from ..runtime.engine_file import ANY_AMPERE, INSTALL, TENSORRT_RTX, EngineKey, import_tensorrt
+from ..plugins.files import atomic_path
+from ..runtime.engine_file import (
+    HARDWARE_COMPATIBILITY,
+    INSTALL,
+    TENSORRT_RTX,
+    EngineKey,
+    import_tensorrt,
+)
 
 Progress = Callable[[str, int, int], None]
 """Called with a phase of the build, the steps of it that are done, and all its steps."""
@@ -92,35 +102,58 @@ def build(
         the serialized engine and what TensorRT said.
 
     Raises:
-        ModelError: with TensorRT's words when it refuses the model.
+        ModelError: with TensorRT's words when it refuses the model, or a timing cache is not one of its own.
+        UnavailableError: when an option asks for what this TensorRT does not have.
+        OutputError: when the timing cache cannot be written.
         KeyboardInterrupt: when the user interrupted the build.
     """
     from polygraphy.backend.trt import EngineBytesFromNetwork, NetworkFromOnnxBytes
     from polygraphy.exception import PolygraphyException
 
     monitor = _monitor(trt, progress)
-    with _listening(trt) as log:
+    with (
+        _listening(trt) as log,
+        _interrupts(monitor),
+        _timings(timing_cache) as timings,
+        tempfile.TemporaryFile() as new_timings,
+    ):
         try:
             network = NetworkFromOnnxBytes(onnx_bytes, strongly_typed=True)
-            engine = EngineBytesFromNetwork(
-                network, _config(trt, key, timing_cache, monitor), save_timing_cache=_text(timing_cache)
-            )()
-        except PolygraphyException as error:
+            config = _config(trt, key, timings, monitor)
+            # Files, not their names: polygraphy would leave lock files beside them.
+            save = None if timing_cache is None else new_timings
+            engine = EngineBytesFromNetwork(network, config, save_timing_cache=save)()
+        except (PolygraphyException, TypeError, RuntimeError) as error:
+            # The bindings have no other words for a builder that could not be made, as where CUDA fails.
             if monitor.interrupted:
                 raise KeyboardInterrupt from error
             raise ModelError(
                 f"{key.runtime} {key.tensorrt_version} could not build the engine: {log.reason(error)}",
                 "change what it names, and export the model again where that is the model's",
             ) from error
+        if monitor.interrupted:
+            raise KeyboardInterrupt
+        if timing_cache is not None:
+            new_timings.seek(0)
+            with atomic_path(timing_cache) as partial:
+                partial.write_bytes(new_timings.read())
         return bytes(engine), log
 
 
-def _text(path: Path | None) -> str | None:
-    return None if path is None else str(path)
+def _timings(timing_cache: Path | None) -> contextlib.AbstractContextManager[BinaryIO | None]:
+    """The file with timings of earlier builds, open; None where there is none yet."""
+    if timing_cache is None or not timing_cache.exists():
+        return contextlib.nullcontext()
+    try:
+        return timing_cache.open("rb")
+    except OSError as error:
+        raise ModelError(
+            f"the timing cache {timing_cache} cannot be read ({error.strerror})", "check the path"
+        ) from error
 
 
-def _config(trt: Any, key: EngineKey, timing_cache: Path | None, monitor: Any) -> Any:
-    from polygraphy.backend.trt import Profile
+def _config(trt: Any, key: EngineKey, timings: BinaryIO | None, monitor: Any) -> Any:
+    from polygraphy.backend.trt import PostprocessConfig, Profile
 
     profile = Profile()
     for name, (smallest, best, largest) in key.shapes.items():
@@ -136,21 +169,55 @@ def _config(trt: Any, key: EngineKey, timing_cache: Path | None, monitor: Any) -
         from polygraphy.backend.tensorrt_rtx import CreateConfigRTX
 
         targets = [divmod(int(name.removeprefix("sm")), 10) for name in key.compute_capability]
-        return CreateConfigRTX(compute_capabilities=targets, **options)
+        return PostprocessConfig(
+            CreateConfigRTX(compute_capabilities=targets, **options),
+            lambda builder, network, config: config.clear_flag(trt.BuilderFlag.TF32),
+        )
     from polygraphy.backend.trt import CreateConfig
 
-    if key.hardware_compatibility:
-        level = "AMPERE_PLUS" if key.hardware_compatibility == ANY_AMPERE else "SAME_COMPUTE_CAPABILITY"
-        options["hardware_compatibility_level"] = getattr(trt.HardwareCompatibilityLevel, level)
-    return CreateConfig(
-        load_timing_cache=_text(timing_cache if timing_cache and timing_cache.is_file() else None),
+    config = CreateConfig(
+        load_timing_cache=timings,
         version_compatible=key.version_compatible,
+        hardware_compatibility_level=_hardware_compatibility(trt, key.hardware_compatibility),
         **options,
     )
+    return PostprocessConfig(config, lambda builder, network, config: _require_taken(config, timings))
+
+
+def _hardware_compatibility(trt: Any, asked: str) -> Any:
+    """TensorRT's name for it, None where none is asked for."""
+    if not asked:
+        return None
+    name = asked.upper().replace("-", "_")
+    level = getattr(trt.HardwareCompatibilityLevel, name, None)
+    if level is None:
+        known = [name for name in HARDWARE_COMPATIBILITY if name != asked]
+        raise UnavailableError(
+            f"TensorRT {trt.__version__} knows no hardware compatibility {asked}",
+            f"choose {' or '.join(known)}, or leave --hardware-compatibility out",
+        )
+    return level
+
+
+def _require_taken(config: Any, timings: BinaryIO | None) -> None:
+    """Refuse timings that the builder passed over: an empty cache would be written in their place.
+
+    TensorRT attaches no cache of another kind of GPU, and makes an empty one of bytes that it cannot read.
+    """
+    if timings is None:
+        return
+    timings.seek(0)
+    stored, attached = timings.read(), config.get_timing_cache()
+    empty = bytes(config.create_timing_cache(b"").serialize())
+    if attached is None or (bytes(attached.serialize()) == empty != stored):
+        raise ModelError(
+            f"the timing cache {timings.name} is damaged, or of another GPU or version of TensorRT",
+            "name another file with --timing-cache, or delete this one",
+        )
 
 
 def _monitor(trt: Any, progress: Progress | None) -> Any:
-    """A progress monitor; Ctrl-C ends the build between two of its steps."""
+    """A progress monitor; who sets ``interrupted`` ends the build between two of its steps."""
 
     class Monitor(trt.IProgressMonitor):  # type: ignore[misc]
         def __init__(self) -> None:
@@ -178,6 +245,34 @@ def _monitor(trt: Any, progress: Progress | None) -> Any:
                 self.interrupted = True
 
     return Monitor()
+
+
+@contextlib.contextmanager
+def _interrupts(monitor: Any) -> Iterator[None]:
+    """Let Ctrl-C and SIGTERM end the build after its present step; the second one does not wait.
+
+    An exception out of a callback of TensorRT's never reaches Python: its bindings print and drop it.
+    """
+    if threading.current_thread() is not threading.main_thread():
+        yield
+        return
+    before = {number: signal.getsignal(number) for number in (signal.SIGINT, signal.SIGTERM)}
+
+    def interrupt(*_: Any) -> None:
+        monitor.interrupted = True
+        restore()
+
+    def restore() -> None:
+        for number, handler in before.items():
+            if handler is not None:  # None: set by other code than Python's
+                signal.signal(number, handler)
+
+    for number in before:
+        signal.signal(number, interrupt)
+    try:
+        yield
+    finally:
+        restore()
 
 
 @contextlib.contextmanager
