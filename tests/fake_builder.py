@@ -13,7 +13,7 @@ import json
 import subprocess
 import sys
 from collections import Counter
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
 from types import ModuleType, SimpleNamespace
@@ -337,18 +337,26 @@ class Builder:
         if monitor is None:
             return True
         (outer, steps), (inner, inner_steps) = PHASES.items()
-        monitor.phase_start(outer, None, steps)
+        _called(monitor.phase_start, outer, None, steps)
         for step in range(steps):
-            monitor.phase_start(inner, outer, inner_steps)
+            _called(monitor.phase_start, inner, outer, inner_steps)
             for inner_step in range(inner_steps):
-                self._nvidia.between_steps()
-                if not monitor.step_complete(inner, inner_step):
+                _called(self._nvidia.between_steps)
+                if not _called(monitor.step_complete, inner, inner_step):
                     return False
-            monitor.phase_finish(inner)
-            if not monitor.step_complete(outer, step):
+            _called(monitor.phase_finish, inner)
+            if not _called(monitor.step_complete, outer, step):
                 return False
-        monitor.phase_finish(outer)
+        _called(monitor.phase_finish, outer)
         return True
+
+
+def _called(callback: Callable[..., Any], *given: Any) -> Any:
+    """A callback's answer. As NVIDIA's bindings do, drop what it raises: C++ stands in between."""
+    try:
+        return callback(*given)
+    except BaseException:
+        return False
 
 
 def _engine(model: onnx.ModelProto, profile: IOptimizationProfile) -> IHostMemory:
