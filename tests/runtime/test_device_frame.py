@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import ctypes
 import sys
 from pathlib import Path
 from types import SimpleNamespace
@@ -16,7 +17,7 @@ from pixel_model import write_pixel_model
 import maskring
 from maskring.export.engine_from_onnx import EngineOptions
 from maskring.plugins.errors import SourceError, UserError
-from maskring.runtime.backends.device_frame import DeviceFrame
+from maskring.runtime.backends.device_frame import DeviceFrame, _Tensor
 from maskring.runtime.backends.onnxruntime import OnnxRuntimeBackend
 from maskring.runtime.backends.tensorrt import TensorRTBackend
 from maskring.runtime.tracker import Tracker
@@ -112,6 +113,17 @@ def test_dlpack(gpu: FakeGpu, tracker: Tracker, expected: list[np.ndarray]) -> N
         np.testing.assert_array_equal(
             tracker.step(frame, MASK if index == 0 else None).labels, expected[index]
         )
+
+
+def test_pixels_may_begin_behind_the_address_of_their_tensor() -> None:
+    pixels = np.zeros(SHAPE, np.uint8)
+    capsule = pixels.__dlpack__()
+    address = ctypes.pythonapi.PyCapsule_GetPointer
+    address.restype, address.argtypes = ctypes.c_void_p, (ctypes.py_object, ctypes.c_char_p)
+    tensor = _Tensor.from_address(address(capsule, b"dltensor"))
+    tensor.data, tensor.byte_offset = tensor.data - 64, 64
+    offered = SimpleNamespace(__dlpack_device__=lambda: (2, 0), __dlpack__=lambda stream: capsule)
+    assert DeviceFrame(offered).address == pixels.ctypes.data
 
 
 def test_a_capsule_is_kept_as_long_as_its_frame() -> None:
