@@ -394,8 +394,9 @@ def build(
         err.print(f"built anew: {built.replaced}", markup=False, soft_wrap=True)
     done = f"{out_file} is what was asked for, nothing built" if built.reused else f"wrote {out_file}"
     memory = ", ".join(f"{name} {size / 1e6:.1f} MB" for name, size in built.manifest.memory.items())
+    on_gpu = f"; on the GPU: {memory}" if memory else ""
     size = out_file.stat().st_size / 1e6
-    out.print(f"{done} ({size:.1f} MB; on the GPU: {memory})", markup=False, soft_wrap=True)
+    out.print(f"{done} ({size:.1f} MB{on_gpu})", markup=False, soft_wrap=True)
 
 
 @app.command()
