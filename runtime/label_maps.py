@@ -79,8 +79,9 @@ def boxes(labels: NDArray[np.uint8], count: int) -> dict[int, Box]:
     for first in range(1, count, 8):
         group = np.arange(first, min(first + 8, count))
         bits = np.zeros(256, np.uint8)
-        bits[group] = 1 << (group - first)
-        marked = rename(labels, bits)
+        bits[group] = 1 << (group if count <= 8 else group - first)
+        # Where all labels have a bit of their own, background too, a shift does what the table says.
+        marked = np.left_shift(np.uint8(1), labels) if count <= 8 else rename(labels, bits)
         rows = np.bitwise_or.reduce(marked, axis=1)
         columns = np.bitwise_or.reduce(marked, axis=0)
         for label in group:
