@@ -6,7 +6,7 @@ import os
 from contextlib import ExitStack
 from enum import Enum
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any
+from typing import TYPE_CHECKING, Annotated
 
 import typer
 from rich import box
@@ -23,11 +23,14 @@ from .console import (
     step_callback,
     stop_request,
 )
-from .plugins.errors import MaskError, ModelError, OutputError, SourceError
+from .plugins.errors import MaskError, ModelError, OutputError, SourceError, UserError
 
 if TYPE_CHECKING:
     from .runtime.evaluation import SequenceTracker
+    from .runtime.interaction import Interaction
     from .runtime.pipeline import Edits
+    from .runtime.sinks import Sink
+    from .runtime.sources import Source
 
 app = typer.Typer(
     name="maskring",
@@ -476,6 +479,9 @@ def track(
     ] = None,
     masks: Annotated[bool, typer.Option(help="Write one palette PNG per frame.")] = True,
     overlay: Annotated[bool, typer.Option(help="Write overlay.mp4.")] = True,
+    show: Annotated[
+        bool, typer.Option("--show", help="Open a window: draw the objects there, watch, correct, pause.")
+    ] = False,
     soft: SoftOption = False,
     kernel: KernelOption = Kernel.native,
     threads: ThreadsOption = 0,
@@ -490,52 +496,39 @@ def track(
         Path | None, typer.Option(help="Write the adapted U-Net to this file.", rich_help_panel=PANEL)
     ] = None,
 ) -> None:
-    """Follow the objects of MASK through SOURCE."""
+    """Follow the objects of MASK, or those that are drawn in a window, through SOURCE."""
     from .models import open_tracker
     from .plugins.files import make_directory
     from .refinement import Refinement
     from .refinement import save_refiner as write_refiner
-    from .runtime.refinement.comparison import ComparisonVideoSink
     from .runtime.refinement.settings import RefinementSettings
-    from .runtime.sinks import JsonLinesSink, MaskFolderSink, OverlayVideoSink
     from .runtime.sources import open_source
 
-    if mask is None:
-        raise MaskError(
-            "no mask was given", "name a PNG with the objects of the first frame: --mask FIRST.png"
-        )
-    if out_dir is None:
-        raise SourceError("no output folder was given", "name one: --out DIR")
+    _require_use(mask, out_dir, show, refine)
     edits = _edits(mask, add or [], remove or [])
     settings = RefinementSettings(
         size=refine_size, iterations=refine_iterations, budget=refine_budget, feedback=refine_feedback
     )
     refinement = Refinement(refine.value, settings, refine_steps, refiner)
-    make_directory(out_dir)
+    if out_dir is not None:
+        make_directory(out_dir)
     with ExitStack() as stack:
         stream = stack.enter_context(open_source(source, live=live))
         refinement.require_possible(source, stream, live, save_refiner is not None)
         plain = open_tracker(model, soft=soft, kernel=kernel.value, threads=threads)
         tracker = refinement.wrap(plain, out_dir)
         stack.callback(tracker.close)
-        sinks: list[Any] = [stack.enter_context(JsonLinesSink(out_dir / "objects.jsonl"))]
-        if masks:
-            sinks.append(stack.enter_context(MaskFolderSink(out_dir / "masks")))
-        if overlay:
-            sinks.append(stack.enter_context(OverlayVideoSink(out_dir / "overlay.mp4", stream.fps)))
-            if refine is Refine.offline:
-                before = out_dir / "propagated" / "masks"
-                sinks.append(
-                    stack.enter_context(ComparisonVideoSink(out_dir / "comparison.mp4", stream.fps, before))
-                )
-        summary = refinement.follow(source, stream, tracker, sinks, edits, out_dir)
+        sinks = [] if out_dir is None else _file_sinks(stack, out_dir, stream, masks, overlay, refine)
+        steering = _steered(stack, edits, sinks) if show else edits
+        summary = refinement.follow(source, stream, tracker, sinks, steering, out_dir)
         if save_refiner is not None:
             write_refiner(tracker, save_refiner)
         dropped = f", {stream.dropped} dropped" if live else ""
         lost = f", {stream.undecodable} undecodable" if stream.undecodable else ""
-    out.print(
-        f"{summary.frames} frames{dropped}{lost}, {summary.fps:.1f} fps; results in {out_dir}", markup=False
-    )
+    # With a window, most of the time may have been the user's.
+    speed = "" if show else f", {summary.fps:.1f} fps"
+    where = "" if out_dir is None else f"; results in {out_dir}"
+    out.print(f"{summary.frames} frames{dropped}{lost}{speed}{where}", markup=False)
 
 
 @app.command()
@@ -552,6 +545,9 @@ def evaluate(
     soft: SoftOption = False,
     kernel: KernelOption = Kernel.native,
     threads: ThreadsOption = 0,
+    shard: Annotated[
+        bool, typer.Option("--shard", help="Do this process's share; torchrun starts them, on any machines.")
+    ] = False,
     refine: RefineOption = Refine.off,
     refine_iterations: RefineIterationsOption = 400,
     refine_steps: RefineStepsOption = 0,
@@ -563,9 +559,11 @@ def evaluate(
     from .models import open_tracker, resolve_model
     from .refinement import Refinement
     from .runtime.evaluation import COLUMNS
-    from .runtime.evaluation import evaluate as evaluate_split
     from .runtime.refinement.settings import RefinementSettings
+    from .sharding import DatasetRun
 
+    run = DatasetRun(davis, split, out_dir, json_file, size)
+    threads = run.join(shard, threads)
     executable = resolve_model(model)
     settings = RefinementSettings(size=refine_size, iterations=refine_iterations, feedback=refine_feedback)
     refinement = Refinement(refine.value, settings, refine_steps, refiner)
@@ -573,10 +571,11 @@ def evaluate(
     def new_tracker() -> SequenceTracker:
         return refinement.wrap(open_tracker(executable, soft=soft, kernel=kernel.value, threads=threads))
 
-    with split_callback() as on_frame:
-        evaluation = evaluate_split(
-            davis, split, new_tracker, out_dir, json_file, size=size, on_frame=on_frame
-        )
+    with split_callback(shown=run.shows_progress) as on_frame:
+        evaluation = run.evaluate(new_tracker, [executable, refiner], (soft, kernel, refinement), on_frame)
+    if evaluation is None:
+        out.print(f"{run.name} is done; the others are still at work", markup=False)
+        return
     table = Table(*COLUMNS, box=box.SIMPLE)
     for row in evaluation.rows():
         table.add_row(*row)
@@ -658,12 +657,59 @@ def doctor() -> None:
         raise typer.Exit(1)
 
 
-def _edits(mask: Path, additions: list[str], removals: list[str]) -> Edits:
+def _require_use(mask: Path | None, out_dir: Path | None, show: bool, refine: Refine) -> None:
+    """Refuse to track nothing, for nobody, or what cannot be watched."""
+    if mask is None and not show:
+        raise MaskError(
+            "no mask was given",
+            "name a PNG with the objects of the first frame (--mask FIRST.png), or draw them (--show)",
+        )
+    if out_dir is None and not show:
+        raise SourceError("no output folder was given", "name one: --out DIR")
+    if show and refine is Refine.offline:
+        raise UserError(
+            "masks that are refined offline are not there to be watched while tracking",
+            "choose --show or --refine offline; --refine online goes with --show",
+        )
+
+
+def _file_sinks(
+    stack: ExitStack, out_dir: Path, stream: Source, masks: bool, overlay: bool, refine: Refine
+) -> list[Sink]:
+    """What takes results to files; closed with the stack."""
+    from .runtime.refinement.comparison import ComparisonVideoSink
+    from .runtime.sinks import JsonLinesSink, MaskFolderSink, OverlayVideoSink
+
+    sinks: list[Sink] = [stack.enter_context(JsonLinesSink(out_dir / "objects.jsonl"))]
+    if masks:
+        sinks.append(stack.enter_context(MaskFolderSink(out_dir / "masks")))
+    if overlay:
+        sinks.append(stack.enter_context(OverlayVideoSink(out_dir / "overlay.mp4", stream.fps)))
+    if overlay and refine is Refine.offline:
+        before = out_dir / "propagated" / "masks"
+        comparison = ComparisonVideoSink(out_dir / "comparison.mp4", stream.fps, before)
+        sinks.append(stack.enter_context(comparison))
+    return sinks
+
+
+def _steered(stack: ExitStack, edits: Edits, sinks: list[Sink]) -> Interaction:
+    """A window, closed with the stack, that takes the results last and steers from there."""
+    from .runtime.interaction import Interaction
+    from .runtime.pipeline import Schedule
+    from .runtime.window import Window
+
+    interaction = Interaction(Window("maskring"), Schedule(edits))
+    stack.callback(interaction.close)
+    sinks.append(interaction)
+    return interaction
+
+
+def _edits(mask: Path | None, additions: list[str], removals: list[str]) -> Edits:
     """Read the masks and removals named on the command line."""
     from .runtime.masks import read_mask
     from .runtime.pipeline import Edits
 
-    masks = {0: read_mask(mask)}
+    masks = {} if mask is None else {0: read_mask(mask)}
     for text in additions:
         frame, png = _at_frame(text, "--add", "FRAME=PNG")
         masks[frame] = read_mask(Path(png))

@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Literal, TypeAlias
 
 from .console import adaptation_callback, frame_callback
 from .plugins.errors import SourceError, UnavailableError, UserError
-from .runtime.pipeline import Edits, Summary, revisit
+from .runtime.pipeline import Edits, Steering, Summary, revisit
 from .runtime.pipeline import track as track_source
 from .runtime.refinement.settings import RefinementSettings
 from .runtime.sinks import JsonLinesSink, MaskFolderSink, Sink
@@ -67,8 +67,8 @@ class Refinement:
         stream: Source,
         tracker: AnyTracker,
         sinks: Sequence[Sink],
-        edits: Edits,
-        out: Path,
+        edits: Edits | Steering,
+        out: Path | None,
     ) -> Summary:
         """Track a source to its end, twice when it is refined offline.
 
@@ -79,15 +79,16 @@ class Refinement:
             stream: the source, opened.
             tracker: what :meth:`wrap` gave.
             sinks: take the final results.
-            edits: masks and removals by frame index.
-            out: the user's folder.
+            edits: masks and removals by frame index, or what decides at each frame (not when it is refined
+                offline: the second pass would not know where it stopped).
+            out: the user's folder, needed offline.
         """
         if self.mode != "offline":
             with frame_callback("tracking", stream.length) as on_frame:
                 return track_source(stream, tracker, sinks, edits, on_frame)
         from .runtime.refinement.offline import OfflineRefiner
 
-        assert isinstance(tracker, OfflineRefiner)
+        assert isinstance(tracker, OfflineRefiner) and isinstance(edits, Edits) and out is not None
         started = time.perf_counter()
         with ExitStack() as stack:
             first: list[Sink] = [

@@ -5,7 +5,7 @@ from __future__ import annotations
 import time
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
-from typing import Protocol
+from typing import Literal, Protocol
 
 import numpy as np
 from numpy.typing import NDArray
@@ -26,6 +26,50 @@ class Edits:
 
     masks: Mapping[int, NDArray[np.uint8]]
     removals: Mapping[int, Sequence[int]] = field(default_factory=dict)
+
+
+@dataclass(frozen=True, eq=False)
+class Decision:
+    """What is to happen at a frame.
+
+    Attributes:
+        mask: [H, W] uint8 object ids that the frame is given, None for none.
+        removals: ids of objects dropped before it is processed.
+        verdict: process the frame; leave it out (nothing is written for it); or stop before it.
+    """
+
+    mask: NDArray[np.uint8] | None = None
+    removals: Sequence[int] = ()
+    verdict: Literal["track", "skip", "stop"] = "track"
+
+
+class Steering(Protocol):
+    """Says what is to happen at each frame."""
+
+    def decide(self, frame: Frame) -> Decision:
+        """Called once for each frame of the source, in order."""
+
+
+class Schedule:
+    """Carries out edits that are known beforehand.
+
+    An edit takes effect at the first frame whose index is not below its own, so that a live source that drops
+    frames loses no edit.
+    """
+
+    def __init__(self, edits: Edits) -> None:
+        self._masks, self._removals = sorted(edits.masks.items()), sorted(edits.removals.items())
+
+    def decide(self, frame: Frame) -> Decision:
+        """What is due at this frame; of several masks, the later ones lie on top."""
+        removals: list[int] = []
+        while self._removals and self._removals[0][0] <= frame.index:
+            removals += self._removals.pop(0)[1]
+        mask = None
+        while self._masks and self._masks[0][0] <= frame.index:
+            later = self._masks.pop(0)[1]
+            mask = later if mask is None else np.where(later > 0, later, mask)
+        return Decision(mask, removals)
 
 
 @dataclass(frozen=True)
@@ -58,35 +102,32 @@ def track(
     source: Iterable[Frame],
     tracker: FrameTracker,
     sinks: Sequence[Sink],
-    edits: Edits,
+    edits: Edits | Steering,
     on_frame: Callable[[Frame, Result], None] = lambda frame, result: None,
 ) -> Summary:
-    """Track a source to its end.
-
-    An edit takes effect at the first processed frame whose index is not below its own, so that a live source
-    that drops frames loses no edit.
+    """Track a source to its end, or to where its steering stops.
 
     Args:
         source: an open source, or any frames in order.
         tracker: a tracker that has seen no frame of this stream.
         sinks: where results go, in this order; the caller closes them.
-        edits: masks and removals by frame index.
+        edits: masks and removals by frame index, or what decides at each frame.
         on_frame: called after each frame, e.g. for progress.
     """
-    masks, removals = sorted(edits.masks.items()), sorted(edits.removals.items())
+    steering = Schedule(edits) if isinstance(edits, Edits) else edits
     start, frames = time.perf_counter(), 0
     for frame in source:
-        while removals and removals[0][0] <= frame.index:
-            for object_id in removals.pop(0)[1]:
-                tracker.remove(object_id)
-        mask = None
-        while masks and masks[0][0] <= frame.index:
-            later = masks.pop(0)[1]
-            mask = later if mask is None else np.where(later > 0, later, mask)
+        decision = steering.decide(frame)
+        if decision.verdict == "stop":
+            break
+        for object_id in decision.removals:
+            tracker.remove(object_id)
+        if decision.verdict == "skip":
+            continue
         following = source.upcoming if isinstance(source, Source) else None
         if following is not None:
             tracker.stage(following.image)
-        result = tracker.step(frame.image, mask)
+        result = tracker.step(frame.image, decision.mask)
         for sink in sinks:
             sink.write(frame, result)
         frames += 1

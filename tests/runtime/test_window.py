@@ -1,0 +1,208 @@
+"""The window of ``maskring track --show`` on a virtual display: real mouse, real keys, a real screenshot."""
+
+from __future__ import annotations
+
+import os
+import shutil
+import subprocess
+import sys
+import time
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import cv2
+import numpy as np
+import pytest
+from support import moving_square, write_tiny_checkpoint
+
+from maskring.plugins.errors import UnavailableError
+from maskring.runtime.drawing import Drawing, Key, Pointer
+from maskring.runtime.masks import read_mask
+from maskring.runtime.window import require_windows
+
+if TYPE_CHECKING:
+    from Xlib.display import Display
+
+DEADLINE_S = 90
+FRAMES = 4
+
+
+def poll(question: Callable[[], bool], what: str) -> None:
+    """Wait until something is so; fail after a deadline far beyond what it takes."""
+    end = time.monotonic() + DEADLINE_S
+    while not question():
+        assert time.monotonic() < end, f"{what} did not happen"
+        time.sleep(0.02)
+
+
+class Desktop:
+    """An X server without a screen: its pointer, its keyboard, what it shows."""
+
+    def __init__(self, name: str) -> None:
+        from Xlib.display import Display
+
+        self.name = name
+        self._display: Display = Display(name)
+        self._root = self._display.screen().root
+
+    def point(self, x: int, y: int) -> None:
+        """Move the pointer; without a window manager, keys go to the window below it."""
+        from Xlib import X
+
+        self._send(X.MotionNotify, 0, x, y)
+
+    def click(self, x: int, y: int) -> None:
+        from Xlib import X
+
+        for event, detail in ((X.MotionNotify, 0), (X.ButtonPress, 1), (X.ButtonRelease, 1)):
+            self._send(event, detail, x, y)
+
+    def drag(self, start: tuple[int, int], end: tuple[int, int]) -> None:
+        from Xlib import X
+
+        self._send(X.MotionNotify, 0, *start)
+        self._send(X.ButtonPress, 1, *start)
+        self._send(X.MotionNotify, 0, *end)
+        self._send(X.ButtonRelease, 1, *end)
+
+    def press(self, keysym: int) -> None:
+        from Xlib import X
+
+        code = self._display.keysym_to_keycode(keysym)
+        self._send(X.KeyPress, code, 0, 0)
+        self._send(X.KeyRelease, code, 0, 0)
+
+    def screenshot(self, height: int, width: int) -> np.ndarray:
+        """[height, width, 3] uint8 RGB of the upper left corner, where windows open without a manager."""
+        from Xlib import X
+
+        raw = self._root.get_image(0, 0, width, height, X.ZPixmap, 0xFFFFFFFF)
+        return np.frombuffer(raw.data, np.uint8).reshape(height, width, 4)[..., 2::-1]
+
+    def shows(self, picture: np.ndarray) -> bool:
+        return np.array_equal(self.screenshot(*picture.shape[:2]), picture)
+
+    def close(self) -> None:
+        self._display.close()
+
+    def _send(self, event: int, detail: int, x: int, y: int) -> None:
+        from Xlib.ext import xtest
+
+        xtest.fake_input(self._display, event, detail, x=x, y=y)
+        self._display.sync()
+
+
+@pytest.fixture
+def desktop(tmp_path: Path) -> Iterator[Desktop]:
+    pytest.importorskip("Xlib", reason="python-xlib is not installed")
+    if not cv2.currentUIFramework():
+        pytest.skip("this OpenCV has no windows (opencv-python-headless)")
+    if shutil.which("Xvfb") is None:
+        pytest.skip("Xvfb is not installed")
+    read, write = os.pipe()  # the server picks a free display and tells its number when it is ready
+    command = ["Xvfb", "-displayfd", str(write), "-screen", "0", "1280x1024x24", "-nolisten", "tcp"]
+    with (tmp_path / "xvfb.log").open("wb") as log:
+        server = subprocess.Popen(command, pass_fds=[write], stdout=log, stderr=log)
+    os.close(write)
+    with os.fdopen(read) as number:
+        name = number.readline().strip()
+    assert name, (tmp_path / "xvfb.log").read_text()
+    found = Desktop(f":{name}")
+    yield found
+    found.close()
+    server.terminate()
+    server.wait()
+
+
+@pytest.fixture(scope="module")
+def model(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    from maskring.export.onnx_from_checkpoint import export_onnx
+
+    folder = tmp_path_factory.mktemp("model")
+    export_onnx(write_tiny_checkpoint(folder / "tiny.safetensors"), folder / "tiny.onnx", radius=3)
+    return folder / "tiny.onnx"
+
+
+@pytest.fixture
+def track(tmp_path: Path, desktop: Desktop, model: Path) -> Iterator[subprocess.Popen[str]]:
+    """``maskring track --show`` on a short clip, in a process and on a display of its own."""
+    (tmp_path / "frames").mkdir()
+    for index in range(FRAMES):
+        cv2.imwrite(str(tmp_path / "frames" / f"{index:05d}.png"), moving_square(index)[0][..., ::-1])
+    command = [sys.executable, "-m", "maskring", "track", "frames", "--show", "--model", str(model)]
+    process = subprocess.Popen(
+        [*command, "--out", "out", "--no-overlay"],
+        cwd=tmp_path,
+        env={**os.environ, "DISPLAY": desktop.name},
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+        text=True,
+    )
+    yield process
+    process.kill()
+    process.communicate()
+
+
+def frame_to_draw_in() -> Drawing:
+    """What the process shows, and what it must make of the same events."""
+    image = moving_square(0)[0]
+    return Drawing(image, np.zeros(image.shape[:2], np.uint8))
+
+
+def test_an_object_is_drawn_with_mouse_and_keys_and_followed(
+    desktop: Desktop, track: subprocess.Popen[str], tmp_path: Path
+) -> None:
+    from Xlib import XK
+
+    twin = frame_to_draw_in()
+    poll(lambda: desktop.shows(twin.picture()), "the window shows the first frame and the keys")
+    for corner in [(12, 16), (27, 16), (27, 31), (12, 31)]:
+        x, y = twin.view.to_screen(corner)
+        desktop.click(x, y)
+        twin.handle(Pointer("press", x, y))
+        poll(lambda: desktop.shows(twin.picture()), f"the corner {corner} is shown")
+    desktop.press(XK.XK_Return)
+    twin.handle(Key("enter"))
+    output, errors = track.communicate(timeout=DEADLINE_S)
+    assert track.returncode == 0, errors
+    assert output == f"{FRAMES} frames; results in out\n"
+    masks = sorted((tmp_path / "out" / "masks").iterdir())
+    assert len(masks) == FRAMES
+    np.testing.assert_array_equal(read_mask(masks[0]), moving_square(0)[1])
+    np.testing.assert_array_equal(read_mask(masks[0]), twin.mask)
+
+
+def test_a_box_is_dragged_and_the_run_is_quit(desktop: Desktop, track: subprocess.Popen[str]) -> None:
+    from Xlib import XK
+
+    twin = frame_to_draw_in()
+    poll(lambda: desktop.shows(twin.picture()), "the window shows the first frame and the keys")
+    desktop.point(10, 10)
+    desktop.press(XK.XK_b)
+    twin.handle(Key("b"))
+    poll(lambda: desktop.shows(twin.picture()), "the tool is a box")
+    ends = twin.view.to_screen((8, 12)), twin.view.to_screen((31, 35))
+    desktop.drag(*ends)
+    for kind, (x, y) in zip(("press", "release"), ends, strict=True):
+        twin.handle(Pointer(kind, x, y))  # type: ignore[arg-type]
+    assert (twin.mask == moving_square(0)[1]).mean() > 0.99
+    poll(lambda: desktop.shows(twin.picture()), "the object in the box is painted")
+    desktop.press(XK.XK_q)
+    output, errors = track.communicate(timeout=DEADLINE_S)
+    assert (track.returncode, output) == (0, "0 frames; results in out\n"), errors
+
+
+def test_without_a_display_one_sentence_says_so(monkeypatch: pytest.MonkeyPatch) -> None:
+    if not cv2.currentUIFramework() or not sys.platform.startswith("linux"):
+        pytest.skip("only windows of X11 and Wayland need a display to be named")
+    for name in ("DISPLAY", "WAYLAND_DISPLAY"):
+        monkeypatch.delenv(name, raising=False)
+    with pytest.raises(UnavailableError, match=r"^no window can be opened: there is no display; .*\.$"):
+        require_windows()
+
+
+def test_without_windows_one_sentence_names_the_package(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(cv2, "currentUIFramework", lambda: "")
+    with pytest.raises(UnavailableError, match=r"opencv-python-headless.*pip install .*opencv-python\.$"):
+        require_windows()
