@@ -196,10 +196,10 @@ class StepMeter:
 
 
 @contextmanager
-def split_callback() -> Iterator[Callable[[str, int, int], None]]:
+def split_callback(shown: bool = True) -> Iterator[Callable[[str, int, int], None]]:
     """A callback (sequence, frames done, frames in all) that moves a progress bar with time left.
 
-    Nothing is shown when stderr is no terminal.
+    Nothing is shown when stderr is no terminal, or ``shown`` is false.
     """
     columns = (
         TextColumn("{task.description}"),
@@ -207,6 +207,6 @@ def split_callback() -> Iterator[Callable[[str, int, int], None]]:
         TextColumn("frame {task.completed:.0f} of {task.total:.0f}"),
         TimeRemainingColumn(),
     )
-    with Progress(*columns, console=err, transient=True, disable=not err.is_terminal) as progress:
+    with Progress(*columns, console=err, transient=True, disable=not (shown and err.is_terminal)) as progress:
         task = progress.add_task("", total=None)
         yield lambda name, done, total: progress.update(task, description=name, completed=done, total=total)

@@ -175,12 +175,45 @@ def evaluate(
         OutputError: when the results cannot be written.
     """
     sequences = load_split(root, split)
+    require_outputs(out_dir, json_file)
+    evaluation = Evaluation(
+        split, size, tuple(track_sequences(sequences, new_tracker, out_dir, size, on_frame))
+    )
+    write_measures(evaluation, json_file)
+    return evaluation
+
+
+def require_outputs(out_dir: Path, json_file: Path) -> None:
+    """Make the folders of the results.
+
+    Raises:
+        OutputError: when the results cannot be written.
+    """
     make_directory(out_dir)
     make_directory(json_file.parent)
     if json_file.is_dir():
         raise OutputError(f"{json_file} is a folder", "name a file for the measures")
+
+
+def write_measures(evaluation: Evaluation, json_file: Path) -> None:
+    """Write :meth:`Evaluation.to_json`.
+
+    Raises:
+        OutputError: when it cannot be written.
+    """
+    with atomic_path(json_file) as partial:
+        partial.write_text(evaluation.to_json())
+
+
+def track_sequences(
+    sequences: list[Sequence],
+    new_tracker: Callable[[], SequenceTracker],
+    out_dir: Path,
+    size: int | None,
+    on_frame: Callable[[str, int, int], None],
+) -> Iterator[SequenceResult]:
+    """Track sequences, write their masks and score them; arguments and errors as :func:`evaluate`."""
     total, done = sum(len(sequence.frames) for sequence in sequences), 0
-    results = []
     for sequence in sequences:
         annotations, folder, seconds = Annotations.of(sequence), out_dir / sequence.name, 0.0
         with closing(new_tracker()) as tracker:
@@ -191,12 +224,7 @@ def evaluate(
             if isinstance(tracker, TwoPassTracker):
                 seconds += _track_again(annotations, tracker, folder, size)
         objects = _score(annotations, folder) if annotations.scorable else {}
-        frames = len(sequence.frames) - annotations.start
-        results.append(SequenceResult(sequence.name, objects, frames, seconds))
-    evaluation = Evaluation(split, size, tuple(results))
-    with atomic_path(json_file) as partial:
-        partial.write_text(evaluation.to_json())
-    return evaluation
+        yield SequenceResult(sequence.name, objects, len(sequence.frames) - annotations.start, seconds)
 
 
 def score_sequence(sequence: Sequence, predictions: Path) -> dict[int, Score]:
