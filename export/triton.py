@@ -13,14 +13,12 @@ from onnx import compose, helper, numpy_helper
 from ..plugins.errors import ModelError
 from ..plugins.files import atomic_path, make_directory
 from ..runtime.backends.step_graph_parts import load_step_graph
-from ..runtime.model import METADATA_KEY, ModelMetadata
+from ..runtime.memory import MemoryPolicy
+from ..runtime.model import DEFAULT_LONG_TERM, DEFAULT_SHORT_TERM, METADATA_KEY, ModelMetadata
 from .onnx_from_checkpoint import export_onnx
 
 NAME = "maskring"
-AGES = (1, 3, 5)
-"""Ages of the frames that are read beside the first one; slot i of the memory holds the frame i ago."""
-
-SLOTS = 1 + max(AGES)
+SLOTS_READ = len(DEFAULT_LONG_TERM) + len(DEFAULT_SHORT_TERM)
 IDLE_SECONDS = 30
 """After which Triton forgets a sequence that sends nothing and never said END."""
 
@@ -48,7 +46,9 @@ def write_triton_repository(
     """
     with tempfile.TemporaryDirectory(prefix="maskring-triton-") as scratch:
         plain = Path(scratch) / "step.onnx"
-        export_onnx(checkpoint, plain, height=height, width=width, labels=labels, slots=SLOTS, **settings)
+        export_onnx(
+            checkpoint, plain, height=height, width=width, labels=labels, slots=SLOTS_READ, **settings
+        )
         step, metadata = load_step_graph(plain)
     model = make_directory(folder / NAME)
     make_directory(model / "1")
@@ -65,8 +65,10 @@ def served_model(step: onnx.ModelProto, metadata: ModelMetadata) -> onnx.ModelPr
     """``step`` between the state of a sequence and its next state.
 
     Inputs beside the frame: ``mask`` uint8 [1, H, W], channels of the first frame, unread later; ``start``
-    int32 [1]; the state ``keys``, ``values`` and ``filled`` int32 [1, N]. Outputs: ``labels`` and the next
-    state, with ``_next`` behind their names. Slot 0 holds the first frame, slot i the one i frames ago.
+    int32 [1]; the state ``keys``, ``values`` and ``clock`` int32 [1], frames since the first one. Outputs:
+    ``labels`` and the next state, with ``_next`` behind their names. The first slots of the state hold the
+    long-term frames, the others the latest frames, newest first. What is read, and with which windows, is the
+    tracker's :class:`maskring.runtime.memory.MemoryPolicy`: see :func:`windows_read`.
     """
     if metadata.height is None or metadata.width is None or metadata.labels is None:
         raise ModelError(
@@ -76,7 +78,7 @@ def served_model(step: onnx.ModelProto, metadata: ModelMetadata) -> onnx.ModelPr
     renamed = compose.add_prefix(step, "step/", rename_functions=False)
     inner = renamed.graph
     graph = helper.make_graph(
-        [*_before(), *inner.node, *_after(kind)],
+        [*_before(), *inner.node, *_after(metadata, kind)],
         "maskring_served_step",
         [
             _tensor("frame", "UINT8", [1, metadata.height, metadata.width, 3]),
@@ -98,18 +100,48 @@ def served_model(step: onnx.ModelProto, metadata: ModelMetadata) -> onnx.ModelPr
     return model
 
 
+def windows_read(metadata: ModelMetadata) -> np.ndarray[tuple[int, int], np.dtype[np.int32]]:
+    """Window step [T, N] of each slot that is read at frame 0, 1, ..., T - 1 and from then on; 0 = not read.
+
+    The slots are the long-term frames of the model's policy, then its ages. A frame that is both is read in
+    the slot of the long-term one.
+    """
+    assert metadata.height is not None and metadata.width is not None
+    policy = _policy(metadata)
+    shorter = min(metadata.feature_size(metadata.height, metadata.width)) / max(1, metadata.radius)
+    slots = [*policy.long_term, *(-age for age in policy.short_term)]
+    # Beyond, every long-term frame is older than the recent ones and its window as large as it gets.
+    settled = max(policy.long_term, default=0) + max(
+        policy.oldest_age, policy.dilate_after * policy.max_dilation
+    )
+    table = np.zeros((settled + 2, len(slots)), np.int32)
+    for clock, row in enumerate(table):
+        for frame in policy.frames_read(clock):
+            slot = frame if frame in policy.long_term else frame - clock
+            row[slots.index(slot)] = policy.dilation(clock - frame, shorter)
+    return table
+
+
+def _policy(metadata: ModelMetadata) -> MemoryPolicy:
+    return MemoryPolicy(metadata.long_term, metadata.short_term)
+
+
 def _before() -> list[onnx.NodeProto]:
+    """The clock, which slots are read, and how."""
     return [
         helper.make_node("Identity", ["frame"], ["step/frame"]),
-        helper.make_node("Identity", ["keys"], ["step/memory_keys"]),
-        helper.make_node("Identity", ["values"], ["step/memory_values"]),
-        helper.make_node("Mul", ["filled", "ages_read"], ["step/memory_dilation"]),
         helper.make_node("Cast", ["start"], ["starts"], to=onnx.TensorProto.BOOL),
+        helper.make_node("Where", ["starts", "clock_zero", "clock"], ["now"]),
+        helper.make_node("Gather", ["windows", "now"], ["step/memory_dilation"], axis=0),
+        helper.make_node("Gather", ["keys", "slots_read"], ["step/memory_keys"], axis=1),
+        helper.make_node("Gather", ["values", "slots_read"], ["step/memory_values"], axis=1),
+        helper.make_node("Add", ["now", "clock_one"], ["later"]),
+        helper.make_node("Min", ["later", "clock_last"], ["clock_next"]),
     ]
 
 
-def _after(kind: int) -> list[onnx.NodeProto]:
-    """Labels or the mask, and the next state: the first frame stays, the others move on by one slot."""
+def _after(metadata: ModelMetadata, kind: int) -> list[onnx.NodeProto]:
+    """Labels or the mask, and the next state: frames take their long-term slots, the others move on."""
     nodes = [
         helper.make_node("Where", ["starts", "mask", "step/labels"], ["labels"]),
         helper.make_node("Slice", ["mask", "corner", "far", "rows_columns", "stride"], ["sampled"]),
@@ -120,19 +152,17 @@ def _after(kind: int) -> list[onnx.NodeProto]:
         helper.make_node("Where", ["starts", "given_value", "step/value"], ["new_value"]),
         helper.make_node("Unsqueeze", ["step/key", "axis_one"], ["keys_new"]),
         helper.make_node("Unsqueeze", ["new_value", "axis_one"], ["values_new"]),
-        helper.make_node("Identity", ["one_filled"], ["filled_new"]),
+        helper.make_node("Equal", ["now", "long_term"], ["is_long_term"]),
+        helper.make_node("Reshape", ["is_long_term", "per_slot"], ["takes"]),
     ]
-    for name in ("keys", "values", "filled"):
+    for name in ("keys", "values"):
         nodes += [
-            helper.make_node("Slice", [name, "zero", "one", "axis_one"], [f"{name}_first"]),
-            helper.make_node("Slice", [name, "one", "last", "axis_one"], [f"{name}_recent"]),
-            helper.make_node("Slice", [name, "one", "end", "axis_one"], [f"{name}_rest"]),
-            helper.make_node("Sub", [f"{name}_rest", f"{name}_rest"], [f"{name}_empty"]),
+            helper.make_node("Slice", [name, "zero", "recent", "axis_one"], [f"{name}_long_term"]),
+            helper.make_node("Slice", [name, "recent", "last", "axis_one"], [f"{name}_moved"]),
+            helper.make_node("Where", ["takes", f"{name}_new", f"{name}_long_term"], [f"{name}_kept"]),
             helper.make_node(
-                "Concat", [f"{name}_first", f"{name}_new", f"{name}_recent"], [f"{name}_moved"], axis=1
+                "Concat", [f"{name}_kept", f"{name}_new", f"{name}_moved"], [f"{name}_next"], axis=1
             ),
-            helper.make_node("Concat", [f"{name}_new", f"{name}_empty"], [f"{name}_begun"], axis=1),
-            helper.make_node("Where", ["starts", f"{name}_begun", f"{name}_moved"], [f"{name}_next"]),
         ]
     return nodes
 
@@ -141,13 +171,19 @@ def _constants(metadata: ModelMetadata) -> list[onnx.TensorProto]:
     labels = metadata.labels
     assert labels is not None
     far = np.iinfo(np.int64).max
+    policy, windows = _policy(metadata), windows_read(metadata)
+    recent = len(policy.long_term)
     arrays = {
-        "ages_read": np.array([[slot == 0 or slot in AGES for slot in range(SLOTS)]], np.int32),
-        "one_filled": np.ones((1, 1), np.int32),
+        "windows": windows,
+        "slots_read": np.array([*range(recent), *(recent + age - 1 for age in policy.short_term)]),
+        "long_term": np.array(policy.long_term, np.int32),
+        "clock_zero": np.zeros(1, np.int32),
+        "clock_one": np.ones(1, np.int32),
+        "clock_last": np.array([len(windows) - 1], np.int32),
+        "per_slot": np.array([1, recent, 1, 1, 1]),
         "zero": np.array([0]),
-        "one": np.array([1]),
+        "recent": np.array([recent]),
         "last": np.array([-1]),
-        "end": np.array([far]),
         "axis_one": np.array([1]),
         "corner": np.array([0, 0]),
         "far": np.array([far, far]),
@@ -163,10 +199,12 @@ def _state(metadata: ModelMetadata) -> list[tuple[str, str, list[int]]]:
     assert metadata.height is not None and metadata.width is not None and metadata.labels is not None
     grid = list(metadata.feature_size(metadata.height, metadata.width))
     kind = {"float32": "FP32", "float16": "FP16"}[metadata.dtype]
+    policy = _policy(metadata)
+    slots = len(policy.long_term) + policy.oldest_age
     return [
-        ("keys", kind, [1, SLOTS, metadata.channels, *grid]),
-        ("values", kind, [1, SLOTS, metadata.labels, *grid]),
-        ("filled", "INT32", [1, SLOTS]),
+        ("keys", kind, [1, slots, metadata.channels, *grid]),
+        ("values", kind, [1, slots, metadata.labels, *grid]),
+        ("clock", "INT32", [1]),
     ]
 
 

@@ -7,6 +7,7 @@ from collections.abc import Iterable
 from pathlib import Path
 from typing import Any
 
+import cv2
 import numpy as np
 import onnx
 import onnxruntime
@@ -17,20 +18,30 @@ from typer.testing import CliRunner
 
 from maskring.cli import app
 from maskring.export.onnx_from_checkpoint import export_onnx
-from maskring.export.triton import AGES, CLIENT, write_triton_repository
-from maskring.runtime.backends.onnxruntime import OnnxRuntimeBackend
-from maskring.runtime.memory import MemoryPolicy
+from maskring.export.triton import CLIENT, windows_read, write_triton_repository
+from maskring.runtime.backends.step_graph_parts import load_step_graph
+from maskring.runtime.datasets import load_split
+from maskring.runtime.masks import read_mask
+from maskring.runtime.memory import MemoryPolicy, MemoryRing
+from maskring.runtime.model import ModelMetadata
+from maskring.runtime.readers import read_image
 from maskring.runtime.tracker import Tracker
+from maskring.training.weights import shipped_checkpoint
 
-FRAMES = 12
+FRAMES = 24
+RADIUS = 1
+"""So small that the policy dilates windows on frames of this size."""
+
+REAL, REAL_FRAMES = "dog-agility", 30
 
 
 @pytest.fixture(scope="module")
 def repository(tmp_path_factory: pytest.TempPathFactory) -> Path:
     root = tmp_path_factory.mktemp("triton")
     checkpoint = write_tiny_checkpoint(root / "tiny.safetensors")
-    write_triton_repository(checkpoint, root / "models", height=HEIGHT, width=WIDTH, labels=2, radius=3)
-    export_onnx(checkpoint, root / "plain.onnx", radius=3)
+    sizes = {"height": HEIGHT, "width": WIDTH, "labels": 2}
+    write_triton_repository(checkpoint, root / "models", radius=RADIUS, **sizes)
+    export_onnx(checkpoint, root / "plain.onnx", radius=RADIUS)
     return root / "models"
 
 
@@ -77,19 +88,18 @@ def test_configuration_describes_the_model(repository: Path, config: Any) -> Non
 def empty_state(config: Any) -> dict[str, np.ndarray]:
     """A state of zeros, as ``initial_state`` asks for it."""
     return {
-        s.input_name: np.zeros(list(s.dims), np.int32 if s.input_name == "filled" else np.float32)
+        s.input_name: np.zeros(list(s.dims), np.int32 if s.input_name == "clock" else np.float32)
         for s in config.sequence_batching.state
     }
 
 
 def serve(
-    session: Any, config: Any, indices: Iterable[int], state: dict[str, np.ndarray]
+    session: Any, clip: Iterable[tuple[np.ndarray, np.ndarray]], state: dict[str, np.ndarray]
 ) -> list[np.ndarray]:
-    """What Triton does with one sequence: state in, state out."""
+    """What Triton does with one sequence of frames and masks: state in, state out."""
     found = []
-    pairs = {s.output_name: s.input_name for s in config.sequence_batching.state}
-    for index in indices:
-        frame, mask = moving_square(index)
+    pairs = {f"{name}_next": name for name in state}
+    for index, (frame, mask) in enumerate(clip):
         feeds = {"frame": frame[None], "mask": (mask if index == 0 else np.zeros_like(mask))[None]}
         start = np.array([index == 0], np.int32)
         labels, *after = session.run(["labels", *pairs], feeds | {"start": start} | state)
@@ -98,39 +108,126 @@ def serve(
     return found
 
 
+def tracked(model: Path, clip: list[tuple[np.ndarray, np.ndarray]]) -> list[np.ndarray]:
+    """What the tracker makes of a clip."""
+    with Tracker(ServedOrder(model)) as tracker:
+        return [
+            tracker.step(frame, mask if index == 0 else None).labels
+            for index, (frame, mask) in enumerate(clip)
+        ]
+
+
 def test_a_sequence_is_a_tracker_and_start_forgets(repository: Path, config: Any) -> None:
     session = onnxruntime.InferenceSession(repository / "maskring" / "1" / "model.onnx")
-    state = empty_state(config)
-    first = serve(session, config, range(FRAMES), state)
-    again = serve(session, config, range(FRAMES), state)  # from the state that the first sequence left
-    backend = OnnxRuntimeBackend(repository.parent / "plain.onnx", threads=1)
-    with Tracker(backend, policy=MemoryPolicy((0,), AGES)) as tracker:
-        for index in range(FRAMES):
-            frame, mask = moving_square(index)
-            expected = tracker.step(frame, mask if index == 0 else None).labels
-            assert (first[index] == expected).mean() >= 0.999, index
-            np.testing.assert_array_equal(again[index], first[index])
+    state, clip = empty_state(config), [moving_square(index) for index in range(FRAMES)]
+    first = serve(session, clip, state)
+    again = serve(session, clip, state)  # from the state that the first sequence left
+    expected = tracked(repository.parent / "plain.onnx", clip)
+    for index in range(FRAMES):
+        np.testing.assert_array_equal(first[index], expected[index], err_msg=str(index))
+        np.testing.assert_array_equal(again[index], first[index])
 
 
-def test_slots_hold_the_first_frame_and_the_latest(repository: Path, config: Any) -> None:
+def test_a_sequence_is_a_tracker_on_real_frames(shared_data: Path, tmp_path: Path) -> None:
+    """The shipped checkpoint on a street, at a size where windows are dilated."""
+    (sequence,) = (s for s in load_split(shared_data / "davis_dev", "dev") if s.name == REAL)
+    size = (160, 96)
+    mask = cv2.resize(read_mask(sequence.annotations[0]), size, interpolation=cv2.INTER_NEAREST)
+    frames = [cv2.resize(read_image(path), size, interpolation=cv2.INTER_AREA) for path in sequence.frames]
+    clip = [(frame, mask) for frame in frames[:REAL_FRAMES]]
+    checkpoint, settings = shipped_checkpoint("nano"), {"radius": 2, "height": 96, "width": 160}
+    settings["labels"] = int(mask.max()) + 1
+    write_triton_repository(checkpoint, tmp_path / "models", **settings)
+    export_onnx(checkpoint, tmp_path / "plain.onnx", **settings)
+    session = onnxruntime.InferenceSession(tmp_path / "models" / "maskring" / "1" / "model.onnx")
+    state = {
+        tensor.name: np.zeros(tensor.shape, np.int32 if tensor.name == "clock" else np.float32)
+        for tensor in session.get_inputs()
+        if tensor.name in ("keys", "values", "clock")
+    }
+    assert windows_read(load_step_graph(tmp_path / "plain.onnx")[1]).max() > 1
+    served, expected = serve(session, clip, state), tracked(tmp_path / "plain.onnx", clip)
+    for index, labels in enumerate(expected):
+        np.testing.assert_array_equal(served[index], labels, err_msg=str(index))
+
+
+class ServedOrder:
+    """Executes an exported model for the tracker, with slots in the order of the served model.
+
+    The order has no meaning but for the last bit of sums, and labels that are equally probable hang on it.
+    """
+
+    def __init__(self, model: Path) -> None:
+        self.metadata = load_step_graph(model)[1]
+        self._session = onnxruntime.InferenceSession(model)
+        self._frame_in_slot: dict[int, int] = {}
+        self._now = 0
+
+    def allocate(self, height: int, width: int, slots: int, labels: int) -> None:
+        grid = self.metadata.feature_size(height, width)
+        self._keys = np.zeros((slots, self.metadata.channels, *grid), np.float32)
+        self._values = np.zeros((slots, labels, *grid), np.float32)
+
+    def step(self, frame: Any, dilation: np.ndarray, slot: int, soft: bool) -> tuple[np.ndarray, np.ndarray]:
+        slot_of_frame = {self._frame_in_slot[s]: s for s in np.flatnonzero(dilation).tolist()}
+        policy = MemoryPolicy()
+        reads = [*policy.long_term, *(self._now - age for age in policy.short_term)]
+        slots = [slot_of_frame.pop(frame, None) for frame in reads]
+        assert not slot_of_frame
+        windows = [0 if found is None else dilation[found] for found in slots]
+        feeds = {
+            "frame": frame[None],
+            "memory_keys": self._keys[None, [found or 0 for found in slots]],
+            "memory_values": self._values[None, [found or 0 for found in slots]],
+            "memory_dilation": np.array([windows], np.int32),
+        }
+        names = ["labels", "probabilities", "value", "key"]
+        labels, probabilities, value, key = self._session.run(names, feeds)
+        self._keys[slot], self._values[slot] = key[0], value[0]
+        self._frame_in_slot[slot] = self._now
+        self._now += 1
+        return labels[0], probabilities[0]
+
+    def write_value(self, slot: int, value: np.ndarray) -> None:
+        self._values[slot] = value
+
+    def close(self) -> None:
+        pass
+
+
+def test_slots_hold_the_long_term_frames_and_the_latest(repository: Path, config: Any) -> None:
     model = onnx.load(repository / "maskring" / "1" / "model.onnx")
     model.graph.output.append(helper.make_tensor_value_info("step/key", 1, [1, 8, 12, 16]))
-    model.graph.output.append(helper.make_tensor_value_info("step/memory_dilation", 6, [1, 6]))
     session = onnxruntime.InferenceSession(model.SerializeToString())
-    state = empty_state(config)
-    keys, read = [], []
+    state, keys = empty_state(config), []
     for index in range(9):
-        before = dict(state)
-        serve(session, config, [index], state)
         frame, mask = moving_square(index)
         feeds = {"frame": frame[None], "mask": mask[None], "start": np.array([index == 0], np.int32)}
-        key, dilation = session.run(["step/key", "step/memory_dilation"], feeds | before)
+        names = ["step/key", *(f"{name}_next" for name in state)]
+        key, *after = session.run(names, feeds | state)
+        state = dict(zip(state, after, strict=True))
         keys.append(key[0])
-        read.append(dilation[0].tolist())
-    np.testing.assert_array_equal(state["keys"][0], np.stack([keys[0], *keys[:3:-1]]))
-    assert read[1] == [1, 0, 0, 0, 0, 0], "nothing is known but the first frame"
-    assert read[3] == [1, 1, 0, 0, 0, 0], "the frame three ago is the first one, read once"
-    assert read[8] == [1, 1, 0, 1, 0, 1]
+    np.testing.assert_array_equal(state["keys"][0], np.stack([keys[0], keys[5], *keys[:3:-1]]))
+
+
+@pytest.mark.parametrize(("radius", "largest"), [(1, 3), (4, 1)])
+def test_windows_are_those_of_the_trackers_ring(radius: int, largest: int) -> None:
+    """Frame by frame, long after they have settled: the same frames are read in the same windows."""
+    metadata = ModelMetadata(
+        stride=4, channels=8, radius=radius, scale=1.0, height=HEIGHT, width=WIDTH, labels=2
+    )
+    table, policy = windows_read(metadata), MemoryPolicy()
+    assert table.max() == largest
+    ring, frame_in_slot = MemoryRing(policy), dict[int, int]()
+    for clock in range(60):
+        expected, slot = ring.plan(12 / radius)
+        ours = table[min(clock, len(table) - 1)]
+        frames = [*policy.long_term, *(clock - age for age in policy.short_term)]
+        read = {frame: int(step) for frame, step in zip(frames, ours, strict=True) if step}
+        assert len(read) == np.count_nonzero(ours), "no frame is read twice"
+        assert read == {frame_in_slot[s]: int(step) for s, step in enumerate(expected) if step}, clock
+        frame_in_slot[slot] = clock
+        ring.commit()
 
 
 def test_client_is_python_that_names_the_model(repository: Path) -> None:
