@@ -8,6 +8,7 @@ import json
 import os
 import re
 import signal
+import subprocess
 import sys
 from collections.abc import Iterator
 from importlib.util import find_spec
@@ -513,3 +514,55 @@ def test_tensorrt_has_what_the_fake_has(module: str) -> None:
                 assert fits(doc, name, arguments(member)), f"{kind}.{name}: {doc}"
     registry = arguments(fake_builder._Registry.load_library)
     assert fits(real["IPluginRegistry"]["load_library"] or "", "load_library", registry)
+
+
+UNDER_THE_NAME_OF_TENSORRT = """
+import json, sys, warnings
+from pathlib import Path
+import tensorrt_rtx_bindings as nvidia
+from maskring.export import engine_from_onnx as export
+from maskring.plugins.errors import UserError
+
+warnings.simplefilter("ignore")  # TensorRT-RTX calls its timing caches deprecated
+nvidia.__version__ = "11.1.0"
+sys.modules["tensorrt"] = nvidia
+# What needs a GPU or a plugin layer: the function body is built in.
+export.compute_capability = lambda: "sm86"
+export.library_path = lambda: Path(sys.argv[1])
+export.load_plugin = lambda trt: None
+export.use_tensorrt_plugin = lambda graph: graph
+sizes = {"height": (48,) * 3, "width": (32, 64, 128), "objects": (1, 1, 4)}
+said = []
+for more in json.loads(sys.argv[2]):
+    more = {key: Path(value) if key == "timing_cache" else value for key, value in more.items()}
+    try:
+        options = export.EngineOptions(**sizes, **more)
+        built = export.build_engine(Path(sys.argv[1]), Path("m.engine"), options)
+        said.append(sorted(built.manifest.memory))
+    except UserError as error:
+        said.append(str(error))
+print(json.dumps(said))
+"""
+
+
+def test_nvidias_own_builder_takes_every_call(models: dict[str, Path]) -> None:
+    """TensorRT-RTX has the builder interface of TensorRT 11: under that name all but the plugin runs."""
+    if find_spec("tensorrt_rtx_bindings") is None:
+        pytest.skip("no TensorRT-RTX: pip install 'maskring[rtx]'")
+    Path("damaged").write_text("no timings")
+    asked = [
+        {"timing_cache": "timings", "optimization_level": 2, "workspace_mb": 512},
+        {"timing_cache": "timings", "hardware_compatibility": "ampere-plus"},
+        {"hardware_compatibility": "same-compute-capability"},
+        {"timing_cache": "damaged"},
+        {"version_compatible": True},
+    ]
+    command = [sys.executable, "-c", UNDER_THE_NAME_OF_TENSORRT, str(models["float16"]), json.dumps(asked)]
+    done = subprocess.run(command, capture_output=True, text=True, timeout=120, check=False)
+    assert done.returncode == 0, done.stderr
+    first, second, third, damaged, lean = json.loads(done.stdout.splitlines()[-1])
+    assert first == second == third == ["activation", "scratch", "weights"]
+    assert damaged.startswith("the timing cache damaged is damaged, or of another GPU")
+    assert re.match(r"tensorrt 11\.1\.0 could not build the engine: .*libnvinfer_lean\.so", lean), lean
+    assert files() == ["damaged", "m.engine", "m.engine.json", "timings"]
+    assert Path("damaged").read_text() == "no timings" and Path("timings").stat().st_size > 0
