@@ -12,7 +12,7 @@ import torch
 
 from ..plugins.errors import ModelError
 from ..plugins.files import cache_directory
-from ..plugins.windowed_affinity import onnx_op
+from ..plugins.windowed_affinity import onnx_op, torch_localisation
 from ..runtime.model import FORMAT_VERSION
 from ..training import colour, encoder, upsampling
 from .onnx_from_checkpoint import export_onnx
@@ -44,7 +44,7 @@ def _source_digest() -> str:
     """A digest of the code that decides what an export holds, so that an upgrade never serves an old file."""
     sources = [
         *Path(__file__).parent.glob("*.py"),
-        *(Path(inspect.getfile(m)) for m in (onnx_op, colour, encoder, upsampling)),
+        *(Path(inspect.getfile(m)) for m in (onnx_op, torch_localisation, colour, encoder, upsampling)),
     ]
     digest = hashlib.sha256()
     for source in sorted(sources):

@@ -21,6 +21,10 @@ from ..training.encoder import STRIDE
 from .step_graph import StepGraph
 from .tracing import ONNX_OPSET, quiet, strip_provenance
 
+IR_WITH_OVERLOADS = 10
+OFFSETS = "offsets"
+"""Overload of the memory read's function that takes offsets."""
+
 DTYPES = {"float32": torch.float32, "float16": torch.float16}
 
 INPUTS = ("frame", "memory_keys", "memory_values", "memory_dilation")
@@ -41,6 +45,7 @@ def export_onnx(
     radius: int | None = None,
     scale: float | None = None,
     top_k: int | None = None,
+    localise: int | None = None,
     dtype: str = "float32",
 ) -> None:
     """Write the step graph of ``checkpoint`` to ``out``; same checkpoint and settings, same bytes.
@@ -51,7 +56,8 @@ def export_onnx(
         height, width: frame size in pixels; None for any.
         labels: O, background included; None for any.
         slots: N, frames in memory; None for any.
-        radius, scale, top_k: settings of the memory read; None for the checkpoint's own.
+        radius, scale, top_k, localise: settings of the memory read
+            (:class:`maskring.runtime.model.ModelMetadata`); None for the checkpoint's own.
         dtype: ``float32`` or ``float16``: type of features and label maps.
 
     Raises:
@@ -66,6 +72,7 @@ def export_onnx(
         radius=own.radius if radius is None else radius,
         scale=own.scale if scale is None else scale,
         top_k=own.top_k if top_k is None else top_k,
+        localise=own.localise if localise is None else localise,
         slots=slots,
         height=height,
         width=width,
@@ -90,6 +97,7 @@ def step_graph(checkpoint: Checkpoint, metadata: ModelMetadata) -> StepGraph:
         radius=metadata.radius,
         scale=metadata.scale,
         top_k=metadata.top_k,
+        localise=metadata.localise,
         dtype=DTYPES[metadata.dtype],
     ).eval()
 
@@ -115,12 +123,26 @@ def step_model(checkpoint: Checkpoint, metadata: ModelMetadata) -> onnx.ModelPro
     strip_provenance(model, "maskring_step")
     if not any(entry.domain == DOMAIN for entry in model.opset_import):
         model.opset_import.append(onnx.helper.make_opsetid(DOMAIN, OPSET_VERSION))
-    model.functions.append(function_body(top_k=metadata.top_k > 0))
+    _attach_bodies(model, metadata)
     model.producer_name = "maskring"
     model.producer_version = ""  # the package's version alone must not change the bytes
     onnx.helper.set_model_props(model, {METADATA_KEY: metadata.to_json()})
     onnx.checker.check_model(model, full_check=True)
     return model
+
+
+def _attach_bodies(model: onnx.ModelProto, metadata: ModelMetadata) -> None:
+    """Give the file the bodies of its memory reads; that with offsets is an overload of the function."""
+    read = function_body(offsets=metadata.localise > 0, top_k=metadata.top_k > 0)
+    if not metadata.localise:
+        model.functions.append(read)
+        return
+    read.overload = OFFSETS
+    model.functions.extend([function_body(), read])
+    model.ir_version = max(model.ir_version, IR_WITH_OVERLOADS)
+    for node in model.graph.node:
+        if (node.domain, node.op_type) == (DOMAIN, OP_TYPE) and len(node.input) > 4:
+            node.overload = OFFSETS
 
 
 def _memory_read(
@@ -155,6 +177,11 @@ def _check_sizes(metadata: ModelMetadata) -> None:
     if (metadata.height is None) != (metadata.width is None):
         raise ModelError(
             "only one of height and width is fixed", "give both --height and --width, or neither"
+        )
+    if metadata.localise < 0:
+        raise ModelError(
+            f"a search for window centres on every {metadata.localise}th feature cannot be exported",
+            "give a step of at least 1, or 0 for no search",
         )
     if metadata.radius < 0 or metadata.top_k < 0 or not 0 < metadata.scale < float("inf"):
         raise ModelError(

@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 import copy
+from typing import Any
 
 import torch
 from torch import Tensor, nn
 from torch.nn.utils.fusion import fuse_conv_bn_eval
 
+from ..plugins.windowed_affinity.torch_localisation import localise
 from ..plugins.windowed_affinity.torch_op import windowed_affinity
 from ..training.colour import normalise_lab, rgb_to_lab
 from ..training.encoder import Encoder
@@ -24,6 +26,7 @@ class StepGraph(nn.Module):
     Args:
         encoder: the query encoder; keys are its features too, which costs one pass per frame instead of two.
         radius, scale, top_k: settings of the memory read.
+        localise: step of the search for window centres in dilated slots, 0 for none.
         dtype: type of features and label maps; colours are computed in float32 whatever it is.
     """
 
@@ -34,11 +37,13 @@ class StepGraph(nn.Module):
         radius: int,
         scale: float,
         top_k: int = 0,
+        localise: int = 0,
         dtype: torch.dtype = torch.float32,
     ) -> None:
         super().__init__()
         self.encoder = fold_batch_norms(encoder).to(dtype)
         self.radius, self.scale, self.top_k, self.dtype = radius, scale, top_k, dtype
+        self.localise = localise
 
     def forward(
         self, frame: Tensor, memory_keys: Tensor, memory_values: Tensor, memory_dilation: Tensor
@@ -49,14 +54,13 @@ class StepGraph(nn.Module):
         lab = normalise_lab(rgb_to_lab(frame.to(torch.float32).permute(0, 3, 1, 2) / 255.0))
         query = self.encoder(lab.to(self.dtype))
         key = self.encoder.keys(query)
+        window: dict[str, Any] = {"radius": self.radius, "scale": self.scale}
+        windows, offsets = memory_dilation, None
+        if self.localise:
+            offsets = localise(query, memory_keys, memory_dilation, step=self.localise, **window)
+            windows = memory_dilation.clamp(max=1)
         probabilities = windowed_affinity(
-            query,
-            memory_keys,
-            memory_values,
-            memory_dilation,
-            radius=self.radius,
-            scale=self.scale,
-            top_k=self.top_k,
+            query, memory_keys, memory_values, windows, offsets, top_k=self.top_k, **window
         )
         value = one_hot_argmax(probabilities)
         labels = upsample(probabilities, height, width).argmax(1).to(torch.uint8)

@@ -253,6 +253,13 @@ def export(
     top_k: Annotated[
         int | None, typer.Option(min=0, help="Logits kept per pixel, 0 = all; default: the checkpoint's.")
     ] = None,
+    localise: Annotated[
+        int | None,
+        typer.Option(
+            min=0,
+            help="Search for window centres on every n-th feature, 0 = none; default: the checkpoint's.",
+        ),
+    ] = None,
     precision: Annotated[
         Precision, typer.Option(help="Element type of features and label maps.")
     ] = Precision.float32,
@@ -278,6 +285,7 @@ def export(
         top_k=top_k,
         dtype=precision.value,
     )
+        localise=localise,
     out.print(f"wrote {out_file} ({out_file.stat().st_size / 1e6:.1f} MB)", markup=False)
 
 

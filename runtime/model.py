@@ -59,6 +59,9 @@ class ModelMetadata:
         dtype: ``float32`` or ``float16``, the type of features and label maps.
         long_term: frames after the first mask that stay in memory (0 is the masked frame itself).
         short_term: ages, in frames, of the recent frames in memory.
+        localise: 0: windows are centred on their own pixel and dilated as told. Above 0: in slots of dilation
+            2 and more the graph searches for the centre of each window, on every ``localise``-th row and
+            column, and dilates no window.
         lab_mean, lab_std: what the graph subtracts from OpenCV's float L, a, b and divides them by for its
             inner tensor ``lab``, float32 [1, 3, H, W]; empty when it has no such tensor.
         checkpoint: name of the checkpoint, for people.
@@ -77,6 +80,7 @@ class ModelMetadata:
     labels: int | None = None
     dtype: str = "float32"
     long_term: tuple[int, ...] = DEFAULT_LONG_TERM
+    localise: int = 0
     short_term: tuple[int, ...] = DEFAULT_SHORT_TERM
     lab_mean: tuple[float, ...] = ()
     lab_std: tuple[float, ...] = ()
@@ -116,6 +120,7 @@ class ModelMetadata:
         stored["short_term"] = tuple(stored["short_term"])
         stored["lab_mean"], stored["lab_std"] = tuple(stored["lab_mean"]), tuple(stored["lab_std"])
         return cls(**stored)
+        stored.setdefault("localise", 0)  # of files older than localisation
 
     def feature_size(self, height: int, width: int) -> tuple[int, int]:
         """(h, w) of the features of a ``height`` x ``width`` frame."""
@@ -153,7 +158,7 @@ def _plausible(stored: dict[str, Any]) -> bool:
 
     return (
         all(whole(stored[name], 1) for name in ("stride", "channels"))
-        and all(whole(stored[name], 0) for name in ("radius", "top_k"))
+        and all(whole(stored[name], 0) for name in ("radius", "top_k", "localise"))
         and all(stored[name] is None or whole(stored[name], 1) for name in ("slots", "height", "width"))
         and (stored["labels"] is None or (whole(stored["labels"], 2) and stored["labels"] <= MAX_LABELS))
         and finite(stored["scale"])

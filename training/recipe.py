@@ -45,7 +45,7 @@ class Recipe:
             ``previous``: the last one from those before it.
         radius: window radius of the affinity, in features.
         localise: step of the coarse search that finds the centre of each window (MAST's ROI localisation);
-            0 centres windows on the pixel itself.
+            0 centres windows on the pixel itself. Tracking searches dilated slots on a grid of that step.
         logit_scale: factor on inner products before the softmax; 1 / sqrt(C) is 0.125.
         momentum: of the key encoder (MoCo); 0 shares one encoder, and gradients reach the references.
         delta: error at which the Huber loss turns from squared to absolute, in normalised Lab.
@@ -124,7 +124,7 @@ class Recipe:
     @property
     def tracking(self) -> Tracking:
         """Defaults written into the checkpoint."""
-        return Tracking(self.tracking_radius, self.tracking_scale, self.tracking_top_k)
+        return Tracking(self.tracking_radius, self.tracking_scale, self.tracking_top_k, self.localise)
 
     def frames_at(self, step: int) -> int:
         """Frames per window in the step after ``step``."""

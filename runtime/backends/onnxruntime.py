@@ -244,12 +244,13 @@ class _InPlaceRead:
 
     An operator written in Python and bound into the graph would be handed a copy of the whole memory for each
     frame. Between two sessions the kernel reads the memory where it stands. Where the graph has the tensor
-    ``lab``, the first session starts from there and OpenCV computes the colours.
+    ``lab``, the first session starts from there and OpenCV computes the colours. The kernel also does the
+    search for window centres of a localised graph, instead of the graph's own nodes.
     """
 
     def __init__(self, graph: onnx.ModelProto, metadata: ModelMetadata, threads: int) -> None:
         try:
-            from ...plugins.windowed_affinity import native
+            from ...plugins.windowed_affinity import native, native_localisation
         except ImportError as error:
             raise UnavailableError(
                 f"the native CPU kernel cannot be loaded ({error})",
@@ -262,7 +263,7 @@ class _InPlaceRead:
         self._head = open_session(self._parts.head, threads)
         self._tail = open_session(self._parts.tail, threads)
         self._metadata = metadata
-        self._affinity = native.windowed_affinity
+        self._affinity, self._localise = native.windowed_affinity, native_localisation.localise
         self._threads = threads
         self._slots: dict[tuple[int, bool], _Slot] = {}
 
@@ -281,15 +282,23 @@ class _InPlaceRead:
             normalised_lab(memory.frame[0], self._metadata, out=self._lab[0])
         bound.head.run()
         self._affinity(
+        settings: dict[str, Any] = {
+            "radius": parts.radius,
+            "scale": parts.scale,
+            "threads": self._threads,
+        }
+        dilation, offsets = memory.dilation, None
+        if step := self._metadata.localise:
+            offsets = self._localise(bound.query, memory.keys, dilation, step=step, **settings)
+            dilation = np.minimum(dilation, 1)
             bound.query,
             memory.keys,
             memory.values,
-            memory.dilation,
-            radius=parts.radius,
-            scale=parts.scale,
+            dilation,
+            offsets,
             top_k=parts.top_k,
             out=bound.read,
-            threads=self._threads,
+            **settings,
         )
         bound.tail.run()
 

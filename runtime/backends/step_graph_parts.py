@@ -77,18 +77,20 @@ def load_step_graph(path: Path) -> tuple[onnx.ModelProto, ModelMetadata]:
 
 
 def memory_read(model: onnx.ModelProto) -> onnx.NodeProto | None:
-    """The one memory read of a step graph, None when ``model`` is not a step graph."""
+    """The one read of labels of a step graph, None when ``model`` is not a step graph.
+
+    A graph that searches for window centres holds a second node of the operator, which reads coordinates.
+    """
     names = {value.name for value in (*model.graph.input, *model.graph.output)}
     reads: list[onnx.NodeProto] = [
-        node for node in model.graph.node if (node.domain, node.op_type) == (DOMAIN, OP_TYPE)
+        node
+        for node in model.graph.node
+        if (node.domain, node.op_type) == (DOMAIN, OP_TYPE) and list(node.input[1:3]) == [KEYS, VALUES]
     ]
-    if (
-        names != {*INPUTS, *OUTPUTS}
-        or len(reads) != 1
-        or list(reads[0].input[1:4]) != [KEYS, VALUES, DILATION]
-    ):
+    if names != {*INPUTS, *OUTPUTS} or len(reads) != 1:
         return None
-    return reads[0]
+    localised = len(reads[0].input) > 4
+    return reads[0] if localised or reads[0].input[3] == DILATION else None
 
 
 def cut_at_memory_read(model: onnx.ModelProto, read: onnx.NodeProto, begin: str = FRAME) -> StepGraphParts:
