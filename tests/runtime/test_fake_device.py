@@ -4,10 +4,7 @@ from __future__ import annotations
 
 import ctypes.util
 import inspect
-import json
 import re
-import subprocess
-import sys
 from importlib.util import find_spec
 from pathlib import Path
 from types import ModuleType
@@ -16,47 +13,14 @@ from typing import Any
 import fake_device
 import pytest
 from fake_device import FakeGpu
+from real_bindings import arguments, describe, fits, public
 
 BINDINGS = ["tensorrt", "tensorrt_rtx", "tensorrt_rtx_bindings", "tensorrt_lean_bindings"]
-
-DESCRIBE = """
-import importlib, json, sys
-trt = importlib.import_module(sys.argv[1])
-def text(owner, name):
-    found = getattr(owner, name, None)
-    if found is None or not callable(found):
-        return None if found is None else "property"
-    return found.__doc__ or ""
-wanted = json.loads(sys.argv[2]).items()
-print(json.dumps({kind: {name: text(getattr(trt, kind), name) for name in names} for kind, names in wanted}))
-"""
 
 
 def fake_tensorrt(rtx: bool) -> ModuleType:
     with pytest.MonkeyPatch.context() as patch:
         return fake_device.install(patch, FakeGpu(no_op=True), version="1.7.1", rtx=rtx)
-
-
-def public(kind: type) -> list[str]:
-    """What maskring may use of a class of the fake: its own methods and properties."""
-    described = (property, type(lambda: None))
-    names = [name for name, value in vars(kind).items() if isinstance(value, described)]
-    return [name for name in names if not name.startswith("_")]
-
-
-def arguments(signature_of: Any) -> list[str]:
-    return [name for name in inspect.signature(signature_of).parameters if name != "self"]
-
-
-def fits(doc: str, name: str, given: list[str]) -> bool:
-    """Whether one of the overloads that pybind11 lists is called rightly with ``given``, by these names."""
-    for overload in re.findall(rf"\b{name}\(self: [^,)]+(?:, )?(.*?)\) -> ", doc):
-        text = re.sub(r"<[^>]*>", "", overload)
-        names = re.findall(r"(\w+): ", text)
-        optional = re.findall(r"(\w+): [^,]*=", text)
-        if names[: len(given)] == given and set(names[len(given) :]) <= set(optional):
-            return True
-    return False
 
 
 CLASSES = ("Runtime", "ICudaEngine", "IExecutionContext", "ILogger", "IProfiler")
@@ -73,10 +37,7 @@ def real(request: pytest.FixtureRequest) -> dict[str, dict[str, str | None]]:
     wanted["ILogger"] += ["ERROR", "INTERNAL_ERROR"]
     wanted["IExecutionContext"] += ["profiler"]
     wanted["Runtime"] += ["engine_host_code_allowed"]
-    command = [sys.executable, "-c", DESCRIBE, request.param, json.dumps(wanted)]
-    done = subprocess.run(command, capture_output=True, text=True, timeout=120, check=True)
-    described: dict[str, dict[str, str | None]] = json.loads(done.stdout)
-    return described | {"fake": {"module": fake.__name__}}
+    return describe(request.param, wanted) | {"fake": {"module": fake.__name__}}
 
 
 def test_tensorrt_has_what_the_fake_has(real: dict[str, dict[str, str | None]]) -> None:
