@@ -15,15 +15,21 @@ if TYPE_CHECKING:
 def verify_on_frames(model: Path, checkpoint: Path | None, source: str | None, count: int) -> ParityReport:
     """Compare the ways to execute ``model`` on ``count`` frames.
 
+    The rendered clip has the size that the model is fixed to, where it is.
+
     Raises:
+        ModelError: when the model is not ours or damaged.
         SourceError: when the source holds fewer than two frames.
     """
     from .export.parity import verify_model
+    from .runtime.backends.step_graph_parts import load_step_graph
     from .runtime.sources import open_source
     from .runtime.synthetic import render_clip
 
     if source is None:
-        frames = [image for image, _ in islice(render_clip(240, 426), count)]
+        _, metadata = load_step_graph(model)
+        clip = render_clip(metadata.height or 240, metadata.width or 426)
+        frames = [image for image, _ in islice(clip, count)]
     else:
         with open_source(source) as stream:
             frames = [frame.image for frame in islice(stream, count)]

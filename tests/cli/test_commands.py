@@ -5,7 +5,6 @@ from __future__ import annotations
 import functools
 import json
 import re
-import shlex
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -14,7 +13,6 @@ import numpy as np
 import onnx
 import pytest
 import torch
-import typer
 from support import HEIGHT, WIDTH, moving_square
 from typer.testing import CliRunner, Result
 
@@ -26,8 +24,6 @@ from maskring.training.encoder import Encoder, EncoderConfig
 
 if TYPE_CHECKING:
     from conftest import Workspace
-
-README = Path(__file__).parents[2] / "README.md"
 
 
 def run(*arguments: str | Path) -> Result:
@@ -101,6 +97,16 @@ def test_verify_says_yes_and_no(workspace: Workspace, tmp_path: Path) -> None:
     assert "BEYOND" in bad.stdout
 
 
+def test_verify_renders_frames_of_the_size_that_the_model_is_fixed_to(
+    workspace: Workspace, tmp_path: Path
+) -> None:
+    model = tmp_path / "fixed.onnx"
+    size = ["--height", "64", "--width", "96", "--radius", "3"]
+    assert run("export", workspace.checkpoint, "--out", model, *size).exit_code == 0
+    done = run("verify", model, "--frames", "2")
+    assert done.exit_code == 0, done.output
+
+
 def test_import_reads_a_published_checkpoint(tmp_path: Path) -> None:
     names = {"stem": "feature_extraction.conv1", "head": "post_convolution"}
     names |= {f"stages.{index}": f"feature_extraction.layer{index + 1}" for index in range(4)}
@@ -139,23 +145,3 @@ def test_demo(workspace: Workspace, tmp_path: Path, monkeypatch: pytest.MonkeyPa
     assert (
         cv2.imread(str(tmp_path / "demo" / "contact_sheet.png")).shape[1] >= 3 * demo_module.SHEET_TILE_WIDTH
     )
-
-
-def test_commands_of_the_readme_parse() -> None:
-    """Every ``maskring ...`` line of the README is accepted by the command line as it stands."""
-    shell = "\n".join(re.findall(r"```sh\n(.*?)```", README.read_text(), flags=re.DOTALL)).replace(
-        "\\\n", " "
-    )
-    lines = [shlex.split(line, comments=True) for line in shell.splitlines() if line.startswith("maskring ")]
-    commands = typer.main.get_command(app).commands  # type: ignore[attr-defined]
-    assert {words[1] for words in lines} >= {
-        "track",
-        "train",
-        "export",
-        "verify",
-        "evaluate",
-        "import",
-        "doctor",
-    }
-    for _, name, *arguments in lines:
-        commands[name].make_context(name, arguments)
