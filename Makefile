@@ -7,7 +7,7 @@ STAMP  := $(VENV)/.installed
 NATIVE := $(wildcard CMakeLists.txt plugins/CMakeLists.txt plugins/*.cmake plugins/windowed_affinity/cpu/* \
   plugins/windowed_affinity/tensorrt_plugin.*)
 
-.PHONY: install demo test test-all lint bench clean
+.PHONY: install demo test test-all lint typecheck docs bench clean
 .DELETE_ON_ERROR:
 
 install: $(STAMP)
@@ -28,13 +28,18 @@ test: lint
 test-all: lint
 	$(BIN)/python -m pytest -m 'slow or not slow'
 
-lint: $(STAMP)
+lint: $(STAMP) typecheck
 	$(BIN)/ruff check .
 	$(BIN)/ruff format --check .
-	@# mypy resolves imports by path: show it the package as users import it.
+	MYPYPATH=build/typecheck $(BIN)/mypy
+
+docs: $(STAMP) typecheck
+	NO_MKDOCS_2_WARNING=1 $(BIN)/mkdocs build --strict
+
+# Tools that resolve imports by path are shown the package as users import it.
+typecheck:
 	@mkdir -p build/typecheck/maskring
 	@ln -sfn $(CURDIR)/maskring/*.py $(CURDIR)/maskring/py.typed $(addprefix $(CURDIR)/,training export runtime plugins) build/typecheck/maskring/
-	MYPYPATH=build/typecheck $(BIN)/mypy
 
 bench: $(STAMP)
 	$(BIN)/python bench/affinity.py

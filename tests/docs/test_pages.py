@@ -1,0 +1,171 @@
+"""What the pages say is so: commands are the command line's own, those of seconds run, code compiles."""
+
+from __future__ import annotations
+
+import re
+import shlex
+import shutil
+from collections.abc import Iterator
+from pathlib import Path
+
+import cv2
+import numpy as np
+import pytest
+import typer
+from support import HEIGHT, WIDTH, moving_square, write_tiny_checkpoint
+from typer.testing import CliRunner
+
+from maskring.cli import app
+from maskring.runtime.masks import write_mask
+
+ROOT = Path(__file__).parents[2]
+PAGES = [ROOT / "README.md", *sorted((ROOT / "docs").rglob("*.md"))]
+NAMES = [str(page.relative_to(ROOT)) for page in PAGES]
+FENCE = re.compile(r"^```(?P<language>\w*)\n(?P<body>.*?)^```$", flags=re.DOTALL | re.MULTILINE)
+
+FRAMES = 6
+
+LONG = 220
+"""Frames of the clip that is profiled."""
+
+NOT_RUN_HERE = {
+    r"--show": "needs a display: tests/runtime/test_window.py",
+    r"maskring track (0 |\"|rtsp)": "needs a camera",
+    r"maskring train|--validate": "tests/cli/test_train.py",
+    r"maskring demo": "downloads its clip: tests/cli/test_commands.py",
+    r"maskring import": "needs a published checkpoint: tests/cli/test_commands.py",
+    r"maskring evaluate": "needs labelled data: tests/runtime/test_evaluation.py",
+    r"maskring build|\.engine": "needs NVIDIA's libraries: tests/export/test_engine.py",
+    r"--refine|refiner": "adapts for minutes: tests/cli/test_refine.py",
+    r"maskring doctor": "its exit depends on the machine: tests/cli/test_commands.py",
+    r"--budget": "its exit depends on the machine: tests/runtime/test_profiling.py",
+}
+"""Commands that are parsed only, and why."""
+
+
+def blocks(page: Path) -> Iterator[tuple[str, str]]:
+    """(language, body) of the fenced blocks of a page."""
+    for match in FENCE.finditer(page.read_text(encoding="utf-8")):
+        yield match["language"], match["body"]
+
+
+def commands(page: Path) -> list[str]:
+    """The lines of shell blocks that begin with ``maskring``, continued lines joined."""
+    shell = "\n".join(body for language, body in blocks(page) if language == "sh").replace("\\\n", " ")
+    return [line.strip() for line in shell.splitlines() if line.startswith("maskring ")]
+
+
+def words(line: str) -> list[str]:
+    """Arguments after ``maskring``, patterns of files filled in as a shell does."""
+    found: list[str] = []
+    for word in shlex.split(line, comments=True)[1:]:
+        matches = sorted(map(str, Path().glob(word))) if "*" in word else []
+        found += matches or [word]
+    return found
+
+
+def reason_not_to_run(line: str) -> str | None:
+    return next((reason for pattern, reason in NOT_RUN_HERE.items() if re.search(pattern, line)), None)
+
+
+@pytest.mark.parametrize("page", PAGES, ids=NAMES)
+def test_commands_are_those_of_the_command_line(page: Path) -> None:
+    known = typer.main.get_command(app).commands  # type: ignore[attr-defined]
+    for line in commands(page):
+        name, *arguments = words(line)
+        assert name in known, line
+        known[name].make_context(name, arguments)
+
+
+@pytest.mark.parametrize("page", PAGES, ids=NAMES)
+def test_no_command_hides_from_these_tests(page: Path) -> None:
+    """Commands stand in blocks marked ``sh``; a synopsis, which no shell takes, in one marked ``text``."""
+    for language, body in blocks(page):
+        if language not in ("sh", "text"):
+            assert not re.search(r"^\s*maskring ", body, flags=re.MULTILINE), (
+                f"in a block marked {language!r}"
+            )
+
+
+@pytest.mark.parametrize("page", PAGES, ids=NAMES)
+def test_python_compiles(page: Path) -> None:
+    for number, (language, body) in enumerate(blocks(page)):
+        if language == "python":
+            compile(body, f"{page.name}, block {number}", "exec")
+
+
+def write_video(path: Path, frames: int) -> None:
+    writer = cv2.VideoWriter(str(path), cv2.VideoWriter.fourcc(*"mp4v"), 30.0, (WIDTH, HEIGHT))
+    for index in range(frames):
+        writer.write(np.ascontiguousarray(moving_square(index % 18)[0][..., ::-1]))
+    writer.release()
+
+
+@pytest.fixture(scope="session")
+def desk(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A folder with everything that the pages' commands name, small."""
+    from maskring.export.onnx_from_checkpoint import export_onnx
+
+    root = tmp_path_factory.mktemp("desk")
+    for folder in ("videos", "run", "runs/mine"):
+        (root / folder).mkdir(parents=True)
+    write_video(root / "video.mp4", FRAMES)
+    shutil.copy(root / "video.mp4", root / "videos" / "one.mp4")
+    write_video(root / "clip.mp4", LONG)
+    write_mask(root / "first.png", moving_square(0)[1])
+    second = np.zeros((HEIGHT, WIDTH), np.uint8)
+    second[4:12, 40:60] = 2
+    write_mask(root / "second.png", second)
+    write_tiny_checkpoint(root / "checkpoint.safetensors")
+    for name in ("nano.safetensors", "run/checkpoint.safetensors", "runs/mine/checkpoint.safetensors"):
+        shutil.copy(root / "checkpoint.safetensors", root / name)
+    export_onnx(root / "checkpoint.safetensors", root / "model.onnx", radius=3)
+    shutil.copy(root / "model.onnx", root / "model-int8.onnx")  # any second model will do
+    return root
+
+
+def run_commands(page: Path, desk: Path, folder: Path, monkeypatch: pytest.MonkeyPatch) -> int:
+    """Run a page's commands in a fresh copy of the desk; returns how many."""
+    shutil.copytree(desk, folder, dirs_exist_ok=True)
+    monkeypatch.chdir(folder)
+    monkeypatch.setenv("MASKRING_CACHE", str(desk / "cache"))
+    count = 0
+    for line in commands(page):
+        if reason_not_to_run(line) is None:
+            done = CliRunner().invoke(app, words(line))
+            assert done.exit_code == 0, f"{line}\n{done.output}"
+            count += 1
+    return count
+
+
+def test_get_started_works_as_written(desk: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    page = ROOT / "docs" / "get_started.md"
+    assert run_commands(page, desk, tmp_path, monkeypatch) >= 5
+    written = tmp_path / "out"
+    assert len(list((written / "masks").iterdir())) == FRAMES
+    assert (written / "overlay.mp4").stat().st_size and (written / "objects.jsonl").stat().st_size
+    (code,) = (body for language, body in blocks(page) if language == "python")
+    exec(compile(code, page.name, "exec"), {})
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("page", [page for page in PAGES if page.name != "get_started.md"], ids=str)
+def test_commands_that_take_seconds_run(
+    page: Path, desk: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    if not any(reason_not_to_run(line) is None for line in commands(page)):
+        pytest.skip("no command of this page runs without a camera, a GPU, data or minutes")
+    run_commands(page, desk, tmp_path, monkeypatch)
+
+
+def test_pictures_are_those_of_their_script(tmp_path: Path) -> None:
+    """Every drawn picture is shown, and every picture shown is drawn."""
+    namespace: dict[str, object] = {"__name__": "draw"}
+    script = ROOT / "docs" / "pictures" / "draw.py"
+    exec(compile(script.read_text(), str(script), "exec"), namespace)
+    namespace["main"](tmp_path)  # type: ignore[operator]
+    drawn = {path.name: path.read_text().count("<path") for path in tmp_path.iterdir()}
+    committed = {path.name: path.read_text().count("<path") for path in script.parent.glob("*.svg")}
+    assert drawn == committed
+    shown = {name for page in PAGES for name in re.findall(r"!\[[^]]*\]\(pictures/(.*?)\)", page.read_text())}
+    assert shown == set(committed)
