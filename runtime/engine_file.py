@@ -69,11 +69,15 @@ class EngineKey:
     hardware_compatibility: str = ""
 
     def differences(self, other: EngineKey) -> list[str]:
-        """Sentences' parts that name what is not the same in ``other``."""
+        """Sentences' parts that name what is not the same in ``other``, of shapes those that differ alone."""
+        ours, theirs = ({f.name: getattr(key, f.name) for f in fields(self)} for key in (self, other))
+        for values in (ours, theirs):
+            shapes = values.pop("shapes")
+            values.update({f"the shape of {name}": shape for name, shape in shapes.items()})
         return [
-            f"{field.name} was {getattr(self, field.name)} and is {getattr(other, field.name)}"
-            for field in fields(self)
-            if getattr(self, field.name) != getattr(other, field.name)
+            f"{name} was {ours.get(name)} and is {theirs.get(name)}"
+            for name in dict.fromkeys([*ours, *theirs])
+            if ours.get(name) != theirs.get(name)
         ]
 
 
