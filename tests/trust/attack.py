@@ -1,6 +1,6 @@
 """Feeds damaged files to a reader, in a process of its own.
 
-``python -m trust.attack TARGET SEED COUNT FOLDER``: whatever a reader does other than return or raise a
+``python -m trust.attack TARGET,TARGET SEED COUNT FOLDER``: whatever a reader does but return or raise a
 ``UserError`` is written as one JSON line: an exception, or more memory than the target may take. A case that
 hangs or crashes ends the process; ``FOLDER/case`` says which one it was.
 """
@@ -70,21 +70,27 @@ def _peak_mb() -> int:
     return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss // 1024
 
 
+def _made(folder: Path) -> Path:
+    folder.mkdir(exist_ok=True)
+    return folder
+
+
 def main() -> None:
     from trust.targets import TARGETS
 
-    name, seed, count, folder = sys.argv[1], int(sys.argv[2]), int(sys.argv[3]), Path(sys.argv[4])
+    names, seed, count, folder = sys.argv[1].split(","), int(sys.argv[2]), int(sys.argv[3]), Path(sys.argv[4])
     faulthandler.enable()
-    target = TARGETS[name]
-    attack = target.prepare(folder)
+    attacks = {name: TARGETS[name].prepare(_made(folder / name)) for name in names}
     # What asks for more is refused, here as on a small board, and must say so in one sentence.
     held = int(Path("/proc/self/statm").read_text().split()[0]) * resource.getpagesize()
     resource.setrlimit(resource.RLIMIT_AS, (held + (6 << 30), resource.RLIM_INFINITY))
     resource.setrlimit(resource.RLIMIT_CORE, (0, 0))
-    started = time.monotonic()
-    failed = run(attack, seed, count, folder, target.most_mb)
-    print(json.dumps({"target": name, "cases": count, "seconds": round(time.monotonic() - started, 1)}))
-    sys.stdout.flush()
+    failed = 0
+    for name, attack in attacks.items():
+        started = time.monotonic()
+        failed += run(attack, seed, count, folder / name, TARGETS[name].most_mb)
+        seconds = round(time.monotonic() - started, 1)
+        print(json.dumps({"target": name, "cases": count, "seconds": seconds}), flush=True)
     os._exit(1 if failed else 0)  # threads of libraries need not be waited for
 
 
