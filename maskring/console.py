@@ -28,6 +28,8 @@ RATE_STEPS = 20  # over which a training run's speed is measured
 out = Console(highlight=False)
 err = Console(stderr=True, highlight=False)
 
+ERROR_STYLE: dict[str, Any] = {"style": "red", "markup": False, "soft_wrap": True}
+
 P = ParamSpec("P")
 T = TypeVar("T")
 
@@ -41,7 +43,15 @@ def one_sentence(command: Callable[P, T]) -> Callable[P, T]:
         try:
             return command(*args, **kwargs)
         except UserError as error:
-            err.print(f"error: {error}", style="red", markup=False, soft_wrap=True)
+            err.print(f"error: {error}", **ERROR_STYLE)
+            raise typer.Exit(EXIT_USER_ERROR) from error
+        except OSError as error:  # names too long, disks that fail: what rooms do not foresee of the system
+            named = f"{str(error.filename)[:200]}: " if error.filename else ""
+            reason = f"{named}{error.strerror or error}"
+            err.print(f"error: the system refuses {reason}; check the paths.", **ERROR_STYLE)
+            raise typer.Exit(EXIT_USER_ERROR) from error
+        except MemoryError as error:
+            err.print("error: there is not enough memory; use smaller frames or settings.", **ERROR_STYLE)
             raise typer.Exit(EXIT_USER_ERROR) from error
         except KeyboardInterrupt as error:
             err.print("interrupted: what was written so far is complete and valid.", soft_wrap=True)
