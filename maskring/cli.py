@@ -41,6 +41,10 @@ app = typer.Typer(
 )
 
 
+LARGEST_SIDE, LARGEST_RADIUS = 1 << 15, 1 << 8
+"""Of what an export may be fixed to."""
+
+
 class Kernel(str, Enum):
     """What computes the memory read on a CPU."""
 
@@ -241,17 +245,22 @@ def export(
     triton: Annotated[
         Path | None, typer.Option(metavar="DIR", help="Write a Triton model repository; needs fixed sizes.")
     ] = None,
-    height: Annotated[int | None, typer.Option(min=1, help="Fix the frame height; default: any.")] = None,
-    width: Annotated[int | None, typer.Option(min=1, help="Fix the frame width; default: any.")] = None,
+    height: Annotated[
+        int | None, typer.Option(min=1, max=LARGEST_SIDE, help="Fix the frame height; default: any.")
+    ] = None,
+    width: Annotated[
+        int | None, typer.Option(min=1, max=LARGEST_SIDE, help="Fix the frame width; default: any.")
+    ] = None,
     objects: Annotated[
         int | None, typer.Option(min=1, max=255, help="Fix the number of objects; default: any.")
     ] = None,
     radius: Annotated[
-        int | None, typer.Option(min=0, help="Window radius; default: the checkpoint's.")
+        int | None, typer.Option(min=0, max=LARGEST_RADIUS, help="Window radius; default: the checkpoint's.")
     ] = None,
     scale: Annotated[float | None, typer.Option(help="Logit scale; default: the checkpoint's.")] = None,
     top_k: Annotated[
-        int | None, typer.Option(min=0, help="Logits kept per pixel, 0 = all; default: the checkpoint's.")
+        int | None,
+        typer.Option(min=0, max=2**31 - 1, help="Logits kept per pixel, 0 = all; default: the checkpoint's."),
     ] = None,
     localise: Annotated[
         int | None,
@@ -283,9 +292,9 @@ def export(
         radius=radius,
         scale=scale,
         top_k=top_k,
+        localise=localise,
         dtype=precision.value,
     )
-        localise=localise,
     out.print(f"wrote {out_file} ({out_file.stat().st_size / 1e6:.1f} MB)", markup=False)
 
 
@@ -724,15 +733,20 @@ def _edits(mask: Path | None, additions: list[str], removals: list[str]) -> Edit
     removed: dict[int, list[int]] = {}
     for text in removals:
         frame, object_id = _at_frame(text, "--remove", "FRAME=ID")
-        if not object_id.isdigit():
+        if not _is_number(object_id):
             raise MaskError(f"--remove {text} names no object", "give it as FRAME=ID, for example 40=2")
         removed.setdefault(frame, []).append(int(object_id))
     return Edits(masks, removed)
 
 
+def _is_number(text: str) -> bool:
+    """Whether ``int`` reads it: superscripts are digits, too, and it refuses thousands of them."""
+    return text.isascii() and text.isdecimal() and len(text) < 10
+
+
 def _at_frame(text: str, option: str, form: str) -> tuple[int, str]:
     frame, separator, rest = text.partition("=")
-    if not separator or not frame.isdigit():
+    if not separator or not _is_number(frame):
         raise MaskError(f"{option} {text} does not say at which frame", f"give it as {form}")
     return int(frame), rest
 
