@@ -61,6 +61,21 @@ def test_rtx_builds(rtx: Any, models: dict[str, Path], tmp_path: Path, name: str
     assert sorted(path.name for path in tmp_path.iterdir()) == ["model.engine", "model.engine.json"]
 
 
+def test_float32_is_not_rounded_to_tf32(
+    rtx: Any, models: dict[str, Path], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    rounded = []
+    build = rtx.Builder.build_serialized_network
+
+    def spy(builder: Any, network: Any, config: Any) -> Any:
+        rounded.append(config.get_flag(rtx.BuilderFlag.TF32))
+        return build(builder, network, config)
+
+    monkeypatch.setattr(rtx.Builder, "build_serialized_network", spy)
+    build_engine(models["float32-fixed"], tmp_path / "model.engine", RTX)
+    assert rounded == [False]
+
+
 def test_rtx_builds_for_every_gpu_that_it_knows(rtx: Any, models: dict[str, Path], tmp_path: Path) -> None:
     known = tuple(name.lower() for name in rtx.ComputeCapability.__members__ if name.startswith("SM"))
     assert {"sm75", "sm86", "sm120"} <= set(known)
