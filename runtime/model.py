@@ -29,8 +29,14 @@ OUTPUTS = (LABELS, PROBABILITIES, VALUE, KEY)
 MAX_LABELS = 256
 """Label channels that a uint8 label map can tell apart, background included."""
 
+MOST = 1 << 16
+"""Of strides, channels, radii, slots and ages in a file: no frame needs more, and memory is sized by them."""
+
 EXPORT_AGAIN = "export the checkpoint again with this version: maskring export CHECKPOINT --out MODEL.onnx"
 """The remedy for a file that this version cannot read."""
+
+MOST_REMEMBERED = 1024
+"""Frames that a memory policy may name."""
 
 DEFAULT_LONG_TERM = (0, 5)
 DEFAULT_SHORT_TERM = (1, 3, 5)
@@ -53,15 +59,15 @@ class ModelMetadata:
         radius: window radius of the memory read, in features.
         scale: factor on inner products before the softmax.
         top_k: logits kept per pixel, 0 for all.
+        localise: 0: windows are centred on their own pixel and dilated as told. Above 0: in slots of dilation
+            2 and more the graph searches for the centre of each window, on every ``localise``-th row and
+            column, and dilates no window.
         slots: N, memory slots of the graph; None when dynamic.
         height, width: frame size the graph is fixed to, None when dynamic.
         labels: O, label channels (background included) the graph is fixed to, None when dynamic.
         dtype: ``float32`` or ``float16``, the type of features and label maps.
         long_term: frames after the first mask that stay in memory (0 is the masked frame itself).
         short_term: ages, in frames, of the recent frames in memory.
-        localise: 0: windows are centred on their own pixel and dilated as told. Above 0: in slots of dilation
-            2 and more the graph searches for the centre of each window, on every ``localise``-th row and
-            column, and dilates no window.
         lab_mean, lab_std: what the graph subtracts from OpenCV's float L, a, b and divides them by for its
             inner tensor ``lab``, float32 [1, 3, H, W]; empty when it has no such tensor.
         checkpoint: name of the checkpoint, for people.
@@ -74,13 +80,13 @@ class ModelMetadata:
     radius: int
     scale: float
     top_k: int = 0
+    localise: int = 0
     slots: int | None = None
     height: int | None = None
     width: int | None = None
     labels: int | None = None
     dtype: str = "float32"
     long_term: tuple[int, ...] = DEFAULT_LONG_TERM
-    localise: int = 0
     short_term: tuple[int, ...] = DEFAULT_SHORT_TERM
     lab_mean: tuple[float, ...] = ()
     lab_std: tuple[float, ...] = ()
@@ -114,13 +120,13 @@ class ModelMetadata:
                 f"{origin} has model format {version}, this maskring reads format {FORMAT_VERSION}",
                 EXPORT_AGAIN,
             )
+        stored.setdefault("localise", 0)  # of files older than localisation
         if set(stored) != {field.name for field in fields(cls)} or not _plausible(stored):
             raise damaged
         stored["long_term"] = tuple(stored["long_term"])
         stored["short_term"] = tuple(stored["short_term"])
         stored["lab_mean"], stored["lab_std"] = tuple(stored["lab_mean"]), tuple(stored["lab_std"])
         return cls(**stored)
-        stored.setdefault("localise", 0)  # of files older than localisation
 
     def feature_size(self, height: int, width: int) -> tuple[int, int]:
         """(h, w) of the features of a ``height`` x ``width`` frame."""
@@ -145,10 +151,12 @@ def _plausible(stored: dict[str, Any]) -> bool:
     """Whether every value has the type and range its attribute promises."""
 
     def whole(value: object, least: int) -> bool:
-        return type(value) is int and value >= least
+        return type(value) is int and least <= value <= MOST
 
     def frames(value: object, least: int) -> bool:
-        return isinstance(value, list) and all(whole(frame, least) for frame in value)
+        return (
+            isinstance(value, list) and len(value) <= MOST_REMEMBERED and all(whole(f, least) for f in value)
+        )
 
     def finite(value: object) -> bool:
         return isinstance(value, (int, float)) and type(value) is not bool and abs(value) < 1e30

@@ -40,6 +40,7 @@ Kernel = Literal["native", "function"]
 # Most of onnxruntime's errors have no common base; those of bound runs arrive as RuntimeError.
 _ENGINE_ERRORS: tuple[type[Exception], ...] = (
     RuntimeError,
+    UnicodeDecodeError,  # a message that quotes the file
     *(
         kind
         for kind in vars(native_errors).values()
@@ -281,7 +282,6 @@ class _InPlaceRead:
         if self._colours:
             normalised_lab(memory.frame[0], self._metadata, out=self._lab[0])
         bound.head.run()
-        self._affinity(
         settings: dict[str, Any] = {
             "radius": parts.radius,
             "scale": parts.scale,
@@ -291,6 +291,7 @@ class _InPlaceRead:
         if step := self._metadata.localise:
             offsets = self._localise(bound.query, memory.keys, dilation, step=step, **settings)
             dilation = np.minimum(dilation, 1)
+        self._affinity(
             bound.query,
             memory.keys,
             memory.values,
@@ -321,7 +322,10 @@ def open_session(model: onnx.ModelProto, threads: int) -> onnxruntime.InferenceS
     options.add_session_config_entry("session.intra_op.allow_spinning", "0")
     options.log_severity_level = 4  # failures arrive as exceptions; stderr belongs to the program
     return onnxruntime.InferenceSession(
-        model.SerializeToString(), options, providers=["CPUExecutionProvider"]
+        model.SerializeToString(),
+        options,
+        providers=["CPUExecutionProvider"],
+        enable_fallback=0,  # to the same provider, announced on stdout
     )
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Iterable
 from dataclasses import dataclass
 from pathlib import Path
@@ -22,6 +23,7 @@ from ..model import (
     LAB,
     LABELS,
     METADATA_KEY,
+    MOST,
     OUTPUTS,
     PROBABILITIES,
     VALUE,
@@ -71,9 +73,35 @@ def load_step_graph(path: Path) -> tuple[onnx.ModelProto, ModelMetadata]:
         raise ModelError(f"{path} was not exported by maskring", EXPORT_AGAIN)
     metadata = ModelMetadata.from_json(properties[METADATA_KEY], str(path))
     versions = {entry.domain: entry.version for entry in model.opset_import}
-    if memory_read(model) is None or versions.get(DOMAIN) != OPSET_VERSION:
+    read = memory_read(model)
+    if (
+        read is None
+        or versions.get(DOMAIN) != OPSET_VERSION
+        or not _sound_attributes(read)
+        or _channels_declared(model) not in (0, metadata.channels)
+    ):
         raise ModelError(f"{path} does not hold the step graph that its metadata promises", EXPORT_AGAIN)
     return model, metadata
+
+
+def _sound_attributes(read: onnx.NodeProto) -> bool:
+    """Whether a memory read tells radius and scale, perhaps ``top_k``, in numbers of use."""
+    kinds = onnx.AttributeProto
+    stored = {attribute.name: attribute for attribute in read.attribute}
+    if not {"radius", "scale"} <= set(stored) or stored["scale"].type != kinds.FLOAT:
+        return False
+    whole = [stored[name] for name in ("radius", "top_k") if name in stored]
+    if any(attribute.type != kinds.INT or attribute.i < 0 for attribute in whole):
+        return False
+    largest = stored["top_k"].i if "top_k" in stored else 0
+    return stored["radius"].i <= MOST and largest < 2**31 and 0 <= stored["scale"].f < math.inf
+
+
+def _channels_declared(model: onnx.ModelProto) -> int:
+    """C of the graph's keys; 0 when it leaves it open."""
+    key = next(value for value in model.graph.output if value.name == KEY)
+    shape = key.type.tensor_type.shape.dim
+    return int(shape[1].dim_value) if len(shape) == 4 else -1
 
 
 def memory_read(model: onnx.ModelProto) -> onnx.NodeProto | None:
