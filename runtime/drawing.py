@@ -369,7 +369,7 @@ def cut_from_box(image: Image, box: tuple[int, int, int, int]) -> NDArray[np.boo
     """
     x0, y0, x1, y1 = box
     height, width = image.shape[:2]
-    if min(x1 - x0, y1 - y0) < SMALLEST_BOX or (x0, y0, x1, y1) == (0, 0, width, height):
+    if min(x1 - x0, y1 - y0) < SMALLEST_BOX:
         return None
     beside, above = round(GRABCUT_MARGIN * (x1 - x0)) + 1, round(GRABCUT_MARGIN * (y1 - y0)) + 1
     left, top = max(0, x0 - beside), max(0, y0 - above)

@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
+import cv2
 import numpy as np
 import pytest
 
-from maskring.runtime.drawing import Drawing, Key, Outcome, Pointer, Tool, View, cut_from_box
+from maskring.runtime.drawing import GRABCUT_PIXELS, Drawing, Key, Outcome, Pointer, Tool, View, cut_from_box
 from maskring.runtime.palette import PALETTE
 
 HEIGHT, WIDTH = 60, 80
@@ -92,6 +93,21 @@ def test_the_same_box_finds_the_same_object_at_any_size() -> None:
     truth = np.zeros(image.shape[:2], bool)
     truth[20 * 12 : 40 * 12, 30 * 12 : 50 * 12] = True
     assert (first & truth).sum() / (first | truth).sum() > 0.95
+
+
+def test_grabcut_sees_no_more_pixels_than_it_can_cut_at_once(monkeypatch: pytest.MonkeyPatch) -> None:
+    seen: list[int] = []
+    cut = cv2.grabCut
+
+    def watched(image: np.ndarray, *rest: object) -> object:
+        seen.append(image.shape[0] * image.shape[1])
+        return cut(image, *rest)  # type: ignore[call-overload]
+
+    monkeypatch.setattr(cv2, "grabCut", watched)
+    large = picture_of_a_square().repeat(16, 0).repeat(16, 1)
+    cut_from_box(large, (25 * 16, 16 * 16, 55 * 16, 45 * 16))
+    cut_from_box(picture_of_a_square(), (25, 16, 55, 45))
+    assert seen[0] <= 1.01 * GRABCUT_PIXELS and seen[1] <= HEIGHT * WIDTH
 
 
 @pytest.mark.parametrize("box", [(0, 0, WIDTH, HEIGHT), (10, 10, 13, 30)])
