@@ -63,7 +63,7 @@ ModelOption = Annotated[
     Path | None,
     typer.Option(
         "--model",
-        help="Checkpoint (.safetensors), exported .onnx, or .engine; default: the shipped checkpoint.",
+        help="Checkpoint (.safetensors), .onnx, .engine, or the name of a shipped checkpoint; default: nano.",
     ),
 ]
 KernelOption = Annotated[
@@ -202,7 +202,7 @@ def train(
             max_minutes=max_minutes,
             validate=score,
             tensorboard=tensorboard,
-            cache_bytes=int(cache_gb * 1e9),
+            cache_bytes=int(min(1e6, cache_gb) * 1e9),  # no more than a petabyte, whatever inf and nan are
             report=on_step,
             stop=stop,
         )
@@ -240,7 +240,7 @@ def import_checkpoint(
 @app.command()
 @one_sentence
 def export(
-    checkpoint: Annotated[Path, typer.Argument(help="A maskring checkpoint (.safetensors).")],
+    checkpoint: Annotated[Path, typer.Argument(help="A checkpoint (.safetensors), or a shipped one's name.")],
     out_file: Annotated[Path | None, typer.Option("--out", help="The ONNX file to write.")] = None,
     triton: Annotated[
         Path | None, typer.Option(metavar="DIR", help="Write a Triton model repository; needs fixed sizes.")
@@ -275,7 +275,9 @@ def export(
 ) -> None:
     """Export a checkpoint to one ONNX file that holds a whole tracking step."""
     from .export.onnx_from_checkpoint import export_onnx
+    from .models import model_file
 
+    checkpoint = model_file(checkpoint)
     if out_file is None and triton is None:
         raise OutputError("nothing is to be written", "name a file with --out or a folder with --triton")
     labels = None if objects is None else objects + 1

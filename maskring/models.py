@@ -9,6 +9,7 @@ from typing import Literal
 from .plugins.errors import ModelError, UnavailableError
 from .runtime.memory import MemoryPolicy
 from .runtime.tracker import Tracker
+from .training.weights import shipped_checkpoint, shipped_names
 
 CHECKPOINT_SUFFIX = ".safetensors"
 SHIPPED = "nano"
@@ -19,37 +20,57 @@ def resolve_model(model: Path | None) -> Path:
     """The executable model for MODEL; a checkpoint is exported to the cache first.
 
     Args:
-        model: an exported ``.onnx``, an ``.engine``, a checkpoint, or None for the shipped checkpoint.
+        model: an exported ``.onnx``, an ``.engine``, a checkpoint, the name of a shipped checkpoint, or None
+            for :data:`SHIPPED`.
 
     Raises:
         ModelError: when the file does not exist or is not ours.
         UnavailableError: when a checkpoint must be exported and torch is not installed.
     """
-    if model is not None and not model.is_file():
-        raise ModelError(f"the model {model} does not exist", "check the path, or leave --model out")
-    if model is not None and model.suffix != CHECKPOINT_SUFFIX:
+    model = model_file(model)
+    if model.suffix != CHECKPOINT_SUFFIX:
         return model
     if importlib.util.find_spec("torch") is None:
         raise UnavailableError(
-            f"the checkpoint {model or SHIPPED} must be exported first and torch is not installed",
+            f"the checkpoint {model} must be exported first and torch is not installed",
             "run pip install 'maskring[train]', or export on another machine (maskring export CHECKPOINT "
             "--out model.onnx) and give that file as --model",
         )
     from .export.cache import cached_onnx
-    from .training.weights import shipped_checkpoint
 
-    return cached_onnx(model or shipped_checkpoint(SHIPPED))
+    return cached_onnx(model)
+
+
+def model_file(model: Path | None) -> Path:
+    """The file behind MODEL.
+
+    Args:
+        model: a file, the name of a shipped checkpoint (``nano``, ``full``), or None for :data:`SHIPPED`.
+
+    Raises:
+        ModelError: when there is no such file and no checkpoint of that name.
+    """
+    model = model or Path(SHIPPED)
+    if model.is_file():
+        return model
+    names = shipped_names()
+    if str(model) not in names:
+        raise ModelError(
+            f"the model {model} does not exist",
+            f"check the path, name a shipped checkpoint ({', '.join(names)}), or leave --model out",
+        )
+    return shipped_checkpoint(str(model))
 
 
 def provenance(model: Path | None) -> str:
     """One sentence, for people, on where the weights behind MODEL come from."""
-    if model is not None and model.suffix != CHECKPOINT_SUFFIX:
-        return "a TensorRT engine" if model.suffix == ".engine" else "an exported model"
+    file = model_file(model)
+    if file.suffix != CHECKPOINT_SUFFIX:
+        return "a TensorRT engine" if file.suffix == ".engine" else "an exported model"
     from .training.checkpoint import load_checkpoint
-    from .training.weights import shipped_checkpoint
 
-    origin = load_checkpoint(model or shipped_checkpoint(SHIPPED)).provenance
-    name = str(model) if model else f"the shipped checkpoint {SHIPPED}"
+    origin = load_checkpoint(file).provenance
+    name = str(model) if file == model else f"the shipped checkpoint {file.stem}"
     return (
         f"{name}: recipe {origin.recipe or 'unknown'}, {origin.steps} steps, data: {origin.data or 'unknown'}"
     )

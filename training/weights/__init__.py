@@ -7,6 +7,8 @@ from pathlib import Path
 
 from ...plugins.errors import ModelError
 
+_FOLDER = Path(str(files(__package__)))
+
 
 def shipped_checkpoint(name: str = "nano") -> Path:
     """The file of a checkpoint that comes with maskring; its model card lies beside it, as Markdown.
@@ -14,8 +16,12 @@ def shipped_checkpoint(name: str = "nano") -> Path:
     Raises:
         ModelError: when no checkpoint of that name comes with maskring.
     """
-    path = Path(str(files(__package__).joinpath(f"{name}.safetensors")))
-    if not path.is_file():
-        names = ", ".join(sorted(file.stem for file in path.parent.glob("*.safetensors"))) or "none"
+    if name not in shipped_names():
+        names = ", ".join(shipped_names()) or "none"
         raise ModelError(f"no checkpoint {name!r} comes with maskring", f"name one of: {names}")
-    return path
+    return _FOLDER / f"{name}.safetensors"
+
+
+def shipped_names() -> list[str]:
+    """Names of the checkpoints that come with maskring."""
+    return sorted(file.stem for file in _FOLDER.glob("*.safetensors"))
