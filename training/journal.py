@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import Any
 
 from ..plugins.errors import UnavailableError
-from ..plugins.files import atomic_path
+from ..plugins.files import atomic_path, output_error
 from .trainer import StepReport
 
 LOG_NAME = "log.jsonl"
@@ -33,11 +33,18 @@ class Journal:
         kept = path.read_text("utf-8", errors="replace").splitlines()[:steps] if path.exists() else []
         with atomic_path(path) as partial:
             partial.write_text("".join(f"{line}\n" for line in kept), "utf-8")
-        self._lines = path.open("a", encoding="utf-8", buffering=1)
+        self._path, self._lines = path, path.open("ab", buffering=0)
 
     def write(self, done: StepReport) -> None:
-        """Add a step."""
-        self._lines.write(json.dumps(asdict(done)) + "\n")
+        """Add a step.
+
+        Raises:
+            OutputError: when it cannot be written.
+        """
+        try:
+            self._lines.write(json.dumps(asdict(done)).encode() + b"\n")
+        except OSError as error:
+            raise output_error(self._path, error) from error
         for name in CURVES:
             value = getattr(done, name)
             if self._board is not None and value is not None:

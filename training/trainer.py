@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import io
 import math
 from collections.abc import Mapping, Sequence
 from contextlib import AbstractContextManager, nullcontext
@@ -208,8 +209,10 @@ class Trainer:
             "scaler": self.scaler.state_dict(),
             **{name: encoder.state_dict() for name, encoder in self._encoders().items()},
         }
+        packed = io.BytesIO()  # where torch writes to a full disk itself, it says so in a RuntimeError
+        torch.save(state, packed)
         with atomic_path(path) as partial:
-            torch.save(state, partial)
+            partial.write_bytes(packed.getbuffer())
 
     def _encoders(self) -> dict[str, Encoder]:
         named = {"query": self.query, "key": self.key, "average": self.average}
