@@ -44,7 +44,10 @@ class Window:
             cv2.imshow(self._title, picture[..., ::-1])
 
     def events(self, wait_ms: int) -> list[Event]:
-        """What the user did since the last call, waiting up to ``wait_ms`` milliseconds for a key."""
+        """What the user did since the last call, waiting up to ``wait_ms`` milliseconds for a key.
+
+        HighGUI keeps one key between two calls: of several that were pressed meanwhile, the last counts.
+        """
         code = cv2.waitKey(wait_ms)
         happened, self._pointed = self._pointed, []
         if code >= 0:
