@@ -301,6 +301,7 @@ def export(
 
 
 @app.command("export-refiner")
+@one_sentence
 def export_refiner_command(
     refiner: Annotated[Path, typer.Argument(help="A U-Net that track --save-refiner wrote.")],
     out_file: Annotated[Path, typer.Option("--out", help="The ONNX file to write.")],
