@@ -1,0 +1,153 @@
+"""The command line with arguments drawn at random: exit code 0, 1 or 2, a sentence instead of a traceback."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+from hypothesis import HealthCheck, given, settings
+from hypothesis import strategies as st
+from support import moving_square, write_tiny_checkpoint
+from typer.testing import CliRunner
+
+from maskring.cli import app
+
+numbers = st.one_of(
+    st.integers(-3, 40),
+    st.sampled_from([2**31 - 1, 2**31, 2**63, 10**30, -(2**31)]),
+    st.sampled_from(["nan", "inf", "-inf", "1e400", "0.5", "", "²", "x", "1_0", "٣", "9" * 5000]),
+).map(str)
+edits = st.tuples(numbers, st.sampled_from(["=", "", "=="]), numbers).map("".join)
+ranges = st.lists(numbers.filter(lambda text: len(text) < 4000), min_size=1, max_size=4).map(":".join)
+texts = st.text(st.characters(exclude_characters="\0"), max_size=20)
+strange_paths = st.one_of(
+    texts,
+    st.sampled_from(["x" * 300, "x" * 5000, "/", "/dev/null", "/proc/self/mem", "", ".", "~", "a/../.."]),
+)
+
+
+@pytest.fixture(scope="module")
+def files(tmp_path_factory: pytest.TempPathFactory, exported: Path) -> dict[str, Path]:
+    """Sound inputs, so that the arguments under test are reached."""
+    import cv2
+
+    from maskring.runtime.masks import write_mask
+
+    folder = tmp_path_factory.mktemp("files")
+    (folder / "frames").mkdir()
+    for index in range(2):
+        frame, mask = moving_square(index)
+        cv2.imwrite(str(folder / "frames" / f"{index}.png"), frame)
+        write_mask(folder / "mask.png", mask)
+    return {
+        "model": exported,
+        "checkpoint": write_tiny_checkpoint(folder / "tiny.safetensors"),
+        "frames": folder / "frames",
+        "mask": folder / "mask.png",
+        "out": folder / "out",
+    }
+
+
+def run(*arguments: object) -> None:
+    """Whatever the arguments are, maskring ends with a code and says why."""
+    result = CliRunner().invoke(app, [str(argument) for argument in arguments])
+    if result.exception is not None and not isinstance(result.exception, SystemExit):
+        raise result.exception
+    assert result.exit_code in (0, 1, 2), result.output
+    if result.exit_code == 2:
+        assert result.stderr.strip(), arguments
+        assert "Traceback" not in result.output
+
+
+FEW = settings(max_examples=15, deadline=None, derandomize=True, suppress_health_check=list(HealthCheck))
+MANY = settings(FEW, max_examples=2000, derandomize=False)
+
+
+def track_options() -> st.SearchStrategy[list[str]]:
+    option = st.one_of(
+        st.tuples(st.just("--add"), edits),
+        st.tuples(st.just("--remove"), edits),
+        st.tuples(st.just("--threads"), numbers),
+        st.tuples(st.just("--kernel"), st.sampled_from(["native", "x", ""])),
+        st.tuples(st.just("--refine"), st.sampled_from(["off", "x", ""])),
+        st.tuples(st.sampled_from(["--mask", "--model", "--out"]), strange_paths),
+    )
+    return st.lists(option, max_size=3).map(lambda pairs: [word for pair in pairs for word in pair])
+
+
+class TestTrack:
+    def attack(self, files: dict[str, Path], options: list[str]) -> None:
+        given_here = {word for word in options if word.startswith("--")}
+        fixed = {"--mask": files["mask"], "--model": files["model"], "--out": files["out"]}
+        needed = [word for name, path in fixed.items() if name not in given_here for word in (name, path)]
+        run("track", files["frames"], "--no-overlay", *needed, *options)
+
+    @FEW
+    @given(options=track_options())
+    def test_few(self, files: dict[str, Path], options: list[str]) -> None:
+        self.attack(files, options)
+
+    @pytest.mark.slow
+    @MANY
+    @given(options=track_options())
+    def test_many(self, files: dict[str, Path], options: list[str]) -> None:
+        self.attack(files, options)
+
+
+COMMANDS = {
+    "track": ("--mask", "MASK", "--model", "MODEL", "--out", "OUT"),
+    "export": ("--out", "OUT"),
+    "export-refiner": ("--out", "OUT"),
+    "build": ("--out", "OUT"),
+    "import": ("--out", "OUT"),
+    "quantize": ("--calibrate", "FRAMES", "--out", "OUT"),
+    "verify": (),
+    "train": ("--data", "FRAMES", "--out", "OUT"),
+}
+
+
+@FEW
+@given(command=st.sampled_from(sorted(COMMANDS)), path=strange_paths)
+def test_strange_inputs(files: dict[str, Path], command: str, path: str) -> None:
+    names = {"MASK": files["mask"], "MODEL": files["model"], "OUT": files["out"], "FRAMES": files["frames"]}
+    if not path.startswith("-"):
+        run(command, path, *(names.get(word, word) for word in COMMANDS[command]))
+
+
+@FEW
+@given(
+    option=st.sampled_from(["--height", "--width", "--objects", "--radius", "--top-k"]),
+    text=numbers.filter(lambda text: not (text.isascii() and text.isdecimal() and int(text[:9]) <= 40)),
+)
+def test_export(files: dict[str, Path], option: str, text: str) -> None:
+    """Settings that no model has are refused before anything is exported."""
+    run("export", files["checkpoint"], "--out", files["out"].with_suffix(".onnx"), option, text)
+
+
+@FEW
+@given(option=st.sampled_from(["--height", "--width", "--objects"]), text=ranges)
+def test_build(files: dict[str, Path], option: str, text: str) -> None:
+    run("build", files["model"], "--out", files["out"].with_suffix(".engine"), option, text)
+
+
+@FEW
+@given(option=st.sampled_from(["--frames", "--size"]), text=numbers)
+def test_quantize(files: dict[str, Path], option: str, text: str) -> None:
+    arguments = ("--calibrate", files["frames"], "--out", files["out"].with_suffix(".int8.onnx"))
+    run("quantize", files["frames"], *arguments, option, text)
+
+
+@FEW
+@given(option=st.sampled_from(["--cache-gb", "--max-minutes"]), text=numbers, recipe=strange_paths)
+def test_train(files: dict[str, Path], option: str, text: str, recipe: str) -> None:
+    if not recipe.startswith("-"):
+        run("train", recipe, "--data", files["mask"], "--out", files["out"] / "run", option, text)
+    run("train", "nano", "--data", files["mask"], "--out", files["out"] / "run", option, text)
+
+
+@FEW
+@given(split=strange_paths, root=strange_paths)
+def test_evaluate(files: dict[str, Path], split: str, root: str) -> None:
+    out = ("--out", files["out"], "--json", files["out"] / "scores.json", "--model", files["model"])
+    run("evaluate", "--davis", files["frames"], f"--split={split}", *out)
+    run("evaluate", f"--davis={root}", "--split", "val", *out)
