@@ -38,6 +38,7 @@ NOT_RUN_HERE = {
     r"maskring build|\.engine": "needs NVIDIA's libraries: tests/export/test_engine.py",
     r"--refine|refiner": "adapts for minutes: tests/cli/test_refine.py",
     r"maskring doctor": "its exit depends on the machine: tests/cli/test_commands.py",
+    r"training/weights/": "runs from the root of the checkout, at full size: tests/export/test_export.py",
     r"--budget": "its exit depends on the machine: tests/runtime/test_profiling.py",
 }
 """Commands that are parsed only, and why."""
