@@ -202,7 +202,7 @@ def _from_json(kind: type[Described], metadata: Mapping[str, str], entry: str, p
             if isinstance(value, (int, float)) and not 0 <= value <= LARGEST:
                 raise ValueError(f"{item.name} is {value!r}")
         return kind(**stored)
-    except (ValueError, TypeError, KeyError, RecursionError) as error:
+    except (ValueError, TypeError, KeyError, AttributeError, RecursionError) as error:
         raise ModelError(f"the {entry} entry of {path} is damaged", COPY_AGAIN) from error
 
 

@@ -43,6 +43,7 @@ ENCODER = {"stem": 8, "stages": [8, 8, 8, 8], "blocks": [1, 1, 1, 1], "channels"
     [
         {"encoder": DEEP},
         {"tracking": DEEP},
+        {"tracking": json.dumps("text")},
         {"encoder": json.dumps(ENCODER | {"stem": float("inf")})},
         {"encoder": json.dumps(ENCODER | {"blocks": [1, 1, 1, 10**18]})},
         {"encoder": json.dumps(ENCODER | {"channels": 10**18})},
