@@ -11,7 +11,7 @@ from maskring.training.recipe import Recipe, load_recipe, parse_recipe, recipe_n
 
 
 def test_every_shipped_recipe_loads_under_its_name() -> None:
-    assert recipe_names() == ["colorization", "mast", "nano", "paper"]
+    assert recipe_names() == ["colorization", "full", "mast", "nano", "paper"]
     for name in recipe_names():
         assert load_recipe(name).name == name
     assert load_recipe("nano").encoder == "nano-patch"
@@ -37,7 +37,7 @@ def test_recipe_from_a_file(tmp_path: Path) -> None:
         ('precision = "float8"', "unknown precision 'float8'"),
         ("crop = 400", "crop = 400, which must lie between 8 and short_side = 288"),
         ("learning_rate = 0.0", "learning_rate = 0.0, which must be above 0"),
-        ("learning_rate = nan", "learning_rate = nan, which must be above 0"),
+        ("learning_rate = nan", "learning_rate = nan, which must be finite"),
         ("radius = -1", "radius = -1, which must be at least 0"),
         ('target = "depth"', "unknown target 'depth' (there are channel, clusters)"),
         ('schedule = "never"', "unknown schedule 'never' (there are cosine, decay, steps)"),

@@ -7,19 +7,28 @@ import pytest
 from maskring.plugins.errors import ModelError
 from maskring.training.checkpoint import load_checkpoint
 from maskring.training.encoder import EncoderConfig
-from maskring.training.weights import shipped_checkpoint
+from maskring.training.recipe import load_recipe
+from maskring.training.weights import shipped_checkpoint, shipped_names
 
 
-def test_nano_is_valid_small_and_has_a_card() -> None:
-    path = shipped_checkpoint()
-    checkpoint = load_checkpoint(path)
-    assert checkpoint.config == EncoderConfig.preset("nano-patch")
+@pytest.mark.parametrize("name", shipped_names())
+def test_shipped_checkpoints_are_valid_small_and_have_a_card(name: str) -> None:
+    path = shipped_checkpoint(name)
+    checkpoint, recipe = load_checkpoint(path), load_recipe(name)
+    assert checkpoint.config == EncoderConfig.preset(recipe.encoder)
+    assert checkpoint.provenance.recipe == name and checkpoint.provenance.steps == recipe.steps
     assert checkpoint.provenance.licence
     assert path.stat().st_size <= 12_000_000
     card = path.with_suffix(".md").read_text("utf-8")
     assert f"{checkpoint.provenance.steps:,} steps" in card and checkpoint.provenance.licence in card
 
 
+def test_both_sizes_are_shipped() -> None:
+    assert shipped_names() == ["full", "nano"]
+
+
 def test_unknown_name_says_what_there_is() -> None:
-    with pytest.raises(ModelError, match="no checkpoint 'giant' comes with maskring; name one of: nano"):
+    with pytest.raises(
+        ModelError, match="no checkpoint 'giant' comes with maskring; name one of: full, nano"
+    ):
         shipped_checkpoint("giant")
