@@ -176,6 +176,7 @@ def test_interrupt_keeps_what_was_written(workspace: Workspace, tmp_path: Path) 
         stdout=subprocess.PIPE,
         stderr=subprocess.PIPE,
         text=True,
+        preexec_fn=lambda: signal.signal(signal.SIGINT, signal.default_int_handler),
     )
     while not (out / "masks" / "00010.png").exists():
         assert process.poll() is None, process.stderr and process.stderr.read()

@@ -105,16 +105,18 @@ def test_track_starts_clean_after_kill(footage: Path, tmp_path: Path, exported: 
     assert len((out / "objects.jsonl").read_text().splitlines()) == 200
 
 
-@pytest.fixture
+@contextmanager
 def files_of_1000_bytes() -> Iterator[None]:
-    """Every file is cut off there, as on a full disk."""
+    """Every file is cut off there, as on a full disk. No fixture: pytest's own report may go to a file."""
     limits = resource.getrlimit(resource.RLIMIT_FSIZE)
     resource.setrlimit(resource.RLIMIT_FSIZE, (1000, limits[1]))
-    yield
-    resource.setrlimit(resource.RLIMIT_FSIZE, limits)
+    try:
+        yield
+    finally:
+        resource.setrlimit(resource.RLIMIT_FSIZE, limits)
 
 
-def test_no_room_for_a_training_state(tmp_path: Path, files_of_1000_bytes: None) -> None:
+def test_no_room_for_a_training_state(tmp_path: Path) -> None:
     """torch reports it as a RuntimeError."""
     import torch
 
@@ -124,18 +126,18 @@ def test_no_room_for_a_training_state(tmp_path: Path, files_of_1000_bytes: None)
 
     trainer = Trainer(Recipe("tiny", encoder="nano"), World(0, 1, torch.device("cpu")))
     (tmp_path / "state.pt").write_bytes(b"before")
-    with pytest.raises(OutputError):
+    with files_of_1000_bytes(), pytest.raises(OutputError):
         trainer.save(tmp_path / "state.pt")
     assert (tmp_path / "state.pt").read_bytes() == b"before"
     assert [path.name for path in tmp_path.iterdir()] == ["state.pt"]
 
 
-def test_no_room_for_a_line_of_the_log(tmp_path: Path, files_of_1000_bytes: None) -> None:
+def test_no_room_for_a_line_of_the_log(tmp_path: Path) -> None:
     from maskring.training.journal import Journal
     from maskring.training.trainer import StepReport
 
     journal = Journal(tmp_path, 0, tensorboard=False)
-    with pytest.raises(OutputError):
+    with files_of_1000_bytes(), pytest.raises(OutputError):
         for step in range(1, 100):
             journal.write(StepReport(step, 1.0, 0.1))
     journal.close()
