@@ -85,19 +85,20 @@ def fuse(result: Result, network: Floats, view: View, trust: float, stride: int)
     Args:
         result: of propagation.
         network: [1 + n, S, S] probabilities of the U-Net, in the order of ``result.objects``.
-        view: what the U-Net was shown; beyond it there is background.
+        view: what the U-Net was shown; it holds all that propagation labels.
         trust: weight of the U-Net, 0 to 1.
         stride: pixels per feature.
     """
     height, width = result.labels.shape
-    best, winner = np.full((height, width), -np.inf, np.float32), np.zeros((height, width), np.uint8)
+    x0, y0, x1, y1 = view.box
+    labels = np.zeros((height, width), np.uint8)  # beyond the view both say background: all objects are in it
+    winner, best = labels[y0:y1, x0:x1], np.full((y1 - y0, x1 - x0), -np.inf, np.float32)
     for channel, object_id in enumerate((0, *(state.id for state in result.objects))):
-        ours = _log(label_maps.to_pixels(result.probabilities[channel], height, width, stride))
-        theirs = _log(view.whole(network[channel], (height, width), outside=float(channel == 0)))
-        score = (1 - trust) * ours + trust * theirs
-        better = score > best
-        best[better], winner[better] = score[better], object_id
-    return winner
+        ours = label_maps.to_pixels(result.probabilities[channel], height, width, stride)[y0:y1, x0:x1]
+        score = (1 - trust) * _log(ours) + trust * _log(view.pixels(network[channel]))
+        np.copyto(winner, object_id, where=score > best)
+        np.maximum(best, score, out=best)
+    return labels
 
 
 def degenerate(result: Result, refined: Labels, drawn_areas: Mapping[int, float]) -> dict[int, str]:

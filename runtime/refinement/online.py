@@ -11,7 +11,7 @@ from numpy.typing import NDArray
 
 from ..tracker import Result, Tracker
 from .guard import NOT_ADAPTED_REASON, Guard
-from .predictor import Predictor
+from .predictor import Predictor, one_thread
 from .samples import SampleMaker
 from .settings import RefinementSettings
 from .worker import Worker
@@ -91,7 +91,8 @@ class OnlineRefiner:
         if len(unknown) == len(ids):
             return replace(result, kept=unknown)
         view = self._samples.view(result)
-        network = self.predictor.predict(view.image(frame), ids)
+        with one_thread():  # a second one would wait for the core that the worker computes on
+            network = self.predictor.predict(view.image(frame), ids)
         refined = self._guard.decide(result, network, view, self._kept | unknown)
         if self._settings.feedback:
             self._tracker.revise(refined.labels)

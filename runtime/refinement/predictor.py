@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass, field
 
 import numpy as np
@@ -103,6 +104,17 @@ class Predictor:
 
     def _tensors(self) -> list[Tensor]:
         return list(self.unet.state_dict().values())
+
+
+@contextmanager
+def one_thread() -> Iterator[None]:
+    """torch computes in the calling thread alone, as long as this lasts."""
+    threads = torch.get_num_threads()
+    torch.set_num_threads(1)
+    try:
+        yield
+    finally:
+        torch.set_num_threads(threads)
 
 
 def as_tensor(image: Image) -> Tensor:

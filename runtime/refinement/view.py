@@ -63,12 +63,10 @@ class View:
         """[S, S] of a map [H, W]."""
         return np.asarray(self._scaled(values, cv2.INTER_LINEAR), np.float32)
 
-    def whole(self, seen: Floats, shape: tuple[int, int], outside: float) -> Floats:
-        """A map [H, W] that is ``seen`` [S, S] in the view and ``outside`` beyond it."""
+    def pixels(self, seen: Floats) -> Floats:
+        """The part of the frame that ``seen`` [S, S] shows, at its own size: [y1 - y0, x1 - x0]."""
         x0, y0, x1, y1 = self.box
-        whole = np.full(shape, outside, np.float32)
-        whole[y0:y1, x0:x1] = cv2.resize(seen, (x1 - x0, y1 - y0), interpolation=cv2.INTER_LINEAR)
-        return whole
+        return np.asarray(cv2.resize(seen, (x1 - x0, y1 - y0), interpolation=cv2.INTER_LINEAR), np.float32)
 
     def _scaled(self, pixels: NDArray[np.generic], method: int) -> NDArray[np.generic]:
         x0, y0, x1, y1 = self.box

@@ -22,6 +22,14 @@ if TYPE_CHECKING:
     from conftest import Workspace
 
 
+INTERRUPTIBLE = """
+import signal
+signal.signal(signal.SIGINT, signal.default_int_handler)  # a job in the background ignores it
+from maskring.cli import main
+main()
+"""
+
+
 def maskring(*arguments: str | Path, timeout: float = 120) -> subprocess.CompletedProcess[str]:
     """Run the command line as a user would."""
     command = [sys.executable, "-m", "maskring", *map(str, arguments)]
@@ -172,11 +180,10 @@ def test_interrupt_keeps_what_was_written(workspace: Workspace, tmp_path: Path) 
     out = tmp_path / "out"
     command = ["track", frames, "--mask", workspace.mask, "--model", workspace.model, "--out", out]
     process = subprocess.Popen(
-        [sys.executable, "-m", "maskring", *map(str, command)],
+        [sys.executable, "-c", INTERRUPTIBLE, *map(str, command)],
         stdout=subprocess.PIPE,
         stderr=subprocess.PIPE,
         text=True,
-        preexec_fn=lambda: signal.signal(signal.SIGINT, signal.default_int_handler),
     )
     while not (out / "masks" / "00010.png").exists():
         assert process.poll() is None, process.stderr and process.stderr.read()

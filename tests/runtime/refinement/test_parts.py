@@ -97,9 +97,7 @@ def test_what_a_view_shows_is_put_back_where_it_was() -> None:
     np.testing.assert_array_equal(view.image(image), image[8:40, 10:42])
     np.testing.assert_array_equal(view.labels(labels), labels[8:40, 10:42])
     seen = view.values(labels.astype(np.float32))
-    whole = view.whole(seen, labels.shape, outside=9)
-    np.testing.assert_array_equal(whole[8:40, 10:42], labels[8:40, 10:42])
-    assert (whole[:8] == 9).all() and (whole[:, 42:] == 9).all()
+    np.testing.assert_array_equal(view.pixels(seen), labels[8:40, 10:42])
 
 
 def test_samples_show_the_same_as_what_is_refined_later() -> None:
@@ -251,6 +249,18 @@ def test_the_size_of_a_frame_does_not_matter() -> None:
     network = np.zeros((2, SIZE, SIZE), np.float32)
     network[0] = 1
     assert fuse(result, network, View((0, 0, 61, 50), SIZE), 0.5, 4).shape == (50, 61)
+
+
+def test_only_what_the_network_saw_is_decided_anew() -> None:
+    (image, labels), (following, _) = clip(2)
+    tracker, view = new_tracker(), View((8, 4, 40, 36), SIZE)
+    tracker.step(image, labels)
+    result = tracker.step(following)
+    network = np.full((2, SIZE, SIZE), 0.5, np.float32)
+    fused = fuse(result, network, view, 0.5, 4)
+    np.testing.assert_array_equal(fused[4:36, 8:40], result.labels[4:36, 8:40])
+    fused[4:36, 8:40] = 0
+    assert not fused.any()
 
 
 def test_errors_are_shown_where_they_are() -> None:
