@@ -60,6 +60,27 @@ def policy(
     return {"policy": MemoryPolicy(long_term, short_term, **settings)}
 
 
+SYSTEM = (
+    "target",
+    "clusters",
+    "references",
+    "frames",
+    "max_gap",
+    "localise",
+    "distortion",
+    "delta",
+    "momentum",
+)
+"""Settings of a recipe that make it the system it is, beside its encoder and its size."""
+
+
+def system(name: str, base: Recipe) -> dict[str, Any]:
+    """The system of another recipe on the base's encoder, with as many frames in a step as the base."""
+    recipe = load_recipe(name)
+    clips = max(1, round(base.clips * base.frames / recipe.frames))
+    return {key: getattr(recipe, key) for key in SYSTEM} | {"clips": clips}
+
+
 def variants(base: Recipe) -> list[Variant]:
     """All rows. The first trains nothing new, nor do those that change tracking alone."""
     scale = base.tracking_scale
@@ -69,6 +90,7 @@ def variants(base: Recipe) -> list[Variant]:
     scaled = {"encoder": alone, "logit_scale": 0.125}
     return [
         Variant(BASE, base.name),
+        *(Variant("system", name, system(name, base)) for name in ("colorization", "mast", "paper")),
         Variant("key encoder", "momentum 0.9", {"momentum": 0.9}),
         Variant("key encoder", "momentum 0.99", {"momentum": 0.99}),
         Variant("references in training", "pairs", {"frames": 2}),
