@@ -1,7 +1,7 @@
 """What refinement is worth: J&F and time of off, offline and online, on labelled and on rendered video.
 
-The rendered clip is made of trouble: an object passes behind a post, one leaves and returns, one grows and
-crosses the first. Times are those of the tracker with its refinement, as multiples of propagation alone.
+The rendered clips are made of trouble: an object passes behind a post, one leaves and returns, one grows and
+crosses the first; a look-alike passes in front of another. Times are those of the tracker with its refinement, as multiples of propagation alone.
 
     python bench/refinement.py --davis ROOT --split dev
     python bench/refinement.py --davis ROOT --picture sheet.png        # one frame by iterations
@@ -37,7 +37,7 @@ from maskring.runtime.refinement.online import OnlineRefiner
 from maskring.runtime.refinement.samples import Buffer, SampleMaker
 from maskring.runtime.refinement.settings import RefinementSettings
 from maskring.runtime.refinement.view import View
-from maskring.runtime.synthetic import render_clip
+from maskring.runtime.synthetic import render_clip, render_lookalike_clip
 
 STEPS_PER_FRAME = 4
 """Of the online rows: about what a GPU does in the time of a frame; the same in every run."""
@@ -65,15 +65,16 @@ def rows() -> dict[str, Refinement]:
 
 @contextmanager
 def rendered_dataset(frames: int) -> Iterator[Path]:
-    """The rendered clip as a folder in DAVIS layout with the split ``all``."""
+    """The rendered clips as a folder in DAVIS layout with the split ``all``."""
     with tempfile.TemporaryDirectory() as folder:
         root = Path(folder)
-        images, masks = root / "JPEGImages" / "rendered", root / "Annotations" / "rendered"
-        images.mkdir(parents=True)
-        masks.mkdir(parents=True)
-        for index, (image, labels) in enumerate(render_clip(360, 640, frames)):
-            cv2.imwrite(str(images / f"{index:05d}.png"), image[..., ::-1])
-            write_mask(masks / f"{index:05d}.png", labels)
+        for name, render in (("rendered", render_clip), ("look-alike", render_lookalike_clip)):
+            images, masks = root / "JPEGImages" / name, root / "Annotations" / name
+            images.mkdir(parents=True)
+            masks.mkdir(parents=True)
+            for index, (image, labels) in enumerate(render(360, 640, frames)):
+                cv2.imwrite(str(images / f"{index:05d}.png"), image[..., ::-1])
+                write_mask(masks / f"{index:05d}.png", labels)
         yield root
 
 

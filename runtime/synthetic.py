@@ -1,8 +1,9 @@
-"""A rendered clip whose true masks are known, for the demo, tests and benchmarks; it needs no data file.
+"""Rendered clips whose true masks are known, for the demo, tests and benchmarks; they need no data file.
 
-Three textured objects that turn, deform and change size move over a textured ground, seen by a camera that
-pans and zooms, under light that changes softly. Object 1 passes behind a post, object 2 leaves the frame and
-returns to where it was first seen, object 3 grows and crosses in front of the post and of object 1.
+In the main one, three textured objects that turn, deform and change size move over a textured ground, seen by
+a camera that pans and zooms, under light that changes softly. Object 1 passes behind a post, object 2 leaves
+the frame and returns to where it was first seen, object 3 grows and crosses in front of the post and of object
+1. In the other, a look-alike passes in front of the object.
 
 Geometry is analytic. Positions are in *view units*: x and y from the centre of the frame, the frame's height
 being 1. Time runs from 0 at the first frame to 1 at the last, so a short clip tells the same story faster.
@@ -51,8 +52,29 @@ def render_clip(
         image [height, width, 3] RGB with antialiased outlines, and labels [height, width]: 0 or the id (1..3)
         of the object that covers the pixel's centre.
     """
+    yield from _render(_layers, height, width, frames, seed)
+
+
+def render_lookalike_clip(
+    height: int = 480, width: int = 854, frames: int = 90, seed: int = 0
+) -> Iterator[tuple[Image, Labels]]:
+    """Render another clip: its one object is passed by a look-alike, of the same colours and pattern.
+
+    The look-alike comes in from the right, passes in front of the object's lower edge and leaves on the left;
+    it is background (0). Arguments and frames as those of :func:`render_clip`; the object's id is 1.
+    """
+    yield from _render(_lookalikes, height, width, frames, seed)
+
+
+def _render(
+    scene: Callable[[np.random.Generator, float], list[_Layer]],
+    height: int,
+    width: int,
+    frames: int,
+    seed: int,
+) -> Iterator[tuple[Image, Labels]]:
     rng = np.random.default_rng(seed)
-    layers = _layers(rng, width / height)  # first, so that outlines do not depend on the resolution
+    layers = scene(rng, width / height)  # first, so that outlines do not depend on the resolution
     ground = _Ground(_ground_texture(rng, height, width), height)
     for index in range(frames):
         time = index / max(frames - 1, 1)
@@ -222,6 +244,22 @@ def _layers(rng: np.random.Generator, aspect: float) -> list[_Layer]:
         _Post(-0.02 * aspect, _bark(rng)),
         _Body(2, _dots(rng), leaves_and_returns, _waves(rng, 2, 0.10), -0.7),
         _Body(3, _checks(rng), comes_closer, _waves(rng, 5, 0.09), 0.9),
+    ]
+
+
+def _lookalikes(rng: np.random.Generator, aspect: float) -> list[_Layer]:
+    """The object, and in front of it the one that looks like it; positions as in :func:`_layers`."""
+    half, scale = aspect / 2, min(1.0, aspect / WIDE)
+
+    def sways(time: float) -> tuple[float, float, float]:
+        return half * (-0.15 + 0.3 * time), -0.06 + 0.05 * math.sin(2 * math.pi * time), 0.17 * scale
+
+    def passes_by(time: float) -> tuple[float, float, float]:
+        return half * (1.3 - 2.6 * time), 0.18 + 0.04 * math.sin(math.pi * time), 0.15 * scale
+
+    return [
+        _Body(1, _stripes(rng), sways, _waves(rng, 3, 0.13), 0.8),
+        _Body(0, _stripes(rng), passes_by, _waves(rng, 3, 0.13), -0.6),
     ]
 
 

@@ -6,7 +6,7 @@ import cv2
 import numpy as np
 import pytest
 
-from maskring.runtime.synthetic import render_clip
+from maskring.runtime.synthetic import render_clip, render_lookalike_clip
 
 HEIGHT, WIDTH, FRAMES = 120, 214, 24
 
@@ -102,3 +102,17 @@ def test_any_aspect_ratio_starts_with_all_objects(height: int, width: int) -> No
 
 def test_a_single_frame() -> None:
     assert len(list(render_clip(32, 48, 1))) == 1
+
+
+def orange(image: np.ndarray, labels: np.ndarray) -> int:
+    """Pixels of the background that are as orange as the object's darker stripes."""
+    return int(np.count_nonzero((cv2.inRange(image, (150, 50, 10), (235, 135, 75)) > 0) & (labels == 0)))
+
+
+def test_a_lookalike_comes_hides_a_little_of_the_object_and_goes() -> None:
+    clip = list(render_lookalike_clip(HEIGHT, WIDTH, FRAMES))
+    assert all(set(np.unique(labels)) == {0, 1} for _, labels in clip)
+    others, area = [orange(image, labels) for image, labels in clip], areas(clip, 1)
+    assert others[0] < 0.02 * area[0] and others[-1] < 0.02 * area[0]
+    assert max(others) > 0.2 * area[0]
+    assert area.min() < 0.98 * min(area[0], area[-1])
