@@ -1,7 +1,8 @@
 """What refinement is worth: J&F and time of off, offline and online, on labelled and on rendered video.
 
 The rendered clips are made of trouble: an object passes behind a post, one leaves and returns, one grows and
-crosses the first; a look-alike passes in front of another. Times are those of the tracker with its refinement, as multiples of propagation alone.
+crosses the first; in the other a look-alike passes by. Times are those of the tracker with its refinement, as
+multiples of propagation alone.
 
     python bench/refinement.py --davis ROOT --split dev
     python bench/refinement.py --davis ROOT --picture sheet.png        # one frame by iterations

@@ -1,9 +1,9 @@
 """Rendered clips whose true masks are known, for the demo, tests and benchmarks; they need no data file.
 
-In the main one, three textured objects that turn, deform and change size move over a textured ground, seen by
-a camera that pans and zooms, under light that changes softly. Object 1 passes behind a post, object 2 leaves
-the frame and returns to where it was first seen, object 3 grows and crosses in front of the post and of object
-1. In the other, a look-alike passes in front of the object.
+In the main one, three textured objects that turn, deform and change size move over a textured ground, seen
+by a camera that pans and zooms, under light that changes softly. Object 1 passes behind a post, object 2
+leaves the frame and returns to where it was first seen, object 3 grows and crosses in front of the post and
+of object 1. In the other, a look-alike passes in front of the object.
 
 Geometry is analytic. Positions are in *view units*: x and y from the centre of the frame, the frame's height
 being 1. Time runs from 0 at the first frame to 1 at the last, so a short clip tells the same story faster.
