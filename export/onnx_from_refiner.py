@@ -26,7 +26,8 @@ class RefinerGraph(nn.Module):
 
     def forward(self, image: Tensor) -> Tensor:
         """Probabilities of background and objects; no object is ruled out."""
-        logits: Tensor = self.unet(image.permute(0, 3, 1, 2).float() / 255)
+        values = image.float()  # first of all: TensorRT takes uint8 into a cast alone
+        logits: Tensor = self.unet(values.permute(0, 3, 1, 2) / 255)
         return logits.softmax(1)
 
 
@@ -34,8 +35,8 @@ def export_refiner(refiner: Path, out: Path, *, size: int = 320) -> None:
     """Write the U-Net of ``refiner`` to ``out``; same refiner and size, same bytes.
 
     The file's metadata names the object ids of the outputs 1, 2, ... under ``maskring-refiner``. The graph is
-    made of standard ONNX operators alone, so ``maskring build`` is not needed for an engine: trtexec or
-    polygraphy take it as it is.
+    made of standard ONNX operators alone, with one fixed shape: trtexec, polygraphy and TensorRT-RTX make an
+    engine of it without ``maskring build``.
 
     Args:
         refiner: written by ``maskring track --save-refiner``.

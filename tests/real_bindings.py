@@ -1,4 +1,4 @@
-"""Fakes of NVIDIA's Python modules against the real ones: what pybind11 says of names and arguments."""
+"""NVIDIA's Python modules, where they are installed: what they say of their members, and their builder."""
 
 from __future__ import annotations
 
@@ -7,7 +7,11 @@ import json
 import re
 import subprocess
 import sys
+from importlib.machinery import PathFinder
+from pathlib import Path
 from typing import Any
+
+import pytest
 
 DESCRIBE = """
 import importlib, json, sys
@@ -20,6 +24,41 @@ def text(owner, name):
 wanted = json.loads(sys.argv[2]).items()
 print(json.dumps({kind: {name: text(getattr(trt, kind), name) for name in names} for kind, names in wanted}))
 """
+
+
+BUILD = """
+import json, sys
+import tensorrt_rtx_bindings as trt
+
+logger = trt.Logger(trt.Logger.ERROR)
+builder = trt.Builder(logger)
+network = builder.create_network(1 << int(trt.NetworkDefinitionCreationFlag.STRONGLY_TYPED))
+parser = trt.OnnxParser(network, logger)
+assert parser.parse(open(sys.argv[1], "rb").read()), parser.get_error(0).desc()
+config = builder.create_builder_config()
+config.num_compute_capabilities = 1
+config.set_compute_capability(trt.ComputeCapability.SM86, 0)
+profile = builder.create_optimization_profile()
+for name, shape in json.loads(sys.argv[2]).items():
+    profile.set_shape(name, shape, shape, shape)
+config.add_optimization_profile(profile)
+engine = builder.build_serialized_network(network, config)
+print("engine of", engine.nbytes, "bytes")
+"""
+
+
+def installed(module: str) -> bool:
+    """Whether there is a file to import it from: another test may have given the name to something else."""
+    return PathFinder.find_spec(module) is not None
+
+
+def assert_rtx_builds(model: Path, shapes: dict[str, tuple[int, ...]]) -> None:
+    """NVIDIA's parser and builder of TensorRT-RTX make an engine of it, open shapes being these."""
+    if not installed("tensorrt_rtx_bindings"):
+        pytest.skip("no TensorRT-RTX: pip install 'maskring[tensorrt-test]'")
+    command = [sys.executable, "-c", BUILD, str(model), json.dumps(shapes)]
+    done = subprocess.run(command, capture_output=True, text=True, timeout=100, check=False)
+    assert done.returncode == 0 and "engine of" in done.stdout, done.stderr
 
 
 def describe(module: str, wanted: dict[str, list[str]]) -> dict[str, dict[str, str | None]]:

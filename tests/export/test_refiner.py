@@ -10,6 +10,7 @@ import onnx
 import onnxruntime
 import pytest
 from disc_clip import OBJECT, OTHER, SIZE, clip
+from real_bindings import assert_rtx_builds
 
 from maskring.export.onnx_from_refiner import export_refiner
 from maskring.plugins.errors import ModelError, UserError
@@ -38,6 +39,11 @@ def test_the_file_answers_as_the_network_does(refiner: Path, tmp_path: Path, siz
     described = {entry.key: entry.value for entry in onnx.load(out).metadata_props}
     assert json.loads(described["maskring-refiner"]) == {"ids": [OBJECT, OTHER], "size": size}
     assert {node.domain for node in onnx.load(out).graph.node} <= {"", "ai.onnx"}
+
+
+def test_nvidias_builder_makes_an_engine_of_it(refiner: Path, tmp_path: Path) -> None:
+    export_refiner(refiner, tmp_path / "refiner.onnx", size=SIZE)
+    assert_rtx_builds(tmp_path / "refiner.onnx", {})
 
 
 def test_same_refiner_same_bytes(refiner: Path, tmp_path: Path) -> None:

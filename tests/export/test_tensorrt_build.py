@@ -11,7 +11,6 @@ import signal
 import subprocess
 import sys
 from collections.abc import Iterator
-from importlib.util import find_spec
 from pathlib import Path
 from typing import Any
 
@@ -21,7 +20,7 @@ import onnx
 import pytest
 from fake_builder import FakeBuilder, plugin_library
 from pixel_model import write_pixel_model
-from real_bindings import arguments, describe, fits, public
+from real_bindings import arguments, describe, fits, installed, public
 from support import HEIGHT, WIDTH, moving_square
 
 from maskring.export.engine_from_onnx import BuiltEngine, EngineOptions, build_engine
@@ -494,7 +493,7 @@ LEAN = ("IProgressMonitor", "IHostMemory", "IOptimizationProfile", "ITimingCache
     "module", ["tensorrt", "tensorrt_rtx", "tensorrt_rtx_bindings", "tensorrt_lean_bindings"]
 )
 def test_tensorrt_has_what_the_fake_has(module: str) -> None:
-    if find_spec(module) is None:
+    if not installed(module):
         pytest.skip(f"no {module}: pip install 'maskring[gpu]' or 'maskring[tensorrt-test]'")
     lean = "lean" in module
     classes = {kind: names for kind, names in CLASSES.items() if not lean or kind in LEAN}
@@ -550,7 +549,7 @@ print(json.dumps(said))
 
 def test_nvidias_own_builder_takes_every_call(models: dict[str, Path]) -> None:
     """TensorRT-RTX has the builder interface of TensorRT 11: under that name all but the plugin runs."""
-    if find_spec("tensorrt_rtx_bindings") is None:
+    if not installed("tensorrt_rtx_bindings"):
         pytest.skip("no TensorRT-RTX: pip install 'maskring[rtx]'")
     Path("damaged").write_text("no timings")
     asked = [

@@ -13,7 +13,7 @@ from typing import Any
 import fake_device
 import pytest
 from fake_device import FakeGpu
-from real_bindings import arguments, describe, fits, public
+from real_bindings import arguments, describe, fits, installed, public
 
 BINDINGS = ["tensorrt", "tensorrt_rtx", "tensorrt_rtx_bindings", "tensorrt_lean_bindings"]
 
@@ -29,7 +29,7 @@ CLASSES = ("Runtime", "ICudaEngine", "IExecutionContext", "ILogger", "IProfiler"
 @pytest.fixture(scope="module", params=BINDINGS)
 def real(request: pytest.FixtureRequest) -> dict[str, dict[str, str | None]]:
     """Docstrings of the real classes, from a process of their own: two TensorRTs do not share one."""
-    if find_spec(request.param) is None:
+    if not installed(request.param):
         pytest.skip(f"no {request.param}: pip install 'maskring[gpu]' or 'maskring[tensorrt-test]'")
     fake = fake_tensorrt("rtx" in request.param)
     wanted = {kind: public(getattr(fake, kind)) for kind in CLASSES}
