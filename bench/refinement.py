@@ -4,7 +4,7 @@ The rendered clips are made of trouble: an object passes behind a post, one leav
 crosses the first; in the other a look-alike passes by. Times are those of the tracker with its refinement, as
 multiples of propagation alone.
 
-    python bench/refinement.py --davis ROOT --split dev
+    python bench/refinement.py --davis ROOT --split dev                # without --davis: rendered clips alone
     python bench/refinement.py --davis ROOT --picture sheet.png        # one frame by iterations
     python bench/refinement.py --latency                               # frames with and without a worker
 """
@@ -195,7 +195,7 @@ def picture(root: Path, sequence: str, model: Path, path: Path) -> None:
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawTextHelpFormatter)
-    parser.add_argument("--davis", type=Path)
+    parser.add_argument("--davis", type=Path, help="without it: the rendered clips alone")
     parser.add_argument(
         "--latency", action="store_true", help="time frames with and without a worker instead"
     )
@@ -209,16 +209,17 @@ def main() -> None:
     if options.latency:
         print(latency(model, LATENCY_ROUNDS))
         return
-    if options.davis is None:
-        parser.error("--davis is needed")
     if options.picture:
+        if options.davis is None:
+            parser.error("--picture needs --davis")
         picture(options.davis, options.sequence, model, options.picture)
         return
 
     def chosen(name: str) -> bool:
         return not options.only or any(name.startswith(part) for part in options.only)
 
-    print("\n" + compare_all(options.davis, options.split, model, chosen), flush=True)
+    if options.davis is not None:
+        print("\n" + compare_all(options.davis, options.split, model, chosen), flush=True)
     with rendered_dataset(RENDERED_FRAMES) as root:
         print("\n" + compare_all(root, "all", model, chosen))
 
