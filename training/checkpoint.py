@@ -16,6 +16,7 @@ from torch import Tensor
 from ..plugins.errors import ModelError
 from ..plugins.files import atomic_path, make_directory
 from .encoder import Encoder, EncoderConfig, empty_encoder
+from .torch_files import load_torch_file
 
 FORMAT = "maskring-checkpoint"
 FORMAT_VERSION = 1
@@ -297,7 +298,7 @@ def _read_torch_file(path: Path) -> Mapping[str, Any]:
     if not path.is_file():
         raise ModelError(f"the checkpoint {path} does not exist", "check the path")
     try:
-        stored = torch.load(path, map_location="cpu", weights_only=True)
+        stored = load_torch_file(path, "cpu")
     except Exception as error:  # the unpickler meets damaged bytes with any exception there is
         raise ModelError(
             f"{path} is not a torch checkpoint of tensors alone, or is damaged", remedy

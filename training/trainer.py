@@ -9,7 +9,6 @@ from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
-from zipfile import ZipFile
 
 import torch
 from torch import Tensor, nn
@@ -26,6 +25,7 @@ from .momentum import follow, momentum_copy, running_mean
 from .pretext import Pretext, make_pretext
 from .recipe import Recipe
 from .schedule import learning_rate
+from .torch_files import load_torch_file
 
 AUTOCAST = {"float32": torch.float32, "bfloat16": torch.bfloat16, "float16": torch.float16}
 
@@ -228,14 +228,10 @@ class Trainer:
         remedy = f"choose another output folder, or remove {path} to start anew"
         damaged = TrainingError(f"the saved state {path} is damaged", remedy)
         try:
-            with ZipFile(path) as archive:  # torch does not look at the checksums
-                sound = archive.testzip() is None
-            state: dict[str, Any] = torch.load(path, map_location=world.device, weights_only=True)
+            state: dict[str, Any] = load_torch_file(path, world.device)
             same = state["recipe"] == recipe.to_json()
         except Exception as error:  # the unpickler meets damaged bytes with any exception there is
             raise damaged from error
-        if not sound:
-            raise damaged
         if not same:
             raise TrainingError(f"the saved state {path} belongs to another recipe", remedy)
         try:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import struct
+import zipfile
 import zlib
 from collections.abc import Callable
 from dataclasses import asdict
@@ -365,6 +366,37 @@ def test_training_state_with_one_bit_flipped(tmp_path: Path, monkeypatch: pytest
         # It hit a date or the padding between tensors.
         assert all(map(torch.equal, weights, restored.query.state_dict().values())), place
     assert seen > 10
+
+
+def test_training_state_whose_tensors_are_folders(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Torch would hand out memory that nobody wrote."""
+    import torch
+
+    path = tmp_path / "state.pt"
+    resume = saved_state(path, monkeypatch)
+    weights = list(resume().query.state_dict().values())
+    data = bytearray(path.read_bytes())
+    with zipfile.ZipFile(path) as archive:
+        entry = archive.start_dir
+        for listed in archive.infolist():
+            assert data[entry : entry + 4] == b"PK\1\2"
+            data[entry + 38] |= 0x10  # MS-DOS's attribute of folders
+            entry += 46 + len(listed.filename) + len(listed.extra) + len(listed.comment)
+    path.write_bytes(data)
+    assert all(map(torch.equal, weights, resume().query.state_dict().values()))
+
+
+def test_training_state_that_is_compressed(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Torch compresses nothing: whoever does may have packed a bomb."""
+    path = tmp_path / "state.pt"
+    resume = saved_state(path, monkeypatch)
+    with zipfile.ZipFile(path) as archive:
+        entries = {name: archive.read(name) for name in archive.namelist()}
+    with zipfile.ZipFile(path, "w", zipfile.ZIP_DEFLATED) as archive:
+        for name, content in entries.items():
+            archive.writestr(name, content)
+    with pytest.raises(TrainingError, match="damaged"):
+        resume()
 
 
 @pytest.mark.parametrize("broken", ["query", "optimiser", "step", "palette"])
