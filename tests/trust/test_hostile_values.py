@@ -87,6 +87,7 @@ def test_refiner_header(tmp_path: Path) -> None:
         "steps = " + "9" * 5000,
         "steps = " + DEEP,
         "learning_rate = inf",
+        "learning_rate = 1" + "0" * 400,
         "clip_norm = nan",
         "distortion = nan",
         "delta = inf",
