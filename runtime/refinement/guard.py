@@ -8,6 +8,7 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
 
+import cv2
 import numpy as np
 from numpy.typing import NDArray
 
@@ -25,6 +26,9 @@ FLOOR = 1e-3
 EXPLOSION = 4.0
 """An object this many times larger than the user drew it and than propagation has it did not grow."""
 
+GROWTH = 1.3
+"""A mask this many times larger than the propagated one, of which propagation is sure, holds a stranger."""
+
 VANISHED = 0.02
 """An object smaller than this share of its propagated self, of which propagation is sure, did not vanish."""
 
@@ -39,6 +43,7 @@ LEARNED = 0.6
 
 VANISHED_REASON = "the refined mask vanished"
 EXPLODED_REASON = "the refined mask exploded"
+OUTGROWN_REASON = "the refined mask outgrew the propagated one"
 UNSURE_REASON = "the U-Net disagrees with itself"
 NOT_LEARNED_REASON = "the U-Net has not learned the object"
 NOT_ADAPTED_REASON = "no adapted U-Net yet"
@@ -73,6 +78,7 @@ class Guard:
             kept: objects that stay in any case, with the reason.
         """
         joint = fuse(result, network, view, self.trust, self.stride)
+        joint = without_strangers(result.labels, joint, [state.id for state in result.objects])
         reasons = degenerate(result, joint, self.drawn_areas) | dict(kept)
         reasons = {state.id: reasons[state.id] for state in result.objects if state.id in reasons}
         labels = keep_propagated(result.labels, joint, list(reasons))
@@ -101,6 +107,28 @@ def fuse(result: Result, network: Floats, view: View, trust: float, stride: int)
     return labels
 
 
+def without_strangers(propagated: Labels, refined: Labels, objects: Sequence[int]) -> Labels:
+    """The refined labels less the islands in which something else looks like an object.
+
+    The U-Net knows what an object looks like, not where it is. An island that has no pixel in common with the
+    propagated mask, while another one has, is taken back: its pixels keep their propagated labels. Where none
+    has, propagation has lost the object, and what the U-Net found is all there is.
+
+    Args:
+        propagated, refined: [H, W] object ids.
+        objects: ids to look at.
+    """
+    labels = refined.copy()
+    for object_id in objects:
+        count, islands = cv2.connectedComponents((refined == object_id).astype(np.uint8))
+        known = np.zeros(count, bool)
+        known[np.unique(islands[propagated == object_id])] = True
+        known[0] = True  # not an island
+        if known[1:].any() and not known.all():
+            np.copyto(labels, propagated, where=~known[islands])
+    return labels
+
+
 def degenerate(result: Result, refined: Labels, drawn_areas: Mapping[int, float]) -> dict[int, str]:
     """Objects whose refined mask cannot be right, with the reason.
 
@@ -116,6 +144,8 @@ def degenerate(result: Result, refined: Labels, drawn_areas: Mapping[int, float]
         sure = state.confidence is not None and state.confidence >= SURE
         if after[state.id] > EXPLOSION * largest:
             reasons[state.id] = EXPLODED_REASON
+        elif sure and state.area and after[state.id] > GROWTH * state.area:
+            reasons[state.id] = OUTGROWN_REASON
         elif sure and after[state.id] < VANISHED * state.area:
             reasons[state.id] = VANISHED_REASON
     return reasons

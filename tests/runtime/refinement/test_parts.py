@@ -207,10 +207,30 @@ def test_an_explosion_and_a_disappearance_are_noticed() -> None:
     result = result_of(square((0, 8)), 0.95)
     everywhere, nowhere = np.ones((32, 32), np.uint8), np.zeros((32, 32), np.uint8)
     assert guard.degenerate(result, everywhere, {}) == {1: guard.EXPLODED_REASON}
-    assert guard.degenerate(result, everywhere, {1: 1000.0}) == {}
     assert guard.degenerate(result, nowhere, {}) == {1: guard.VANISHED_REASON}
     unsure = replace(result, objects=(replace(result.objects[0], confidence=0.5),))
+    assert guard.degenerate(unsure, everywhere, {1: 1000.0}) == {}
     assert guard.degenerate(unsure, nowhere, {}) == {}
+
+
+def test_an_object_does_not_outgrow_a_propagated_mask_that_is_sure() -> None:
+    result, larger, much_larger = result_of(square((0, 8)), 0.95), square((0, 9)), square((0, 10))
+    assert guard.degenerate(result, larger, {}) == {}
+    assert guard.degenerate(result, much_larger, {}) == {1: guard.OUTGROWN_REASON}
+    unsure = replace(result, objects=(replace(result.objects[0], confidence=0.5),))
+    assert guard.degenerate(unsure, much_larger, {}) == {}
+
+
+def test_an_island_that_looks_like_the_object_is_taken_back() -> None:
+    propagated = square((0, 8), (16, 24))
+    refined = square((0, 10), (16, 24))
+    refined[20:30, 20:30] = 1  # a stranger, in part over the second object
+    labels = guard.without_strangers(propagated, refined, [1, 2])
+    np.testing.assert_array_equal(labels == 1, square((0, 10), (16, 24)) == 1)
+    np.testing.assert_array_equal(labels == 2, propagated == 2)
+    elsewhere = np.zeros_like(refined)
+    elsewhere[20:30, 20:30] = 1  # propagation has lost it: this is all there is
+    np.testing.assert_array_equal(guard.without_strangers(propagated, elsewhere, [1]), elsewhere)
 
 
 def test_a_network_that_disagrees_with_its_mirror_image_is_noticed() -> None:
