@@ -14,13 +14,12 @@ from pathlib import Path
 import numpy as np
 
 from ..plugins.errors import OutputError
-from ..plugins.files import atomic_path, make_directory
+from ..plugins.files import atomic_path, make_directory, remove_abandoned
 
 SUFFIX = ".frames"
 MAGIC = b"MRFRAME1"
 HEAD = struct.Struct("<8sI")  # magic, checksum of the rest
 COUNT = struct.Struct("<I")  # number of frames
-ABANDONED = 3600  # seconds after which a partial file has no writer any more
 
 log = logging.getLogger(__name__)
 
@@ -113,6 +112,7 @@ class FrameCache:
         data = segment.to_bytes()
         try:
             make_directory(self._folder)
+            remove_abandoned(self._folder)
             if self._make_room(len(data)):
                 with atomic_path(self._path(key)) as partial:
                     partial.write_bytes(data)
@@ -131,10 +131,9 @@ class FrameCache:
                 files.append((state.st_mtime, state.st_size, path))
         taken = sum(size for _, size, _ in files)
         for used, size, path in sorted(files):
-            partial = path.name.startswith(".")
             if taken + wanted <= self._budget or used >= self._opened:
                 break
-            if not partial or used < self._opened - ABANDONED:
+            if not path.name.startswith("."):  # somebody is writing it
                 with contextlib.suppress(OSError):
                     path.unlink()
                 taken -= size

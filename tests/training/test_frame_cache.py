@@ -66,14 +66,24 @@ def test_files_unused_for_longest_make_room(tmp_path: Path) -> None:
     assert names(tmp_path) == {"c", "d", "e"}
 
 
-def test_partial_files_of_the_dead_make_room(tmp_path: Path) -> None:
+def test_files_that_are_being_written_are_not_removed(tmp_path: Path) -> None:
     size = len(segment().to_bytes())
-    dead, living = tmp_path / f".a.1.partial{SUFFIX}", tmp_path / f".b.2.partial{SUFFIX}"
-    for path in (dead, living):
-        path.write_bytes(bytes(size))
-    os.utime(dead, (LONG_AGO, LONG_AGO))
+    writing = tmp_path / f".b.2.partial{SUFFIX}"
+    writing.write_bytes(bytes(size))
+    os.utime(writing, (LONG_AGO, LONG_AGO))
+    cache = FrameCache(tmp_path, 2 * size)
+    cache.store("c", segment())
+    cache.store("d", segment())  # for which there would be room
+    assert names(tmp_path) == {".b.2.partial", "c"}
+
+
+def test_what_a_killed_process_left_makes_room(tmp_path: Path) -> None:
+    size = len(segment().to_bytes())
+    left = tmp_path / f".a.01234567-99-1-0.partial{SUFFIX}"
+    left.write_bytes(bytes(2 * size))
+    os.utime(left, (LONG_AGO, LONG_AGO))
     FrameCache(tmp_path, 2 * size).store("c", segment())
-    assert not dead.exists() and living.exists() and (tmp_path / f"c{SUFFIX}").exists()
+    assert names(tmp_path) == {"c"}
 
 
 def test_no_budget_writes_nothing(tmp_path: Path) -> None:
