@@ -6,7 +6,10 @@ owns a kernel (TensorRT with our plugin, onnxruntime with :func:`use_native_kern
 
 from __future__ import annotations
 
+import contextlib
 import functools
+import os
+from collections.abc import Iterator
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -299,10 +302,7 @@ def use_native_kernel(model: onnx.ModelProto, options: onnxruntime.SessionOption
         model: any model with :data:`OP_TYPE` nodes in its main graph; it is not changed.
         options: gets the operator library registered.
     """
-    from onnxruntime_extensions import get_library_path
-
-    _register_operators()
-    options.register_custom_ops_library(get_library_path())
+    options.register_custom_ops_library(_register_operators())
     bound = onnx.ModelProto()
     bound.CopyFrom(model)
     types = _element_types(model)
@@ -374,9 +374,14 @@ def _element_types(model: onnx.ModelProto) -> dict[str, int]:
 
 
 @functools.cache
-def _register_operators() -> None:
-    """Make the Python operators known to onnxruntime-extensions, which keeps them for the whole process."""
-    from onnxruntime_extensions import PyCustomOpDef, onnx_op
+def _register_operators() -> str:
+    """Make the Python operators known to onnxruntime-extensions, which keeps them for the whole process.
+
+    Returns:
+        the path of its library.
+    """
+    with _same_environment():  # importing it makes protobuf slow in every process that is started later
+        from onnxruntime_extensions import PyCustomOpDef, get_library_path, onnx_op
 
     for offsets in (False, True):
         onnx_op(
@@ -390,6 +395,20 @@ def _register_operators() -> None:
                 "top_k": PyCustomOpDef.dt_int64,
             },
         )(_run_native)
+    path: str = get_library_path()
+    return path
+
+
+@contextlib.contextmanager
+def _same_environment() -> Iterator[None]:
+    """Environment variables are afterwards what they were."""
+    before = os.environ.copy()
+    try:
+        yield
+    finally:
+        for name in os.environ.keys() - before.keys():
+            del os.environ[name]
+        os.environ.update(before)
 
 
 def _run_native(*arrays: NDArray[Any], radius: int, scale: float, top_k: int) -> NDArray[Any]:

@@ -66,7 +66,7 @@ def load_step_graph(path: Path) -> tuple[onnx.ModelProto, ModelMetadata]:
         raise ModelError(f"the model {path} does not exist", "check the path") from error
     except OSError as error:
         raise ModelError(f"the model {path} cannot be read ({error.strerror})", "check the path") from error
-    except DecodeError as error:
+    except (DecodeError, UnicodeDecodeError) as error:  # the latter from protobuf's Python implementation
         raise ModelError(f"{path} is not an ONNX file, or is cut short", EXPORT_AGAIN) from error
     properties = {entry.key: entry.value for entry in model.metadata_props}
     if METADATA_KEY not in properties:

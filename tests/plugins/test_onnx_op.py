@@ -6,6 +6,9 @@ Values are held to the reference by ``test_sweep.py``.
 from __future__ import annotations
 
 import itertools
+import os
+import subprocess
+import sys
 
 import numpy as np
 import onnx
@@ -114,3 +117,13 @@ def test_binding_leaves_the_model_alone_and_drops_the_body() -> None:
     assert model.SerializeToString() == before
     assert not bound.functions
     assert [node.domain for node in bound.graph.node] == [onnx_op.EXTENSIONS_DOMAIN]
+
+
+def test_programs_started_later_keep_their_environment() -> None:
+    """onnxruntime-extensions sets a variable that makes protobuf slow in all of them."""
+    code = "import os; before = dict(os.environ); from maskring.plugins.windowed_affinity import onnx_op\n"
+    code += (
+        "onnx_op._register_operators(); assert dict(os.environ) == before, os.environ.keys() - before.keys()"
+    )
+    environment = {k: v for k, v in os.environ.items() if k != "PROTOCOL_BUFFERS_PYTHON_IMPLEMENTATION"}
+    subprocess.run([sys.executable, "-c", code], env=environment, check=True)

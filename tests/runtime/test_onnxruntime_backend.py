@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import re
 import subprocess
 import sys
@@ -266,6 +267,19 @@ def test_not_ours(tmp_path: Path, edit: Callable[[onnx.ModelProto], None], words
         OnnxRuntimeBackend(path, kernel=kernel)
     assert "strange.onnx" in str(caught.value)
     assert re.fullmatch(r"[^\n]+; [^\n]+\.", str(caught.value))
+
+
+def test_a_name_that_is_no_text(tmp_path: Path) -> None:
+    """protobuf's Python implementation, which some programs ask for, has an error of its own for it."""
+    path = write_pixel_model(tmp_path / "strange.onnx")
+    path.write_bytes(path.read_bytes().replace(b"probabilities", b"\xffrobabilities"))
+    code = "import sys; from pathlib import Path; from maskring.plugins.errors import ModelError\n"
+    code += "from maskring.runtime.backends.step_graph_parts import load_step_graph\n"
+    code += "try: load_step_graph(Path(sys.argv[1]))\nexcept ModelError as error: print(error)"
+    environment = {**os.environ, "PROTOCOL_BUFFERS_PYTHON_IMPLEMENTATION": "python"}
+    command = [sys.executable, "-c", code, str(path)]
+    done = subprocess.run(command, env=environment, capture_output=True, text=True, check=True)
+    assert "strange.onnx is not an ONNX file, or is cut short" in done.stdout
 
 
 def test_frame_size_of_a_fixed_model(tmp_path: Path) -> None:
