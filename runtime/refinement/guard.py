@@ -118,7 +118,7 @@ def without_strangers(propagated: Labels, refined: Labels, objects: Sequence[int
         propagated, refined: [H, W] object ids.
         objects: ids to look at.
     """
-    labels = refined.copy()
+    labels: Labels = refined.copy()
     for object_id in objects:
         count, islands = cv2.connectedComponents((refined == object_id).astype(np.uint8))
         known = np.zeros(count, bool)

@@ -123,7 +123,7 @@ def test_programs_started_later_keep_their_environment() -> None:
     """onnxruntime-extensions sets a variable that makes protobuf slow in all of them."""
     code = "import os; before = dict(os.environ); from maskring.plugins.windowed_affinity import onnx_op\n"
     code += (
-        "onnx_op._register_operators(); assert dict(os.environ) == before, os.environ.keys() - before.keys()"
+        "onnx_op._register_operators(); assert dict(os.environ) == before"
     )
     environment = {k: v for k, v in os.environ.items() if k != "PROTOCOL_BUFFERS_PYTHON_IMPLEMENTATION"}
     subprocess.run([sys.executable, "-c", code], env=environment, check=True)
