@@ -90,7 +90,8 @@ def parse_range(text: str, option: str) -> Range:
         ModelError: when the text says anything else.
     """
     parts = text.split(":")
-    numbers = [int(part) for part in parts if part.isdecimal()]
+    # int reads other scripts' digits, too, and refuses thousands of them.
+    numbers = [int(part) for part in parts if part.isascii() and part.isdecimal() and len(part) < 10]
     rising = len(numbers) == len(parts) and 0 not in numbers and numbers == sorted(numbers)
     if not rising or len(numbers) not in (1, 3):
         raise ModelError(f"{option} {text} is no range", f"give {option} N or SMALLEST:BEST:LARGEST")

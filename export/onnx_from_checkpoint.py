@@ -162,6 +162,11 @@ def _memory_read(
     return node(*memory, radius=radius, scale=scale, top_k=top_k)
 
 
+def _is_scale(value: float) -> bool:
+    """Whether a float32 of the graph holds it without becoming nothing, infinite or nan."""
+    return 2.0**-126 <= value <= 2.0**127
+
+
 def _check_sizes(metadata: ModelMetadata) -> None:
     sizes = {
         "height": metadata.height,
@@ -183,7 +188,7 @@ def _check_sizes(metadata: ModelMetadata) -> None:
             f"a search for window centres on every {metadata.localise}th feature cannot be exported",
             "give a step of at least 1, or 0 for no search",
         )
-    if metadata.radius < 0 or metadata.top_k < 0 or not 0 < metadata.scale < float("inf"):
+    if metadata.radius < 0 or metadata.top_k < 0 or not _is_scale(metadata.scale):
         raise ModelError(
             f"radius {metadata.radius}, scale {metadata.scale} and top-k {metadata.top_k} cannot be exported",
             "give a radius and a top-k of at least 0 and a positive scale",

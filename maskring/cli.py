@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import os
 from contextlib import ExitStack
 from enum import Enum
@@ -24,6 +25,7 @@ from .console import (
     stop_request,
 )
 from .plugins.errors import MaskError, ModelError, OutputError, SourceError, UserError
+from .plugins.machine import MOST_THREADS
 
 if TYPE_CHECKING:
     from .runtime.evaluation import SequenceTracker
@@ -43,6 +45,16 @@ app = typer.Typer(
 
 LARGEST_SIDE, LARGEST_RADIUS = 1 << 15, 1 << 8
 """Of what an export may be fixed to."""
+
+LARGEST_U_NET = 1 << 12
+"""Pixels of a side."""
+
+
+def finite(value: float | None) -> float | None:
+    """Refuse what is no number or without end: neither lies outside any range."""
+    if value is not None and not math.isfinite(value):
+        raise typer.BadParameter(f"{value} is not a number to count with.")
+    return value
 
 
 class Kernel(str, Enum):
@@ -72,7 +84,9 @@ KernelOption = Annotated[
         help="native: maskring's CPU kernel. function: standard ONNX operators alone (portable, slow)."
     ),
 ]
-ThreadsOption = Annotated[int, typer.Option(min=0, help="CPU threads; 0 = all that this process may use.")]
+ThreadsOption = Annotated[
+    int, typer.Option(min=0, max=MOST_THREADS, help="CPU threads; 0 = all that this process may use.")
+]
 SoftOption = Annotated[
     bool, typer.Option("--soft", help="Remember label probabilities instead of their winners.")
 ]
@@ -106,12 +120,19 @@ RefineStepsOption = Annotated[
     ),
 ]
 RefineSizeOption = Annotated[
-    int, typer.Option(min=32, help="Pixels of the U-Net's square input.", rich_help_panel=PANEL)
+    int,
+    typer.Option(
+        min=32, max=LARGEST_U_NET, help="Pixels of the U-Net's square input.", rich_help_panel=PANEL
+    ),
 ]
 RefineBudgetOption = Annotated[
     float,
     typer.Option(
-        min=0.01, max=1, help="Online: share of time that the worker may adapt.", rich_help_panel=PANEL
+        min=0.01,
+        max=1,
+        callback=finite,
+        help="Online: share of time that the worker may adapt.",
+        rich_help_panel=PANEL,
     ),
 ]
 RefineFeedbackOption = Annotated[
@@ -172,13 +193,15 @@ def train(
         list[Path] | None, typer.Argument(metavar="", help="Further footage after --data.", hidden=True)
     ] = None,
     max_minutes: Annotated[
-        float | None, typer.Option(min=0, help="Stop after this time; the same command goes on later.")
+        float | None,
+        typer.Option(min=0, callback=finite, help="Stop after this time; the same command goes on later."),
     ] = None,
     validate: Annotated[
         Path | None, typer.Option(metavar="ROOT", help="Labelled footage (DAVIS layout) to score on.")
     ] = None,
     cache_gb: Annotated[
-        float, typer.Option(min=0, help="Disk space for decoded frames, in GB; 0 keeps none.")
+        float,
+        typer.Option(min=0, callback=finite, help="Disk space for decoded frames, in GB; 0 keeps none."),
     ] = 8.0,
     tensorboard: Annotated[
         bool, typer.Option("--tensorboard", help="Also write TensorBoard curves.")
@@ -202,7 +225,7 @@ def train(
             max_minutes=max_minutes,
             validate=score,
             tensorboard=tensorboard,
-            cache_bytes=int(min(1e6, cache_gb) * 1e9),  # no more than a petabyte, whatever inf and nan are
+            cache_bytes=int(min(1e6, cache_gb) * 1e9),  # a petabyte is enough for anybody
             report=on_step,
             stop=stop,
         )
@@ -257,7 +280,9 @@ def export(
     radius: Annotated[
         int | None, typer.Option(min=0, max=LARGEST_RADIUS, help="Window radius; default: the checkpoint's.")
     ] = None,
-    scale: Annotated[float | None, typer.Option(help="Logit scale; default: the checkpoint's.")] = None,
+    scale: Annotated[
+        float | None, typer.Option(callback=finite, help="Logit scale; default: the checkpoint's.")
+    ] = None,
     top_k: Annotated[
         int | None,
         typer.Option(min=0, max=2**31 - 1, help="Logits kept per pixel, 0 = all; default: the checkpoint's."),
@@ -266,6 +291,7 @@ def export(
         int | None,
         typer.Option(
             min=0,
+            max=LARGEST_SIDE,
             help="Search for window centres on every n-th feature, 0 = none; default: the checkpoint's.",
         ),
     ] = None,
@@ -305,7 +331,7 @@ def export(
 def export_refiner_command(
     refiner: Annotated[Path, typer.Argument(help="A U-Net that track --save-refiner wrote.")],
     out_file: Annotated[Path, typer.Option("--out", help="The ONNX file to write.")],
-    size: Annotated[int, typer.Option(help="Pixels of its square input.")] = 320,
+    size: Annotated[int, typer.Option(max=LARGEST_U_NET, help="Pixels of its square input.")] = 320,
 ) -> None:
     """Export an adapted U-Net to ONNX (standard operators alone)."""
     from .export.onnx_from_refiner import export_refiner
@@ -613,8 +639,8 @@ def profile(
         "profile"
     ),
     source: Annotated[str | None, typer.Option(help="Video or frames; default: a rendered clip.")] = None,
-    height: Annotated[int, typer.Option(min=16, help="Height of the rendered clip.")] = 480,
-    width: Annotated[int, typer.Option(min=16, help="Width of the rendered clip.")] = 480,
+    height: Annotated[int, typer.Option(min=16, max=LARGEST_SIDE, help="Height of the rendered clip.")] = 480,
+    width: Annotated[int, typer.Option(min=16, max=LARGEST_SIDE, help="Width of the rendered clip.")] = 480,
     iterations: Annotated[int, typer.Option(min=1, help="Frames to measure.")] = 50,
     warm_up: Annotated[int, typer.Option(min=1, help="Frames before the clock starts.")] = 8,
     runner_iterations: Annotated[

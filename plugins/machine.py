@@ -7,13 +7,30 @@ import ctypes.util
 import os
 from typing import Any
 
-from .errors import UnavailableError
+from .errors import UnavailableError, UserError
 
 NEEDS_GPU = "install NVIDIA's driver on a machine with a GPU; nvidia-smi must list it"
 """The remedy where there is no GPU."""
 
 _COMPUTE_CAPABILITY = (75, 76)
 """CU_DEVICE_ATTRIBUTE_COMPUTE_CAPABILITY_MAJOR and _MINOR."""
+
+
+MOST_THREADS = 1024
+"""CPU threads that one process may be asked to use: each takes memory of its own."""
+
+
+def threads_to_use(asked: int) -> int:
+    """CPU threads: as many as ``asked`` for, or all that this process may use where that is 0.
+
+    Raises:
+        UserError: when it is negative, or more than :data:`MOST_THREADS`.
+    """
+    if not 0 <= asked <= MOST_THREADS:
+        raise UserError(
+            f"{asked} CPU threads are not to be had", f"ask for 1 to {MOST_THREADS}, or 0 for all cores"
+        )
+    return asked or usable_cores()
 
 
 def usable_cores() -> int:

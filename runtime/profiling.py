@@ -6,6 +6,7 @@ Nothing is estimated: every figure is taken on this machine by running the thing
 from __future__ import annotations
 
 import json
+import math
 import os
 import platform
 import re
@@ -28,7 +29,7 @@ from ..plugins.errors import ModelError, SourceError, UnavailableError
 from ..plugins.files import atomic_path, make_directory
 from ..plugins.library import library_path
 from ..plugins.library import load as load_plugin
-from ..plugins.machine import usable_cores
+from ..plugins.machine import threads_to_use, usable_cores
 from .backends.integer_encoder import fold_rectifiers
 from .backends.onnxruntime import Memory, OnnxRuntimeBackend, open_session
 from .backends.step_graph_parts import cut_at_memory_read, load_step_graph, memory_read
@@ -153,7 +154,7 @@ def profile_model(
     """
     if iterations < 1:
         raise SourceError("no frame is to be measured", "ask for at least one iteration")
-    threads = threads or usable_cores()
+    threads = threads_to_use(threads)
     tracked = _track(model, frames, mask, warm_up + iterations, threads)
     records, last = tracked.records[warm_up:], tracked.last
     totals = [sum(record.values()) for record in records]
@@ -383,8 +384,8 @@ def budget_ms(text: str) -> float:
     """
     found = re.fullmatch(r"\s*(\d+(?:\.\d+)?)\s*(ms|s)?\s*", text)
     value = float(found.group(1)) * (1e3 if found.group(2) == "s" else 1.0) if found else 0.0
-    if value <= 0:
-        raise SourceError(f"the budget {text} is not a duration", "give it as 33ms or 0.033s")
+    if not 0 < value < math.inf:
+        raise SourceError(f"the budget {text[:20]} is not a duration", "give it as 33ms or 0.033s")
     return value
 
 

@@ -62,7 +62,9 @@ class Shard:
             raise UnavailableError("--shard finds no RANK and WORLD_SIZE in its environment", START)
         texts["LOCAL_RANK"] = environment.get("LOCAL_RANK", "0")
         texts["LOCAL_WORLD_SIZE"] = environment.get("LOCAL_WORLD_SIZE", "1")
-        numbers = [int(text) if text and text.isdecimal() else -1 for text in texts.values()]
+        numbers = [
+            int(text) if text and text.isdecimal() and len(text) < 10 else -1 for text in texts.values()
+        ]
         rank, world_size, local_rank, local_world_size = numbers
         if not (0 <= rank < world_size and 0 <= local_rank < local_world_size <= world_size):
             found = ", ".join(f"{name}={text}" for name, text in texts.items())

@@ -233,8 +233,8 @@ def _open_reader(text_or_path: str | Path) -> Reader:
     if isinstance(text_or_path, Path):
         return _open_path(text_or_path)
     text = text_or_path.strip()
-    if text.isdecimal():
-        return _open_camera(int(text))
+    if text.isascii() and text.isdecimal():
+        return _open_camera(int(text[:10]))  # a longer number is none of a camera, either
     if " ! " in text:
         return _open_pipeline(text)
     if "://" in text:

@@ -15,7 +15,7 @@ from numpy.typing import NDArray
 from onnxruntime.capi import onnxruntime_pybind11_state as native_errors
 
 from ...plugins.errors import ModelError, UnavailableError
-from ...plugins.machine import usable_cores
+from ...plugins.machine import threads_to_use
 from ..colour import normalised_lab
 from ..model import (
     DILATION,
@@ -131,12 +131,13 @@ class OnnxRuntimeBackend:
     Raises:
         ModelError: when the file is missing, damaged, not ours or of another version.
         UnavailableError: when the native kernel is not installed.
+        UserError: when there cannot be so many threads.
     """
 
     def __init__(self, model: Path, *, kernel: Kernel = "native", threads: int = 0) -> None:
         graph, self.metadata = load_step_graph(model)
         graph = fold_rectifiers(graph)
-        threads = threads or usable_cores()
+        threads = threads_to_use(threads)
         self._model = model
         try:
             self._executor: Executor | None = (

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+import math
+from dataclasses import asdict, dataclass
 
 from ...plugins.errors import UserError
 
@@ -57,6 +58,9 @@ class RefinementSettings:
     seed: int = 0
 
     def __post_init__(self) -> None:
+        for name, value in asdict(self).items():
+            if not math.isfinite(value):
+                raise UserError(f"refinement has {name}={value}", "give it a finite number")
         if self.size < SMALLEST_SIZE:
             raise UserError(
                 f"refinement at {self.size} pixels is too coarse", f"give {SMALLEST_SIZE} or more"
