@@ -1,0 +1,300 @@
+"""The op against what one would use instead of it: speed, memory, and how both grow.
+
+    python bench/peers.py --out docs/results           # writes peers.md, peers.json and plots
+    python bench/peers.py --sizes 60 120 --radii 6     # prints only
+    python bench/peers.py --device cuda --out results  # the same on a GPU
+
+Each cell is measured in a process of its own: first the way is held to the reference on a small frame with the
+cell's radius, slots and labels, then one call at full size is made for its peak memory (on a CPU: resident
+memory beyond what was there before the call; compiled ways have run once by then), then the way and maskring's
+torch operator take turns, so that "times maskring" holds on a machine that is busy elsewhere. Peers that are
+not installed are named, with the remedy; none is a dependency of maskring.
+"""
+
+from __future__ import annotations
+
+import argparse
+import ctypes
+import importlib.util
+import json
+import math
+import resource
+import subprocess
+import sys
+import time
+from collections.abc import Callable, Iterable
+from dataclasses import asdict, dataclass, replace
+from pathlib import Path
+from statistics import median
+from typing import Any
+
+import peer_ways
+from peer_ways import SCALE, Case, Maker, NotExpressible
+
+from maskring.plugins.files import atomic_path, make_directory
+
+OURS = "maskring"
+FORWARD, BACKWARD = "forward", "forward and backward"
+TOLERANCE = {FORWARD: 1e-4, BACKWARD: 1e-3}
+"""Largest absolute error that is allowed; of gradients too where they are measured."""
+SMALL, BUDGET, ROUNDS = 30, 8.0, 5
+"""Pixels per side of the frame that the reference judges; seconds of taking turns; rounds at most."""
+
+
+@dataclass(frozen=True)
+class Way:
+    """A row: how it is made, what it needs, whether its windows at the frame's borders are the op's."""
+
+    make: Maker
+    module: str = "torch"
+    remedy: str = ""
+    borders: bool = True
+    compiled: bool = False
+
+
+WAYS = {
+    OURS: Way(peer_ways.operator, "maskring"),
+    "FlexAttention": Way(peer_ways.flex, compiled=True),
+    "NATTEN": Way(peer_ways.neighborhood, "natten", "pip install --no-build-isolation natten", False, True),
+    "correlation sampler": Way(
+        peer_ways.correlation, "spatial_correlation_sampler", "see docs/results/peers.md, it is compiled"
+    ),
+    "ONNX function": Way(peer_ways.function, "onnxruntime"),
+    "naive unfold": Way(peer_ways.unfold),
+}
+
+
+@dataclass(frozen=True)
+class Cell:
+    """One way, one case, one direction; ``note`` says why the figures are missing.
+
+    ``ms`` is the way's median, ``times`` the median of its ratio to maskring's operator in the same round,
+    ``peak_mb`` the memory that one call takes.
+    """
+
+    way: str
+    direction: str
+    case: Case
+    ms: float = math.nan
+    times: float = math.nan
+    peak_mb: float = math.nan
+    note: str = ""
+
+
+def call_of(way: Way, case: Case, direction: str) -> Callable[[], list[Any]]:
+    """The call that is timed: the output, and with it the gradients where they are measured."""
+    import torch
+
+    inputs = case.inputs()
+    if direction == FORWARD:
+        with torch.no_grad():
+            read = way.make(case)
+
+        def forward() -> list[Any]:
+            with torch.no_grad():
+                return [read(*inputs)]
+
+        return forward
+    leaves = [tensor.requires_grad_() for tensor in inputs]
+    differentiable = way.make(case)
+
+    def backward() -> list[Any]:
+        out = differentiable(*leaves)
+        return [out.detach(), *torch.autograd.grad(out.square().sum(), leaves)]
+
+    return backward
+
+
+def judged(case: Case, direction: str) -> list[Any]:
+    """What the reference says, in float64."""
+    import torch
+
+    from maskring.plugins.windowed_affinity.reference import windowed_affinity
+
+    query, keys, values = leaves = [tensor.double().requires_grad_() for tensor in case.inputs()]
+    filled = torch.ones(1, case.slots, dtype=torch.int32, device=case.device)
+    out = windowed_affinity(query, keys, values, filled, radius=case.radius, scale=SCALE)
+    if direction == FORWARD:
+        return [out.detach()]
+    return [out.detach(), *torch.autograd.grad(out.square().sum(), leaves)]
+
+
+def require_right(way: Way, case: Case, direction: str) -> None:
+    """Hold a way to the reference on a small frame; where its borders differ, inside of them."""
+    small = replace(case, size=max(SMALL, case.window + 5))
+    margin = slice(None) if way.borders else slice(case.radius, small.size - case.radius)
+    found = call_of(way, small, direction)()
+    for ours, right in zip(found, judged(small, direction), strict=True):
+        error = (ours.double() - right)[..., margin, margin].abs().max().item()
+        if not error <= TOLERANCE[direction]:
+            raise SystemExit(f"error {error:.1e} beside the reference")
+
+
+class Meter:
+    """Peak memory of one call, on the device that it runs on."""
+
+    def __init__(self, device: str, limit_gb: float) -> None:
+        self.device, self.limit = device, int(limit_gb * 1e9)
+
+    def wait(self) -> None:
+        """Let a GPU finish."""
+        if self.device != "cpu":
+            import torch
+
+            torch.cuda.synchronize()
+
+    def peak_mb(self, call: Callable[[], object]) -> float:
+        """Megabytes that one call takes beyond what is there already."""
+        if self.device != "cpu":
+            import torch
+
+            torch.cuda.reset_peak_memory_stats()
+            before = torch.cuda.memory_allocated()
+            call(), self.wait()
+            return (torch.cuda.max_memory_allocated() - before) / 1e6
+        from affinity import resident_mb
+
+        room = int(Path("/proc/self/statm").read_text().split()[0]) * resource.getpagesize() + self.limit
+        resource.setrlimit(resource.RLIMIT_AS, (room, room))
+        ctypes.CDLL(None).malloc_trim(0)  # or what earlier calls have freed would not count
+        Path("/proc/self/clear_refs").write_text("5")  # resets the high-water mark
+        before = resident_mb("VmRSS")
+        call()
+        return resident_mb("VmHWM") - before
+
+    def seconds(self, call: Callable[[], object]) -> float:
+        """Wall-clock time of one call."""
+        self.wait()
+        start = time.perf_counter()
+        call(), self.wait()
+        return time.perf_counter() - start
+
+
+def measured(cell: Cell, limit_gb: float) -> Cell:
+    """Fill in a cell, in this process."""
+    import torch
+
+    torch.set_num_threads(cell.case.threads)
+    way, meter = WAYS[cell.way], Meter(cell.case.device, limit_gb)
+    try:
+        require_right(way, cell.case, cell.direction)
+        call = call_of(way, cell.case, cell.direction)
+        ours = call_of(WAYS[OURS], cell.case, cell.direction)
+        if way.compiled:
+            call()
+        peak = meter.peak_mb(call)
+        ours()
+        taken, ratios, started = [], [], time.perf_counter()
+        while not taken or (len(taken) < ROUNDS and time.perf_counter() - started < BUDGET):
+            taken.append(meter.seconds(call))
+            ratios.append(taken[-1] / meter.seconds(ours))
+    except NotExpressible as reason:
+        return replace(cell, note=str(reason))
+    except (RuntimeError, MemoryError) as error:  # of torch and onnxruntime, on CPUs and GPUs
+        memory = any(word in str(error).lower() for word in ("allocate", "alloc", "memory"))
+        note = f"needs more than {limit_gb:g} GB" if memory else str(error).splitlines()[0][:200]
+        return replace(cell, note=note)
+    return replace(cell, ms=median(taken) * 1e3, times=median(ratios), peak_mb=peak)
+
+
+def in_child(cell: Cell, options: argparse.Namespace) -> Cell:
+    """Fill in a cell, in a process of its own."""
+    job = json.dumps([cell.way, cell.direction, asdict(cell.case), options.limit_gb])
+    try:
+        done = subprocess.run(
+            [sys.executable, __file__, "--child", job],
+            capture_output=True,
+            text=True,
+            timeout=options.timeout,
+            check=False,
+        )
+    except subprocess.TimeoutExpired:
+        return replace(cell, note=f"not done after {options.timeout:g} s")
+    if done.returncode != 0:
+        last = done.stderr.strip().splitlines()[-1:] or [f"ended with {done.returncode}"]
+        return replace(cell, note=last[0][:200])
+    found = json.loads(done.stdout.splitlines()[-1])
+    return replace(cell, **found)
+
+
+def child(job: str) -> None:
+    """Entry of the process of one cell: prints what was found."""
+    name, direction, case, limit_gb = json.loads(job)
+    found = asdict(measured(Cell(name, direction, Case(**case)), limit_gb))
+    print(json.dumps({key: found[key] for key in ("ms", "times", "peak_mb", "note")}))
+
+
+def cases(options: argparse.Namespace) -> Iterable[Case]:
+    """Growth with the frame at both radii; then with slots and labels around one case."""
+    base = Case(device=options.device, threads=options.threads)
+    for radius in options.radii:
+        for size in options.sizes:
+            yield replace(base, radius=radius, size=size)
+    middle = replace(base, radius=options.radii[-1], size=options.around)
+    yield from (replace(middle, slots=slots) for slots in options.slots)
+    yield from (replace(middle, labels=labels) for labels in options.labels)
+
+
+def missing() -> dict[str, str]:
+    """Ways that cannot be measured here, with the remedy."""
+    return {
+        name: f"{name} is not installed: {way.remedy}"
+        for name, way in WAYS.items()
+        if importlib.util.find_spec(way.module) is None
+    }
+
+
+def arguments() -> argparse.ArgumentParser:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawTextHelpFormatter)
+    parser.add_argument("--sizes", type=int, nargs="+", default=[60, 120, 180, 240], help="H = W of features")
+    parser.add_argument("--radii", type=int, nargs="+", default=[6, 12])
+    parser.add_argument("--slots", type=int, nargs="+", default=[1], help="beside 5, at the last radius")
+    parser.add_argument("--labels", type=int, nargs="+", default=[11], help="beside 2, at the last radius")
+    parser.add_argument("--around", type=int, default=120, help="H = W where slots and labels change")
+    parser.add_argument("--ways", nargs="+", choices=WAYS, default=list(WAYS))
+    parser.add_argument("--device", default="cpu")
+    parser.add_argument("--threads", type=int, default=2)
+    parser.add_argument("--limit-gb", type=float, default=6.0, help="memory that one call may take")
+    parser.add_argument("--timeout", type=float, default=180.0, help="seconds for one cell")
+    parser.add_argument("--out", type=Path, help="folder for peers.md, peers.json and plots")
+    parser.add_argument("--child", help=argparse.SUPPRESS)
+    return parser
+
+
+def main() -> None:
+    options = arguments().parse_args()
+    if options.child:
+        child(options.child)
+        return
+    absent = missing()
+    print("\n".join(absent.values()) or "all peers are installed", flush=True)
+    cells: list[Cell] = []
+    for case in dict.fromkeys(cases(options)):
+        for direction in (FORWARD, BACKWARD):
+            for name in options.ways:
+                if name in absent:
+                    continue
+                cells.append(in_child(Cell(name, direction, case), options))
+                print(line(cells[-1]), flush=True)
+                if options.out:
+                    write(options.out, cells)
+
+
+def line(cell: Cell) -> str:
+    """One cell as a line of text."""
+    case = cell.case
+    where = f"{case.size:4d} r={case.radius:<2d} N={case.slots} O={case.labels:<2d} {cell.direction:20}"
+    if cell.note:
+        return f"{where} {cell.way:20} {cell.note}"
+    return f"{where} {cell.way:20} {cell.ms:10.1f} ms {cell.times:8.1f} times maskring {cell.peak_mb:9.1f} MB"
+
+
+def write(out: Path, cells: list[Cell]) -> None:
+    """Everything found so far."""
+    make_directory(out)
+    with atomic_path(out / "peers.json") as partial:
+        partial.write_text(json.dumps([asdict(cell) for cell in cells], indent=1), "utf-8")
+
+
+if __name__ == "__main__":
+    main()
