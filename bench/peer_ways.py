@@ -195,7 +195,7 @@ def neighborhood(case: Case) -> Read:
 
 
 def function(case: Case) -> Read:
-    """The exported node's body in standard operators, in plain onnxruntime; always reads the case's inputs."""
+    """The exported node's body in standard operators, in onnxruntime; always reads the case's inputs."""
     from affinity import function_run
 
     if torch.is_grad_enabled():

@@ -4,11 +4,12 @@
     python bench/peers.py --sizes 60 120 --radii 6     # prints only
     python bench/peers.py --device cuda --out results  # the same on a GPU
 
-Each cell is measured in a process of its own: first the way is held to the reference on a small frame with the
-cell's radius, slots and labels, then one call at full size is made for its peak memory (on a CPU: resident
-memory beyond what was there before the call; compiled ways have run once by then), then the way and maskring's
-torch operator take turns, so that "times maskring" holds on a machine that is busy elsewhere. Peers that are
-not installed are named, with the remedy; none is a dependency of maskring.
+Each cell is measured in a process of its own: first the way is held to the reference on a small frame with
+the cell's radius, slots and labels, then one call at full size is made for its peak memory (on a CPU:
+resident memory beyond what was there before; compiled ways have run once by then), then the way and
+maskring's torch operator take turns, so that "times maskring" holds on a machine that is busy elsewhere.
+With --out, what peers.json holds already is not measured again. Peers that are not installed are named, with
+the remedy; none is a dependency of maskring.
 """
 
 from __future__ import annotations
@@ -268,11 +269,12 @@ def main() -> None:
         return
     absent = missing()
     print("\n".join(absent.values()) or "all peers are installed", flush=True)
-    cells: list[Cell] = []
+    cells = remembered(options.out) if options.out else []
+    known = {(cell.way, cell.direction, cell.case) for cell in cells}
     for case in dict.fromkeys(cases(options)):
         for direction in (FORWARD, BACKWARD):
             for name in options.ways:
-                if name in absent:
+                if name in absent or (name, direction, case) in known:
                     continue
                 cells.append(in_child(Cell(name, direction, case), options))
                 print(line(cells[-1]), flush=True)
@@ -287,6 +289,13 @@ def line(cell: Cell) -> str:
     if cell.note:
         return f"{where} {cell.way:20} {cell.note}"
     return f"{where} {cell.way:20} {cell.ms:10.1f} ms {cell.times:8.1f} times maskring {cell.peak_mb:9.1f} MB"
+
+
+def remembered(out: Path) -> list[Cell]:
+    """What an earlier run found."""
+    path = out / "peers.json"
+    found = json.loads(path.read_text("utf-8")) if path.exists() else []
+    return [Cell(**{**cell, "case": Case(**cell["case"])}) for cell in found]
 
 
 def write(out: Path, cells: list[Cell]) -> None:
