@@ -1,6 +1,6 @@
 """The op against what one would use instead of it: speed, memory, and how both grow.
 
-    python bench/peers.py --out docs/results           # writes peers.md, peers.json and plots
+    python bench/peers.py --out docs/results           # writes peers.json and plots, prints tables
     python bench/peers.py --sizes 60 120 --radii 6     # prints only
     python bench/peers.py --device cuda --out results  # the same on a GPU
 
@@ -29,10 +29,14 @@ from pathlib import Path
 from statistics import median
 from typing import Any
 
+import matplotlib
+import matplotlib.pyplot as plt
 import peer_ways
 from peer_ways import SCALE, Case, Maker, NotExpressible
 
 from maskring.plugins.files import atomic_path, make_directory
+
+matplotlib.use("Agg")
 
 OURS = "maskring"
 FORWARD, BACKWARD = "forward", "forward and backward"
@@ -188,7 +192,7 @@ def measured(cell: Cell, limit_gb: float) -> Cell:
         taken, ratios, started = [], [], time.perf_counter()
         while not taken or (len(taken) < ROUNDS and time.perf_counter() - started < BUDGET):
             taken.append(meter.seconds(call))
-            ratios.append(taken[-1] / meter.seconds(ours))
+            ratios.append(taken[-1] / median(meter.seconds(ours) for _ in range(3)))
     except NotExpressible as reason:
         return replace(cell, note=str(reason))
     except (RuntimeError, MemoryError) as error:  # of torch and onnxruntime, on CPUs and GPUs
@@ -257,7 +261,7 @@ def arguments() -> argparse.ArgumentParser:
     parser.add_argument("--threads", type=int, default=2)
     parser.add_argument("--limit-gb", type=float, default=6.0, help="memory that one call may take")
     parser.add_argument("--timeout", type=float, default=180.0, help="seconds for one cell")
-    parser.add_argument("--out", type=Path, help="folder for peers.md, peers.json and plots")
+    parser.add_argument("--out", type=Path, help="folder for peers.json and plots")
     parser.add_argument("--child", help=argparse.SUPPRESS)
     return parser
 
@@ -280,6 +284,7 @@ def main() -> None:
                 print(line(cells[-1]), flush=True)
                 if options.out:
                     write(options.out, cells)
+    print(tables(cells))
 
 
 def line(cell: Cell) -> str:
@@ -299,10 +304,68 @@ def remembered(out: Path) -> list[Cell]:
 
 
 def write(out: Path, cells: list[Cell]) -> None:
-    """Everything found so far."""
+    """Everything found so far: cells as JSON, tables as Markdown, a plot for each question."""
     make_directory(out)
     with atomic_path(out / "peers.json") as partial:
         partial.write_text(json.dumps([asdict(cell) for cell in cells], indent=1), "utf-8")
+    for direction, short in ((FORWARD, "forward"), (BACKWARD, "backward")):
+        for figure, unit in (("ms", "ms per call"), ("peak_mb", "MB beyond the inputs")):
+            plot(out / f"peers_{short}_{figure}.png", cells, direction, figure, unit)
+
+
+def plot(path: Path, cells: list[Cell], direction: str, figure: str, unit: str) -> None:
+    """How a figure grows with the frame: a panel for each radius, a line for each way."""
+    grown = [cell for cell in cells if cell.direction == direction and not cell.note]
+    grown = [cell for cell in grown if (cell.case.slots, cell.case.labels) == (Case.slots, Case.labels)]
+    radii = sorted({cell.case.radius for cell in grown})
+    if not radii:
+        return
+    drawing, panels = plt.subplots(1, len(radii), figsize=(4 * len(radii), 3.4), sharey=True, squeeze=False)
+    for axes, radius in zip(panels[0], radii, strict=True):
+        for index, name in enumerate(WAYS):
+            line = sorted(
+                (cell.case.size, getattr(cell, figure))
+                for cell in grown
+                if cell.way == name and cell.case.radius == radius
+            )
+            if line:
+                axes.plot(*zip(*line, strict=True), "o-", color=f"C{index}", label=name)
+        axes.set_xscale("log"), axes.set_yscale("log")
+        sizes = sorted({cell.case.size for cell in grown})
+        axes.set_xticks(sizes, [str(size) for size in sizes]), axes.minorticks_off()
+        axes.set_title(f"{direction}, r = {radius}"), axes.set_xlabel("H = W"), axes.set_ylabel(unit)
+    panels[0][0].legend(fontsize=7)
+    drawing.tight_layout()
+    with atomic_path(path) as partial:
+        drawing.savefig(partial, format="png", dpi=90)
+    plt.close(drawing)
+
+
+def tables(cells: list[Cell]) -> str:
+    """Markdown: a table for each direction, a row for each case, a column for each way."""
+    lines = []
+    for direction in (FORWARD, BACKWARD):
+        found = {(cell.way, cell.case): cell for cell in cells if cell.direction == direction}
+        ways = [
+            name for name in WAYS if any(way == name and not cell.note for (way, _), cell in found.items())
+        ]
+        lines += ["", f"{direction}:", "", "| H = W | r | N | O | " + " | ".join(ways) + " |"]
+        lines += ["|" + "---|" * (4 + len(ways))]
+        for case in dict.fromkeys(case for _, case in found):
+            row = [text_of(found.get((name, case))) for name in ways]
+            head = f"| {case.size} | {case.radius} | {case.slots} | {case.labels} | "
+            lines.append(head + " | ".join(row) + " |")
+    return "\n".join(lines) + "\n"
+
+
+def text_of(cell: Cell | None) -> str:
+    """Milliseconds, times maskring, megabytes; or why not."""
+    if cell is None:
+        return ""
+    if cell.note:
+        return cell.note if cell.note.startswith(("needs", "not done")) else "–"
+    times = "" if cell.way == OURS else f" ({cell.times:.0f}x)"
+    return f"{cell.ms:.3g} ms{times}, {cell.peak_mb:.3g} MB"
 
 
 if __name__ == "__main__":
