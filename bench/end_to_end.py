@@ -48,6 +48,7 @@ AIMS = {"nano": 20, "full": 8}
 """Times faster than SAM 2.1 tiny that the project aims at."""
 WARM_UP = 8
 """Frames after which both memories are full."""
+QUESTIONS = ("objects", "height", "frames read")
 OBJECTS, HEIGHTS, SLOTS = (1, 2, 5, 10, 20, 32), (240, 360, 480, 720, 1080), (1, 2, 3, 5, 8, 12)
 
 
@@ -262,21 +263,19 @@ def whole_command(options: argparse.Namespace, console: Console) -> None:
 # --- how it grows
 
 
-def lanes_of(options: argparse.Namespace, model: str) -> dict[str, dict[str, Lane]]:
-    """By question, then by its answer: what takes turns."""
+def lanes_of(options: argparse.Namespace, model: str, question: str) -> dict[str, Lane]:
+    """What takes turns to answer a question, by possible answer."""
     davis, threads = options.davis, options.threads
 
     def lane(height: int = 480, objects: int = 1, policy: MemoryPolicy | None = None) -> Lane:
         tracker = open_tracker(model, policy=policy, threads=threads)
         return Lane(tracker, to_and_fro(davis, height), grid_mask(height, round(height * 854 / 480), objects))
 
-    return {
-        "objects": {str(count): lane(objects=count) for count in OBJECTS},
-        "height": {str(height): lane(height) for height in HEIGHTS},
-        "frames read": {
-            str(count): lane(policy=MemoryPolicy((), tuple(range(1, count + 1)))) for count in SLOTS
-        },
-    }
+    if question == "objects":
+        return {str(count): lane(objects=count) for count in OBJECTS}
+    if question == "height":
+        return {str(height): lane(height) for height in HEIGHTS}
+    return {str(count): lane(policy=MemoryPolicy((), tuple(range(1, count + 1)))) for count in SLOTS}
 
 
 def scaling(options: argparse.Namespace, console: Console) -> None:
@@ -286,7 +285,8 @@ def scaling(options: argparse.Namespace, console: Console) -> None:
         if "int8" in model:
             continue
         found[model] = {}
-        for question, lanes in lanes_of(options, model).items():
+        for question in options.questions:
+            lanes = lanes_of(options, model, question)
             take_turns(lanes, options.rounds)
             rows = {name: lane.medians() for name, lane in lanes.items()}
             found[model][question] = rows
@@ -371,6 +371,7 @@ def main() -> None:
     parser.add_argument("--davis", type=Path, required=True)
     parser.add_argument("--sam2", type=Path, help="Python of an environment with sam2 1.1.0")
     parser.add_argument("--models", nargs="+", choices=MODELS, default=list(MODELS))
+    parser.add_argument("--questions", nargs="+", choices=QUESTIONS, default=list(QUESTIONS))
     parser.add_argument("--threads", type=int, default=2)
     parser.add_argument("--rounds", type=int, default=12, help="frames of each that are measured")
     parser.add_argument("--frames", type=int, default=10_000, help="length of the stream")

@@ -257,6 +257,8 @@ def arguments() -> argparse.ArgumentParser:
     parser.add_argument("--labels", type=int, nargs="+", default=[11], help="beside 2, at the last radius")
     parser.add_argument("--around", type=int, default=120, help="H = W where slots and labels change")
     parser.add_argument("--ways", nargs="+", choices=WAYS, default=list(WAYS))
+    both = [FORWARD, BACKWARD]
+    parser.add_argument("--directions", nargs="+", choices=both, default=both)
     parser.add_argument("--device", default="cpu")
     parser.add_argument("--threads", type=int, default=2)
     parser.add_argument("--limit-gb", type=float, default=6.0, help="memory that one call may take")
@@ -276,7 +278,7 @@ def main() -> None:
     cells = remembered(options.out) if options.out else []
     known = {(cell.way, cell.direction, cell.case) for cell in cells}
     for case in dict.fromkeys(cases(options)):
-        for direction in (FORWARD, BACKWARD):
+        for direction in options.directions:
             for name in options.ways:
                 if name in absent or (name, direction, case) in known:
                     continue
