@@ -16,7 +16,6 @@ import argparse
 import itertools
 import json
 import re
-import resource
 import subprocess
 import sys
 import tempfile
@@ -30,6 +29,7 @@ from typing import IO
 import cv2
 import matplotlib
 import numpy as np
+from affinity import resident_mb
 from numpy.typing import NDArray
 from rich.console import Console
 from rich.table import Table
@@ -128,10 +128,6 @@ def take_turns(lanes: dict[str, Lane], rounds: int) -> None:
             lane.step()
 
 
-def peak_mb() -> float:
-    return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1e3
-
-
 # --- beside SAM 2
 
 
@@ -172,7 +168,7 @@ def be_worker(model: Path, davis: Path, threads: int) -> None:
     lane = Lane(open_tracker(model, threads=threads), to_and_fro(davis), (mask > 0).astype(np.uint8))
     for _ in sys.stdin:
         lane.step()
-        print(json.dumps([lane.wall[-1], lane.cpu[-1], peak_mb()]), flush=True)
+        print(json.dumps([lane.wall[-1], lane.cpu[-1], resident_mb("VmHWM")]), flush=True)
 
 
 def beside_sam2(options: argparse.Namespace, console: Console) -> None:
@@ -329,7 +325,6 @@ def save(figure: matplotlib.figure.Figure, path: Path) -> None:
 def stream(options: argparse.Namespace, console: Console) -> None:
     """Print and plot time and resident memory along a long stream of small frames."""
     import matplotlib.pyplot as plt
-    from affinity import resident_mb
 
     height, block = 90, max(1, options.frames // 10)
     lane = Lane(

@@ -8,10 +8,10 @@ from __future__ import annotations
 import argparse
 import contextlib
 import json
-import resource
 import sys
 import time
 import warnings
+from pathlib import Path
 
 import numpy as np
 import torch
@@ -48,7 +48,8 @@ def main() -> None:
             if options.device != "cpu":
                 torch.cuda.synchronize()
             spent = [time.perf_counter() - wall, time.process_time() - cpu]
-            peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1e3
+            status = dict(line.split(":", 1) for line in Path("/proc/self/status").read_text().splitlines())
+            peak = int(status["VmHWM"].split()[0]) / 1e3  # rusage would count the process it came from
             print(json.dumps([*spent, peak]), flush=True)
 
 
