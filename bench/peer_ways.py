@@ -8,7 +8,6 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import dataclass
-from typing import Any
 
 import numpy as np
 import torch
@@ -173,12 +172,7 @@ def neighborhood(case: Case) -> Read:
 
     if case.slots > 1:
         raise NotExpressible("NATTEN attends to one frame, without a softmax over several")
-    if case.device == "cpu" and torch.is_grad_enabled():
-        raise NotExpressible("on a CPU NATTEN is FlexAttention, compiled without a backward pass")
-    settings: dict[str, Any] = {}
-    if case.device == "cpu":
-        natten.allow_flex_compile()
-        settings = {"backend": "flex-fna", "torch_compile": True}
+    settings = {"backend": "flex-fna"} if case.device == "cpu" else {}  # it has no other there
 
     def tokens(maps: Tensor) -> Tensor:
         return maps.permute(0, 2, 3, 1)[:, :, :, None].contiguous()

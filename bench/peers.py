@@ -60,7 +60,7 @@ class Way:
 WAYS = {
     OURS: Way(peer_ways.operator, "maskring"),
     "FlexAttention": Way(peer_ways.flex, compiled=True),
-    "NATTEN": Way(peer_ways.neighborhood, "natten", "pip install --no-build-isolation natten", False, True),
+    "NATTEN": Way(peer_ways.neighborhood, "natten", "pip install --no-build-isolation natten", False),
     "correlation sampler": Way(
         peer_ways.correlation, "spatial_correlation_sampler", "see docs/results/peers.md, it is compiled"
     ),
@@ -367,7 +367,12 @@ def text_of(cell: Cell | None) -> str:
     if cell.note:
         return cell.note if cell.note.startswith(("needs", "not done")) else "–"
     times = "" if cell.way == OURS else f" ({cell.times:.0f}x)"
-    return f"{cell.ms:.3g} ms{times}, {cell.peak_mb:.3g} MB"
+    return f"{brief(cell.ms)} ms{times}, {brief(cell.peak_mb)} MB"
+
+
+def brief(value: float) -> str:
+    """Two digits at least."""
+    return f"{value:.0f}" if value >= 10 else f"{value:.1f}"
 
 
 if __name__ == "__main__":
