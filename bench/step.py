@@ -23,7 +23,7 @@ from rich.console import Console
 from rich.table import Table
 
 from maskring.runtime.backends import onnxruntime
-from maskring.runtime.backends.integer_encoder import fold_rectifiers
+from maskring.runtime.backends.integer_encoder import for_integer_kernels
 from maskring.runtime.backends.onnxruntime import BoundSession, open_session
 from maskring.runtime.backends.step_graph_parts import load_step_graph, memory_read, subgraph
 from maskring.runtime.model import LAB
@@ -129,7 +129,7 @@ def measure_int8(model: Path, options: argparse.Namespace, console: Console) -> 
 def encoder_alone(model: Path, height: int, width: int, threads: int) -> Stopwatch:
     """The encoder and nothing else, cut out of the exported graph."""
     graph, metadata = load_step_graph(model)
-    graph = fold_rectifiers(graph)  # as the backend does
+    graph = for_integer_kernels(graph)  # as the backend does
     read = memory_read(graph)
     assert read is not None
     query = read.input[0]
@@ -150,7 +150,7 @@ def measure_step(model: Path, options: argparse.Namespace, console: Console) -> 
     onnxruntime.normalised_lab = colours = Stopwatch(onnxruntime.normalised_lab)  # type: ignore[assignment]
     executor._head = encoder = SessionWatch(executor._head)
     executor._affinity = affinity = Stopwatch(executor._affinity)
-    executor._tail = tail = SessionWatch(executor._tail)
+    executor._decide = tail = Stopwatch(executor._decide)
     step = Stopwatch(tracker.step)
     step(*scene(0, *size, options.objects))
     for index in range(1, options.warm_up + options.repeats):
@@ -169,7 +169,7 @@ def measure_step(model: Path, options: argparse.Namespace, console: Console) -> 
             "  colour conversion": colours.times(),
             "  encoder, in the step": encoder.times(),
             "  memory read": affinity.times(),
-            "  upsampling and argmax": tail.times(),
+            "  labels of the pixels": tail.times(),
             "  Python around them": step.times() - parts,
             "beside the encoder": step.times() - alone.times(),
         },

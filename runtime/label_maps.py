@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
 from typing import Any
 
 import cv2
@@ -68,6 +69,66 @@ def to_pixels(maps: NDArray[np.floating[Any]], height: int, width: int, stride: 
     source = np.ascontiguousarray(maps, np.float32)
     pixels = cv2.warpAffine(source, placement, (width, height), flags=flags, borderMode=cv2.BORDER_REPLICATE)
     return np.asarray(pixels, np.float32)
+
+
+def best_labels(probabilities: NDArray[np.floating[Any]]) -> NDArray[np.uint8]:
+    """The label [h, w] that leads at each feature, the smallest one of equals.
+
+    Args:
+        probabilities: [O, h, w].
+    """
+    return _leaders(iter(probabilities))
+
+
+def best_labels_of_pixels(
+    probabilities: NDArray[np.floating[Any]],
+    best: NDArray[np.uint8],
+    stride: int,
+    out: NDArray[np.uint8],
+) -> None:
+    """Fill ``out`` with the label that leads at each pixel, as the step graph's upsampling and argmax do.
+
+    A label that leads at all four features around a pixel leads there too, since interpolation is linear. So
+    only where neighbours differ, along the objects' edges, are probabilities interpolated at all.
+
+    Args:
+        probabilities: [O, h, w].
+        best: what :func:`best_labels` makes of them.
+        stride: pixels per feature.
+        out: [H, W], with h = ceil(H / stride) and w = ceil(W / stride).
+    """
+    (rows, columns), (height, width) = best.shape, out.shape
+    padded = np.pad(best, (0, 1), mode="edge")
+    differ = np.zeros(best.shape, np.bool_)
+    for below, right in ((0, 1), (1, 0), (1, 1)):
+        differ |= padded[below : below + rows, right : right + columns] != best
+    pixels = best.repeat(stride, axis=1).repeat(stride, axis=0)
+    y, x = np.nonzero(differ)
+    if y.size:
+        y1, x1 = np.minimum(y + 1, rows - 1), np.minimum(x + 1, columns - 1)
+        corners = np.stack([y * columns + x, y * columns + x1, y1 * columns + x, y1 * columns + x1])
+        cells = _leaders(_between(plane.ravel()[corners], stride) for plane in probabilities)
+        pixels.reshape(rows, stride, columns, stride)[y, :, x] = cells.transpose(2, 0, 1)
+    out[:] = pixels[:height, :width]
+
+
+def _between(corners: NDArray[np.floating[Any]], stride: int) -> NDArray[np.float32]:
+    """Bilinear interpolation [stride, stride, n] of n cells' corners [4, n], row by row from the top left."""
+    steps = (np.arange(stride, dtype=np.float32) / np.float32(stride)).reshape(-1, 1)
+    top_left, top_right, left, right = corners.astype(np.float32, copy=False)
+    top = top_left + steps * (top_right - top_left)
+    bottom = left + steps * (right - left)
+    return np.asarray(top + steps[:, None] * (bottom - top), np.float32)
+
+
+def _leaders(planes: Iterator[NDArray[np.floating[Any]]]) -> NDArray[np.uint8]:
+    """Which of the planes is largest, the first of equals; far faster than argmax over a leading axis."""
+    highest = next(planes).copy()
+    leaders = np.zeros(highest.shape, np.uint8)
+    for label, plane in enumerate(planes, 1):
+        np.copyto(leaders, np.uint8(label), where=plane > highest)
+        np.maximum(highest, plane, out=highest)
+    return leaders
 
 
 def boxes(labels: NDArray[np.uint8], count: int) -> dict[int, Box]:

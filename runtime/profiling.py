@@ -30,7 +30,7 @@ from ..plugins.files import atomic_path, make_directory
 from ..plugins.library import library_path
 from ..plugins.library import load as load_plugin
 from ..plugins.machine import threads_to_use, usable_cores
-from .backends.integer_encoder import fold_rectifiers
+from .backends.integer_encoder import for_integer_kernels
 from .backends.onnxruntime import Memory, OnnxRuntimeBackend, open_session
 from .backends.step_graph_parts import cut_at_memory_read, load_step_graph, memory_read
 from .backends.tensorrt import TensorRTBackend
@@ -304,35 +304,25 @@ def _runs(runner: Any, feeds: dict[str, Array], iterations: int) -> Iterator[flo
 
 
 def layer_times(model: Path, frame: Array, threads: int, runs: int = 3) -> list[Layer]:
-    """What onnxruntime's profile says of the operators around the memory read, slowest first."""
+    """What onnxruntime's profile says of the operators before the memory read, slowest first."""
     graph, metadata = load_step_graph(model)
-    graph = fold_rectifiers(graph)
+    graph = for_integer_kernels(graph)
     read = memory_read(graph)
     if read is None:
         raise ModelError(f"{model} has no memory read", EXPORT_AGAIN)
-    parts = cut_at_memory_read(graph, read)
-    arrays = model_inputs(metadata, frame)
-    encoded = dict(
-        zip(_outputs(parts.head), _profiled_outputs(parts.head, arrays, threads, 0)[0], strict=True)
-    )
-    arrays |= encoded | {parts.read: arrays["memory_values"][:, 0]}
+    head = cut_at_memory_read(graph, read).model
     layers: dict[tuple[str, str], float] = {}
-    for part in (parts.head, parts.tail):
-        for event in _profiled_outputs(part, arrays, threads, runs)[1]:
-            key = event["name"].removesuffix("_kernel_time"), event["args"]["op_name"]
-            layers[key] = layers.get(key, 0.0) + event["dur"] / 1e3 / (runs + 1)
+    for event in _profile(head, model_inputs(metadata, frame), threads, runs):
+        key = event["name"].removesuffix("_kernel_time"), event["args"]["op_name"]
+        layers[key] = layers.get(key, 0.0) + event["dur"] / 1e3 / (runs + 1)
     ordered = sorted(layers.items(), key=lambda item: -item[1])
     return [Layer(name, kind, milliseconds) for (name, kind), milliseconds in ordered]
 
 
-def _outputs(part: onnx.ModelProto) -> list[str]:
-    return [value.name for value in part.graph.output]
-
-
-def _profiled_outputs(
+def _profile(
     part: onnx.ModelProto, arrays: dict[str, Array], threads: int, runs: int
-) -> tuple[list[Array], list[dict[str, Any]]]:
-    """Run ``part`` once and ``runs`` times more; its outputs and the profile's events of operators."""
+) -> list[dict[str, Any]]:
+    """Run ``part`` once and ``runs`` times more; the profile's events of operators."""
     with tempfile.TemporaryDirectory(prefix="maskring-profile-") as folder:
         options = onnxruntime.SessionOptions()
         options.intra_op_num_threads = threads
@@ -344,10 +334,9 @@ def _profiled_outputs(
         )
         feeds = {declared.name: arrays[declared.name] for declared in session.get_inputs()}
         for _ in range(runs + 1):
-            outputs = session.run(None, feeds)
+            session.run(None, feeds)
         events = json.loads(Path(session.end_profiling()).read_text(encoding="utf-8"))
-    kernels = [e for e in events if e.get("cat") == "Node" and e["name"].endswith("_kernel_time")]
-    return outputs, kernels
+    return [e for e in events if e.get("cat") == "Node" and e["name"].endswith("_kernel_time")]
 
 
 def peak_memory_mb() -> float:

@@ -11,6 +11,41 @@ from onnx import numpy_helper
 UNSIGNED_ZERO = "maskring_unsigned_zero_point"
 
 
+def for_integer_kernels(model: onnx.ModelProto) -> onnx.ModelProto:
+    """``model`` as onnxruntime executes it best; one without Q/DQ is returned as it is, others as a copy."""
+    return keep_float_layers(fold_rectifiers(model))
+
+
+def keep_float_layers(model: onnx.ModelProto) -> onnx.ModelProto:
+    """``model`` with float weights, instead of int8 behind a Q/DQ node, in each layer that gives floats out.
+
+    Without a quantization behind it onnxruntime executes such a layer in floats whatever it is given, and
+    only weights that are constants get its blocked layout. A model without Q/DQ is returned as it is;
+    otherwise a copy is changed. Rectifiers must be folded: one between hides the quantization.
+    """
+    quantized = {node.input[0] for node in model.graph.node if node.op_type == "QuantizeLinear"}
+    if not quantized:
+        return model
+    changed = onnx.ModelProto()
+    changed.CopyFrom(model)
+    graph = changed.graph
+    weights = {weight.name: weight for weight in graph.initializer}
+    restored = {
+        node.output[0]: node
+        for node in graph.node
+        if node.op_type == "DequantizeLinear" and node.input[0] in weights
+    }
+    for layer in graph.node:
+        if layer.op_type != "Conv" or layer.output[0] in quantized or layer.input[1] not in restored:
+            continue
+        dequantize = restored.pop(layer.input[1])
+        stored, scale = (numpy_helper.to_array(weights[name]) for name in dequantize.input[:2])
+        floats = stored * scale.reshape(-1, *[1] * (stored.ndim - 1))  # symmetric: no zero point
+        graph.initializer.append(numpy_helper.from_array(floats.astype(scale.dtype), layer.input[1]))
+        graph.node.remove(dequantize)
+    return changed
+
+
 def fold_rectifiers(model: onnx.ModelProto) -> onnx.ModelProto:
     """``model`` with each Relu between a layer and its symmetric int8 quantization folded into the latter.
 

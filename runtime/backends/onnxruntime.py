@@ -17,6 +17,7 @@ from onnxruntime.capi import onnxruntime_pybind11_state as native_errors
 from ...plugins.errors import ModelError, UnavailableError
 from ...plugins.machine import threads_to_use
 from ..colour import normalised_lab
+from ..label_maps import best_labels, best_labels_of_pixels
 from ..model import (
     DILATION,
     EXPORT_AGAIN,
@@ -31,7 +32,7 @@ from ..model import (
     ModelMetadata,
 )
 from .device_frame import Pixels
-from .integer_encoder import fold_rectifiers
+from .integer_encoder import for_integer_kernels
 from .step_graph_parts import cut_at_memory_read, load_step_graph, memory_read
 
 Array = NDArray[Any]
@@ -117,7 +118,7 @@ class OnnxRuntimeBackend:
     """Executes an exported model with onnxruntime on the CPU.
 
     No tensor of the memory is copied or allocated while frames go by: graph inputs are bound to the memory,
-    and the key and the label map of a frame are written into its slot by the operators that compute them.
+    and the key and the label map of a frame are written into its slot by what computes them.
 
     Args:
         model: an exported ``.onnx``.
@@ -136,7 +137,7 @@ class OnnxRuntimeBackend:
 
     def __init__(self, model: Path, *, kernel: Kernel = "native", threads: int = 0) -> None:
         graph, self.metadata = load_step_graph(model)
-        graph = fold_rectifiers(graph)
+        graph = for_integer_kernels(graph)
         threads = threads_to_use(threads)
         self._model = model
         try:
@@ -237,17 +238,17 @@ class _Slot:
 
     head: BoundSession
     query: Array
-    read: Array
-    tail: BoundSession
+    kept: Mapping[str, Array]
 
 
 class _InPlaceRead:
-    """The graph in two sessions, with the native kernel reading memory between them.
+    """The encoder in a session, and everything around it where it is done best on a CPU.
 
     An operator written in Python and bound into the graph would be handed a copy of the whole memory for each
-    frame. Between two sessions the kernel reads the memory where it stands. Where the graph has the tensor
-    ``lab``, the first session starts from there and OpenCV computes the colours. The kernel also does the
-    search for window centres of a localised graph, instead of the graph's own nodes.
+    frame: the native kernel reads the memory where it stands. The kernel also does the search for window
+    centres of a localised graph, instead of the graph's own nodes. Where the graph has the tensor ``lab``,
+    the session starts from there and OpenCV computes the colours. Probabilities are brought back to pixels
+    only where labels meet, instead of everywhere and for every object.
     """
 
     def __init__(self, graph: onnx.ModelProto, metadata: ModelMetadata, threads: int) -> None:
@@ -261,36 +262,30 @@ class _InPlaceRead:
         read = memory_read(graph)
         assert read is not None  # load_step_graph has checked
         self._colours = bool(metadata.lab_mean)
-        self._parts = cut_at_memory_read(graph, read, LAB if self._colours else FRAME)
-        self._head = open_session(self._parts.head, threads)
-        self._tail = open_session(self._parts.tail, threads)
+        head = cut_at_memory_read(graph, read, LAB if self._colours else FRAME)
+        self._head = open_session(head.model, threads)
+        self._query_name, self._top_k = head.query, head.top_k
+        self._window: dict[str, Any] = {"radius": head.radius, "scale": head.scale, "threads": threads}
         self._metadata = metadata
         self._affinity, self._localise = native.windowed_affinity, native_localisation.localise
-        self._threads = threads
         self._slots: dict[tuple[int, bool], _Slot] = {}
 
     def bind(self, memory: Memory) -> None:
         self._memory = memory
         self._query = np.zeros_like(memory.keys[:, 0])
-        self._read = np.zeros_like(memory.probabilities)
         self._lab = np.zeros((1, 3, *memory.frame.shape[1:3]), np.float32)
         self._slots = {}
 
     def run(self, slot: int, soft: bool) -> None:
         if (slot, soft) not in self._slots:
             self._slots[slot, soft] = self._bind_slot(slot, soft)
-        bound, memory, parts = self._slots[slot, soft], self._memory, self._parts
+        bound, memory = self._slots[slot, soft], self._memory
         if self._colours:
             normalised_lab(memory.frame[0], self._metadata, out=self._lab[0])
         bound.head.run()
-        settings: dict[str, Any] = {
-            "radius": parts.radius,
-            "scale": parts.scale,
-            "threads": self._threads,
-        }
         dilation, offsets = memory.dilation, None
         if step := self._metadata.localise:
-            offsets = self._localise(bound.query, memory.keys, dilation, step=step, **settings)
+            offsets = self._localise(bound.query, memory.keys, dilation, step=step, **self._window)
             dilation = np.minimum(dilation, 1)
         self._affinity(
             bound.query,
@@ -298,21 +293,27 @@ class _InPlaceRead:
             memory.values,
             dilation,
             offsets,
-            top_k=parts.top_k,
-            out=bound.read,
-            **settings,
+            top_k=self._top_k,
+            out=bound.kept[PROBABILITIES],
+            **self._window,
         )
-        bound.tail.run()
+        self._decide(bound.kept)
+
+    def _decide(self, kept: Mapping[str, Array]) -> None:
+        """From probabilities to the labels of pixels and to what memory keeps."""
+        probabilities = kept[PROBABILITIES][0]
+        best = best_labels(probabilities)
+        best_labels_of_pixels(probabilities, best, self._metadata.stride, out=kept[LABELS][0])
+        if VALUE in kept:
+            for label, plane in enumerate(kept[VALUE][0]):
+                np.equal(best, label, out=plane)
 
     def _bind_slot(self, slot: int, soft: bool) -> _Slot:
-        parts, inputs, outputs = self._parts, self._memory.inputs(), self._memory.kept(slot, soft)
-        # The query and what is read may be the very tensors that the step gives out.
-        arrays = {parts.query: self._query, parts.read: self._read} | outputs
-        encoded = {name: arrays[name] for name in (KEY, parts.query)}
-        shown = {name: arrays[name] for name in outputs if name not in (KEY, parts.read)}
-        head = BoundSession.to(self._head, inputs | {LAB: self._lab}, encoded)
-        tail = BoundSession.to(self._tail, inputs | encoded | {parts.read: arrays[parts.read]}, shown)
-        return _Slot(head, arrays[parts.query], arrays[parts.read], tail)
+        kept = self._memory.kept(slot, soft)
+        # The query may be the very tensor that the step gives out.
+        arrays = {self._query_name: self._query, KEY: kept[KEY]}
+        head = BoundSession.to(self._head, self._memory.inputs() | {LAB: self._lab}, arrays)
+        return _Slot(head, arrays[self._query_name], kept)
 
 
 def open_session(model: onnx.ModelProto, threads: int) -> onnxruntime.InferenceSession:

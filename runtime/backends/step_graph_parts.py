@@ -21,34 +21,27 @@ from ..model import (
     KEY,
     KEYS,
     LAB,
-    LABELS,
     METADATA_KEY,
     MOST,
     OUTPUTS,
     PROBABILITIES,
-    VALUE,
     VALUES,
     ModelMetadata,
 )
 
 
 @dataclass(frozen=True)
-class StepGraphParts:
-    """A step graph in two, with the memory read taken out from between them.
+class StepGraphHead:
+    """What a step graph does before its memory read.
 
     Attributes:
-        head: ``frame`` or ``lab`` -> ``key`` and ``query``.
-        tail: ``read`` (and other tensors whose sizes it needs) -> ``labels``, ``value`` and, if it is not
-            ``read`` itself, ``probabilities``.
+        model: ``frame`` or ``lab`` -> ``key`` and ``query``.
         query: name of the tensor that the read compares with memory; may be ``key``.
-        read: name of the tensor that the read makes; may be ``probabilities``.
         radius, scale, top_k: attributes of the read.
     """
 
-    head: onnx.ModelProto
-    tail: onnx.ModelProto
+    model: onnx.ModelProto
     query: str
-    read: str
     radius: int
     scale: float
     top_k: int
@@ -76,6 +69,7 @@ def load_step_graph(path: Path) -> tuple[onnx.ModelProto, ModelMetadata]:
     read = memory_read(model)
     if (
         read is None
+        or read.output[0] != PROBABILITIES
         or versions.get(DOMAIN) != OPSET_VERSION
         or not _sound_attributes(read)
         or _channels_declared(model) not in (0, metadata.channels)
@@ -121,22 +115,15 @@ def memory_read(model: onnx.ModelProto) -> onnx.NodeProto | None:
     return reads[0] if localised or reads[0].input[3] == DILATION else None
 
 
-def cut_at_memory_read(model: onnx.ModelProto, read: onnx.NodeProto, begin: str = FRAME) -> StepGraphParts:
-    """Cut ``model`` at its memory read ``read``; the weights are shared out, not doubled.
+def cut_at_memory_read(model: onnx.ModelProto, read: onnx.NodeProto, begin: str = FRAME) -> StepGraphHead:
+    """What ``model`` does before its memory read ``read``.
 
-    ``begin`` is where the head starts: :data:`FRAME`, or :data:`LAB` in a graph that has that tensor.
+    ``begin`` is where it starts: :data:`FRAME`, or :data:`LAB` in a graph that has that tensor.
     """
     attributes = {attribute.name: helper.get_attribute_value(attribute) for attribute in read.attribute}
-    query, result = read.input[0], read.output[0]
-    return StepGraphParts(
-        head=subgraph(model, [begin], dict.fromkeys((KEY, query))),
-        tail=subgraph(
-            model,
-            (*INPUTS, *dict.fromkeys((KEY, query)), result),
-            [name for name in (LABELS, VALUE, PROBABILITIES) if name != result],
-        ),
-        query=query,
-        read=result,
+    return StepGraphHead(
+        model=subgraph(model, [begin], dict.fromkeys((KEY, read.input[0]))),
+        query=read.input[0],
         radius=attributes["radius"],
         scale=attributes["scale"],
         top_k=attributes.get("top_k", 0),

@@ -18,7 +18,7 @@ from maskring.export.onnx_from_checkpoint import OUTPUTS, export_onnx
 from maskring.export.parity import verify_model
 from maskring.export.quantize import quantize_onnx
 from maskring.plugins.errors import ModelError, SourceError
-from maskring.runtime.backends.integer_encoder import fold_rectifiers
+from maskring.runtime.backends.integer_encoder import fold_rectifiers, for_integer_kernels, keep_float_layers
 from maskring.runtime.backends.onnxruntime import OnnxRuntimeBackend
 from maskring.runtime.backends.step_graph_parts import memory_read, subgraph
 from maskring.runtime.model import LAB, METADATA_KEY, QUANTIZATION_KEY
@@ -155,9 +155,22 @@ def test_rectifiers_are_folded_without_changing_what_is_in_range(folder: Path, t
     np.testing.assert_allclose(without, with_relu, atol=0.05 * np.abs(with_relu).max())
 
 
-def test_float_models_are_not_touched_by_folding(folder: Path) -> None:
+def test_layers_that_give_floats_out_read_float_weights(folder: Path) -> None:
+    model = onnx.load(folder / "int8.onnx")
+    read = memory_read(model)
+    assert read is not None
+    encoder = fold_rectifiers(subgraph(model, [LAB], [read.input[0]]))
+    changed = keep_float_layers(encoder)
+    constants = {weight.name for weight in changed.graph.initializer}
+    layers = [node for node in changed.graph.node if node.op_type == "Conv"]
+    assert [node.output[0] for node in layers if node.input[1] in constants] == ["key"]
+    lab = np.random.default_rng(0).normal(size=(1, 3, 48, 64)).astype(np.float32) * 0.1
+    np.testing.assert_array_equal(run_unoptimized(changed, lab), run_unoptimized(encoder, lab))
+
+
+def test_float_models_stay_as_they_are(folder: Path) -> None:
     model = onnx.load(folder / "float.onnx")
-    assert fold_rectifiers(model) is model
+    assert for_integer_kernels(model) is model
 
 
 def test_refusals_name_the_remedy_and_write_nothing(folder: Path, tmp_path: Path) -> None:

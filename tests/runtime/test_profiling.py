@@ -63,7 +63,7 @@ def test_stages_add_up_to_frames(profile: Profile) -> None:
 
 def test_layers_are_those_of_the_model(profile: Profile) -> None:
     kinds = {layer.kind for layer in profile.layers}
-    assert {"Resize", "ArgMax"} <= kinds
+    assert "ReduceSum" in kinds and not kinds & {"Resize", "ArgMax"}, "what is run before the memory read"
     times = [layer.milliseconds for layer in profile.layers]
     assert times == sorted(times, reverse=True)
 
