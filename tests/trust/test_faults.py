@@ -1,9 +1,10 @@
-"""kill -9, full disks, no network: the next run goes on or starts clean, and nothing half-written counts."""
+"""kill -9, full disks, no network, clocks that jump: the next run goes on, and nothing half-written counts."""
 
 from __future__ import annotations
 
 import json
 import os
+import re
 import resource
 import signal
 import socket
@@ -164,3 +165,40 @@ def test_tracking_files_needs_no_network(
     result = CliRunner().invoke(app, [str(argument) for argument in arguments])
     assert result.exit_code == 0, result.output
     assert sum(1 for _ in (out / "masks").iterdir()) == 3
+
+
+WALL_CLOCK = {
+    "plugins/files.py": "the age of files that others left",
+    "training/frame_cache.py": "which files were used since",
+}
+"""Who may ask for the time of day, and for what: it can jump."""
+
+
+def test_nothing_else_depends_on_the_time_of_day() -> None:
+    root, found = Path(__file__).resolve().parents[2], set()
+    for room in ("maskring", "plugins", "training", "export", "runtime"):
+        for path in (root / room).rglob("*.py"):
+            if re.search(r"\btime\.time\(|\bdatetime\.(now|utcnow)\(|\.today\(", path.read_text()):
+                found.add(path.relative_to(root).as_posix())
+    assert found == set(WALL_CLOCK)
+
+
+@pytest.mark.parametrize("jump", [-1e9, 1e9], ids=["back", "forth"])
+def test_the_cache_of_frames_when_the_clock_jumps(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, jump: float
+) -> None:
+    """What was stored is found again, and the budget holds."""
+    from maskring.training.frame_cache import FrameCache, Segment
+
+    segments = {name: Segment((name.encode() * 1000,), (0,)) for name in "abcd"}
+    size = len(segments["a"].to_bytes())
+    cache = FrameCache(tmp_path, 3 * size)
+    cache.store("a", segments["a"])
+    now = time.time()
+    monkeypatch.setattr(time, "time", lambda: now + jump)
+    later = FrameCache(tmp_path, 3 * size)
+    for name in "bcd":
+        later.store(name, segments[name])
+        cache.load(name)
+    kept = [name for name in "abcd" if later.load(name) == segments[name]]
+    assert len(kept) == 3 and sum(path.stat().st_size for path in tmp_path.iterdir()) <= 3 * size

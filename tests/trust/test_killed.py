@@ -1,0 +1,175 @@
+"""kill -9 in the middle of writing: nothing half-written counts, and the same command then does its work."""
+
+from __future__ import annotations
+
+import hashlib
+import importlib.util
+import json
+import os
+import signal
+import subprocess
+import sys
+from collections.abc import Sequence
+from pathlib import Path
+
+import cv2
+import pytest
+from support import moving_square, write_tiny_checkpoint
+from typer.testing import CliRunner
+
+from maskring.cli import app
+from maskring.plugins.files import PARTIAL_NAME, remove_abandoned
+from maskring.runtime.masks import read_mask, write_mask
+
+TESTS = Path(__file__).resolve().parents[1]
+
+
+def kill(what: str, number: int, arguments: Sequence[str | Path], **environment: str) -> None:
+    """Run a command that is killed at its ``number``-th ``write`` or ``replace``."""
+    done = subprocess.run(
+        [sys.executable, "-m", "trust.killed", what, str(number), *map(str, arguments)],
+        cwd=TESTS,
+        env={**os.environ, **environment},
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+    assert done.returncode == -signal.SIGKILL, done.stderr
+
+
+def finish(arguments: Sequence[str | Path]) -> str:
+    """The same command once more, in this process, which is a new one to the folders it writes into."""
+    remove_abandoned.cache_clear()
+    result = CliRunner().invoke(app, list(map(str, arguments)))
+    assert result.exit_code == 0, result.output
+    return result.output
+
+
+def partials(folder: Path) -> list[Path]:
+    return [path for path in folder.rglob("*") if PARTIAL_NAME.fullmatch(path.name)]
+
+
+@pytest.fixture
+def frames(tmp_path: Path) -> Path:
+    folder = tmp_path / "frames"
+    folder.mkdir()
+    for index in range(4):
+        cv2.imwrite(str(folder / f"{index:05d}.png"), moving_square(index)[0])
+    return folder
+
+
+@pytest.mark.slow
+def test_export(tmp_path: Path) -> None:
+    checkpoint = write_tiny_checkpoint(tmp_path / "tiny.safetensors")
+    out = tmp_path / "out" / "tiny.onnx"
+    out.parent.mkdir()
+    out.write_bytes(b"before")
+    command = ["export", checkpoint, "--out", out]
+    kill("write", 1, command)
+    assert out.read_bytes() == b"before" and len(partials(tmp_path)) == 1
+    finish(command)
+    finish(["export", checkpoint, "--out", tmp_path / "undisturbed.onnx"])
+    assert out.read_bytes() == (tmp_path / "undisturbed.onnx").read_bytes()
+    assert [path.name for path in out.parent.iterdir()] == ["tiny.onnx"]
+
+
+def test_an_export_into_the_cache(tmp_path: Path, frames: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """What stands in the cache is taken without a look: it must be whole."""
+    checkpoint, cache = write_tiny_checkpoint(tmp_path / "tiny.safetensors"), tmp_path / "cache"
+    write_mask(tmp_path / "mask.png", moving_square(0)[1])
+    command = ["track", frames, "--mask", tmp_path / "mask.png", "--model", checkpoint, "--no-overlay"]
+    command += ["--out", tmp_path / "out"]
+    kill("write", 1, command, MASKRING_CACHE=str(cache))
+    assert [path.name for path in cache.iterdir()] == [path.name for path in partials(cache)] != []
+    monkeypatch.setenv("MASKRING_CACHE", str(cache))
+    finish(command)
+    assert len(list(cache.iterdir())) == 1 and not partials(cache)
+    assert len(list((tmp_path / "out" / "masks").iterdir())) == 4
+
+
+def test_quantize(tmp_path: Path, frames: Path, exported: Path) -> None:
+    out = tmp_path / "int8" / "model.onnx"
+    out.parent.mkdir()
+    command = ["quantize", exported, "--calibrate", frames, "--out", out, "--frames", "2", "--size", "48"]
+    kill("write", 1, command)
+    assert not out.exists() and len(partials(tmp_path)) == 1
+    finish(command)
+    assert [path.name for path in out.parent.iterdir()] == ["model.onnx"]
+    finish(["verify", out, "--source", str(frames), "--frames", "2"])
+
+
+@pytest.mark.parametrize(
+    ("what", "number"),
+    [
+        pytest.param("write", 1, id="in the engine", marks=pytest.mark.slow),
+        pytest.param("write", 2, id="in its manifest", marks=pytest.mark.slow),
+        pytest.param("replace", 1, id="between their names"),
+    ],
+)
+def test_build(tmp_path: Path, exported: Path, what: str, number: int) -> None:
+    """NVIDIA's own builder; an engine of an earlier model stands there, with its manifest."""
+    if importlib.util.find_spec("tensorrt_rtx_bindings") is None:
+        pytest.skip("no TensorRT-RTX: pip install 'maskring[rtx]'")
+    out = tmp_path / "engines" / "model.engine"
+    sizes = ("--height", "48", "--width", "64")
+    rtx = ("--runtime", "tensorrt-rtx", "--compute-capability", "sm86")
+
+    def command(objects: int) -> list[str | Path]:
+        return ["build", exported, "--out", out, *rtx, *sizes, "--objects", str(objects)]
+
+    def built(objects: int) -> str:
+        run = subprocess.run(
+            [sys.executable, "-m", "maskring", *map(str, command(objects))],
+            capture_output=True,
+            text=True,
+            check=False,
+        )
+        assert run.returncode == 0, run.stderr
+        return run.stdout + run.stderr
+
+    built(1)
+    kill(what, number, command(2))
+    said = built(2)
+    assert "wrote" in said and "built anew" in said
+    manifest = json.loads(out.with_name("model.engine.json").read_text())
+    assert manifest["engine_sha256"] == hashlib.sha256(out.read_bytes()).hexdigest()
+    assert manifest["key"]["shapes"]["memory_values"][0][2] == 3
+    assert sorted(path.name for path in out.parent.iterdir()) == ["model.engine", "model.engine.json"]
+
+
+@pytest.fixture
+def dataset(tmp_path: Path) -> Path:
+    """Two sequences in DAVIS layout."""
+    root = tmp_path / "davis"
+    for name in ("a", "b"):
+        for kind in ("JPEGImages", "Annotations"):
+            (root / kind / "480p" / name).mkdir(parents=True)
+        for index in range(5):
+            image, mask = moving_square(index)
+            cv2.imwrite(str(root / "JPEGImages" / "480p" / name / f"{index:05d}.jpg"), image)
+            write_mask(root / "Annotations" / "480p" / name / f"{index:05d}.png", mask)
+    (root / "ImageSets" / "2017").mkdir(parents=True)
+    (root / "ImageSets" / "2017" / "val.txt").write_text("a\nb\n")
+    return root
+
+
+@pytest.mark.parametrize("number", [7, 11], ids=["in a mask", "in the measures"])
+def test_evaluate(tmp_path: Path, dataset: Path, exported: Path, number: int) -> None:
+    def command(out: Path) -> list[str | Path]:
+        where = ["--out", out / "masks", "--json", out / "scores.json"]
+        return ["evaluate", "--davis", dataset, "--split", "val", "--model", exported, *where]
+
+    out = tmp_path / "out"
+    kill("write", number, command(out))
+    assert not (out / "scores.json").exists() and len(partials(out)) == 1
+    whole = [path for path in out.rglob("*.png") if not PARTIAL_NAME.fullmatch(path.name)]
+    assert len(whole) == min(number - 1, 10)
+    for path in whole:
+        read_mask(path, allow_empty=True)
+    finish(command(out))
+    finish(command(tmp_path / "undisturbed"))
+    assert not partials(out)
+    for path in sorted((tmp_path / "undisturbed").rglob("*.png")):
+        assert (out / path.relative_to(tmp_path / "undisturbed")).read_bytes() == path.read_bytes()
+    scores = [json.loads((run / "scores.json").read_text()) for run in (out, tmp_path / "undisturbed")]
+    assert scores[0]["sequences"].keys() == scores[1]["sequences"].keys()
