@@ -1,4 +1,4 @@
-"""kill -9, full disks, no network, clocks that jump: the next run goes on, and nothing half-written counts."""
+"""kill -9, full disks, no network, clocks that jump: runs go on, and nothing half-written counts."""
 
 from __future__ import annotations
 
