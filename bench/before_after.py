@@ -1,0 +1,126 @@
+"""Frames of a real sequence in two versions of maskring: what a change saves, and whether masks stay.
+
+Each version has a process of its own and they take turns, frame by frame, so that whatever else the machine
+does meets both. CPU time counts all cores: where it and the wall clock tell different stories, the machine
+was busy elsewhere. Each follows its own masks; `equal` is the least share of equal pixels of any frame. The
+version before is installed beside:
+
+    git worktree add ../old COMMIT
+    pip install --no-build-isolation --no-deps --target ../before ../old
+    python bench/before_after.py --before ../before --frames DAVIS/JPEGImages/480p/dog-agility nano.onnx
+"""
+
+from __future__ import annotations
+
+import argparse
+import sys
+import time
+from collections.abc import Sequence
+from multiprocessing import get_context
+from multiprocessing.connection import Connection
+from pathlib import Path
+
+import cv2
+import numpy as np
+
+WARM_UP = 6
+"""Frames before the clock starts: from then on the memory is full."""
+
+HEADINGS = ["model", "frame", "objects", "before ms", "now ms", "faster"]
+HEADINGS += ["before CPU ms", "now CPU ms", "faster", "equal"]
+
+
+def work(pipe: Connection, package: Path | None, model: Path, threads: int) -> None:
+    """Step on the frames that come through ``pipe``; answers are (labels, wall, CPU seconds)."""
+    if package is not None:
+        # An editable install stands before any path.
+        sys.meta_path[:] = [f for f in sys.meta_path if type(f).__name__ != "ScikitBuildRedirectingFinder"]
+        sys.path.insert(0, str(package))
+    import maskring.runtime
+    from maskring.runtime.backends import open_backend
+    from maskring.runtime.tracker import Tracker
+
+    if package is not None:
+        assert package.resolve() in Path(str(maskring.runtime.__file__)).resolve().parents
+    with Tracker(open_backend(model, threads=threads)) as tracker:
+        while (given := pipe.recv()) is not None:
+            wall, cpu = time.perf_counter(), time.process_time()
+            labels = tracker.step(*given).labels
+            pipe.send((labels, time.perf_counter() - wall, time.process_time() - cpu))
+
+
+def measure(model: Path, frames: list[np.ndarray], objects: int, options: argparse.Namespace) -> str:
+    """One row of the table."""
+    context = get_context("spawn")
+    pipes, workers = [], []
+    for package in (options.before, None):
+        ours, theirs = context.Pipe()
+        worker = context.Process(target=work, args=(theirs, package, model, options.threads), daemon=True)
+        worker.start()
+        pipes.append(ours)
+        workers.append(worker)
+    times, equal = [], []
+    for index, frame in enumerate(frames):
+        given = frame, squares(frame.shape[:2], objects) if index == 0 else None
+        answers = {}
+        for version in (0, 1) if index % 2 else (1, 0):
+            pipes[version].send(given)
+            answers[version] = pipes[version].recv()
+        times.append([answers[0][1:], answers[1][1:]])
+        equal.append(np.mean(answers[0][0] == answers[1][0]))
+    for pipe, worker in zip(pipes, workers, strict=True):
+        pipe.send(None)
+        worker.join()
+    timed = np.array(times[WARM_UP:])  # [frames, before or now, wall or CPU]
+    (wall, cpu), (wall_now, cpu_now) = np.median(timed, axis=0) * 1e3
+    faster, faster_cpu = np.median(timed[:, 0] / timed[:, 1], axis=0)
+    height, width = frames[0].shape[:2]
+    cells = [model.stem, f"{width}x{height}", str(objects), f"{wall:.0f}", f"{wall_now:.0f}", f"{faster:.2f}"]
+    cells += [f"{cpu:.0f}", f"{cpu_now:.0f}", f"{faster_cpu:.2f}", f"{min(equal):.3%}"]
+    return row(cells)
+
+
+def row(cells: Sequence[str]) -> str:
+    """Of a Markdown table."""
+    return f"| {' | '.join(cells)} |"
+
+
+def squares(size: tuple[int, int], objects: int) -> np.ndarray:
+    """A mask of so many squares in rows: what they show does not change the time."""
+    height, width = size
+    columns = int(np.ceil(np.sqrt(objects * width / height)))
+    side = width // columns
+    mask = np.zeros(size, np.uint8)
+    for number in range(objects):
+        top, left = number // columns * side, number % columns * side
+        mask[top + side // 8 : top + side * 7 // 8, left + side // 8 : left + side * 7 // 8] = number + 1
+    return mask
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
+    parser.add_argument("models", type=Path, nargs="+", help="exported models")
+    parser.add_argument("--before", type=Path, required=True, help="folder that the version before is in")
+    parser.add_argument("--frames", type=Path, required=True, help="folder of JPEG frames")
+    parser.add_argument("--count", type=int, default=16, help="frames, warm-up included")
+    parser.add_argument("--objects", type=int, nargs="+", default=[1, 10])
+    parser.add_argument("--height", type=int, nargs="+", default=[480], help="heights to scale frames to")
+    parser.add_argument("--threads", type=int, default=2)
+    options = parser.parse_args()
+    # Not above: workers import this file before they choose their version.
+    from maskring.runtime.readers import read_image
+
+    read = [read_image(path) for path in sorted(options.frames.glob("*.jpg"))[: options.count]]
+    print(row(HEADINGS), row(["---"] * len(HEADINGS)), sep="\n")
+    for model in options.models:
+        for height in options.height:
+            scaled = (round(height * read[0].shape[1] / read[0].shape[0]), height)
+            frames = [np.ascontiguousarray(cv2.resize(frame, scaled)) for frame in read]
+            for objects in options.objects:
+                print(measure(model, frames, objects, options), flush=True)
+
+
+if __name__ == "__main__":
+    main()
