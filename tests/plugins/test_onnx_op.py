@@ -122,8 +122,6 @@ def test_binding_leaves_the_model_alone_and_drops_the_body() -> None:
 def test_programs_started_later_keep_their_environment() -> None:
     """onnxruntime-extensions sets a variable that makes protobuf slow in all of them."""
     code = "import os; before = dict(os.environ); from maskring.plugins.windowed_affinity import onnx_op\n"
-    code += (
-        "onnx_op._register_operators(); assert dict(os.environ) == before"
-    )
+    code += "onnx_op._register_operators(); assert dict(os.environ) == before"
     environment = {k: v for k, v in os.environ.items() if k != "PROTOCOL_BUFFERS_PYTHON_IMPLEMENTATION"}
     subprocess.run([sys.executable, "-c", code], env=environment, check=True)
