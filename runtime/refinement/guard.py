@@ -27,7 +27,7 @@ EXPLOSION = 4.0
 """An object this many times larger than the user drew it and than propagation has it did not grow."""
 
 GROWTH = 1.3
-"""A mask this many times larger than the propagated one, of which propagation is sure, holds a stranger."""
+"""A mask this many times larger than drawn and than the propagated one, which is sure, holds a stranger."""
 
 VANISHED = 0.02
 """An object smaller than this share of its propagated self, of which propagation is sure, did not vanish."""
@@ -144,7 +144,7 @@ def degenerate(result: Result, refined: Labels, drawn_areas: Mapping[int, float]
         sure = state.confidence is not None and state.confidence >= SURE
         if after[state.id] > EXPLOSION * largest:
             reasons[state.id] = EXPLODED_REASON
-        elif sure and state.area and after[state.id] > GROWTH * state.area:
+        elif sure and state.area and after[state.id] > GROWTH * largest:
             reasons[state.id] = OUTGROWN_REASON
         elif sure and after[state.id] < VANISHED * state.area:
             reasons[state.id] = VANISHED_REASON
