@@ -35,6 +35,7 @@ from maskring.runtime.readers import read_image
 from maskring.runtime.refinement.adaptation import Adaptation
 from maskring.runtime.refinement.comparison import side_by_side
 from maskring.runtime.refinement.online import OnlineRefiner
+from maskring.runtime.refinement.predictor import one_thread
 from maskring.runtime.refinement.samples import Buffer, SampleMaker
 from maskring.runtime.refinement.settings import RefinementSettings
 from maskring.runtime.refinement.view import View
@@ -157,7 +158,8 @@ def forward_times(refiner: OnlineRefiner, image: np.ndarray) -> list[float]:
     seen, seconds = View((0, 0, image.shape[1], image.shape[0]), RefinementSettings().size).image(image), []
     for _ in range(20):
         started = time.perf_counter()
-        refiner.predictor.predict(seen, refiner.predictor.ids)
+        with one_thread():  # as the stream does it
+            refiner.predictor.predict(seen, refiner.predictor.ids)
         seconds.append(time.perf_counter() - started)
     return seconds
 

@@ -29,18 +29,20 @@ def keep_float_layers(model: onnx.ModelProto) -> onnx.ModelProto:
     changed = onnx.ModelProto()
     changed.CopyFrom(model)
     graph = changed.graph
-    weights = {weight.name: weight for weight in graph.initializer}
+    weights = {weight.name: numpy_helper.to_array(weight) for weight in graph.initializer}
     restored = {
         node.output[0]: node
         for node in graph.node
-        if node.op_type == "DequantizeLinear" and node.input[0] in weights
+        if node.op_type == "DequantizeLinear"
+        and all(name in weights for name in node.input)
+        and not any(weights[name].any() for name in node.input[2:])  # zero points: symmetric ones alone
     }
     for layer in graph.node:
         if layer.op_type != "Conv" or layer.output[0] in quantized or layer.input[1] not in restored:
             continue
         dequantize = restored.pop(layer.input[1])
-        stored, scale = (numpy_helper.to_array(weights[name]) for name in dequantize.input[:2])
-        floats = stored * scale.reshape(-1, *[1] * (stored.ndim - 1))  # symmetric: no zero point
+        stored, scale = (weights[name] for name in dequantize.input[:2])
+        floats = stored * scale.reshape(-1, *[1] * (stored.ndim - 1))
         graph.initializer.append(numpy_helper.from_array(floats.astype(scale.dtype), layer.input[1]))
         graph.node.remove(dequantize)
     return changed

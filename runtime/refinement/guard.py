@@ -78,7 +78,10 @@ class Guard:
             kept: objects that stay in any case, with the reason.
         """
         joint = fuse(result, network, view, self.trust, self.stride)
-        joint = without_strangers(result.labels, joint, [state.id for state in result.objects])
+        x0, y0, x1, y1 = view.box
+        seen = np.s_[y0:y1, x0:x1]  # beyond it there is nothing to look at
+        ids = [state.id for state in result.objects]
+        joint[seen] = without_strangers(result.labels[seen], joint[seen], ids)
         reasons = degenerate(result, joint, self.drawn_areas) | dict(kept)
         reasons = {state.id: reasons[state.id] for state in result.objects if state.id in reasons}
         labels = keep_propagated(result.labels, joint, list(reasons))
@@ -122,7 +125,7 @@ def without_strangers(propagated: Labels, refined: Labels, objects: Sequence[int
     for object_id in objects:
         count, islands = cv2.connectedComponents((refined == object_id).astype(np.uint8))
         known = np.zeros(count, bool)
-        known[np.unique(islands[propagated == object_id])] = True
+        known[islands[propagated == object_id]] = True
         known[0] = True  # not an island
         if known[1:].any() and not known.all():
             np.copyto(labels, propagated, where=~known[islands])
