@@ -168,6 +168,17 @@ def test_layers_that_give_floats_out_read_float_weights(folder: Path) -> None:
     np.testing.assert_array_equal(run_unoptimized(changed, lab), run_unoptimized(encoder, lab))
 
 
+def test_weights_with_a_zero_point_stay_quantized(folder: Path) -> None:
+    """Ours have none; of another's file they would be read wrong."""
+    model = onnx.load(folder / "int8.onnx")
+    weights = {weight.name: weight for weight in model.graph.initializer}
+    for node in model.graph.node:
+        if node.op_type == "DequantizeLinear" and node.input[0] in weights:
+            zero = onnx.numpy_helper.to_array(weights[node.input[2]])
+            weights[node.input[2]].CopyFrom(onnx.numpy_helper.from_array(zero + 1, node.input[2]))
+    assert keep_float_layers(model) == model
+
+
 def test_float_models_stay_as_they_are(folder: Path) -> None:
     model = onnx.load(folder / "float.onnx")
     assert for_integer_kernels(model) is model
