@@ -6,6 +6,7 @@ import math
 import os
 from contextlib import ExitStack
 from enum import Enum
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
@@ -30,7 +31,8 @@ from .plugins.machine import MOST_THREADS
 if TYPE_CHECKING:
     from .runtime.evaluation import SequenceTracker
     from .runtime.interaction import Interaction
-    from .runtime.pipeline import Edits
+    from .runtime.label_maps import Box
+    from .runtime.pipeline import Steering
     from .runtime.sinks import Sink
     from .runtime.sources import Source
 
@@ -180,7 +182,8 @@ def demo(
 @one_sentence
 def train(
     recipe: Annotated[
-        str, typer.Argument(help="colorization, mast, paper (GPUs), nano (CPUs), or a TOML file of yours.")
+        str,
+        typer.Argument(help="nano, full (CPUs), paper, mast, colorization (GPUs), or a TOML file of yours."),
     ],
     data: Annotated[
         list[Path],
@@ -191,6 +194,12 @@ def train(
     ],
     more: Annotated[
         list[Path] | None, typer.Argument(metavar="", help="Further footage after --data.", hidden=True)
+    ] = None,
+    start: Annotated[
+        Path | None,
+        typer.Option(
+            metavar="CHECKPOINT", help="Begin with its weights, or a shipped one's; default: random."
+        ),
     ] = None,
     max_minutes: Annotated[
         float | None,
@@ -210,6 +219,7 @@ def train(
     """Train an encoder on footage without any labels."""
     # Threads that wait spin by default, and take the cores from the decoding of clips.
     os.environ.setdefault("OMP_WAIT_POLICY", "passive")
+    from .models import model_file
     from .training.loop import train as train_encoder
     from .training.recipe import load_recipe
     from .training.validation import validator
@@ -222,6 +232,7 @@ def train(
             settings,
             footage,
             out_dir,
+            start=None if start is None else model_file(start),
             max_minutes=max_minutes,
             validate=score,
             tensorboard=tensorboard,
@@ -479,7 +490,10 @@ def quantize(
 def verify(
     model: Annotated[Path, typer.Argument(help="An exported .onnx.")],
     checkpoint: Annotated[
-        Path | None, typer.Option(help="The checkpoint it came from; adds the comparison with torch.")
+        Path | None,
+        typer.Option(
+            help="The checkpoint it came from, or a shipped one's name; adds the comparison with torch."
+        ),
     ] = None,
     source: Annotated[
         str | None, typer.Option(help="Video or image folder for the frames; default: a rendered clip.")
@@ -487,8 +501,10 @@ def verify(
     frames: Annotated[int, typer.Option(min=2, help="Frames to compare.")] = 4,
 ) -> None:
     """Compare torch, plain onnxruntime and the native kernel on frames; exit 1 beyond tolerance."""
+    from .models import model_file
     from .verification import verify_on_frames
 
+    checkpoint = None if checkpoint is None else model_file(checkpoint)
     report = verify_on_frames(model, checkpoint, source, frames)
     table = Table(
         "compared", "output", "max error", "mean error", "agreement", "tolerance", "", box=box.SIMPLE
@@ -510,6 +526,14 @@ def track(
     mask: Annotated[
         Path | None, typer.Option(help="PNG with the objects of the first frame (palette, grey or colour).")
     ] = None,
+    boxes: Annotated[
+        list[str] | None,
+        typer.Option(
+            "--box",
+            metavar="X0,Y0,X1,Y1",
+            help="Cut an object out of a box in the first frame; may be repeated.",
+        ),
+    ] = None,
     out_dir: Annotated[
         Path | None, typer.Option("--out", help="Folder for masks, overlay.mp4 and objects.jsonl.")
     ] = None,
@@ -517,6 +541,24 @@ def track(
     live: Annotated[
         bool, typer.Option("--live", help="Always take the newest frame; drop what comes in between.")
     ] = False,
+    first: Annotated[
+        int,
+        typer.Option(
+            "--from", min=0, metavar="FRAME", help="Begin at this frame; mask and boxes are its own."
+        ),
+    ] = 0,
+    last: Annotated[
+        int | None,
+        typer.Option("--to", min=0, metavar="FRAME", help="End with this frame; default: the last."),
+    ] = None,
+    size: Annotated[
+        int | None,
+        typer.Option(
+            min=16,
+            max=LARGEST_SIDE,
+            help="Shorter side to track at: smaller is faster; masks keep the video's size.",
+        ),
+    ] = None,
     add: Annotated[
         list[str] | None, typer.Option(metavar="FRAME=PNG", help="Add or correct objects at a later frame.")
     ] = None,
@@ -542,7 +584,7 @@ def track(
         Path | None, typer.Option(help="Write the adapted U-Net to this file.", rich_help_panel=PANEL)
     ] = None,
 ) -> None:
-    """Follow the objects of MASK, or those that are drawn in a window, through SOURCE."""
+    """Follow objects through SOURCE: those of a mask, in boxes, or drawn in a window."""
     from .models import open_tracker
     from .plugins.files import make_directory
     from .refinement import Refinement
@@ -550,8 +592,8 @@ def track(
     from .runtime.refinement.settings import RefinementSettings
     from .runtime.sources import open_source
 
-    _require_use(mask, out_dir, show, refine)
-    edits = _edits(mask, add or [], remove or [])
+    _require_use(mask, boxes, out_dir, show, refine)
+    planned = _planned(mask, boxes or [], add or [], remove or [])
     settings = RefinementSettings(
         size=refine_size, iterations=refine_iterations, budget=refine_budget, feedback=refine_feedback
     )
@@ -559,14 +601,15 @@ def track(
     if out_dir is not None:
         make_directory(out_dir)
     with ExitStack() as stack:
-        stream = stack.enter_context(open_source(source, live=live))
+        reopen = partial(open_source, source, live=live, first=first, last=last)
+        stream = stack.enter_context(reopen())
         refinement.require_possible(source, stream, live, save_refiner is not None)
         plain = open_tracker(model, soft=soft, kernel=kernel.value, threads=threads)
         tracker = refinement.wrap(plain, out_dir)
         stack.callback(tracker.close)
         sinks = [] if out_dir is None else _file_sinks(stack, out_dir, stream, masks, overlay, refine)
-        steering = _steered(stack, edits, sinks) if show else edits
-        summary = refinement.follow(source, stream, tracker, sinks, steering, out_dir)
+        steering = _steered(stack, planned, sinks) if show else planned
+        summary = refinement.follow(stream, reopen, tracker, sinks, steering, out_dir, size)
         if save_refiner is not None:
             write_refiner(tracker, save_refiner)
         dropped = f", {stream.dropped} dropped" if live else ""
@@ -575,6 +618,7 @@ def track(
     speed = "" if show else f", {summary.fps:.1f} fps"
     where = "" if out_dir is None else f"; results in {out_dir}"
     out.print(f"{summary.frames} frames{dropped}{lost}{speed}{where}", markup=False)
+    _note_others(sinks)
 
 
 @app.command()
@@ -703,12 +747,15 @@ def doctor() -> None:
         raise typer.Exit(1)
 
 
-def _require_use(mask: Path | None, out_dir: Path | None, show: bool, refine: Refine) -> None:
+def _require_use(
+    mask: Path | None, boxes: list[str] | None, out_dir: Path | None, show: bool, refine: Refine
+) -> None:
     """Refuse to track nothing, for nobody, or what cannot be watched."""
-    if mask is None and not show:
+    if mask is None and not boxes and not show:
         raise MaskError(
-            "no mask was given",
-            "name a PNG with the objects of the first frame (--mask FIRST.png), or draw them (--show)",
+            "no object was named",
+            "give a PNG with the objects of the first frame (--mask FIRST.png), a box around each "
+            "(--box X0,Y0,X1,Y1), or draw them (--show)",
         )
     if out_dir is None and not show:
         raise SourceError("no output folder was given", "name one: --out DIR")
@@ -738,22 +785,34 @@ def _file_sinks(
     return sinks
 
 
-def _steered(stack: ExitStack, edits: Edits, sinks: list[Sink]) -> Interaction:
+def _note_others(sinks: list[Sink]) -> None:
+    """Tell of masks that a glance into the folder would take for those of this run."""
+    from .runtime.sinks import MaskFolderSink
+
+    for sink in sinks:
+        if isinstance(sink, MaskFolderSink) and sink.others:
+            note = (
+                f"note: {sink.folder} also holds {len(sink.others)} masks of earlier runs, left as they were"
+            )
+            err.print(note, markup=False, soft_wrap=True)
+
+
+def _steered(stack: ExitStack, planned: Steering, sinks: list[Sink]) -> Interaction:
     """A window, closed with the stack, that takes the results last and steers from there."""
     from .runtime.interaction import Interaction
-    from .runtime.pipeline import Schedule
     from .runtime.window import Window
 
-    interaction = Interaction(Window("maskring"), Schedule(edits))
+    interaction = Interaction(Window("maskring"), planned)
     stack.callback(interaction.close)
     sinks.append(interaction)
     return interaction
 
 
-def _edits(mask: Path | None, additions: list[str], removals: list[str]) -> Edits:
-    """Read the masks and removals named on the command line."""
+def _planned(mask: Path | None, boxes: list[str], additions: list[str], removals: list[str]) -> Steering:
+    """The masks, boxes and removals named on the command line, read."""
+    from .runtime.boxes import Boxed
     from .runtime.masks import read_mask
-    from .runtime.pipeline import Edits
+    from .runtime.pipeline import Edits, Schedule
 
     masks = {} if mask is None else {0: read_mask(mask)}
     for text in additions:
@@ -765,7 +824,19 @@ def _edits(mask: Path | None, additions: list[str], removals: list[str]) -> Edit
         if not _is_number(object_id):
             raise MaskError(f"--remove {text} names no object", "give it as FRAME=ID, for example 40=2")
         removed.setdefault(frame, []).append(int(object_id))
-    return Edits(masks, removed)
+    schedule = Schedule(Edits(masks, removed))
+    return Boxed([_box(text) for text in boxes], schedule) if boxes else schedule
+
+
+def _box(text: str) -> Box:
+    edges = text.replace(" ", "").split(",")
+    if len(edges) != 4 or not all(map(_is_number, edges)):
+        raise MaskError(
+            f"--box {text} names no box",
+            "give its left, top, right and bottom edge in pixels as X0,Y0,X1,Y1, for example 120,40,260,310",
+        )
+    x0, y0, x1, y1 = map(int, edges)
+    return x0, y0, x1, y1
 
 
 def _is_number(text: str) -> bool:

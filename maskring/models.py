@@ -50,7 +50,8 @@ def model_file(model: Path | None) -> Path:
     Raises:
         ModelError: when there is no such file and no checkpoint of that name.
     """
-    model = model or Path(SHIPPED)
+    if model is None:
+        return shipped_checkpoint(SHIPPED)
     if model.is_file():
         return model
     names = shipped_names()

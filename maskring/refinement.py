@@ -4,20 +4,24 @@ from __future__ import annotations
 
 import importlib.util
 import time
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from contextlib import ExitStack
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Literal, TypeAlias
 
+import numpy as np
+from numpy.typing import NDArray
+
 from .console import adaptation_callback, frame_callback
 from .plugins.errors import SourceError, UnavailableError, UserError
-from .runtime.pipeline import Edits, Steering, Summary, revisit
+from .runtime.pipeline import Steering, Summary, revisit
 from .runtime.pipeline import track as track_source
 from .runtime.refinement.settings import RefinementSettings
+from .runtime.scaling import Scaled, enlarged, scaled_to
 from .runtime.sinks import JsonLinesSink, MaskFolderSink, Sink
-from .runtime.sources import Source, open_source
-from .runtime.tracker import Tracker
+from .runtime.sources import Source
+from .runtime.tracker import Result, Tracker
 
 if TYPE_CHECKING:
     from .runtime.refinement.offline import OfflineRefiner
@@ -63,32 +67,35 @@ class Refinement:
 
     def follow(
         self,
-        source: str,
         stream: Source,
+        reopen: Callable[[], Source],
         tracker: AnyTracker,
         sinks: Sequence[Sink],
-        edits: Edits | Steering,
+        steering: Steering,
         out: Path | None,
+        size: int | None = None,
     ) -> Summary:
         """Track a source to its end, twice when it is refined offline.
 
         An interruption in the midst of that leaves the propagated masks, complete, in ``out/propagated``.
 
         Args:
-            source: as the user named it, to be opened again.
             stream: the source, opened.
+            reopen: opens the same again.
             tracker: what :meth:`wrap` gave.
             sinks: take the final results.
-            edits: masks and removals by frame index, or what decides at each frame (not when it is refined
-                offline: the second pass would not know where it stopped).
+            steering: what decides at each frame; offline it may not skip or stop, for the second pass would
+                not know where.
             out: the user's folder, needed offline.
+            size: shorter side of the frames that the tracker sees, None for their own.
         """
+        seen = tracker if size is None else Scaled(tracker, size)
         if self.mode != "offline":
             with frame_callback("tracking", stream.length) as on_frame:
-                return track_source(stream, tracker, sinks, edits, on_frame)
+                return track_source(stream, seen, sinks, steering, on_frame)
         from .runtime.refinement.offline import OfflineRefiner
 
-        assert isinstance(tracker, OfflineRefiner) and isinstance(edits, Edits) and out is not None
+        assert isinstance(tracker, OfflineRefiner) and out is not None
         started = time.perf_counter()
         with ExitStack() as stack:
             first: list[Sink] = [
@@ -96,11 +103,15 @@ class Refinement:
                 stack.enter_context(MaskFolderSink(out / "propagated" / "masks")),
             ]
             on_frame = stack.enter_context(frame_callback("propagating", stream.length))
-            track_source(stream, tracker, first, edits, on_frame)
+            track_source(stream, seen, first, steering, on_frame)
         with adaptation_callback() as on_step:
             tracker.adapt(on_step)
-        with open_source(source) as again, frame_callback("refining", stream.length) as on_frame:
-            refined = revisit(again, tracker.refine, sinks, on_frame)
+
+        def refine(frame: NDArray[np.uint8], index: int) -> Result:
+            return enlarged(tracker.refine(scaled_to(frame, size), index), frame.shape)
+
+        with reopen() as again, frame_callback("refining", stream.length) as on_frame:
+            refined = revisit(again, refine, sinks, on_frame)
         return Summary(refined.frames, time.perf_counter() - started)
 
     def require_possible(self, source: str, stream: Source, live: bool, save: bool) -> None:

@@ -15,7 +15,6 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any, Protocol, runtime_checkable
 
-import cv2
 import numpy as np
 from numpy.typing import NDArray
 
@@ -26,6 +25,7 @@ from .datasets import Sequence, load_split
 from .masks import Labels
 from .measures import Measure, Score, SequenceScorer
 from .readers import read_image
+from .scaling import majority, nearest, scaled_to
 
 Image = NDArray[np.uint8]
 
@@ -265,12 +265,12 @@ def _track(
     for index, path in enumerate(annotations.sequence.frames):
         labels, taken = np.zeros(annotations.shape, np.uint8), 0.0
         if index >= annotations.start:
-            frame = _scaled_to(_frame(path, annotations), size)
+            frame = scaled_to(_frame(path, annotations), size)
             mask = _prompt(annotations, index, frame)
             begun = time.perf_counter()
             labels = tracker.step(frame, mask).labels
             taken = time.perf_counter() - begun
-        annotations.write(folder / f"{path.stem}.png", _nearest(labels, annotations.shape))
+        annotations.write(folder / f"{path.stem}.png", nearest(labels, annotations.shape))
         yield taken
 
 
@@ -280,11 +280,11 @@ def _track_again(annotations: Annotations, tracker: TwoPassTracker, folder: Path
     tracker.adapt()
     seconds = time.perf_counter() - begun
     for index, path in enumerate(annotations.sequence.frames[annotations.start :]):
-        frame = _scaled_to(_frame(path, annotations), size)
+        frame = scaled_to(_frame(path, annotations), size)
         begun = time.perf_counter()
         labels = tracker.refine(frame, index).labels
         seconds += time.perf_counter() - begun
-        annotations.write(folder / f"{path.stem}.png", _nearest(labels, annotations.shape))
+        annotations.write(folder / f"{path.stem}.png", nearest(labels, annotations.shape))
     return seconds
 
 
@@ -293,7 +293,7 @@ def _prompt(annotations: Annotations, index: int, frame: Image) -> Labels | None
     mask = annotations.introduced(index)
     if mask is None:
         return None
-    mask = _majority(mask, frame.shape)
+    mask = majority(mask, frame.shape)
     if mask.any():
         return mask
     if index == annotations.start:
@@ -314,38 +314,6 @@ def _frame(path: Path, annotations: Annotations) -> Image:
             "annotate frames at their own size or at a smaller scale",
         )
     return frame
-
-
-def _scaled_to(frame: Image, size: int | None) -> Image:
-    """The frame with ``size`` pixels on its shorter side."""
-    height, width = frame.shape[:2]
-    if size is None or size == min(height, width):
-        return frame
-    scale = size / min(height, width)
-    shape = (round(width * scale), round(height * scale))
-    method = cv2.INTER_AREA if scale < 1 else cv2.INTER_LINEAR
-    return np.asarray(cv2.resize(frame, shape, interpolation=method), np.uint8)
-
-
-def _majority(labels: Labels, shape: tuple[int, ...]) -> Labels:
-    """Labels at another size; the label that covers most of a pixel wins.
-
-    Nearest neighbours would move a mask by half a pixel when every second pixel is taken.
-    """
-    if labels.shape == shape[:2]:
-        return labels
-    ids, size = np.unique(labels), (shape[1], shape[0])
-    masks = ((labels == object_id).astype(np.float32) for object_id in ids)
-    shares = [cv2.resize(mask, size, interpolation=cv2.INTER_AREA) for mask in masks]
-    return np.asarray(ids[np.argmax(shares, axis=0)], np.uint8)
-
-
-def _nearest(labels: Labels, shape: tuple[int, ...]) -> Labels:
-    """Labels at another size; the pixel of the nearest centre decides."""
-    if labels.shape == shape[:2]:
-        return labels
-    size = (shape[1], shape[0])
-    return np.asarray(cv2.resize(labels, size, interpolation=cv2.INTER_NEAREST_EXACT), np.uint8)
 
 
 def _row(name: str, objects: int, score: Score | None, fps: float) -> tuple[str, ...]:

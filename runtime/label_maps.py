@@ -77,7 +77,7 @@ def best_labels(probabilities: NDArray[np.floating[Any]]) -> NDArray[np.uint8]:
     Args:
         probabilities: [O, h, w].
     """
-    return _leaders(iter(probabilities))
+    return leaders(iter(probabilities))
 
 
 def best_labels_of_pixels(
@@ -107,7 +107,7 @@ def best_labels_of_pixels(
     if y.size:
         y1, x1 = np.minimum(y + 1, rows - 1), np.minimum(x + 1, columns - 1)
         corners = np.stack([y * columns + x, y * columns + x1, y1 * columns + x, y1 * columns + x1])
-        cells = _leaders(_between(plane.ravel()[corners], stride) for plane in probabilities)
+        cells = leaders(_between(plane.ravel()[corners], stride) for plane in probabilities)
         pixels.reshape(rows, stride, columns, stride)[y, :, x] = cells.transpose(2, 0, 1)
     out[:] = pixels[:height, :width]
 
@@ -121,7 +121,7 @@ def _between(corners: NDArray[np.floating[Any]], stride: int) -> NDArray[np.floa
     return np.asarray(top + steps[:, None] * (bottom - top), np.float32)
 
 
-def _leaders(planes: Iterator[NDArray[np.floating[Any]]]) -> NDArray[np.uint8]:
+def leaders(planes: Iterator[NDArray[np.floating[Any]]]) -> NDArray[np.uint8]:
     """Which of the planes is largest, the first of equals; far faster than argmax over a leading axis."""
     highest = next(planes).copy()
     leaders = np.zeros(highest.shape, np.uint8)

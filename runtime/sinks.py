@@ -67,12 +67,16 @@ class MaskFolderSink(_Closing):
     Args:
         folder: made when it is not there; files of other names in it are left alone.
 
+    Attributes:
+        others: names of PNGs in the folder that were not written by this sink, but before.
+
     Raises:
         OutputError: when the folder cannot be made or written to.
     """
 
     def __init__(self, folder: Path) -> None:
-        self._folder = make_directory(folder)
+        self.folder = make_directory(folder)
+        self.others = {path.name for path in folder.glob("[!.]*.png")}
 
     def write(self, frame: Frame, result: Result) -> None:
         """Write the frame's labels, [H, W] object ids.
@@ -80,7 +84,9 @@ class MaskFolderSink(_Closing):
         Raises:
             OutputError: when the file cannot be written.
         """
-        write_mask(self._folder / f"{frame.name}.png", result.labels)
+        name = f"{frame.name}.png"
+        write_mask(self.folder / name, result.labels)
+        self.others.discard(name)
 
     def close(self) -> None:
         """Nothing is held open."""

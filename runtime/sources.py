@@ -34,16 +34,28 @@ class Source:
     Attributes:
         fps: frames per second the source claims.
         size: (H, W) of every frame, in pixels.
-        length: number of frames the source claims, None for cameras and endless streams.
+        length: number of frames to come by what the source claims, None for cameras and endless streams.
 
-    Iterating raises :class:`SourceError` when a frame cannot be read, when the size changes, or when a lost
-    camera does not come back.
+    Iterating raises :class:`SourceError` when a frame cannot be read, when the size changes, when a lost
+    camera does not come back, or when the source ends before its first frame that is asked for.
+
+    Raises:
+        SourceError: when no frame lies between ``first`` and ``last``.
     """
 
-    def __init__(self, reader: Reader, *, live: bool = False, stop: threading.Event | None = None) -> None:
+    def __init__(
+        self,
+        reader: Reader,
+        *,
+        live: bool = False,
+        first: int = 0,
+        last: int | None = None,
+        stop: threading.Event | None = None,
+    ) -> None:
         self.fps = reader.fps
         self.size = reader.size
-        self.length = reader.length
+        self.length = _length_between(reader, first, last)
+        self._first, self._last = first, last
         self._reader = reader
         self._stop = stop or threading.Event()
         self._handoff = _Handoff(newest_only=live)
@@ -53,7 +65,7 @@ class Source:
         self._thread = threading.Thread(
             target=_pump, args=(frames, self._handoff), name="decode", daemon=True
         )
-        self._started = self._closed = False
+        self._started = self._begun = self._closed = False
 
     @property
     def dropped(self) -> int:
@@ -86,14 +98,24 @@ class Source:
             self._started = True
             self._thread.start()
         try:
-            frame = self._handoff.get()
+            frame = self._next()
         except Exception:
             self.close()
             raise
         if frame is None:
             self.close()
             raise StopIteration
+        self._begun = True
         return frame
+
+    def _next(self) -> Frame | None:
+        """The next frame between the first and the last; None after that."""
+        frame = self._handoff.get()
+        while frame is not None and frame.index < self._first:
+            frame = self._handoff.get()
+        if frame is None and not self._begun and not self._closed:
+            raise _no_frame(self._first)
+        return None if frame is None or (self._last is not None and frame.index > self._last) else frame
 
     def close(self) -> None:
         """Stop the decoding thread and release file or device. Closing twice does nothing."""
@@ -113,7 +135,9 @@ class Source:
         self.close()
 
 
-def open_source(text_or_path: str | Path, *, live: bool = False) -> Source:
+def open_source(
+    text_or_path: str | Path, *, live: bool = False, first: int = 0, last: int | None = None
+) -> Source:
     """Open a video by what a user would type.
 
     Args:
@@ -121,13 +145,37 @@ def open_source(text_or_path: str | Path, *, live: bool = False) -> Source:
             one sequence of DAVIS; the number of a webcam (``"0"``; write ``./0`` for a file of that name) or
             its device file; an RTSP or HTTP address; or a GStreamer pipeline (``"... ! appsink"``).
         live: hand out the newest frame only and count those dropped; files then play at their own speed.
+        first: index of the first frame to hand out; those before it are decoded and left out.
+        last: index of the last one, None for all.
 
     Raises:
-        SourceError: when it is missing, holds no frame, or cannot be decoded.
+        SourceError: when it is missing, holds no frame between ``first`` and ``last``, or cannot be decoded.
         UnavailableError: when a pipeline is given and OpenCV was built without GStreamer.
     """
     silence_opencv()
-    return Source(_open_reader(text_or_path), live=live)
+    reader = _open_reader(text_or_path)
+    try:
+        return Source(reader, live=live, first=first, last=last)
+    except BaseException:
+        reader.close()
+        raise
+
+
+def _length_between(reader: Reader, first: int, last: int | None) -> int | None:
+    """Frames from the first to the last that is asked for, as far as the source tells its length."""
+    if first < 0 or (last is not None and last < first):
+        raise SourceError(
+            f"there is no frame from {first} to {last}", "count from 0, the first before the last"
+        )
+    if reader.length is None:
+        return None
+    if first >= reader.length:
+        raise _no_frame(first, f", for it has {reader.length} frames")
+    return (reader.length if last is None else min(reader.length, last + 1)) - first
+
+
+def _no_frame(first: int, reason: str = "") -> SourceError:
+    return SourceError(f"the source has no frame {first}{reason}", "begin earlier, counting frames from 0")
 
 
 def silence_opencv() -> None:

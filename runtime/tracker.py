@@ -240,16 +240,7 @@ class Tracker:
     def _with_objects_of(self, mask: NDArray[np.uint8], frame: Pixels) -> dict[int, int]:
         """Channels by object id, with those that ``mask`` adds."""
         mask = np.asarray(mask)
-        if mask.dtype != np.uint8 or mask.ndim != 2:
-            raise MaskError(
-                f"the mask is {mask.dtype} {list(mask.shape)}", "give uint8 object ids [height, width]"
-            )
-        if mask.shape != frame.shape[:2]:
-            raise MaskError(
-                f"the mask is {mask.shape[1]}x{mask.shape[0]} pixels and the frame {frame.shape[1]}x"
-                f"{frame.shape[0]}",
-                "draw the mask at the size of the frames",
-            )
+        require_mask_of(mask, frame.shape[:2])
         ids = _ids_in(mask)
         if not ids:
             raise MaskError("the mask is empty", "mark each object with its own number from 1 to 255")
@@ -328,6 +319,23 @@ class Tracker:
         return tuple(
             ObjectState(object_id, areas.get(channel, 0), boxes.get(channel), means.get(channel))
             for object_id, channel in sorted(self._channel_of_id.items())
+        )
+
+
+def require_mask_of(mask: NDArray[Any], shape: tuple[int, ...]) -> None:
+    """Make sure that a mask has the form of a frame's (H, W).
+
+    Raises:
+        MaskError: when it has not.
+    """
+    if mask.dtype != np.uint8 or mask.ndim != 2:
+        raise MaskError(
+            f"the mask is {mask.dtype} {list(mask.shape)}", "give uint8 object ids [height, width]"
+        )
+    if mask.shape != shape:
+        raise MaskError(
+            f"the mask is {mask.shape[1]}x{mask.shape[0]} pixels and the frame {shape[1]}x{shape[0]}",
+            "draw the mask at the size of the frames",
         )
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 import json
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass, field, fields
@@ -88,6 +89,14 @@ class Checkpoint:
     key: State | None = None
     tracking: Tracking = field(default_factory=Tracking)
     provenance: Provenance = field(default_factory=Provenance)
+
+    @property
+    def digest(self) -> str:
+        """Of the query encoder's weights, in hexadecimal; files that hold the same weights have the same."""
+        hashed = hashlib.sha256(repr(self.config).encode())
+        for name, tensor in sorted(self.query.items()):
+            hashed.update(name.encode() + tensor.cpu().contiguous().numpy().tobytes())
+        return hashed.hexdigest()
 
     def query_encoder(self) -> Encoder:
         """The query encoder with its weights, in evaluation mode."""

@@ -15,7 +15,7 @@ import torch
 
 from ..plugins.files import make_directory
 from .augment import augment
-from .checkpoint import save_checkpoint
+from .checkpoint import Checkpoint, load_checkpoint, save_checkpoint
 from .clips import CACHE_BYTES, ClipLibrary
 from .distributed import World, joined_world
 from .encoder import Encoder
@@ -53,6 +53,7 @@ def train(
     data: Sequence[Path],
     out: Path,
     *,
+    start: Path | None = None,
     max_minutes: float | None = None,
     validate: Callable[[Encoder], float] | None = None,
     tensorboard: bool = False,
@@ -70,6 +71,7 @@ def train(
         recipe: see :class:`.recipe.Recipe`.
         data: videos, folders of frames, and folders with either at any depth.
         out: the folder of the run.
+        start: a checkpoint whose weights the run begins with; None for random ones.
         max_minutes: stop after this time; the same call later goes on.
         validate: scores an encoder on labelled video, in the recipe's interval and at the end.
         tensorboard: also write loss, rate and score for TensorBoard, into ``out``.
@@ -79,19 +81,22 @@ def train(
 
     Raises:
         SourceError: when ``data`` holds no usable clip.
-        TrainingError: when the loss is not finite, or ``out`` holds another run.
+        ModelError: when ``start`` is no checkpoint.
+        TrainingError: when the loss is not finite, ``out`` holds another run, or ``start`` is of another
+            encoder than the recipe's.
         OutputError: when ``out`` is not writable.
         UnavailableError: when TensorBoard was asked for and is not installed.
     """
     library = ClipLibrary(data, recipe.short_side, cache_bytes=cache_bytes)
+    begun = None if start is None else load_checkpoint(start)
     make_directory(out)
     with ExitStack() as stack:
         world = stack.enter_context(joined_world())
-        trainer = _start_or_resume(recipe, world, library, out / STATE_NAME)
+        trainer = _start_or_resume(recipe, world, library, out / STATE_NAME, begun)
         journal = None
         if world.leads:
             journal = stack.enter_context(closing(Journal(out, trainer.step, tensorboard)))
-        described = f"{len(library.clips)} unlabelled clips in {', '.join(path.name for path in data)}"
+        described = _described(library, data, begun)
         run = _Run(trainer, library, described, out, journal, validate, report, stop)
         run.steps(math.inf if max_minutes is None else 60 * max_minutes)
         run.save()
@@ -157,10 +162,21 @@ class _Run:
             write_sheet(path, *self.trainer.painted(batch))
 
 
-def _start_or_resume(recipe: Recipe, world: World, library: ClipLibrary, state: Path) -> Trainer:
+def _start_or_resume(
+    recipe: Recipe, world: World, library: ClipLibrary, state: Path, begun: Checkpoint | None
+) -> Trainer:
     if state.exists():
-        return Trainer.resume(recipe, world, state)
-    return Trainer(recipe, world, fit_palette(recipe, library))
+        return Trainer.resume(recipe, world, state, begun)
+    return Trainer(recipe, world, fit_palette(recipe, library), begun)
+
+
+def _described(library: ClipLibrary, data: Sequence[Path], begun: Checkpoint | None) -> str:
+    """In words, what a checkpoint of this run was trained on."""
+    footage = f"{len(library.clips)} unlabelled clips in {', '.join(path.name for path in data)}"
+    if begun is None:
+        return footage
+    before = begun.provenance
+    return f"{footage}; before: {before.recipe}, {before.steps} steps, {before.data}"
 
 
 def make_batch(recipe: Recipe, library: ClipLibrary, step: int, number: int) -> Batch:

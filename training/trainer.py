@@ -19,7 +19,7 @@ from ..plugins.files import atomic_path
 from .checkpoint import Checkpoint, Provenance
 from .colour import normalise_lab, rgb_to_lab
 from .distributed import World
-from .encoder import PRESETS, Encoder
+from .encoder import PRESETS, Encoder, EncoderConfig
 from .losses import reconstruct, targets_and_references
 from .momentum import follow, momentum_copy, running_mean
 from .pretext import Pretext, make_pretext
@@ -79,11 +79,24 @@ class Trainer:
         key: its slow copy (MoCo), or None when references share ``query``.
         average: the running mean of its weights, or None.
         palette: colour classes [K, 2], or None.
+        start: digest of the weights that training began with, empty for random ones.
         step: optimiser steps done.
     """
 
-    def __init__(self, recipe: Recipe, world: World, palette: Tensor | None = None) -> None:
-        """Step 0: random weights from the recipe's seed; ``palette``: of :func:`.pretext.fit_palette`."""
+    def __init__(
+        self, recipe: Recipe, world: World, palette: Tensor | None = None, start: Checkpoint | None = None
+    ) -> None:
+        """Step 0.
+
+        Args:
+            recipe: see :class:`.recipe.Recipe`.
+            world: the processes of the run.
+            palette: of :func:`.pretext.fit_palette`.
+            start: the weights to begin with; None for random ones from the recipe's seed.
+
+        Raises:
+            TrainingError: when ``start`` is of another encoder than the recipe's.
+        """
         self.recipe, self.world, self.palette, self.step = recipe, world, palette, 0
         config = PRESETS[recipe.encoder]
         if recipe.target == "clusters":
@@ -91,6 +104,10 @@ class Trainer:
         with torch.random.fork_rng():
             torch.manual_seed(recipe.seed)
             self.query = Encoder(config)
+        self.start = _digest(start)
+        if start is not None:
+            _require_encoder(start, config, recipe)
+            self.query.load_state_dict(start.query)
         self.query.to(device=world.device, memory_format=torch.channels_last)  # type: ignore[call-overload]
         self.key = momentum_copy(self.query) if recipe.momentum else None
         self.average = momentum_copy(self.query) if recipe.ema else None
@@ -203,6 +220,7 @@ class Trainer:
         """Write everything that the next step depends on."""
         state = {
             "recipe": self.recipe.to_json(),
+            "start": self.start,
             "step": self.step,
             "palette": self.palette,
             "optimiser": self.optimiser.state_dict(),
@@ -219,21 +237,28 @@ class Trainer:
         return {name: encoder for name, encoder in named.items() if encoder is not None}
 
     @classmethod
-    def resume(cls, recipe: Recipe, world: World, path: Path) -> Trainer:
+    def resume(cls, recipe: Recipe, world: World, path: Path, start: Checkpoint | None = None) -> Trainer:
         """Go on from a saved state, exactly.
 
         Raises:
-            TrainingError: when the file is damaged or belongs to another recipe.
+            TrainingError: when the file is damaged, belongs to another recipe, or began with other weights
+                than ``start``.
         """
         remedy = f"choose another output folder, or remove {path} to start anew"
         damaged = TrainingError(f"the saved state {path} is damaged", remedy)
         try:
             state: dict[str, Any] = load_torch_file(path, world.device)
             same = state["recipe"] == recipe.to_json()
+            begun = state.get("start", "")  # of a state older than the choice: random weights
         except Exception as error:  # the unpickler meets damaged bytes with any exception there is
             raise damaged from error
         if not same:
             raise TrainingError(f"the saved state {path} belongs to another recipe", remedy)
+        if begun != _digest(start):
+            raise TrainingError(
+                f"the saved state {path} began with other weights",
+                f"give the --start that the run began with ({'one' if begun else 'none'}), or {remedy}",
+            )
         try:
             return cls._restored(recipe, world, state)
         except (RuntimeError, ValueError, KeyError, TypeError, AttributeError) as error:
@@ -246,7 +271,7 @@ class Trainer:
             encoder.load_state_dict(state[name])
         trainer.optimiser.load_state_dict(state["optimiser"])
         trainer.scaler.load_state_dict(state["scaler"])
-        trainer.step = int(state["step"])
+        trainer.start, trainer.step = str(state.get("start", "")), int(state["step"])
         if trainer.palette is not None and not isinstance(trainer.palette, Tensor):
             raise TypeError("the palette is no tensor")
         return trainer
@@ -264,4 +289,18 @@ class Trainer:
             key=None if self.key is None else self.key.state_dict(),
             tracking=recipe.tracking,
             provenance=Provenance(recipe=recipe.name, steps=self.step, seed=recipe.seed, data=data),
+        )
+
+
+def _digest(start: Checkpoint | None) -> str:
+    return "" if start is None else start.digest
+
+
+def _require_encoder(start: Checkpoint, config: EncoderConfig, recipe: Recipe) -> None:
+    if start.config != config:
+        fitting = [name for name, preset in PRESETS.items() if preset == start.config]
+        raise TrainingError(
+            f"the checkpoint to start from holds another encoder than the recipe {recipe.name}, "
+            f"which has {recipe.encoder}",
+            f"choose a recipe with encoder = {fitting[0]!r}" if fitting else "start from another checkpoint",
         )

@@ -61,6 +61,40 @@ def test_no_mask(workspace: Workspace, tmp_path: Path) -> None:
     assert_one_sentence(run, "--mask")
 
 
+@pytest.mark.parametrize(
+    ("box", "words"),
+    [
+        ("1,2,3", "names no box"),
+        ("1,2,3,x", "names no box"),
+        ("-1,2,30,40", "names no box"),
+        ("10,10,9000,40", "does not lie in the frame"),
+        ("30,10,10,40", "does not lie in the frame"),
+        ("0,0,64,48", "no object stands out"),
+    ],
+)
+def test_box_that_is_none(workspace: Workspace, tmp_path: Path, box: str, words: str) -> None:
+    out = tmp_path / "out"
+    arguments = ["track", workspace.frames, "--model", workspace.model, "--out", out, "--box", box]
+    assert_one_sentence(maskring(*arguments), words, box)
+    assert not list(out.glob("masks/*.png"))
+
+
+@pytest.mark.parametrize(
+    ("part", "words"),
+    [(["--from", "6"], "it has 6 frames"), (["--from", "4", "--to", "3"], "no frame from 4 to 3")],
+)
+def test_part_that_is_not_there(workspace: Workspace, tmp_path: Path, part: list[str], words: str) -> None:
+    assert_one_sentence(track(workspace, tmp_path / "out", *part), words)
+
+
+def test_object_too_small_for_the_size(workspace: Workspace, tmp_path: Path) -> None:
+    mask = moving_square(0)[1]
+    mask[0, 0] = 4
+    write_mask(tmp_path / "speck.png", mask)
+    run = track(workspace, tmp_path / "out", "--size", "16", mask=tmp_path / "speck.png")
+    assert_one_sentence(run, "nothing is left of object 4", "--size")
+
+
 def test_mask_missing(workspace: Workspace, tmp_path: Path) -> None:
     assert_one_sentence(track(workspace, tmp_path / "out", mask=tmp_path / "none.png"), "none.png")
     assert not (tmp_path / "out").exists()

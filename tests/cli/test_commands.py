@@ -6,7 +6,7 @@ import functools
 import json
 import re
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import cv2
 import numpy as np
@@ -69,6 +69,45 @@ def test_objects_come_and_go(workspace: Workspace, tmp_path: Path) -> None:
     followed = [[state["id"] for state in line["objects"]] for line in lines]
     assert followed == [[1], [1], [1, 7], [1, 7], [7], [7]]
     assert not (out / "overlay.mp4").exists()
+
+
+def followed_in(out: Path) -> list[dict[str, Any]]:
+    return [json.loads(line) for line in (out / "objects.jsonl").read_text().splitlines()]
+
+
+def test_a_box_is_enough(workspace: Workspace, tmp_path: Path) -> None:
+    out = tmp_path / "out"
+    done = run("track", workspace.frames, "--box", "6,10,36,40", "--model", workspace.model, "--out", out)
+    assert done.exit_code == 0, done.output
+    first = read_mask(out / "masks" / "00000.png") == 1
+    truth = moving_square(0)[1] == 1
+    assert (first & truth).sum() / (first | truth).sum() > 0.95
+    assert len(followed_in(out)) == 6
+
+
+def test_a_part_of_the_video_at_a_smaller_size(workspace: Workspace, tmp_path: Path) -> None:
+    out, mask = tmp_path / "out", tmp_path / "third.png"
+    write_mask(mask, moving_square(2)[1])
+    part = ["--from", "2", "--to", "4", "--size", "24"]
+    done = run("track", workspace.frames, "--mask", mask, "--model", workspace.model, "--out", out, *part)
+    assert done.exit_code == 0, done.output
+    assert done.stdout.startswith("3 frames")
+    assert sorted(path.name for path in (out / "masks").iterdir()) == ["00002.png", "00003.png", "00004.png"]
+    np.testing.assert_array_equal(read_mask(out / "masks" / "00002.png"), moving_square(2)[1])
+    last = followed_in(out)[-1]
+    assert last["index"] == 4
+    labels = read_mask(out / "masks" / "00004.png", allow_empty=True)
+    assert labels.shape == (HEIGHT, WIDTH) and last["objects"][0]["area"] == (labels == 1).sum()
+
+
+def test_masks_of_earlier_runs_are_left_and_named(workspace: Workspace, tmp_path: Path) -> None:
+    out = tmp_path / "out"
+    whole = ["track", workspace.frames, "--mask", workspace.mask, "--model", workspace.model, "--out", out]
+    assert run(*whole).stderr == ""
+    assert run(*whole).stderr == ""
+    again = run(*whole, "--to", "1")
+    assert again.exit_code == 0
+    assert again.stderr == f"note: {out / 'masks'} also holds 4 masks of earlier runs, left as they were\n"
 
 
 def test_a_checkpoint_is_exported_to_the_cache_first(

@@ -67,6 +67,21 @@ def test_footage_becomes_a_checkpoint(footage: Path) -> None:
     assert load_checkpoint(footage.parent / "run" / "checkpoint.safetensors").provenance.steps == 2
 
 
+def test_training_goes_on_from_a_shipped_checkpoint(footage: Path) -> None:
+    (footage.parent / "mine.toml").write_text(RECIPE.replace('"nano"', '"nano-patch"'))
+    done = train(footage, "--start", "nano", "--max-minutes", "0")
+    assert done.exit_code == 0, done.output
+    data = load_checkpoint(footage.parent / "run" / "checkpoint.safetensors").provenance.data
+    assert "; before: nano, 2300 steps, " in data
+
+
+def test_a_start_that_does_not_fit_is_one_sentence(footage: Path) -> None:
+    for start, words in (("nano", "holds another encoder"), ("none", "the model none does not exist")):
+        found = train(footage, "--start", start)
+        assert found.exit_code == 2 and words in found.stderr and len(found.stderr.splitlines()) == 1
+    assert not (footage.parent / "run" / "checkpoint.safetensors").exists()
+
+
 def test_skipped_clips_are_named(footage: Path) -> None:
     broken = footage / "broken.mp4"
     broken.write_bytes(b"nothing")

@@ -5,6 +5,7 @@ from __future__ import annotations
 import contextlib
 import functools
 import http.server
+import itertools
 import math
 import struct
 import subprocess
@@ -765,3 +766,45 @@ def test_frames_that_wait_are_named_before_the_step_they_follow(
         track(source, tracker, [], Edits({}))
     expected = [("stage", 1), ("step", 0), ("step", 1), ("stage", 3), ("step", 2), ("step", 3)]
     assert tracker.told == expected
+
+
+@pytest.mark.parametrize("kind", ["video", "folder"])
+def test_a_part_of_a_source_keeps_its_numbers(tmp_path: Path, kind: str) -> None:
+    path = tmp_path / ("clip.mp4" if kind == "video" else "clip")
+    _ = write_video(path, 8) if kind == "video" else write_folder(path, [f"{n:05d}.png" for n in range(8)])
+    with open_source(path, first=3, last=5) as source:
+        assert source.length == 3
+        part = list(source)
+    assert [(frame.index, frame.name, number_in(frame.image)) for frame in part] == [
+        (index, f"{index:05d}", index) for index in (3, 4, 5)
+    ]
+    with open_source(path, first=6, last=100) as source:
+        assert source.length == 2 and [frame.index for frame in source] == [6, 7]
+
+
+def test_a_part_of_a_stream_ends() -> None:
+    def endless() -> Iterator[Frame]:
+        for index in itertools.count():
+            yield Frame(coded(index % 64), index, 0.0, str(index))
+
+    with Source(FakeReader(endless), first=1, last=2) as source:
+        assert source.length is None and [frame.index for frame in source] == [1, 2]
+
+
+@pytest.mark.parametrize(("first", "last"), [(-1, None), (4, 3)])
+def test_a_part_that_ends_before_it_begins_is_refused(tmp_path: Path, first: int, last: int | None) -> None:
+    with pytest.raises(SourceError, match="there is no frame from"):
+        open_source(write_video(tmp_path / "clip.mp4", 8), first=first, last=last)
+
+
+def test_a_part_beyond_the_end_is_refused(tmp_path: Path) -> None:
+    path = write_video(tmp_path / "clip.mp4", 8)
+    with pytest.raises(SourceError, match="has no frame 8, for it has 8 frames; begin earlier"):
+        open_source(path, first=8)
+
+
+def test_a_stream_that_ends_before_the_part_is_an_error() -> None:
+    reader = FakeReader(lambda: iter([Frame(coded(0), 0, 0.0, "0")]))
+    with Source(reader, first=5) as source, pytest.raises(SourceError, match="has no frame 5; begin earlier"):
+        next(source)
+    assert reader.closed

@@ -15,7 +15,7 @@ import numpy as np
 import pytest
 import torch
 
-from maskring.plugins.errors import SourceError, TrainingError, UnavailableError
+from maskring.plugins.errors import ModelError, SourceError, TrainingError, UnavailableError
 from maskring.training import loop
 from maskring.training.checkpoint import load_checkpoint
 from maskring.training.distributed import World
@@ -25,6 +25,7 @@ from maskring.training.loop import train
 from maskring.training.recipe import Recipe, load_recipe
 from maskring.training.schedule import learning_rate
 from maskring.training.trainer import Batch, StepReport, Trainer
+from maskring.training.weights import shipped_checkpoint
 
 ALONE = World(0, 1, torch.device("cpu"))
 
@@ -133,6 +134,48 @@ def test_state_of_another_recipe_or_damaged_is_refused(recipe: Recipe, footage: 
     (tmp_path / "run" / loop.STATE_NAME).write_bytes(b"torn")
     with pytest.raises(TrainingError, match=r"state\.pt is damaged"):
         train(recipe, [footage], tmp_path / "run")
+
+
+def test_a_run_begins_with_the_weights_of_a_checkpoint(recipe: Recipe, footage: Path, tmp_path: Path) -> None:
+    """It learns on from there: resumed exactly, named in the checkpoint, not mixed up with another start."""
+    first = train(replace(recipe, steps=60), [footage], tmp_path / "first")
+    start = load_checkpoint(first.checkpoint)
+    trainer = Trainer(recipe, ALONE, start=start)
+    for name, tensor in trainer.query.state_dict().items():
+        assert torch.equal(tensor, start.query[name]), name
+
+    train(recipe, [footage], tmp_path / "fresh")
+    train(recipe, [footage], tmp_path / "whole", start=first.checkpoint)
+    assert losses(tmp_path / "whole")[0] < losses(tmp_path / "fresh")[0]
+    train(recipe, [footage], tmp_path / "halves", start=first.checkpoint, max_minutes=0)
+    with pytest.raises(TrainingError, match=r"began with other weights; give the --start .* \(one\)"):
+        train(recipe, [footage], tmp_path / "halves")
+    done = train(recipe, [footage], tmp_path / "halves", start=first.checkpoint)
+    assert losses(tmp_path / "halves") == losses(tmp_path / "whole")
+    data = "2 unlabelled clips in footage"
+    assert load_checkpoint(done.checkpoint).provenance.data == f"{data}; before: test, 60 steps, {data}"
+    with pytest.raises(TrainingError, match=r"began with other weights; give the --start .* \(none\)"):
+        train(recipe, [footage], tmp_path / "fresh", start=first.checkpoint)
+
+
+def test_a_state_without_a_start_is_one_of_random_weights(
+    recipe: Recipe, footage: Path, tmp_path: Path
+) -> None:
+    train(recipe, [footage], tmp_path / "run", max_minutes=0)
+    path = tmp_path / "run" / loop.STATE_NAME
+    state = torch.load(path, weights_only=True)
+    del state["start"]
+    torch.save(state, path)
+    assert train(recipe, [footage], tmp_path / "run").finished
+
+
+def test_weights_of_another_encoder_are_refused(recipe: Recipe, footage: Path, tmp_path: Path) -> None:
+    nano = shipped_checkpoint("nano")
+    with pytest.raises(TrainingError, match="which has tiny; choose a recipe with encoder = 'nano-patch'"):
+        train(recipe, [footage], tmp_path / "run", start=nano)
+    with pytest.raises(ModelError, match="does not exist"):
+        train(recipe, [footage], tmp_path / "run", start=tmp_path / "none.safetensors")
+    assert not (tmp_path / "run" / loop.STATE_NAME).exists()
 
 
 def test_nothing_is_written_when_there_is_no_footage(recipe: Recipe, tmp_path: Path) -> None:
