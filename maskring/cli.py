@@ -45,6 +45,9 @@ app = typer.Typer(
 )
 
 
+TRACK, TRAIN, DEPLOY, MACHINE = "Track", "Train", "Deploy", "This machine"
+"""Parts of the list of commands."""
+
 LARGEST_SIDE, LARGEST_RADIUS = 1 << 15, 1 << 8
 """Of what an export may be fixed to."""
 
@@ -162,7 +165,7 @@ def root(
     """Follow objects through video, pixel by pixel: outline them in one frame, maskring does the rest."""
 
 
-@app.command()
+@app.command(rich_help_panel=TRACK)
 @one_sentence
 def demo(
     out_dir: Annotated[Path, typer.Option("--out", help="Folder for videos, contact sheet and scores.")],
@@ -178,7 +181,7 @@ def demo(
     run_demo(out_dir, clip=clip, model=model, threads=threads)
 
 
-@app.command()
+@app.command(rich_help_panel=TRAIN)
 @one_sentence
 def train(
     recipe: Annotated[
@@ -193,7 +196,7 @@ def train(
         Path, typer.Option("--out", help="Folder of the run; an interrupted run in it goes on.")
     ],
     more: Annotated[
-        list[Path] | None, typer.Argument(metavar="", help="Further footage after --data.", hidden=True)
+        list[Path] | None, typer.Argument(metavar="PATH", help="Further footage after --data.", hidden=True)
     ] = None,
     start: Annotated[
         Path | None,
@@ -255,7 +258,7 @@ def train(
         raise typer.Exit(EXIT_INTERRUPTED)
 
 
-@app.command("import")
+@app.command("import", rich_help_panel=TRAIN)
 @one_sentence
 def import_checkpoint(
     checkpoint: Annotated[Path, typer.Argument(help="A published MAST checkpoint (.pth, .pt).")],
@@ -271,7 +274,7 @@ def import_checkpoint(
     out.print(f"wrote {out_file}; {len(leftovers)} keys of {checkpoint.name} were not used", markup=False)
 
 
-@app.command()
+@app.command(rich_help_panel=DEPLOY)
 @one_sentence
 def export(
     checkpoint: Annotated[Path, typer.Argument(help="A checkpoint (.safetensors), or a shipped one's name.")],
@@ -337,7 +340,7 @@ def export(
     out.print(f"wrote {out_file} ({out_file.stat().st_size / 1e6:.1f} MB)", markup=False)
 
 
-@app.command("export-refiner")
+@app.command("export-refiner", rich_help_panel=DEPLOY)
 @one_sentence
 def export_refiner_command(
     refiner: Annotated[Path, typer.Argument(help="A U-Net that track --save-refiner wrote.")],
@@ -399,7 +402,7 @@ class HardwareCompatibility(str, Enum):
 RANGE = "N|MIN:BEST:MAX"
 
 
-@app.command()
+@app.command(rich_help_panel=DEPLOY)
 @one_sentence
 def build(
     model: Annotated[Path, typer.Argument(help="An exported .onnx; its precision is the engine's.")],
@@ -459,7 +462,7 @@ def build(
     out.print(f"{done} ({size:.1f} MB{on_gpu})", markup=False, soft_wrap=True)
 
 
-@app.command()
+@app.command(rich_help_panel=DEPLOY)
 @one_sentence
 def quantize(
     model: Annotated[Path, typer.Argument(help="An exported float32 .onnx.")],
@@ -469,7 +472,8 @@ def quantize(
     ],
     out_file: Annotated[Path, typer.Option("--out", help="The int8 ONNX file to write.")],
     more: Annotated[
-        list[Path] | None, typer.Argument(metavar="", help="Further videos after --calibrate.", hidden=True)
+        list[Path] | None,
+        typer.Argument(metavar="VIDEO", help="Further videos after --calibrate.", hidden=True),
     ] = None,
     frames: Annotated[int, typer.Option(min=1, help="Frames to calibrate on, spread over the videos.")] = 32,
     size: Annotated[int, typer.Option(min=16, help="Shorter side they are scaled down to.")] = 240,
@@ -485,7 +489,7 @@ def quantize(
     )
 
 
-@app.command()
+@app.command(rich_help_panel=DEPLOY)
 @one_sentence
 def verify(
     model: Annotated[Path, typer.Argument(help="An exported .onnx.")],
@@ -517,7 +521,7 @@ def verify(
         raise typer.Exit(1)
 
 
-@app.command()
+@app.command(rich_help_panel=TRACK)
 @one_sentence
 def track(
     source: Annotated[
@@ -621,7 +625,7 @@ def track(
     _note_others(sinks)
 
 
-@app.command()
+@app.command(rich_help_panel=TRACK)
 @one_sentence
 def evaluate(
     davis: Annotated[Path, typer.Option(help="Dataset root in DAVIS or YouTube-VOS layout.")],
@@ -672,7 +676,7 @@ def evaluate(
     out.print(table)
 
 
-@app.command()
+@app.command(rich_help_panel=DEPLOY)
 @one_sentence
 def profile(
     model: Annotated[Path, typer.Argument(help="Exported .onnx, .engine or checkpoint.")],
@@ -728,7 +732,7 @@ def profile(
         raise typer.Exit(1)
 
 
-@app.command()
+@app.command(rich_help_panel=MACHINE)
 @one_sentence
 def doctor() -> None:
     """Say what is installed, what each backend needs, and how to mend what is missing."""

@@ -8,7 +8,7 @@ from dataclasses import replace
 import numpy as np
 
 from ..plugins.errors import MaskError
-from .drawing import cut_from_box, free_id
+from .drawing import SMALLEST_BOX, cut_from_box, free_id
 from .label_maps import Box
 from .masks import Labels
 from .overlay import Image
@@ -70,8 +70,8 @@ def with_boxes(image: Image, boxes: Sequence[Box], drawn: Labels | None = None) 
         inside = cut_from_box(image, box)
         if inside is None:
             raise MaskError(
-                f"no object stands out in the box {named}",
-                "draw it larger, with some background around the object, or give a mask instead",
+                f"no object can be cut out of the box {named}",
+                f"let it be {SMALLEST_BOX} pixels at least and leave some of the frame around it, or give a mask",
             )
         taken.add(number)
         labels[inside] = number

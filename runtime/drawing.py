@@ -34,6 +34,10 @@ GRABCUT_PIXELS = 1 << 17
 
 GRABCUT_ITERATIONS = 5
 
+LIKELY, CERTAIN = 0.9, 0.25
+"""Ellipses in the box, as shares of its size, inside which the object is likely and certain. Taking the whole
+box for likely, as GrabCut does by itself, makes it take what the box holds beside the object for the object."""
+
 LINE_HEIGHT, MARGIN, TEXT_SCALE = 20, 8, 0.45
 FONT = cv2.FONT_HERSHEY_SIMPLEX
 LEAST_WIDTH, MOST_WIDTH, MOST_HEIGHT = 640, 1280, 720
@@ -358,14 +362,15 @@ def fill_polygon(corners: list[Point], shape: tuple[int, ...]) -> NDArray[np.boo
 def cut_from_box(image: Image, box: tuple[int, int, int, int]) -> NDArray[np.bool_] | None:
     """The object in a box, by GrabCut: two colour mixtures and a graph cut (Rother et al., SIGGRAPH 2004).
 
-    The same frame and box give the same object: OpenCV's random numbers are seeded.
+    The middle of the box is taken for part of the object, its corners rather for background. The same frame
+    and box give the same object: OpenCV's random numbers are seeded.
 
     Args:
         image: [H, W, 3] uint8 RGB.
         box: (x0, y0, x1, y1) in pixels, x1 and y1 just outside; there must be pixels around it.
 
     Returns:
-        [H, W] bool; None when the box is too small, leaves no background, or nothing in it stands out.
+        [H, W] bool; None when the box is too small or leaves no background.
     """
     x0, y0, x1, y1 = box
     height, width = image.shape[:2]
@@ -379,7 +384,7 @@ def cut_from_box(image: Image, box: tuple[int, int, int, int]) -> NDArray[np.boo
     seeds = np.full(small.shape[:2], cv2.GC_BGD, np.uint8)
     rows = slice(round((y0 - top) * shrink), round((y1 - top) * shrink))
     columns = slice(round((x0 - left) * shrink), round((x1 - left) * shrink))
-    seeds[rows, columns] = cv2.GC_PR_FGD
+    seeds[rows, columns] = _seeds_in_box(*seeds[rows, columns].shape)
     if not (seeds == cv2.GC_BGD).any():
         return None
     cv2.setRNGSeed(0)
@@ -393,6 +398,14 @@ def cut_from_box(image: Image, box: tuple[int, int, int, int]) -> NDArray[np.boo
     full = cv2.resize(found, crop.shape[1::-1], interpolation=cv2.INTER_LINEAR) > 0.5
     inside[top : y1 + above, left : x1 + beside] = full
     return inside if inside.any() else None
+
+
+def _seeds_in_box(height: int, width: int) -> NDArray[np.uint8]:
+    """What GrabCut is told of the pixels of a box [H, W]."""
+    y, x = np.ogrid[:height, :width]
+    distance = np.hypot((2 * y + 1) / height - 1, (2 * x + 1) / width - 1)  # 1 on the inscribed ellipse
+    seeds = np.where(distance < LIKELY, cv2.GC_PR_FGD, cv2.GC_PR_BGD)
+    return np.where(distance < CERTAIN, cv2.GC_FGD, seeds).astype(np.uint8)
 
 
 def _wrapped(text: str, width: int) -> list[str]:

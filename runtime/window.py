@@ -98,5 +98,5 @@ def require_windows() -> None:
     if not works:
         raise UnavailableError(
             "no window can be opened: there is no display",
-            "run on a desktop or over ssh -X, or give the objects as --mask and leave --show out",
+            "run on a desktop or over ssh -X, or give the objects as --mask or --box and leave --show out",
         )

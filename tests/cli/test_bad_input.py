@@ -69,7 +69,7 @@ def test_no_mask(workspace: Workspace, tmp_path: Path) -> None:
         ("-1,2,30,40", "names no box"),
         ("10,10,9000,40", "does not lie in the frame"),
         ("30,10,10,40", "does not lie in the frame"),
-        ("0,0,64,48", "no object stands out"),
+        ("0,0,64,48", "no object can be cut out"),
     ],
 )
 def test_box_that_is_none(workspace: Workspace, tmp_path: Path, box: str, words: str) -> None:

@@ -131,6 +131,18 @@ def test_boxes_at_the_border_do_no_harm(box: tuple[int, int, int, int]) -> None:
         assert not outside.any()
 
 
+def test_an_object_is_found_though_its_colour_is_seen_elsewhere() -> None:
+    """That the middle of the box belongs to the object decides; by colour alone nothing would stand out."""
+    rng = np.random.default_rng(0)
+    image = rng.normal((90, 110, 90), 8, (120, 160, 3))
+    y, x = np.ogrid[:120, :160]
+    truth = np.hypot((y - 60) / 26, (x - 80) / 30) < 1
+    for place in (truth, np.s_[10:25]):
+        image[place] += (25, -8, -12)
+    found = cut_from_box(np.clip(image, 0, 255).astype(np.uint8), (44, 28, 122, 94))
+    assert found is not None and (found & truth).sum() / (found | truth).sum() > 0.95
+
+
 def test_a_frame_of_one_colour_holds_no_object_or_the_whole_box() -> None:
     inside = cut_from_box(np.full((HEIGHT, WIDTH, 3), 70, np.uint8), (10, 10, 40, 40))
     assert inside is None or not inside[:10].any()
