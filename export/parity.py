@@ -55,7 +55,7 @@ class ParityRow:
         output: name of the output.
         max_error, mean_error: of absolute differences.
         agreement: share of equal elements, for winner maps; None for others.
-        tolerance: what the row is held to, see :data:`TOLERANCES`.
+        tolerance: what the row is held to, see :data:`TOLERANCES`; for ``key`` in units of the features.
         ok: whether it is met.
     """
 
@@ -69,10 +69,11 @@ class ParityRow:
 
     def cells(self) -> tuple[str, ...]:
         """The row as texts for a table."""
-        agreement = "" if self.agreement is None else f"{100 * self.agreement:.3f} %"
-        limit = f">= {100 * self.tolerance:g} %" if self.agreement is not None else f"<= {self.tolerance:g}"
-        errors = (f"{self.max_error:.2e}", f"{self.mean_error:.2e}")
-        return self.compared, self.output, *errors, agreement, limit, "ok" if self.ok else "BEYOND"
+        if self.agreement is None:
+            figures = f"{self.max_error:.2e}", f"{self.mean_error:.2e}", "", f"<= {self.tolerance:.2e}"
+        else:  # differences of labels' numbers say nothing
+            figures = "", "", f"{100 * self.agreement:.3f} %", f">= {100 * self.tolerance:g} %"
+        return self.compared, self.output, *figures, "ok" if self.ok else "BEYOND"
 
 
 @dataclass(frozen=True)
@@ -224,5 +225,6 @@ class _Differences:
         if name in ("labels", "value"):
             agreement, ok = min(equal), min(equal) >= tolerance
         else:
-            agreement, ok = None, worst <= tolerance * (max(size) if name == "key" else 1.0)
+            tolerance *= max(size) if name == "key" else 1.0
+            agreement, ok = None, worst <= tolerance
         return ParityRow(compared, name, worst, float(np.mean(mean)), agreement, tolerance, bool(ok))

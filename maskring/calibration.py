@@ -19,9 +19,10 @@ def quantize_on_videos(model: Path, videos: list[Path], out: Path, *, frames: in
 
     Args:
         model: a float32 ``.onnx`` export.
-        videos: video files or folders of frames.
+        videos: video files, folders of frames, and folders with either at any depth.
         out: the ``.onnx`` to write.
-        frames: how many frames to take in all, the same number of each video.
+        frames: how many frames to take in all, the same number of each video; of more videos than that, an
+            even choice is looked at.
         size: shorter side they are scaled down to, unless the model is fixed to a size.
 
     Returns:
@@ -33,6 +34,7 @@ def quantize_on_videos(model: Path, videos: list[Path], out: Path, *, frames: in
     """
     from .export.quantize import quantize_onnx
     from .runtime.backends.step_graph_parts import load_step_graph
+    from .training.clips import find_clips
 
     _, metadata = load_step_graph(model)
     if out.exists() and out.samefile(model):
@@ -44,8 +46,10 @@ def quantize_on_videos(model: Path, videos: list[Path], out: Path, *, frames: in
         target = (metadata.width or round(width * scale), metadata.height or round(height * scale))
         return np.ascontiguousarray(cv2.resize(image, target, interpolation=cv2.INTER_AREA), np.uint8)
 
-    each = max(1, frames // len(videos))
-    chosen = [image for video in videos for image in spread_frames(video, each, fit)]
+    clips = [clip for video in videos for clip in (find_clips(video) if video.is_dir() else [video])]
+    taken = min(frames, len(clips))
+    clips = [clips[index * len(clips) // taken] for index in range(taken)]
+    chosen = [image for clip in clips for image in spread_frames(clip, frames // taken, fit)]
     return quantize_onnx(model, out, chosen)
 
 

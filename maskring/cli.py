@@ -468,7 +468,9 @@ def quantize(
     model: Annotated[Path, typer.Argument(help="An exported float32 .onnx.")],
     calibrate: Annotated[
         list[Path],
-        typer.Option(metavar="VIDEOS...", help="Videos or folders of frames like those to be tracked."),
+        typer.Option(
+            metavar="VIDEOS...", help="Videos, folders of them or of frames, like those to be tracked."
+        ),
     ],
     out_file: Annotated[Path, typer.Option("--out", help="The int8 ONNX file to write.")],
     more: Annotated[
@@ -519,6 +521,7 @@ def verify(
     if not report.ok:
         err.print(f"{model} does not compute what it was exported from.", style="red", markup=False)
         raise typer.Exit(1)
+    out.print(f"{model}: all ways to execute it agree", markup=False, soft_wrap=True)
 
 
 @app.command(rich_help_panel=TRACK)

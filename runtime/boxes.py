@@ -71,7 +71,7 @@ def with_boxes(image: Image, boxes: Sequence[Box], drawn: Labels | None = None) 
         if inside is None:
             raise MaskError(
                 f"no object can be cut out of the box {named}",
-                f"let it be {SMALLEST_BOX} pixels at least and leave some of the frame around it, or give a mask",
+                f"let it be {SMALLEST_BOX} pixels at least and leave some of the frame out, or give a mask",
             )
         taken.add(number)
         labels[inside] = number

@@ -35,8 +35,8 @@ GRABCUT_PIXELS = 1 << 17
 GRABCUT_ITERATIONS = 5
 
 LIKELY, CERTAIN = 0.9, 0.25
-"""Ellipses in the box, as shares of its size, inside which the object is likely and certain. Taking the whole
-box for likely, as GrabCut does by itself, makes it take what the box holds beside the object for the object."""
+"""Ellipses in the box, as shares of its size, inside which the object is likely and certain. Where the whole
+box is likely, as GrabCut has it by itself, more of what it holds beside the object is taken along."""
 
 LINE_HEIGHT, MARGIN, TEXT_SCALE = 20, 8, 0.45
 FONT = cv2.FONT_HERSHEY_SIMPLEX

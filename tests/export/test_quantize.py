@@ -198,8 +198,8 @@ def test_refusals_name_the_remedy_and_write_nothing(folder: Path, tmp_path: Path
 def test_command(folder: Path, tmp_path: Path) -> None:
     import cv2
 
-    for clip in ("a", "b"):
-        (tmp_path / clip).mkdir()
+    for clip in ("a", "b", "more/c", "more/d", "more/e"):
+        (tmp_path / clip).mkdir(parents=True)
         for index, frame in enumerate(FRAMES):
             cv2.imwrite(str(tmp_path / clip / f"{index}.png"), frame[..., ::-1])
     out = tmp_path / "int8.onnx"
@@ -208,6 +208,9 @@ def test_command(folder: Path, tmp_path: Path) -> None:
     assert done.exit_code == 0, done.output
     assert done.stdout.startswith("calibrated on 4 frames; wrote")
     assert out.is_file()
+    arguments[2:4] = [tmp_path / "more"]  # a folder of clips; two of the three are looked at
+    done = CliRunner().invoke(app, ["quantize", *map(str, arguments), "--frames", "2"])
+    assert done.exit_code == 0 and done.stdout.startswith("calibrated on 2 frames; wrote"), done.output
     arguments[-1] = arguments[0]
     refused = CliRunner().invoke(app, ["quantize", *map(str, arguments)])
     assert refused.exit_code == 2 and "another file" in refused.stderr
