@@ -59,15 +59,23 @@ def sample_soft(labels: NDArray[np.uint8], count: int, stride: int) -> NDArray[n
     )
 
 
-def to_pixels(maps: NDArray[np.floating[Any]], height: int, width: int, stride: int) -> NDArray[np.float32]:
-    """Bilinear interpolation [H, W] of a map of features [h, w], as the step graph does it.
+def to_pixels(maps: NDArray[np.floating[Any]], box: Box, stride: int) -> NDArray[np.float32]:
+    """Bilinear interpolation [y1 - y0, x1 - x0] of a map of features [h, w], as the step graph does it.
 
     Feature i is centred on pixel stride * i; beyond the last one it is replicated.
+
+    Args:
+        maps: of the whole frame.
+        box: the pixels wanted, (x0, y0, x1, y1), x1 and y1 just outside.
+        stride: pixels per feature.
     """
-    placement = np.array([[1 / stride, 0, 0], [0, 1 / stride, 0]])
+    x0, y0, x1, y1 = box
+    placement = np.array([[1 / stride, 0, x0 / stride], [0, 1 / stride, y0 / stride]])
     flags = cv2.INTER_LINEAR | cv2.WARP_INVERSE_MAP
     source = np.ascontiguousarray(maps, np.float32)
-    pixels = cv2.warpAffine(source, placement, (width, height), flags=flags, borderMode=cv2.BORDER_REPLICATE)
+    pixels = cv2.warpAffine(
+        source, placement, (x1 - x0, y1 - y0), flags=flags, borderMode=cv2.BORDER_REPLICATE
+    )
     return np.asarray(pixels, np.float32)
 
 

@@ -82,7 +82,7 @@ class Guard:
         seen = np.s_[y0:y1, x0:x1]  # beyond it there is nothing to look at
         ids = [state.id for state in result.objects]
         joint[seen] = without_strangers(result.labels[seen], joint[seen], ids)
-        reasons = degenerate(result, joint, self.drawn_areas) | dict(kept)
+        reasons = degenerate(result, joint[seen], self.drawn_areas) | dict(kept)
         reasons = {state.id: reasons[state.id] for state in result.objects if state.id in reasons}
         labels = keep_propagated(result.labels, joint, list(reasons))
         return replace(result, labels=labels, objects=_measured(result.objects, labels), kept=reasons)
@@ -103,8 +103,8 @@ def fuse(result: Result, network: Floats, view: View, trust: float, stride: int)
     labels = np.zeros((height, width), np.uint8)  # beyond the view both say background: all objects are in it
     winner, best = labels[y0:y1, x0:x1], np.full((y1 - y0, x1 - x0), -np.inf, np.float32)
     for channel, object_id in enumerate((0, *(state.id for state in result.objects))):
-        ours = label_maps.to_pixels(result.probabilities[channel], height, width, stride)[y0:y1, x0:x1]
-        score = (1 - trust) * _log(ours) + trust * _log(view.pixels(network[channel]))
+        score = _log(label_maps.to_pixels(result.probabilities[channel], view.box, stride), 1 - trust)
+        score += _log(view.pixels(network[channel]), trust)
         np.copyto(winner, object_id, where=score > best)
         np.maximum(best, score, out=best)
     return labels
@@ -137,7 +137,7 @@ def degenerate(result: Result, refined: Labels, drawn_areas: Mapping[int, float]
 
     Args:
         result: of propagation.
-        refined: [H, W] object ids.
+        refined: object ids, at least where there are any.
         drawn_areas: pixels of each object in the masks that the user gave.
     """
     after = np.bincount(refined.ravel(), minlength=256)
@@ -190,5 +190,9 @@ def _measured(states: Sequence[ObjectState], labels: Labels) -> tuple[ObjectStat
     )
 
 
-def _log(probabilities: NDArray[np.floating]) -> Floats:
-    return np.asarray(np.log(np.maximum(probabilities, FLOOR)), np.float32)
+def _log(probabilities: Floats, weight: float) -> Floats:
+    """Weighted logarithms, in place of the probabilities."""
+    np.maximum(probabilities, FLOOR, out=probabilities)
+    np.log(probabilities, out=probabilities)
+    probabilities *= np.float32(weight)
+    return probabilities

@@ -85,9 +85,8 @@ class SampleMaker:
         return np.full((view.size, view.size), 255, np.uint8)
 
     def _confidence(self, view: View, result: Result) -> NDArray[np.uint8]:
-        height, width = result.labels.shape
-        whole = label_maps.to_pixels(confidence(result.probabilities), height, width, self.stride)
-        return np.rint(255 * view.values(whole)).astype(np.uint8)
+        seen = label_maps.to_pixels(confidence(result.probabilities), view.box, self.stride)
+        return np.rint(255 * view.values(seen)).astype(np.uint8)
 
     def _quality(self, objects: tuple[ObjectState, ...]) -> float:
         return frame_quality(

@@ -59,9 +59,11 @@ class View:
         """[S, S] of labels [H, W]."""
         return np.asarray(self._scaled(labels, cv2.INTER_NEAREST_EXACT), np.uint8)
 
-    def values(self, values: Floats) -> Floats:
-        """[S, S] of a map [H, W]."""
-        return np.asarray(self._scaled(values, cv2.INTER_LINEAR), np.float32)
+    def values(self, part: Floats) -> Floats:
+        """[S, S] of a map of the part of the frame that is seen, [y1 - y0, x1 - x0]."""
+        return np.asarray(
+            cv2.resize(part, (self.size, self.size), interpolation=cv2.INTER_LINEAR), np.float32
+        )
 
     def pixels(self, seen: Floats) -> Floats:
         """The part of the frame that ``seen`` [S, S] shows, at its own size: [y1 - y0, x1 - x0]."""

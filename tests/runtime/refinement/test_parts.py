@@ -96,7 +96,7 @@ def test_what_a_view_shows_is_put_back_where_it_was() -> None:
     view = View((10, 8, 42, 40), 32)  # its own size: nothing is interpolated
     np.testing.assert_array_equal(view.image(image), image[8:40, 10:42])
     np.testing.assert_array_equal(view.labels(labels), labels[8:40, 10:42])
-    seen = view.values(labels.astype(np.float32))
+    seen = view.values(labels[8:40, 10:42].astype(np.float32))
     np.testing.assert_array_equal(view.pixels(seen), labels[8:40, 10:42])
 
 
