@@ -7,17 +7,26 @@ STAMP  := $(VENV)/.installed
 NATIVE := $(wildcard CMakeLists.txt plugins/CMakeLists.txt plugins/*.cmake plugins/windowed_affinity/cpu/* \
   plugins/windowed_affinity/tensorrt_plugin.*)
 
-.PHONY: install demo test test-all lint typecheck docs bench clean
+.PHONY: install demo test test-all lint typecheck docs bench lock sbom clean
 .DELETE_ON_ERROR:
 
 install: $(STAMP)
 
+# LOCKED=1: nothing but the files whose hashes stand in constraints.hashes.txt (Linux, Python 3.11 to 3.13).
+ifdef LOCKED
+$(STAMP): pyproject.toml constraints.hashes.txt $(NATIVE)
+	@test -x $(BIN)/python || $(PYTHON) -m venv $(VENV)
+	$(BIN)/python -m pip install --quiet --require-hashes --only-binary :all: -r constraints.hashes.txt
+	$(BIN)/python -m pip install --quiet --no-build-isolation --no-deps -e .
+	@touch $@
+else
 $(STAMP): pyproject.toml constraints.txt $(NATIVE)
 	@test -x $(BIN)/python || $(PYTHON) -m venv $(VENV)
 	$(BIN)/python -m pip install --quiet --upgrade -c constraints.txt pip
 	$(BIN)/python -m pip install --quiet -c constraints.txt scikit-build-core nanobind cmake ninja
 	$(BIN)/python -m pip install --quiet --no-build-isolation -c constraints.txt -e '.[test]'
 	@touch $@
+endif
 
 demo: $(STAMP)
 	$(BIN)/maskring demo --out demo
@@ -45,6 +54,12 @@ bench: $(STAMP)
 	$(BIN)/python bench/affinity.py
 	$(BIN)/python bench/step.py
 	$(BIN)/python bench/overhead.py
+
+lock: $(STAMP)
+	$(BIN)/python .ci/lock.py
+
+sbom: $(STAMP)
+	$(BIN)/python .ci/sbom.py
 
 clean:
 	rm -rf build demo .pytest_cache .mypy_cache .ruff_cache

@@ -1,4 +1,4 @@
-"""kill -9, full disks, no network, clocks that jump: runs go on, and nothing half-written counts."""
+"""kill -9, full disks, clocks that jump: runs go on, and nothing half-written counts."""
 
 from __future__ import annotations
 
@@ -7,14 +7,12 @@ import os
 import re
 import resource
 import signal
-import socket
 import subprocess
 import sys
 import time
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
-from typing import NoReturn
 
 import cv2
 import pytest
@@ -143,28 +141,6 @@ def test_no_room_for_a_line_of_the_log(tmp_path: Path) -> None:
         for step in range(1, 100):
             journal.write(StepReport(step, 1.0, 0.1))
     journal.close()
-
-
-def test_tracking_files_needs_no_network(
-    monkeypatch: pytest.MonkeyPatch, footage: Path, tmp_path: Path, exported: Path
-) -> None:
-    from typer.testing import CliRunner
-
-    from maskring.cli import app
-
-    def refused(*_: object, **__: object) -> NoReturn:
-        raise AssertionError("maskring opened a socket")
-
-    monkeypatch.setattr(socket, "socket", refused)
-    monkeypatch.setattr(socket, "create_connection", refused)
-    monkeypatch.setattr(socket, "getaddrinfo", refused)
-    for path in sorted(footage.iterdir())[3:]:
-        path.unlink()
-    out = tmp_path / "out"
-    arguments = ["track", footage, "--mask", tmp_path / "mask.png", "--model", exported, "--out", out]
-    result = CliRunner().invoke(app, [str(argument) for argument in arguments])
-    assert result.exit_code == 0, result.output
-    assert sum(1 for _ in (out / "masks").iterdir()) == 3
 
 
 WALL_CLOCK = {

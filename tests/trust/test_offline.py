@@ -1,0 +1,109 @@
+"""Nothing that works on files asks for a network: not maskring, not a library, not a process it starts."""
+
+from __future__ import annotations
+
+import json
+import os
+import subprocess
+import sys
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+import cv2
+import pytest
+from support import moving_square, write_tiny_checkpoint
+from trust.offline import UNAVAILABLE
+
+from maskring.runtime.masks import write_mask
+
+TESTS = Path(__file__).resolve().parents[1]
+
+SHORT_DEMO = """
+import functools, sys
+from maskring import demo
+from maskring.cli import app
+whole = demo.render_clip
+demo.render_clip = lambda height, width: whole(height // 6, width // 6, frames=6)
+app(sys.argv[1:])
+"""
+"""Of the rendered clip the demo draws as little as its test in tests/cli does."""
+
+ASKS = """
+import socket, subprocess, sys
+socket.socketpair()  # local, and allowed
+child = "import socket; socket.create_connection(('127.0.0.1', 9))"
+subprocess.run([sys.executable, "-c", child], stderr=subprocess.DEVNULL)
+"""
+
+
+def offline(command: Sequence[str | Path], folder: Path) -> list[dict[str, Any]]:
+    """Run a command to its end; returns who asked for a network."""
+    report = folder / "asked.json"
+    done = subprocess.run(
+        [sys.executable, "-m", "trust.offline", report, sys.executable, *map(str, command)],
+        cwd=TESTS,
+        env={**os.environ, "MASKRING_CACHE": str(folder / "cache")},
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+    if done.returncode == UNAVAILABLE:
+        pytest.skip(f"the kernel does not report system calls here: {done.stderr.strip()}")
+    assert done.returncode == 0, done.stdout + done.stderr
+    asked: list[dict[str, Any]] = json.loads(report.read_text())
+    return asked
+
+
+@pytest.fixture(scope="module")
+def desk(tmp_path_factory: pytest.TempPathFactory, exported: Path) -> dict[str, Path]:
+    """A dataset in DAVIS layout, one sequence of it as a video, the mask of its first frame."""
+    root = tmp_path_factory.mktemp("desk")
+    images, masks = root / "davis/JPEGImages/480p/a", root / "davis/Annotations/480p/a"
+    for folder in (images, masks, root / "davis/ImageSets/2017"):
+        folder.mkdir(parents=True)
+    writer = cv2.VideoWriter(str(root / "clip.mp4"), cv2.VideoWriter.fourcc(*"mp4v"), 30.0, (64, 48))
+    for index in range(5):
+        frame, mask = moving_square(index)
+        cv2.imwrite(str(images / f"{index:05d}.jpg"), frame)
+        write_mask(masks / f"{index:05d}.png", mask)
+        writer.write(frame)
+    writer.release()
+    (root / "davis/ImageSets/2017/val.txt").write_text("a\n")
+    return {
+        "CHECKPOINT": write_tiny_checkpoint(root / "tiny.safetensors"),
+        **{"MODEL": exported, "DAVIS": root / "davis", "FRAMES": images, "CLIP": root / "clip.mp4"},
+        "MASK": masks / "00000.png",
+    }
+
+
+def test_who_asks_is_seen(tmp_path: Path) -> None:
+    (asked,) = offline(["-c", ASKS], tmp_path)
+    assert asked["call"] == "socket" and "create_connection" in asked["process"]
+
+
+COMMANDS = {
+    "a video": "track CLIP --mask MASK --model MODEL --out OUT",
+    "frames and a checkpoint, exported first": "track FRAMES --mask MASK --model CHECKPOINT --out OUT",
+    "evaluate": "evaluate --davis DAVIS --split val --model MODEL --out OUT --json OUT/scores.json",
+}
+
+
+@pytest.mark.parametrize("command", COMMANDS.values(), ids=COMMANDS)
+def test_a_command_on_files(desk: dict[str, Path], tmp_path: Path, command: str) -> None:
+    (tmp_path / "out").mkdir()
+    words = [word.replace("OUT", str(tmp_path / "out")) for word in command.split()]
+    assert offline(["-m", "maskring", *(desk.get(word, word) for word in words)], tmp_path) == []
+    assert any((tmp_path / "out").iterdir())
+
+
+def test_the_demo_with_a_clip_at_hand(tmp_path: Path, exported: Path) -> None:
+    """Without one it asks pip, and says so."""
+    clip = tmp_path / "clip"
+    clip.mkdir()
+    for index in range(3):
+        frame, _ = moving_square(index)
+        cv2.imwrite(str(clip / f"{index}.png"), cv2.resize(frame, (176, 144)))
+    command = ["-c", SHORT_DEMO, "demo", "--out", tmp_path / "demo", "--clip", clip, "--model", exported]
+    assert offline(command, tmp_path) == []
+    assert (tmp_path / "demo" / "contact_sheet.png").stat().st_size > 0
