@@ -18,6 +18,7 @@ from rich.text import Text
 from . import __version__
 from .console import (
     EXIT_INTERRUPTED,
+    busy,
     err,
     one_sentence,
     out,
@@ -322,21 +323,23 @@ def export(
         raise OutputError("nothing is to be written", "name a file with --out or a folder with --triton")
     labels = None if objects is None else objects + 1
     if triton is not None:
-        _export_triton(checkpoint, triton, height, width, labels, radius, scale, top_k, precision.value)
+        with busy("exporting for Triton"):
+            _export_triton(checkpoint, triton, height, width, labels, radius, scale, top_k, precision.value)
     if out_file is None:
         return
-    export_onnx(
-        checkpoint,
-        out_file,
-        height=height,
-        width=width,
-        labels=labels,
-        radius=radius,
-        scale=scale,
-        top_k=top_k,
-        localise=localise,
-        dtype=precision.value,
-    )
+    with busy("exporting"):
+        export_onnx(
+            checkpoint,
+            out_file,
+            height=height,
+            width=width,
+            labels=labels,
+            radius=radius,
+            scale=scale,
+            top_k=top_k,
+            localise=localise,
+            dtype=precision.value,
+        )
     out.print(f"wrote {out_file} ({out_file.stat().st_size / 1e6:.1f} MB)", markup=False)
 
 
@@ -483,7 +486,8 @@ def quantize(
     """Make the encoder of an exported model compute in int8, calibrated on unlabelled videos."""
     from .calibration import quantize_on_videos
 
-    seen = quantize_on_videos(model, [*calibrate, *(more or [])], out_file, frames=frames, size=size)
+    with busy("calibrating"):
+        seen = quantize_on_videos(model, [*calibrate, *(more or [])], out_file, frames=frames, size=size)
     out.print(
         f"calibrated on {seen} frames; wrote {out_file} ({out_file.stat().st_size / 1e6:.1f} MB)",
         markup=False,
@@ -511,7 +515,8 @@ def verify(
     from .verification import verify_on_frames
 
     checkpoint = None if checkpoint is None else model_file(checkpoint)
-    report = verify_on_frames(model, checkpoint, source, frames)
+    with busy("executing the model in every way there is"):
+        report = verify_on_frames(model, checkpoint, source, frames)
     table = Table(
         "compared", "output", "max error", "mean error", "agreement", "tolerance", "", box=box.SIMPLE
     )
@@ -611,7 +616,8 @@ def track(
         reopen = partial(open_source, source, live=live, first=first, last=last)
         stream = stack.enter_context(reopen())
         refinement.require_possible(source, stream, live, save_refiner is not None)
-        plain = open_tracker(model, soft=soft, kernel=kernel.value, threads=threads)
+        with busy("opening the model"):
+            plain = open_tracker(model, soft=soft, kernel=kernel.value, threads=threads)
         tracker = refinement.wrap(plain, out_dir)
         stack.callback(tracker.close)
         sinks = [] if out_dir is None else _file_sinks(stack, out_dir, stream, masks, overlay, refine)
@@ -661,7 +667,8 @@ def evaluate(
 
     run = DatasetRun(davis, split, out_dir, json_file, size)
     threads = run.join(shard, threads)
-    executable = resolve_model(model)
+    with busy("opening the model"):
+        executable = resolve_model(model)
     settings = RefinementSettings(size=refine_size, iterations=refine_iterations, feedback=refine_feedback)
     refinement = Refinement(refine.value, settings, refine_steps, refiner)
 

@@ -7,7 +7,7 @@ import math
 import signal
 from collections import deque
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, nullcontext
 from datetime import timedelta
 from typing import TYPE_CHECKING, Any, NoReturn, ParamSpec, TypeVar
 
@@ -62,6 +62,16 @@ def one_sentence(command: Callable[P, T]) -> Callable[P, T]:
 
 def _interrupt(*_: Any) -> NoReturn:
     raise KeyboardInterrupt
+
+
+@contextmanager
+def busy(doing: str) -> Iterator[None]:
+    """Say what is being done while it lasts, where there are no steps to count.
+
+    Nothing is shown when stderr is no terminal.
+    """
+    with err.status(doing) if err.is_terminal else nullcontext():
+        yield
 
 
 @contextmanager

@@ -40,12 +40,34 @@ class Refinement:
         settings: see :class:`RefinementSettings`.
         steps: online, optimiser steps within each frame; 0 to adapt beside the stream.
         start: a refiner to go on from; its width counts.
+
+    Raises:
+        UserError: on construction, when something was chosen that the mode does not do.
     """
 
     mode: Literal["off", "offline", "online"] = "off"
     settings: RefinementSettings = field(default_factory=RefinementSettings)
     steps: int = 0
     start: Path | None = None
+
+    def __post_init__(self) -> None:
+        chosen, default = self.settings, RefinementSettings()
+        online = {
+            "--refine-steps": self.steps != 0,
+            "--refine-budget": chosen.budget != default.budget,
+            "--refine-feedback": chosen.feedback,
+        }
+        both = {
+            "--refine-iterations": chosen.iterations != default.iterations,
+            "--refine-size": chosen.size != default.size,
+            "--refiner": self.start is not None,
+        }
+        idle = {"off": online | both, "offline": online, "online": {}}[self.mode]
+        for option in (option for option, given in idle.items() if given):
+            other = "--refine online" if option in online else "--refine offline or --refine online"
+            raise UserError(
+                f"{option} does nothing with --refine {self.mode}", f"add {other}, or leave it out"
+            )
 
     def wrap(self, tracker: Tracker, folder: Path | None = None) -> AnyTracker:
         """The tracker itself when refinement is off, or one around it.

@@ -41,20 +41,28 @@ OPTIONAL = {
     "onnxscript": "export checkpoints: pip install 'maskring[train]'",
     "tensorrt": "run engines on NVIDIA GPUs: pip install 'maskring[gpu]' (JetPack brings its own)",
     "pycuda": "run engines on NVIDIA GPUs: pip install 'maskring[gpu]'",
-    "polygraphy": "build and profile engines: pip install 'maskring[gpu]'",
+    "polygraphy": "profile models, build engines: pip install 'maskring[profile]'",
+    "tensorrt-rtx": "build engines for RTX cards, without a GPU: pip install 'maskring[rtx]'",
 }
 STAND_INS = {
     "onnxruntime": ("onnxruntime-gpu",),
     "opencv-python": ("opencv-python-headless", "opencv-contrib-python"),
+    "tensorrt-rtx": ("tensorrt-rtx-cu13-bindings", "tensorrt-rtx-cu12-bindings"),
 }
 """Distributions that bring the same module under another name."""
 
-MODULES = {"opencv-python": "cv2", "onnxruntime-extensions": "onnxruntime_extensions"}
+MODULES = {
+    "opencv-python": "cv2",
+    "onnxruntime-extensions": "onnxruntime_extensions",
+    "tensorrt-rtx": "tensorrt_rtx",
+}
 """Module names where they differ from the distribution's."""
 
 CAPABILITIES = {
     "track on a CPU (onnxruntime)": (*REQUIRED, "native CPU kernel", "OpenCV with FFMPEG"),
-    "train, import, export": ("torch", "safetensors", "onnxscript"),
+    "refine masks": ("torch", "safetensors"),
+    "track with checkpoints, train, import, export": ("torch", "safetensors", "onnxscript"),
+    "build engines for RTX cards": ("tensorrt-rtx", "polygraphy"),
     "build and run TensorRT engines": (
         "tensorrt",
         "pycuda",

@@ -164,7 +164,12 @@ def test_import_reads_a_published_checkpoint(tmp_path: Path) -> None:
 def test_doctor_finds_what_tracking_needs() -> None:
     done = run("doctor")
     assert done.exit_code == 0, done.output
-    assert "track on a CPU (onnxruntime): ready" in done.stdout
+    for use in (
+        "track on a CPU (onnxruntime)",
+        "refine masks",
+        "track with checkpoints, train, import, export",
+    ):
+        assert f"{use}: ready" in done.stdout
 
 
 def test_demo(workspace: Workspace, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -64,6 +64,25 @@ def test_online_refines_within_the_frame_when_asked(workspace: Workspace, tmp_pa
     assert lines(outs[0] / "objects.jsonl")[0]["kept"] == {}
 
 
+@pytest.mark.parametrize(
+    ("options", "words"),
+    [
+        (["--refine-steps", "2"], "--refine-steps does nothing with --refine off; add --refine online"),
+        (["--refine-size", "64"], "--refine-size does nothing with --refine off; add --refine offline or"),
+        (
+            ["--refine", "offline", "--refine-feedback"],
+            "--refine-feedback does nothing with --refine offline",
+        ),
+    ],
+)
+def test_what_would_do_nothing_is_refused(
+    workspace: Workspace, tmp_path: Path, options: list[str], words: str
+) -> None:
+    done = track(workspace, tmp_path / "out", *options)
+    assert done.exit_code == 2 and words in done.stderr and len(done.stderr.splitlines()) == 1
+    assert not (tmp_path / "out").exists()
+
+
 def test_an_interrupted_adaptation_leaves_the_propagated_masks(
     workspace: Workspace, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
