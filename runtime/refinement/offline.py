@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import time
 from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
 from types import TracebackType
 
@@ -56,6 +57,7 @@ class OfflineRefiner:
         self._adaptation = Adaptation(settings, predictor)
         self._guard = Guard(settings.trust, tracker.stride)
         self._not_learned: dict[int, str] = {}
+        self._drawn: set[int] = set()  # frames whose mask the user gave
 
     @property
     def predictor(self) -> Predictor:
@@ -69,6 +71,8 @@ class OfflineRefiner:
             UserError: as :meth:`Tracker.step`, and when the disk is full.
         """
         result = self._tracker.step(frame, mask)
+        if mask is not None:
+            self._drawn.add(len(self._spool))
         self._spool.write(result)
         self._buffer.add(self._samples.make(frame, result, mask))
         if mask is not None:
@@ -114,12 +118,16 @@ class OfflineRefiner:
     def refine(self, frame: NDArray[np.uint8], index: int) -> Result:
         """The final result of a frame; ``Result.kept`` names the objects that stay as propagated, and why.
 
+        A frame whose mask the user gave keeps it.
+
         Args:
             frame: [H, W, 3] uint8 RGB, as in the first pass.
             index: of the frame, counted from 0 in the order of the first pass.
         """
         started = time.perf_counter()
         result = self._spool.read(index)
+        if index in self._drawn:
+            return replace(result, kept={})
         ids = [state.id for state in result.objects]
         view = self._samples.view(result)
         scaled = view.image(frame)
