@@ -7,7 +7,7 @@ STAMP  := $(VENV)/.installed
 NATIVE := $(wildcard CMakeLists.txt plugins/CMakeLists.txt plugins/*.cmake plugins/windowed_affinity/cpu/* \
   plugins/windowed_affinity/tensorrt_plugin.*)
 
-.PHONY: install demo test test-all lint typecheck docs bench lock sbom clean
+.PHONY: install demo test test-all lint typecheck docs bench lock sbom fuzz clean
 .DELETE_ON_ERROR:
 
 install: $(STAMP)
@@ -60,6 +60,12 @@ lock: $(STAMP)
 
 sbom: $(STAMP)
 	$(BIN)/python .ci/sbom.py
+
+# Seconds for each format; what was learnt, and inputs that broke something, stay in build/fuzz.
+FUZZ_SECONDS ?= 60
+fuzz: $(STAMP)
+	$(BIN)/python -m pip install --quiet -c constraints.txt atheris
+	cd tests && ../$(BIN)/python -m trust.fuzz --seconds $(FUZZ_SECONDS) --corpus ../build/fuzz
 
 clean:
 	rm -rf build demo .pytest_cache .mypy_cache .ruff_cache

@@ -26,7 +26,7 @@ from .console import (
     step_callback,
     stop_request,
 )
-from .plugins.errors import MaskError, ModelError, OutputError, SourceError, UserError
+from .plugins.errors import MaskError, ModelError, OutputError, SourceError, UserError, one_line
 from .plugins.machine import MOST_THREADS
 
 if TYPE_CHECKING:
@@ -247,7 +247,7 @@ def train(
     if os.environ.get("RANK", "0") != "0":
         return  # torchrun started several processes, of which the first one speaks
     for clip, reason in outcome.skipped.items():
-        err.print(f"skipped {clip}: {reason}", markup=False, soft_wrap=True)
+        err.print(one_line(f"skipped {clip}: {reason}"), markup=False, soft_wrap=True)
     todo = "" if outcome.finished else "; run the same command again to go on"
     out.print(
         f"step {outcome.step} of {settings.total_steps}, {len(outcome.skipped)} clips skipped; "
@@ -271,7 +271,7 @@ def import_checkpoint(
     imported, leftovers = import_mast(checkpoint)
     save_checkpoint(out_file, imported)
     for key in leftovers:
-        err.print(f"not used: {key}", markup=False)
+        err.print(f"not used: {one_line(key)}", markup=False)
     out.print(f"wrote {out_file}; {len(leftovers)} keys of {checkpoint.name} were not used", markup=False)
 
 

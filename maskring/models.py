@@ -6,7 +6,7 @@ import importlib.util
 from pathlib import Path
 from typing import Literal
 
-from .plugins.errors import ModelError, UnavailableError
+from .plugins.errors import ModelError, UnavailableError, one_line
 from .runtime.memory import MemoryPolicy
 from .runtime.tracker import Tracker
 from .training.weights import shipped_checkpoint, shipped_names
@@ -72,7 +72,7 @@ def provenance(model: Path | None) -> str:
 
     origin = load_checkpoint(file).provenance
     name = str(model) if file == model else f"the shipped checkpoint {file.stem}"
-    return (
+    return one_line(
         f"{name}: recipe {origin.recipe or 'unknown'}, {origin.steps} steps, data: {origin.data or 'unknown'}"
     )
 

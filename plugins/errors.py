@@ -6,19 +6,30 @@ Anything else that escapes is a defect of maskring.
 
 from __future__ import annotations
 
+LONGEST = 1000
+"""Characters of a problem or a remedy."""
+
+
+def one_line(text: str) -> str:
+    """Text that may hold a file's own words, as it may be shown: no control characters, and no longer than
+    :data:`LONGEST`. A file that could move the cursor of a terminal could forge what maskring says.
+    """
+    if len(text) > LONGEST:
+        text = f"{text[: LONGEST // 2]} ... {text[-LONGEST // 2 :]}"
+    return "".join(c if c.isprintable() else c.encode("unicode_escape").decode("ascii") for c in text)
+
 
 class UserError(Exception):
     """Something the user can mend.
 
     Args:
-        problem: what is wrong with which input, without a final full stop.
-        remedy: what to do about it, as an imperative, without a final full stop.
+        problem: what is wrong with which input, without a final full stop; shown as :func:`one_line`.
+        remedy: what to do about it, as an imperative, without a final full stop; likewise.
     """
 
     def __init__(self, problem: str, remedy: str) -> None:
-        super().__init__(f"{problem}; {remedy}.")
-        self.problem = problem
-        self.remedy = remedy
+        self.problem, self.remedy = one_line(problem), one_line(remedy)
+        super().__init__(f"{self.problem}; {self.remedy}.")
 
 
 class SourceError(UserError):

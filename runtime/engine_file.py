@@ -245,7 +245,7 @@ def _plausible(key: dict[str, Any]) -> bool:
         key["runtime"] in RUNTIMES
         and all(_is_text(key[name]) for name in ("onnx_sha256", "precision", "plugin_sha256"))
         and _is_text(key["tensorrt_version"])
-        and re.fullmatch(r"[0-9]{1,4}(\.[0-9]{1,4})+[0-9a-z.+]*", key["tensorrt_version"]) is not None
+        and re.fullmatch(r"[0-9]{1,4}\.[0-9]{1,4}(\.[0-9a-z.+]*)?", key["tensorrt_version"]) is not None
         and isinstance(built_for, list)
         and all(_is_text(name) and re.fullmatch("sm[0-9]{2,3}a?", name) for name in built_for)
         and isinstance(key["shapes"], dict)

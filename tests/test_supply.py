@@ -14,7 +14,11 @@ import tomllib
 ROOT = Path(__file__).resolve().parents[1]
 LOCK = ROOT / "constraints.hashes.txt"
 
-NOT_IN_CI = {"tensorrt-lean-cu12-bindings": "tensorrt-test", "tensorrt-lean-cu12-libs": "tensorrt-test"}
+NOT_IN_CI = {
+    "atheris": "fuzz",
+    "tensorrt-lean-cu12-bindings": "tensorrt-test",
+    "tensorrt-lean-cu12-libs": "tensorrt-test",
+}
 """Packages with a version that CI does not install, and the extra that brings them."""
 
 

@@ -151,10 +151,10 @@ def _complaints(recipe: Recipe) -> list[str]:
     found = []
     for name, known in (("encoder", tuple(PRESETS)), *CHOICES.items()):
         if getattr(recipe, name) not in known:
-            found.append(f"the unknown {name} {getattr(recipe, name)!r} (there are {', '.join(known)})")
+            found.append(f"the unknown {name} {_shown(getattr(recipe, name))} (there are {', '.join(known)})")
     for name, value in asdict(recipe).items():
         if isinstance(value, (int, float)) and not abs(value) <= MOST:  # nor is nan
-            found.append(f"{name} = {str(value)[:20]}, which must be finite and at most {MOST}")
+            found.append(f"{name} = {_shown(value)}, which must be finite and at most {MOST}")
     for least, names in AT_LEAST.items():
         for name in names:
             if getattr(recipe, name) < least:
@@ -170,6 +170,14 @@ def _complaints(recipe: Recipe) -> list[str]:
     if not 8 <= recipe.crop <= recipe.short_side:
         found.append(f"crop = {recipe.crop}, which must lie between 8 and short_side = {recipe.short_side}")
     return found
+
+
+def _shown(value: object) -> str:
+    """A setting's value, for people."""
+    try:
+        return repr(value)
+    except ValueError:  # TOML's hexadecimal numbers may have any length, and Python writes out no such number
+        return "a number of thousands of digits"
 
 
 def recipe_names() -> list[str]:
@@ -219,6 +227,6 @@ def parse_recipe(text: str, name: str) -> Recipe:
         accepted = {"str": (str,), "int": (int,), "float": (int, float)}[kinds[key]]
         if not isinstance(value, accepted) or isinstance(value, bool):
             raise TrainingError(
-                f"the recipe {name} has {key} = {value!r}", f"give it a value of type {kinds[key]}"
+                f"the recipe {name} has {key} = {_shown(value)}", f"give it a value of type {kinds[key]}"
             )
     return Recipe(**{"name": name, **stored})

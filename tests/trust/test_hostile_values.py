@@ -63,6 +63,35 @@ def test_checkpoint_header(tmp_path: Path, entries: dict[str, str]) -> None:
         load_checkpoint(rewritten_checkpoint(tmp_path / "tiny.safetensors", **entries))
 
 
+REDRAW = "1\x1b[2J\x1b[1;1H\r\nall is well\u202e"
+"""Words of a file that would clear the terminal and speak in maskring's place."""
+
+
+def test_words_of_files_do_not_steer_the_terminal(tmp_path: Path) -> None:
+    from maskring.models import provenance
+    from maskring.training.checkpoint import load_checkpoint
+    from maskring.training.recipe import parse_recipe
+
+    path = rewritten_checkpoint(tmp_path / "tiny.safetensors", version=REDRAW)
+    with pytest.raises(ModelError, match="all is well") as refused:
+        load_checkpoint(path)
+    assert str(refused.value).isprintable()
+    with pytest.raises(TrainingError, match="all is well") as refused_recipe:
+        parse_recipe(f"{json.dumps(REDRAW)} = 1", "mine")
+    assert str(refused_recipe.value).isprintable()
+    said = json.dumps({"recipe": REDRAW, "steps": 1, "seed": 1, "data": REDRAW, "licence": ""})
+    assert provenance(rewritten_checkpoint(path, provenance=said)).isprintable()
+
+
+def test_words_of_files_that_never_end(tmp_path: Path) -> None:
+    from maskring.training.checkpoint import load_checkpoint
+
+    path = rewritten_checkpoint(tmp_path / "tiny.safetensors", version="9" * 10**6)
+    with pytest.raises(ModelError, match="this maskring reads format 1; use the version") as refused:
+        load_checkpoint(path)
+    assert len(str(refused.value)) < 2500
+
+
 def test_refiner_header(tmp_path: Path) -> None:
     from maskring.runtime.refinement.checkpoint import load_predictor, save_predictor
     from maskring.runtime.refinement.predictor import Predictor
@@ -92,6 +121,10 @@ def test_refiner_header(tmp_path: Path) -> None:
         "distortion = nan",
         "delta = inf",
         "steps = 100000000000000000000",
+        "steps = 0x" + "f" * 6000,
+        "encoder = 0x" + "f" * 6000,
+        "encoder = [0x" + "f" * 6000 + "]",
+        "learning_rate = -0x" + "f" * 6000,
         "radius = 4294967296",
     ],
 )
@@ -148,6 +181,7 @@ def manifest_text(**changes: Any) -> str:
     [
         {"tensorrt_version": 10},
         {"tensorrt_version": "x.y"},
+        {"tensorrt_version": "10.3a"},
         {"compute_capability": [{}]},
         {"compute_capability": "sm87"},
         {"compute_capability": ["87"]},
