@@ -13,6 +13,9 @@ Image = NDArray[np.uint8]
 LINES_PER_PIXEL = 960
 """Boundaries reach one pixel to either side of a change, and one more for every so many lines."""
 
+FEW_LINES = 300
+"""In frames of fewer, where objects are a few pixels wide, boundaries lie on one side of a change alone."""
+
 
 def draw_overlay(
     image: Image, labels: NDArray[np.uint8], *, alpha: float = 0.5, contours: bool = True
@@ -42,7 +45,8 @@ def draw_overlay(
 def _draw_boundaries(painted: Image, labels: NDArray[np.uint8]) -> None:
     """Draw along every change of label, in the bright colour of the higher label beside it."""
     reach = 1 + labels.shape[0] // LINES_PER_PIXEL
-    kernel = np.ones((2 * reach + 1, 2 * reach + 1), np.uint8)
+    side = 2 if labels.shape[0] < FEW_LINES else 2 * reach + 1
+    kernel = np.ones((side, side), np.uint8)
     highest = cv2.dilate(labels, kernel)
     changes = cv2.compare(highest, cv2.erode(labels, kernel), cv2.CMP_NE)
     cv2.copyTo(cv2.applyColorMap(highest, _LINES), changes, painted)

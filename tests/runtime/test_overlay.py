@@ -5,6 +5,7 @@ from __future__ import annotations
 import numpy as np
 import pytest
 
+from maskring.runtime import overlay
 from maskring.runtime.overlay import LINES_PER_PIXEL, draw_overlay
 from maskring.runtime.palette import PALETTE
 
@@ -35,7 +36,8 @@ def test_alpha_runs_from_the_frame_to_the_palette(alpha: float) -> None:
     assert np.abs(painted - expected)[labels > 0].max() <= 1
 
 
-def test_boundaries_run_along_every_change_and_nowhere_else() -> None:
+def test_boundaries_run_along_every_change_and_nowhere_else(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(overlay, "FEW_LINES", 0)
     image, labels = scene()
     plain, lined = draw_overlay(image, labels, contours=False), draw_overlay(image, labels)
     padded = np.pad(labels, 1, mode="edge")
@@ -48,11 +50,12 @@ def test_boundaries_run_along_every_change_and_nowhere_else() -> None:
     assert reddish.argmax() == 0 and greenish.argmax() == 1
 
 
-def test_boundaries_grow_with_the_frame() -> None:
-    labels = np.zeros((2 * LINES_PER_PIXEL, 40), np.uint8)
+@pytest.mark.parametrize(("lines", "width"), [(200, 1), (480, 2), (2 * LINES_PER_PIXEL, 6)])
+def test_boundaries_grow_with_the_frame(lines: int, width: int) -> None:
+    labels = np.zeros((lines, 40), np.uint8)
     labels[:, 20:] = 1
     painted = draw_overlay(np.zeros((*labels.shape, 3), np.uint8), labels, alpha=0)
-    assert np.count_nonzero(painted[100].any(axis=1)) == 6
+    assert np.count_nonzero(painted[100].any(axis=1)) == width
 
 
 def test_views_are_taken() -> None:
