@@ -60,8 +60,8 @@ def test_boundaries_grow_with_the_frame(lines: int, width: int) -> None:
 
 def test_views_are_taken() -> None:
     image, labels = scene()
-    turned = draw_overlay(image[::-1, ::-1], labels[::-1, ::-1])
-    assert np.array_equal(turned[::-1, ::-1], draw_overlay(image, labels))
+    views = image[::-1, ::-1], labels[::-1, ::-1]
+    assert np.array_equal(draw_overlay(*views), draw_overlay(*(view.copy() for view in views)))
 
 
 def test_labels_must_lie_on_the_image() -> None:
