@@ -1,13 +1,13 @@
 """What nvcc made of the CUDA kernels, and what that lets expect: no GPU needed.
 
-    python bench/kernels.py                     # resources of every kernel; model at 120x120, C=64, N=5, O=11
+    python bench/kernels.py                     # resources of every kernel; model at 120x120, C=64, O=11
     python bench/kernels.py --architectures 87  # of one architecture
 
 Compiles each kernel for each architecture and reads the machine code: registers, spills, occupancy, and
-for the tensor-core kernel the instructions for one stage (two key rows and a warp's 16 queries). From these
-counts and the geometry of the problem follow the multiply-adds issued per useful one and a roofline model;
-the assumptions of the model are printed with it. The counts are facts, the times a model: nothing here has
-run on a GPU.
+for the tensor-core kernel the instructions by which a warp's 16 queries take key rows in (two at a time in
+windows of step 1, one in wider ones). From these counts and the geometry of the problem follow the
+multiply-adds issued per useful one and a roofline model; the assumptions of the model are printed with it.
+The counts are facts, the times a model: nothing here has run on a GPU.
 """
 
 from __future__ import annotations
@@ -28,12 +28,17 @@ from pathlib import Path
 from rich.console import Console
 from rich.table import Table
 
+from maskring.runtime.memory import MemoryPolicy
+
 REPOSITORY = Path(__file__).resolve().parents[1]
 KERNELS = REPOSITORY / "plugins" / "windowed_affinity" / "kernels"
 BUILDS = REPOSITORY / "build" / "kernels"
 ARCHITECTURES = (75, 80, 86, 87, 89, 90, 100, 120)
 HEIGHT = WIDTH = 120
-CHANNELS, SLOTS, LABELS = 64, 5, 11
+CHANNELS, LABELS = 64, 11
+Steps = tuple[int, ...]
+"""Of the windows, one for each slot; 1 = undilated."""
+UNDILATED: Steps = (1, 1, 1, 1, 1)
 MACS_OF_MMA = 16 * 8 * 16
 
 
@@ -83,18 +88,24 @@ EXPONENTIALS_PER_CLOCK = 16  # of an SM
 SHARED_BYTES_PER_CLOCK = 128  # of an SM
 # Clocks until a result can be used, rounded up from microbenchmarks in the literature on Ampere.
 LATENCY = {"LDSM": 33, "HMMA": 33, "SHFL": 25, "MUFU": 25, "FMNMX": 5, "FFMA": 5, "F2FP": 5}
-STAGE_INSTRUCTIONS = (
-    165  # of a warp outside the body: walk, masks, copies of 16 bytes, barriers; sm_87's code
-)
+# Of a warp for each stage outside the body: walk, masks, copies of 16 bytes, barriers; counted in sm_87's
+# code. With wider steps, for each row that is staged and each that the warp takes in, too.
+STAGE_INSTRUCTIONS = 133
+WIDE_INSTRUCTIONS = {"stage": 105, "row staged": 17, "row taken in": 9}
 STAGE_LATENCY = 100  # of two barriers
-STAGE_ROWS = 2
+# The tensor-core kernel's shapes: warps take in two key rows of step 1 at once, or one of a wider step
+# (True), of which the CTA stages more; they have one row of 16 queries then, and three key tiles a pass.
+ROWS_AT_ONCE = {False: 2, True: 1}
+WIDE_STAGE_ROWS = {2: 6, 3: 6, 4: 4}
+WIDE_BLOCK_X, WIDE_KEY_TILES, KEYS = 16, 3, 8
 LAUNCH_US = 3.0
 ASSUMPTIONS = f"""Model: an SM has {PARTITIONS} partitions, each issues one instruction per clock;
 {EXPONENTIALS_PER_CLOCK} exponentials and {SHARED_BYTES_PER_CLOCK} bytes of shared memory per clock and SM.
 Clocks until a result is usable: {LATENCY}.
 A stage takes a warp the busiest pipe's time plus the latency of its longest chain divided by the
-resident warps of the partition (no other overlap). {STAGE_INSTRUCTIONS} instructions and
-{STAGE_LATENCY} clocks are added for copies and barriers. CTAs are dealt evenly and the fullest SM decides.
+resident warps of the partition (no other overlap). Copies and barriers add {STAGE_LATENCY} clocks and
+{STAGE_INSTRUCTIONS} instructions; with wider steps: {WIDE_INSTRUCTIONS}.
+CTAs are dealt evenly and the fullest SM decides.
 Memory traffic overlaps. A launch costs {LAUNCH_US} us."""
 
 
@@ -137,7 +148,7 @@ class Row:
         )
 
 
-BRANCH = re.compile(r"^BRA.*?(\.L_x_\d+)")
+BRANCH = re.compile(r"^BRA(?!\.DIV).*?(\.L_x_\d+)")
 
 
 @dataclass(frozen=True)
@@ -165,24 +176,40 @@ class Kernel:
     def occupancy(self) -> float:
         return self.blocks_per_sm * self.row.threads / 32 / LIMITS[self.sm].warps
 
-    def body(self) -> Counter[str]:
-        """Instructions that a warp executes for one stage of key rows: the branch that holds all HMMA.
+    def body(self, wide: bool = False) -> Counter[str]:
+        """Instructions by which a warp takes key rows in: two of step 1, or one of wider steps.
 
         What a branch after a vote skips is left out: the rescaling of sums when a larger logit turns up,
         which is seldom after a window's first rows.
         """
-        at = [i for i, line in enumerate(self.code) if line.startswith("HMMA")]
-        targets = {i: self.labels[t[1]] for i, line in enumerate(self.code) if (t := BRANCH.search(line))}
-        around = [
-            (end - start, start, end) for start, end in targets.items() if start < at[0] <= at[-1] < end
-        ]
-        _, start, end = min(around)
+        lines = self._region(wide)
         skipped: set[int] = set()
-        votes = [i for i in range(start, end) if self.code[i].startswith("VOTE")]
-        for branch in (next(i for i in range(vote, end) if i in targets) for vote in votes):
+        targets = self._targets()
+        votes = [i for i in lines if self.code[i].startswith("VOTE")]
+        for branch in (next(i for i in range(vote, lines.stop) if i in targets) for vote in votes):
             skipped.update(range(branch + 1, targets[branch]))
-        lines = [self.code[i] for i in range(start + 1, end) if i not in skipped]
-        return Counter("EX2" if "EX2" in line else re.split(r"[ .]", line)[0] for line in lines)
+        kept = [self.code[i] for i in lines if i not in skipped]
+        return Counter("EX2" if "EX2" in line else re.split(r"[ .]", line)[0] for line in kept)
+
+    def _targets(self) -> dict[int, int]:
+        """Branches with where they lead, less those of code out of line, behind the last EXIT."""
+        last = max(i for i, line in enumerate(self.code) if line.startswith("EXIT"))
+        found = ((i, BRANCH.search(line)) for i, line in enumerate(self.code[:last]))
+        return {i: self.labels[target[1]] for i, target in found if target}
+
+    def _region(self, wide: bool) -> range:
+        """The smallest loop or skippable part that holds all HMMA of one loop over stages.
+
+        These loops are the outermost that hold HMMA: that of step 1, then that of wider steps.
+        """
+        multiplies = [i for i, line in enumerate(self.code) if line.startswith("HMMA")]
+        branches = self._targets().items()
+        loops = [(to, at) for at, to in branches if to < at and any(to < i < at for i in multiplies)]
+        outermost = [a for a in loops if not any(b[0] <= a[0] and a[1] <= b[1] for b in loops if b != a)]
+        start, end = sorted(outermost)[wide]
+        inside = [i for i in multiplies if start < i < end]
+        parts = [range(to, at + 1) if to < at else range(at + 1, to) for at, to in branches]
+        return min((p for p in parts if inside[0] in p and inside[-1] in p), key=len)
 
 
 def toolkit(program: str) -> str:
@@ -273,76 +300,124 @@ def _code(section: str) -> tuple[tuple[str, ...], dict[str, int]]:
 
 @dataclass(frozen=True)
 class Work:
-    """What a tensor-core kernel does at the size of the bench, counted over the frame with its borders."""
+    """What a tensor-core kernel does for one slot at the size of the bench, with the frame's borders."""
 
+    step: int
     useful_pairs: int
-    stages: int
-    """Stages of key rows that warps compute, all slots."""
-    blocks: int
+    taken: int
+    """How often a warp takes key rows in."""
     staged_per_element: float
     """How often a key element is copied from global to shared memory: the CTAs whose halos hold it."""
 
+    @property
+    def wide(self) -> bool:
+        return self.step > 1
+
+    @property
+    def taken_per_stage(self) -> float:
+        """How often, by one warp, between two barriers."""
+        return WIDE_STAGE_ROWS[self.step] / self.step if self.wide else 1
+
     @staticmethod
-    def of(row: Row) -> Work:
-        def reach(size: int, block: int) -> list[int]:
-            """Of each block along an axis: positions inside the frame and within the radius of any of it."""
-            starts = range(0, size, block)
-            return [min(size, s + block + row.radius) - max(0, s - row.radius) for s in starts]
+    def of(row: Row, step: int) -> Work:
+        reach = row.radius * step
 
-        def stages_of(y: int) -> int:
-            """Stages that hold a key row of a block's windows, counted from the CTA's first key row."""
-            first = max(0, y // row.tile_y * row.tile_y - row.radius)
-            last = min(HEIGHT, y + row.block_y + row.radius)
-            return -(-(last - first) // STAGE_ROWS) - (max(0, y - row.radius) - first) // STAGE_ROWS
+        def rows_of(y: int, size: int) -> int:
+            """Rows inside the frame of the windows of ``size`` query rows."""
+            return min(HEIGHT, y + size + reach) - max(0, y - reach)
 
-        pairs = sum(reach(HEIGHT, 1)) * sum(reach(WIDTH, 1)) * SLOTS
-        tiles_x = -(-WIDTH // row.tile_x)
-        staged = sum(reach(HEIGHT, row.tile_y)) * tiles_x * row.columns / (HEIGHT * WIDTH)
-        stages = sum(map(stages_of, range(0, HEIGHT, row.block_y))) * -(-WIDTH // row.block_x) * SLOTS
-        return Work(pairs, stages, tiles_x * -(-HEIGHT // row.tile_y), staged)
+        def window(at: int, length: int) -> int:
+            """Positions inside the frame of one query's window along an axis."""
+            return 1 + min(at // step, row.radius) + min((length - 1 - at) // step, row.radius)
+
+        pairs = sum(window(y, HEIGHT) for y in range(HEIGHT)) * sum(window(x, WIDTH) for x in range(WIDTH))
+        staged_rows = sum(rows_of(y, row.tile_y) for y in range(0, HEIGHT, row.tile_y))
+        if step == 1:
+            blocks_x, columns = -(-WIDTH // row.block_x), -(-WIDTH // row.tile_x) * row.columns
+            taken = sum(_dense_stages(row, y) for y in range(0, HEIGHT, row.block_y)) * blocks_x
+        else:
+            passes = sum(_passes(x, reach) for x in range(0, WIDTH, row.tile_x))
+            columns = passes * WIDE_KEY_TILES * KEYS
+            taken = sum(window(y, HEIGHT) for y in range(HEIGHT)) * passes
+        return Work(step, pairs, taken, staged_rows * columns / (HEIGHT * WIDTH))
 
 
-def issued_over_useful(kernel: Kernel) -> float:
+def _dense_stages(row: Row, y: int) -> int:
+    """Stages of step 1 that hold a key row of a block's windows, counted from the CTA's first key row."""
+    first, rows = max(0, y // row.tile_y * row.tile_y - row.radius), ROWS_AT_ONCE[False]
+    last = min(HEIGHT, y + row.block_y + row.radius)
+    return -(-(last - first) // rows) - (max(0, y - row.radius) - first) // rows
+
+
+def _passes(x: int, reach: int) -> int:
+    """Column passes of a CTA in windows of a wider step, those beside the frame left out."""
+    columns = WIDE_KEY_TILES * KEYS
+    starts = range((x - reach) // KEYS * KEYS, min(WIDTH, x + WIDE_BLOCK_X + reach), columns)
+    return sum(start + columns > 0 for start in starts)
+
+
+def works(row: Row, steps: Steps) -> list[Work]:
+    """The work for each slot."""
+    return [Work.of(row, step) for step in steps]
+
+
+def issued_over_useful(kernel: Kernel, steps: Steps = UNDILATED) -> float:
     """Multiply-adds that the tensor cores are given, over those that the operator needs."""
-    work = Work.of(kernel.row)
-    return work.stages * kernel.body()["HMMA"] * MACS_OF_MMA / (work.useful_pairs * (CHANNELS + LABELS))
+    work = works(kernel.row, steps)
+    issued = sum(one.taken * kernel.body(one.wide)["HMMA"] for one in work) * MACS_OF_MMA
+    return issued / (sum(one.useful_pairs for one in work) * (CHANNELS + LABELS))
 
 
-def exponentials_per_pair(kernel: Kernel) -> float:
+def exponentials_per_pair(kernel: Kernel, wide: bool = False) -> float:
     """MUFU.EX2 of a lane over the pairs that it computes."""
-    return kernel.body()["EX2"] / (4 * kernel.row.key_tiles * STAGE_ROWS)
+    tiles = WIDE_KEY_TILES if wide else kernel.row.key_tiles
+    return kernel.body(wide)["EX2"] / (4 * tiles * ROWS_AT_ONCE[wide])
 
 
-def stage_clocks(kernel: Kernel, gpu: Gpu) -> dict[str, float]:
-    """Clocks of a partition that a warp's stage keeps each pipe busy."""
-    body = kernel.body()
+def stage_clocks(kernel: Kernel, gpu: Gpu, work: Work) -> dict[str, float]:
+    """Clocks of a partition that each pipe is busy while a warp takes key rows in."""
+    body, beside = kernel.body(work.wide), float(STAGE_INSTRUCTIONS)
+    if work.wide:
+        staged = WIDE_INSTRUCTIONS["stage"] + WIDE_INSTRUCTIONS["row staged"] * WIDE_STAGE_ROWS[work.step]
+        beside = staged / work.taken_per_stage + WIDE_INSTRUCTIONS["row taken in"]
     return {
         "tensor": body["HMMA"] * MACS_OF_MMA * PARTITIONS / gpu.macs_per_clock,
         "exp": (body["EX2"] + body["MUFU"]) * 32 * PARTITIONS / EXPONENTIALS_PER_CLOCK,
         "shared": body["LDSM"] * 512 * PARTITIONS / SHARED_BYTES_PER_CLOCK,
-        "issue": body.total() + STAGE_INSTRUCTIONS,
+        "issue": body.total() + beside,
     }
 
 
-def stage_latency(row: Row) -> float:
-    """Clocks of the longest chain through a warp's stage."""
+def stage_latency(row: Row, work: Work) -> float:
+    """Clocks of the longest chain while a warp takes key rows in."""
+    rows, tiles = ROWS_AT_ONCE[work.wide], WIDE_KEY_TILES if work.wide else row.key_tiles
     products = LATENCY["LDSM"] + CHANNELS / 16 * LATENCY["HMMA"]
-    largest = 2 * row.key_tiles * STAGE_ROWS * LATENCY["FMNMX"] + 2 * (LATENCY["SHFL"] + LATENCY["FMNMX"])
+    largest = 2 * tiles * rows * LATENCY["FMNMX"] + 2 * (LATENCY["SHFL"] + LATENCY["FMNMX"])
     weights = LATENCY["FFMA"] + LATENCY["MUFU"] + LATENCY["F2FP"]
-    labels = STAGE_ROWS * -(-row.key_tiles // 2) * LATENCY["HMMA"]
-    return products + largest + weights + labels + STAGE_LATENCY
+    labels = rows * -(-tiles // 2) * LATENCY["HMMA"]
+    return products + largest + weights + labels + STAGE_LATENCY / work.taken_per_stage
 
 
-def modelled_ms(kernel: Kernel, gpu: Gpu) -> float:
+def modelled_ms(kernel: Kernel, gpu: Gpu, steps: Steps = UNDILATED) -> float:
     """Time of one call, by the assumptions above."""
-    work, warps = Work.of(kernel.row), kernel.row.threads // 32
-    blocks_of_fullest = -(-work.blocks // gpu.processors)
+    row, warps = kernel.row, kernel.row.threads // 32
+    blocks = -(-WIDTH // row.tile_x) * -(-HEIGHT // row.tile_y)
+    blocks_of_fullest = -(-blocks // gpu.processors)
     resident = min(blocks_of_fullest, kernel.blocks_per_sm) * warps / PARTITIONS
-    stages = work.stages / work.blocks * blocks_of_fullest / PARTITIONS
-    per_stage = max(stage_clocks(kernel, gpu).values()) + stage_latency(kernel.row) / resident
-    compute = stages * per_stage / gpu.ghz / 1e6
-    size = 2 * HEIGHT * WIDTH * (CHANNELS + LABELS) * (SLOTS + 1)
-    return max(compute, size / gpu.gb_per_s / 1e6) + LAUNCH_US / 1e3
+    clocks = 0.0
+    for work in works(row, steps):
+        each = max(stage_clocks(kernel, gpu, work).values()) + stage_latency(row, work) / resident
+        clocks += work.taken / blocks * blocks_of_fullest / PARTITIONS * each
+    size = 2 * HEIGHT * WIDTH * (CHANNELS + LABELS) * (len(steps) + 1)
+    return max(clocks / gpu.ghz, size / gpu.gb_per_s) / 1e6 + LAUNCH_US / 1e3
+
+
+def policy_steps(radius: int) -> Steps:
+    """Those of the slots under the tracker's default memory policy, late in a stream."""
+    policy = MemoryPolicy()
+    shorter_side = min(HEIGHT, WIDTH)
+    ages = (*policy.short_term, *(10_000 - frame for frame in policy.long_term))
+    return tuple(policy.dilation(age, shorter_side / radius) for age in ages)
 
 
 def resources(kernels: Iterable[Kernel]) -> Table:
@@ -360,35 +435,45 @@ def instructions(kernels: Iterable[Kernel]) -> Table:
     names = (
         "kernel",
         "sm",
+        "step",
         "HMMA",
         "LDSM",
         "EX2",
         "all",
         "MACs issued / useful",
         "EX2 / pair",
-        "staged / element",
+        "staged",
     )
     table = Table(
         *names,
-        title=f"A warp's stage; {HEIGHT}x{WIDTH}, N={SLOTS}, C={CHANNELS}, O={LABELS}",
+        title=f"A warp takes in 2 key rows, or 1 of a wider step; {HEIGHT}x{WIDTH}, C={CHANNELS}, O={LABELS}",
     )
     for k in kernels:
-        body = k.body()
-        ratios = (issued_over_useful(k), exponentials_per_pair(k), Work.of(k.row).staged_per_element)
-        counts = (k.sm, body["HMMA"], body["LDSM"], body["EX2"], body.total())
-        table.add_row(k.row.name, *map(str, counts), *(f"{ratio:.2f}" for ratio in ratios))
+        for step in (1, 2, 3, 4):
+            body, work = k.body(step > 1), Work.of(k.row, step)
+            ratios = (
+                issued_over_useful(k, (step,)),
+                exponentials_per_pair(k, step > 1),
+                work.staged_per_element,
+            )
+            counts = (k.sm, step, body["HMMA"], body["LDSM"], body["EX2"], body.total())
+            table.add_row(k.row.name, *map(str, counts), *(f"{ratio:.2f}" for ratio in ratios))
     return table
 
 
 def times(kernels: Sequence[Kernel]) -> Table:
-    names = ("kernel", "GPU", "tensor", "exp", "shared", "issue", "latency", "modelled ms")
-    table = Table(*names, title="Model: clocks of a stage, time of a call")
+    names = ("kernel", "GPU", "steps", "tensor", "exp", "shared", "issue", "latency", "modelled ms")
+    table = Table(*names, title="Model: clocks of each step's taking in, time of a call")
     for gpu in GPUS:
         for k in kernels:
-            if k.sm == gpu.sm:
-                clocks = (*stage_clocks(k, gpu).values(), stage_latency(k.row))
-                row = (*(f"{c:.0f}" for c in clocks), f"{modelled_ms(k, gpu):.3f}")
-                table.add_row(k.row.name, gpu.name, *row)
+            if k.sm != gpu.sm:
+                continue
+            for steps in (UNDILATED, policy_steps(k.row.radius)):
+                work = [Work.of(k.row, step) for step in sorted(set(steps))]
+                clocks = [[*stage_clocks(k, gpu, w).values(), stage_latency(k.row, w)] for w in work]
+                columns = ("/".join(f"{c:.0f}" for c in column) for column in zip(*clocks, strict=True))
+                told = " ".join(map(str, steps))
+                table.add_row(k.row.name, gpu.name, told, *columns, f"{modelled_ms(k, gpu, steps):.3f}")
     return table
 
 
@@ -401,7 +486,7 @@ def main() -> None:
     rows = table_rows()
     with ThreadPoolExecutor(2) as pool:
         kernels = [kernel for found in pool.map(lambda sm: kernels_of(rows, sm), wanted) for kernel in found]
-    console = Console(width=110)
+    console = Console(width=130)
     console.print(resources(kernels))
     # The row that dispatch takes for LABELS labels: of those that hold them, the one for the fewest.
     fitting = [k for k in kernels if k.row.key_tiles and LABELS <= k.row.most_labels < 16]

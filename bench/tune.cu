@@ -1,5 +1,6 @@
-// Times every kernel that computes a problem, on this machine's GPU: tune HEIGHT WIDTH CHANNELS SLOTS LABELS RADIUS.
-// One line per row of the dispatch table: name;type;milliseconds, or name;type;why not. Built and run by tune.py.
+// Times every kernel that computes a problem, on this machine's GPU: tune HEIGHT WIDTH CHANNELS LABELS RADIUS STEP...,
+// a window step for each slot. One line per row of the dispatch table: name;type;milliseconds, or name;type;why not.
+// Built and run by tune.py.
 #include <cuda_runtime.h>
 
 #include <algorithm>
@@ -54,7 +55,7 @@ float median_ms(int row, const maskring::AffinityProblem& problem) {
     return times[ROUNDS / 2];
 }
 
-void time_rows(maskring::AffinityProblem problem, int sm) {
+void time_rows(maskring::AffinityProblem problem, const std::vector<std::int32_t>& steps, int sm) {
     std::mt19937 random(0);
     const auto normal = [&](std::size_t count) {
         std::normal_distribution<float> distribution;
@@ -68,9 +69,8 @@ void time_rows(maskring::AffinityProblem problem, int sm) {
     problem.values = device_copy(normal(plane * problem.labels * problem.slots), problem.type);
     problem.out = device_copy(std::vector<float>(plane * problem.labels), problem.type);
     std::int32_t* dilation = nullptr;
-    const std::vector<std::int32_t> ones(problem.slots, 1);
-    check(cudaMalloc(&dilation, 4 * ones.size()), "memory");
-    check(cudaMemcpy(dilation, ones.data(), 4 * ones.size(), cudaMemcpyHostToDevice), "copy");
+    check(cudaMalloc(&dilation, 4 * steps.size()), "memory");
+    check(cudaMemcpy(dilation, steps.data(), 4 * steps.size(), cudaMemcpyHostToDevice), "copy");
     problem.dilation = dilation;
     const char* type = problem.type == maskring::ElementType::float32 ? "f32" : "f16";
     for (int row = 0; row < maskring::configuration_count(); ++row) {
@@ -86,7 +86,7 @@ void time_rows(maskring::AffinityProblem problem, int sm) {
 }  // namespace
 
 int main(int count, char** arguments) {
-    if (count != 7) return 2;
+    if (count < 7) return 2;
     int devices = 0;
     if (cudaGetDeviceCount(&devices) != cudaSuccess || devices == 0) {
         std::fprintf(stderr, "This machine has no CUDA GPU that its driver shows; run this where one is.\n");
@@ -99,12 +99,14 @@ int main(int count, char** arguments) {
     problem.height = std::atoi(arguments[1]);
     problem.width = std::atoi(arguments[2]);
     problem.channels = std::atoi(arguments[3]);
-    problem.slots = std::atoi(arguments[4]);
-    problem.labels = std::atoi(arguments[5]);
-    problem.radius = std::atoi(arguments[6]);
+    problem.labels = std::atoi(arguments[4]);
+    problem.radius = std::atoi(arguments[5]);
+    std::vector<std::int32_t> steps;
+    for (int i = 6; i < count; ++i) steps.push_back(std::atoi(arguments[i]));
+    problem.slots = int(steps.size());
     problem.scale = 0.125f;
     for (auto type : {maskring::ElementType::float16, maskring::ElementType::float32}) {
         problem.type = type;
-        time_rows(problem, 10 * properties.major + properties.minor);
+        time_rows(problem, steps, 10 * properties.major + properties.minor);
     }
 }

@@ -2,6 +2,7 @@
 
     python bench/tune.py                            # 120x120, C=64, N=5, O=11, r=6 and r=12
     python bench/tune.py --height 120 --width 214 --labels 3 --radius 12
+    python bench/tune.py --radius 12 --steps 1 3 3 3 3     # as the tracker's default memory policy reads
 
 Compiles the kernels for the GPU at hand with nvcc. Times are medians of 30 launches, each between two events.
 ``MASKRING_KERNEL="simt f16 r6"`` makes dispatch take a row by name, in a plugin too.
@@ -49,18 +50,22 @@ def main() -> None:
     parser = argparse.ArgumentParser(
         description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
     )
-    for name, default in (("height", 120), ("width", 120), ("channels", 64), ("slots", 5), ("labels", 11)):
+    for name, default in (("height", 120), ("width", 120), ("channels", 64), ("labels", 11)):
         parser.add_argument(f"--{name}", type=int, default=default)
     parser.add_argument("--radius", type=int, nargs="+", default=[6, 12])
+    parser.add_argument("--steps", type=int, nargs="+", default=[1] * 5, help="window step of each slot")
     parser.add_argument("--architecture", default="native", help="as nvcc names it (default: this GPU's)")
     given = parser.parse_args()
-    sizes = [given.height, given.width, given.channels, given.slots, given.labels]
+    sizes = [given.height, given.width, given.channels, given.labels]
     console = Console(width=100)
     with tempfile.TemporaryDirectory() as folder:
         program = build(Path(folder), given.architecture)
         for radius in given.radius:
             done = subprocess.run(
-                [program, *map(str, [*sizes, radius])], capture_output=True, text=True, check=False
+                [program, *map(str, [*sizes, radius, *given.steps])],
+                capture_output=True,
+                text=True,
+                check=False,
             )
             if done.returncode != 0:
                 raise SystemExit(done.stderr.strip() or f"{program.name} ended with {done.returncode}.")

@@ -71,6 +71,10 @@ ESPECIALLY = [
     Case("32 labels, radius 16", height=7, width=40, radius=16, dilation=((1, 0),), labels=32, channels=16),
     Case("256 channels, five slots", height=10, width=8, dilation=((1, 1, 0, 1, 2),), channels=256, labels=1),
     Case("batch of two", height=10, width=24, dilation=((1, 2), (0, 1)), labels=3),
+    # Frames beyond which dilated windows do not reach: larger than tile and window, at every residue.
+    Case("steps 1 to 4, high", height=61, width=9, dilation=((3, 1, 2, 4),), labels=5),
+    Case("steps 1 to 4, wide", height=6, width=120, dilation=((4, 0, 2, 3, 1),), labels=5),
+    Case("steps 2 to 5, none of 1", height=27, width=26, dilation=((2, 3), (5, 4)), labels=3),
     Case("steps beyond the frame", height=12, width=35, dilation=((2**31 - 1, 1, 9),), labels=3),
 ]
 

@@ -63,6 +63,15 @@ def test_tensor_cores_do_little_more_than_is_useful(radius: int) -> None:
     kernel = next(k for k in compiled(87) if k.row.name == f"mma f16 r{radius} c64 o15")
     assert bench.issued_over_useful(kernel) <= {6: 2.5, 12: 1.7}[radius]
     assert bench.exponentials_per_pair(kernel) <= 1
+    assert bench.exponentials_per_pair(kernel, wide=True) <= 1
+
+
+@pytest.mark.parametrize("radius", [6, 12])
+@pytest.mark.parametrize("step", [2, 3, 4])
+def test_a_wider_step_costs_tensor_cores_no_more_than_its_columns(radius: int, step: int) -> None:
+    """Between the window's columns pairs are computed and masked, between its rows none are."""
+    kernel = next(k for k in compiled(87) if k.row.name == f"mma f16 r{radius} c64 o15")
+    assert bench.issued_over_useful(kernel, (step,)) <= 1.3 * step * bench.issued_over_useful(kernel)
 
 
 @pytest.mark.parametrize("radius", [6, 12])
@@ -72,7 +81,9 @@ def test_a_stage_issues_the_multiply_adds_of_the_shape_and_no_more(radius: int) 
         if not kernel.row.name.startswith(f"mma f16 r{radius} "):
             continue
         tiles, labels = kernel.row.key_tiles, kernel.row.most_labels // 8 + 1
-        assert kernel.body()["HMMA"] == bench.STAGE_ROWS * (4 * tiles + -(-tiles // 2) * labels)
+        assert kernel.body()["HMMA"] == bench.ROWS_AT_ONCE[False] * (4 * tiles + -(-tiles // 2) * labels)
+        tiles = bench.WIDE_KEY_TILES
+        assert kernel.body(wide=True)["HMMA"] == 4 * tiles + -(-tiles // 2) * labels
 
 
 @pytest.mark.parametrize("radius", [6, 12])
@@ -80,6 +91,7 @@ def test_modelled_time_on_orin(radius: int) -> None:
     kernel = next(k for k in compiled(87) if k.row.name == f"mma f16 r{radius} c64 o15")
     orin = next(gpu for gpu in bench.GPUS if gpu.sm == 87)
     assert bench.modelled_ms(kernel, orin) <= {6: 0.25, 12: 0.8}[radius]
+    assert bench.modelled_ms(kernel, orin, bench.policy_steps(radius)) <= {6: 0.7, 12: 1.4}[radius]
 
 
 def test_a_halo_is_copied_once_for_each_cta() -> None:
@@ -87,6 +99,5 @@ def test_a_halo_is_copied_once_for_each_cta() -> None:
     for radius in (6, 12):
         row = next(r for r in rows() if r.name == f"mma f16 r{radius} c64 o15")
         halo = (row.tile_y + 2 * radius) * row.columns / (row.tile_y * row.tile_x)
-        assert (
-            bench.Work.of(row).staged_per_element <= halo * 128 / 120
-        )  # the last tile juts out of the frame
+        # the last tile juts out of the frame
+        assert bench.Work.of(row, 1).staged_per_element <= halo * 128 / 120

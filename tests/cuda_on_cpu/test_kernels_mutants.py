@@ -62,8 +62,14 @@ NAMED = [
     planted(
         "mask missing in y",
         MMA,
-        "pairs_in_x & queries.pairs_in_y(now.row + i, key_phase, now.step)",
+        "pairs_in_x & queries.pairs_in_y(now.row + i)",
         "pairs_in_x",
+    ),
+    planted(
+        "barrier missing before queries change their warps",
+        MMA,
+        "        __syncthreads();  // all states are written\n",
+        "",
     ),
     planted(
         "stale shared memory: one group of copies too few awaited",
@@ -115,6 +121,26 @@ OTHERS = [
         "        if (step == 0) continue;\n",
         "",
     ),
+    planted(
+        "barrier missing before states make room for keys",
+        MMA,
+        "        __syncthreads();  // and read\n",
+        "",
+        TSAN,
+    ),
+    planted(
+        "a query's largest logit lost on the way", MMA, "queries.largest[half] = state[S::LABEL_ROWS];", ";"
+    ),
+    planted("sums lost on the way", MMA, "sum = moved;", "sum = 0.f;"),
+    planted(
+        "key rows of another residue",
+        MMA,
+        "(queries.y - now.row) % now.step",
+        "(queries.y + 1 - now.row) % now.step",
+    ),
+    planted("residue forgotten between stages", MMA, "row -= rows;", "row = 0;"),
+    planted("mask missing within a wider step", MMA, "(!S::DILATED || distance % step == 0)", "true"),
+    planted("last column pass missing", MMA, "tile_x + S::TILE_X + reach() : ", "tile_x + reach() - 16 : "),
     planted("mask missing in x", MMA, "key_x >= 0 && key_x < width", "key_x >= -width && key_x < 2 * width"),
     planted("labels not rescaled", MMA, "queries.labels[tile].v[2 * half] *= factor;", ""),
     planted("keys not transposed", MMA, "load_matrices_transposed(first", "load_matrices(first"),

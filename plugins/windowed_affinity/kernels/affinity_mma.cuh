@@ -11,7 +11,11 @@
 // query block are those that lose least by that (docs/kernels.md).
 //
 // The warps of a CTA share the halo: key rows stream through two buffers of shared memory, one filled by cp.async
-// while the other is read, over all slots in one go.
+// while the other is read.
+//
+// Slots of step 1 come first. With wider steps only every step-th key row is in the window of a query row, so the CTA
+// deals its queries to the warps anew, one row of 16 to each, and a warp computes the key rows whose distance is a
+// multiple of the step and no others.
 #pragma once
 
 #include "shapes.hpp"
@@ -21,8 +25,8 @@ namespace maskring::mma {
 
 constexpr float NO_LOGIT = -1e30f;  // "largest so far" before the first: -inf would make NaN of -inf - -inf
 
-// Where the CTA is in its walk over slots, column passes and key rows. One pass is enough for step 1; wider steps make
-// wider windows, taken WARP_COLUMNS at a time.
+// Where the CTA is in its walk over the slots that the shape is for, column passes and key rows. One pass is enough for
+// step 1; wider steps make wider windows, taken WARP_COLUMNS at a time.
 template <typename S>
 struct Walk {
     const AffinityProblem& problem;
@@ -31,11 +35,16 @@ struct Walk {
     int row = 0, left = 0;  // of the stage: its first key row and column
     bool fresh = true;      // first stage of a pass
 
-    __device__ __forceinline__ int reach() const { return S::RADIUS * step; }
+    __device__ __forceinline__ int reach() const { return S::DILATED ? S::RADIUS * step : S::RADIUS; }
     __device__ __forceinline__ int row_begin() const { return max(0, tile_y - reach()); }
     __device__ __forceinline__ int row_end() const { return min(problem.height, tile_y + S::TILE_Y + reach()); }
     __device__ __forceinline__ int left_end() const {
-        return min(problem.width, step == 1 ? first_column(tile_x) + 1 : tile_x + S::TILE_X + reach());
+        return min(problem.width, S::DILATED ? tile_x + S::TILE_X + reach() : first_column(tile_x) + 1);
+    }
+    // Key rows of a stage: as many of each residue modulo the step, so that all warps have as much to do.
+    __device__ __forceinline__ int stage_rows() const {
+        if (S::STAGE_ROWS == 6 && (step == 4 || step == 5)) return step;
+        return S::STAGE_ROWS == 4 && step == 3 ? 3 : S::STAGE_ROWS;
     }
 
     // Column at which the windows of a block that begins at `x` begin, or a little before: a multiple of 8.
@@ -43,7 +52,7 @@ struct Walk {
 
     // To the next stage; false after the last one.
     __device__ __forceinline__ bool advance() {
-        row += S::STAGE_ROWS;
+        row += stage_rows();
         fresh = row >= row_end();
         if (!fresh) return true;
         left += S::WARP_COLUMNS;
@@ -55,7 +64,7 @@ struct Walk {
         do {
             if (++slot >= problem.slots) return false;
             step = step_of_slot(problem, batch, slot);
-        } while (step == 0);
+        } while (S::DILATED ? step < 2 : step != 1);
         row = row_begin();
         left = first_column(tile_x);
         while (left + S::COLUMNS <= 0) left += S::WARP_COLUMNS;  // passes left of the frame are of no use
@@ -96,6 +105,7 @@ __device__ __forceinline__ void fill_by(__half* stage, const Walk<S>& walk, cons
 #pragma unroll
     for (int i = 0; i < S::STAGE_ROWS; ++i) {
         const bool exists = walk.row + i < walk.row_end();
+        if (S::DILATED && (!exists || i >= walk.stage_rows())) break;  // nobody reads them
 #pragma unroll
         for (int c = 0; c < S::CHANNELS; c += AT_ONCE)
             copy_eight<HALVES>(shared + c * S::PITCH, keys + c * plane, x, problem.width, exists);
@@ -139,7 +149,6 @@ struct Queries {
     FragmentA features[S::CHANNELS / 16];
     Accumulator labels[S::LABEL_TILES];      // sums of weighted labels
     float largest[2] = {NO_LOGIT, NO_LOGIT};  // inner product so far, of queries lane / 4 and lane / 4 + 8
-    int phase[2];                            // rows of those queries modulo the slot's step
     int y, x;                                // of the block
     int lane;
 
@@ -174,7 +183,8 @@ struct Queries {
             for (int element = 0; element < 4; ++element) {
                 const int key_x = first_key + KEYS * tile + 2 * (lane % 4) + element % 2;
                 const int distance = key_x - query_x(element / 2);
-                const bool valid = abs(distance) <= S::RADIUS * step && (step == 1 || distance % step == 0) &&
+                const int reach = S::DILATED ? S::RADIUS * step : S::RADIUS;
+                const bool valid = abs(distance) <= reach && (!S::DILATED || distance % step == 0) &&
                                    key_x >= 0 && key_x < width;
                 pairs |= unsigned(valid) << (4 * tile + element);
             }
@@ -182,29 +192,28 @@ struct Queries {
         return pairs;
     }
 
-    // The bits of those queries in whose window a key row is; key_phase is key_y modulo step.
-    __device__ __forceinline__ unsigned pairs_in_y(int key_y, int key_phase, int step) const {
+    // The bits of those queries in whose window, of step 1, a key row is.
+    __device__ __forceinline__ unsigned pairs_in_y(int key_y) const {
         unsigned pairs = 0;
 #pragma unroll
         for (int half = 0; half < 2; ++half) {
-            const bool valid = abs(key_y - query_y(half)) <= S::RADIUS * step && key_phase == phase[half];
-            if (valid) pairs |= 0x33333333u << (2 * half);
+            if (abs(key_y - query_y(half)) <= S::RADIUS) pairs |= 0x33333333u << (2 * half);
         }
         return pairs;
     }
 };
 
-// One number for each query and key of a stage's rows: inner products, then weights.
+// One number for each query and key of the rows taken at once: inner products, then weights.
 template <typename S>
-using Pairs = Accumulator[S::STAGE_ROWS][S::KEY_TILES];
+using Pairs = Accumulator[S::ROWS_AT_ONCE][S::KEY_TILES];
 
-// Inner products of the queries with the stage's keys; -inf where the pair is not wanted.
+// Inner products of the queries with the keys of these rows; -inf where the pair is not wanted.
 template <typename S>
 __device__ __forceinline__ void multiply_keys(Pairs<S>& pairs, const Queries<S>& queries, const __half* keys,
-                                              const unsigned (&wanted)[S::STAGE_ROWS]) {
+                                              const unsigned (&wanted)[S::ROWS_AT_ONCE]) {
     const __half* channel = keys + queries.lane * S::PITCH;  // ldmatrix: the lane names a channel
 #pragma unroll
-    for (int row = 0; row < S::STAGE_ROWS; ++row)
+    for (int row = 0; row < S::ROWS_AT_ONCE; ++row)
 #pragma unroll
         for (int tile = 0; tile < S::KEY_TILES; ++tile)
 #pragma unroll
@@ -212,7 +221,7 @@ __device__ __forceinline__ void multiply_keys(Pairs<S>& pairs, const Queries<S>&
 #pragma unroll
     for (int c = 0; c < S::CHANNELS; c += 32) {
 #pragma unroll
-        for (int row = 0; row < S::STAGE_ROWS; ++row) {
+        for (int row = 0; row < S::ROWS_AT_ONCE; ++row) {
 #pragma unroll
             for (int tile = 0; tile < S::KEY_TILES; ++tile) {
                 FragmentB first, second;
@@ -229,7 +238,7 @@ template <typename S>
 __device__ __forceinline__ void weigh(Pairs<S>& pairs, Queries<S>& queries, float scale) {
     float largest[2] = {queries.largest[0], queries.largest[1]};
 #pragma unroll
-    for (int row = 0; row < S::STAGE_ROWS; ++row)
+    for (int row = 0; row < S::ROWS_AT_ONCE; ++row)
 #pragma unroll
         for (int tile = 0; tile < S::KEY_TILES; ++tile)
 #pragma unroll
@@ -254,7 +263,7 @@ __device__ __forceinline__ void weigh(Pairs<S>& pairs, Queries<S>& queries, floa
     }
     const float reference[2] = {largest[0] * scale, largest[1] * scale};
 #pragma unroll
-    for (int row = 0; row < S::STAGE_ROWS; ++row)
+    for (int row = 0; row < S::ROWS_AT_ONCE; ++row)
 #pragma unroll
         for (int tile = 0; tile < S::KEY_TILES; ++tile)
 #pragma unroll
@@ -321,6 +330,125 @@ __device__ __forceinline__ void write_out(const Queries<S>& queries, const Affin
     }
 }
 
+// Takes in some key rows of a stage, of which `keys` is the warp's first key column.
+template <typename S>
+__device__ __forceinline__ void take_rows(Queries<S>& queries, const __half* keys,
+                                          const unsigned (&wanted)[S::ROWS_AT_ONCE], float scale) {
+    Pairs<S> pairs;
+    multiply_keys<S>(pairs, queries, keys, wanted);
+    weigh<S>(pairs, queries, scale);
+#pragma unroll
+    for (int row = 0; row < S::ROWS_AT_ONCE; ++row)
+        multiply_labels<S>(queries, pairs[row], keys + (row * S::MAP_ROWS + S::CHANNELS) * S::PITCH);
+}
+
+// Takes in a stage of step 1.
+template <typename S>
+__device__ __forceinline__ void take_dense(Queries<S>& queries, const __half* keys, const Walk<S>& now,
+                                           unsigned pairs_in_x, float scale) {
+    const bool near = now.row + S::STAGE_ROWS > queries.y - S::RADIUS && now.row < queries.y + S::BLOCK_Y + S::RADIUS;
+    if (!near) return;
+    unsigned wanted[S::ROWS_AT_ONCE];
+#pragma unroll
+    for (int i = 0; i < S::ROWS_AT_ONCE; ++i)
+        wanted[i] = now.row + i < now.row_end() ? pairs_in_x & queries.pairs_in_y(now.row + i) : 0;
+    take_rows<S>(queries, keys, wanted, scale);
+}
+
+// Takes in a stage of a wider step: of its rows those whose distance from the queries' row is a multiple of it.
+// `row` is the first of them, counted from the stage's first row, and becomes that of the next stage.
+template <typename S>
+__device__ __forceinline__ void take_dilated(Queries<S>& queries, const __half* keys, const Walk<S>& now, int& row,
+                                             unsigned pairs_in_x, float scale) {
+    const int above = now.row - queries.y, rows = now.stage_rows();
+#pragma unroll 1
+    for (; row < rows; row += now.step)
+        if (abs(above + row) <= now.reach() && now.row + row < now.row_end())
+            take_rows<S>(queries, keys + row * S::MAP_ROWS * S::PITCH, {pairs_in_x}, scale);
+    row -= rows;
+}
+
+// Takes in all slots that the shape is for, from the walk's first stage on.
+template <typename S>
+__device__ __forceinline__ void take_slots(Queries<S>& queries, Walk<S>& next, __half* stages,
+                                           const AffinityProblem& problem) {
+    const float scale = problem.scale * LOG2_E;
+    const bool idle = queries.x >= problem.width || queries.y >= problem.height;
+    fill_constant_rows<S>(stages, problem.labels);
+    fill(stages, next, problem);
+    close_copies();
+    int offset = 0;  // of the warp's first key column in the stage
+    int row = 0;     // of the stage: the first one that a warp takes in, where the step is wider
+    unsigned pairs_in_x = 0;
+    bool more = true;
+    for (int buffer = 0; more; buffer ^= 1) {
+        const Walk<S> now = next;
+        more = next.advance();
+        if (more) fill(stages + (buffer ^ 1) * S::STAGE_HALVES, next, problem);
+        close_copies();
+        await_copies<1>();
+        __syncthreads();  // the stage is complete
+
+        if (now.fresh) {
+            offset = now.first_column(queries.x) - now.first_column(now.tile_x);
+            pairs_in_x = queries.pairs_in_x(now.left + offset, now.step, problem.width);
+            if (S::DILATED) {
+                const int residue = (queries.y - now.row) % now.step;
+                row = residue < 0 ? residue + now.step : residue;
+            }
+        }
+        const __half* keys = stages + buffer * S::STAGE_HALVES + offset;
+        if (!idle) {
+            if constexpr (S::DILATED)
+                take_dilated<S>(queries, keys, now, row, pairs_in_x, scale);
+            else
+                take_dense<S>(queries, keys, now, pairs_in_x, scale);
+        }
+        __syncthreads();  // the stage may be filled again
+    }
+    await_copies<0>();
+}
+
+// The warp's queries by the deal of the shape, without a sum yet.
+template <typename S>
+__device__ __forceinline__ Queries<S> deal(const Walk<S>& walk, const AffinityProblem& problem) {
+    const int warp = threadIdx.x / WARP;
+    Queries<S> queries;
+    queries.lane = threadIdx.x % WARP;
+    queries.y = walk.tile_y + warp / S::WARPS_X * S::BLOCK_Y;
+    queries.x = walk.tile_x + warp % S::WARPS_X * S::BLOCK_X;
+    queries.load(static_cast<const __half*>(problem.query) +
+                     size_t(walk.batch) * S::CHANNELS * problem.height * problem.width,
+                 problem.height, problem.width);
+    return queries;
+}
+
+// Writes what queries have gathered to shared memory, or reads it from there, by their place in the CTA's tile.
+template <typename S, bool WRITE>
+__device__ __forceinline__ void move_states(float* states, Queries<S>& queries, int tile_y, int tile_x) {
+#pragma unroll
+    for (int half = 0; half < 2; ++half) {
+        const int place = (queries.query_y(half) - tile_y) * S::TILE_X + queries.query_x(half) - tile_x;
+        float* state = states + place * S::STATE_FLOATS;
+#pragma unroll
+        for (int tile = 0; tile < S::LABEL_TILES; ++tile) {
+#pragma unroll
+            for (int i = 0; i < 2; ++i) {
+                float& sum = queries.labels[tile].v[2 * half + i];
+                float& moved = state[8 * tile + 2 * (queries.lane % 4) + i];
+                if (WRITE)
+                    moved = sum;
+                else
+                    sum = moved;
+            }
+        }
+        if (!WRITE)
+            queries.largest[half] = state[S::LABEL_ROWS];
+        else if (queries.lane % 4 == 0)
+            state[S::LABEL_ROWS] = queries.largest[half];
+    }
+}
+
 // CTAs that shall share an SM: as many as registers allow without spilling. On sm_100 two would spill, and a frame has
 // about one CTA for each of its SMs.
 #if defined(__CUDA_ARCH__) && __CUDA_ARCH__ >= 1000 && __CUDA_ARCH__ < 1100
@@ -335,62 +463,32 @@ constexpr int CTAS_OF_SM = S::LABEL_TILES > 2 && S::RADIUS > 6 ? 1 : 2;
 template <typename S>
 __global__ void __launch_bounds__(S::THREADS, CTAS_OF_SM<S>) affinity(const AffinityProblem problem) {
 #if !defined(__CUDA_ARCH__) || __CUDA_ARCH__ >= 800  // older GPUs get an empty kernel, which dispatch never starts
+    using Wide = Shape<S::RADIUS, S::CHANNELS, S::LABEL_TILES, true>;
+    static_assert(Wide::TILE_X == S::TILE_X && Wide::TILE_Y == S::TILE_Y && Wide::THREADS == S::THREADS);
     __half* stages = reinterpret_cast<__half*>(dynamic_shared());
-    const int warp = threadIdx.x / WARP, batch = blockIdx.z;
-    const float scale = problem.scale * LOG2_E;
-    const size_t plane = size_t(problem.height) * problem.width;
+    float* states = reinterpret_cast<float*>(dynamic_shared());
+    const int batch = blockIdx.z, tile_y = blockIdx.y * S::TILE_Y, tile_x = blockIdx.x * S::TILE_X;
 
-    Walk<S> next{problem, batch, int(blockIdx.y) * S::TILE_Y, int(blockIdx.x) * S::TILE_X};
-    Queries<S> queries;
-    queries.lane = threadIdx.x % WARP;
-    queries.y = next.tile_y + warp / S::WARPS_X * S::BLOCK_Y;
-    queries.x = next.tile_x + warp % S::WARPS_X * S::BLOCK_X;
-    queries.load(static_cast<const __half*>(problem.query) + batch * S::CHANNELS * plane, problem.height,
-                 problem.width);
-
-    fill_constant_rows<S>(stages, problem.labels);
-    bool more = next.next_slot();
-    if (more) fill(stages, next, problem);
-    close_copies();
-    const bool idle = queries.x >= problem.width || queries.y >= problem.height;
-    int key_phase = 0, offset = 0;  // of the warp's first key column in the stage
-    unsigned pairs_in_x = 0;
-    for (int buffer = 0; more; buffer ^= 1) {
-        const Walk<S> now = next;
-        more = next.advance();
-        if (more) fill(stages + (buffer ^ 1) * S::STAGE_HALVES, next, problem);
-        close_copies();
-        await_copies<1>();
-        __syncthreads();  // the stage is complete
-
-        if (now.fresh) {
-            key_phase = now.row % now.step;
-            queries.phase[0] = queries.query_y(0) % now.step;
-            queries.phase[1] = queries.query_y(1) % now.step;
-            offset = now.first_column(queries.x) - now.first_column(now.tile_x);
-            pairs_in_x = queries.pairs_in_x(now.left + offset, now.step, problem.width);
+    Walk<S> dense{problem, batch, tile_y, tile_x};
+    const bool any_dense = dense.next_slot();
+    if (any_dense) {
+        Queries<S> queries = deal(dense, problem);
+        take_slots(queries, dense, stages, problem);
+        if (!Walk<Wide>{problem, batch, tile_y, tile_x}.next_slot()) {
+            write_out(queries, problem, batch);
+            return;
         }
-        const __half* keys = stages + buffer * S::STAGE_HALVES + offset;
-        unsigned wanted[S::STAGE_ROWS];
-#pragma unroll
-        for (int i = 0; i < S::STAGE_ROWS; ++i) {
-            const bool exists = now.row + i < now.row_end();
-            wanted[i] = exists ? pairs_in_x & queries.pairs_in_y(now.row + i, key_phase, now.step) : 0;
-            key_phase = key_phase + 1 == now.step ? 0 : key_phase + 1;
-        }
-        const bool near = now.row + S::STAGE_ROWS > queries.y - now.reach() &&
-                          now.row < queries.y + S::BLOCK_Y + now.reach();
-        if (near && !idle) {
-            Pairs<S> pairs;
-            multiply_keys<S>(pairs, queries, keys, wanted);
-            weigh<S>(pairs, queries, scale);
-#pragma unroll
-            for (int row = 0; row < S::STAGE_ROWS; ++row)
-                multiply_labels<S>(queries, pairs[row], keys + (row * S::MAP_ROWS + S::CHANNELS) * S::PITCH);
-        }
-        __syncthreads();  // the stage may be filled again
+        move_states<S, true>(states, queries, tile_y, tile_x);
+        __syncthreads();  // all states are written
     }
-    await_copies<0>();
+    // Begun only here: during the first walk, a second one would need registers.
+    Walk<Wide> wide{problem, batch, tile_y, tile_x};
+    Queries<Wide> queries = deal(wide, problem);
+    if (any_dense) {
+        move_states<Wide, false>(states, queries, tile_y, tile_x);
+        __syncthreads();  // and read
+    }
+    if (wide.next_slot()) take_slots(queries, wide, stages, problem);
     write_out(queries, problem, batch);
 #endif
 }

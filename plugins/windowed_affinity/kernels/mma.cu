@@ -11,7 +11,7 @@ int launch_mma(const AffinityProblem& problem, CUstream_st* stream) {
                     (problem.height + Shape::TILE_Y - 1) / Shape::TILE_Y, problem.batch);
     AffinityProblem copy = problem;
     void* arguments[] = {&copy};
-    return cudaLaunchKernel(mma::affinity<Shape>, grid, dim3(Shape::THREADS), arguments, Shape::SHARED_BYTES, stream);
+    return cudaLaunchKernel(mma::affinity<Shape>, grid, dim3(Shape::THREADS), arguments, Shape::shared_bytes(), stream);
 }
 
 template int launch_mma<6, 64, 1>(const AffinityProblem&, CUstream_st*);
