@@ -5,7 +5,7 @@ crosses the first; in the other a look-alike passes by. Times are those of the t
 multiples of propagation alone.
 
     python bench/refinement.py --davis ROOT --split dev                # without --davis: rendered clips alone
-    python bench/refinement.py --davis ROOT --picture sheet.png        # one frame by iterations
+    python bench/refinement.py --picture sheet.jpg                     # one frame by iterations
     python bench/refinement.py --latency                               # frames with and without a worker
 """
 
@@ -34,6 +34,7 @@ from maskring.runtime.overlay import draw_overlay
 from maskring.runtime.readers import read_image
 from maskring.runtime.refinement.adaptation import Adaptation
 from maskring.runtime.refinement.comparison import side_by_side
+from maskring.runtime.refinement.guard import Guard
 from maskring.runtime.refinement.online import OnlineRefiner
 from maskring.runtime.refinement.predictor import one_thread
 from maskring.runtime.refinement.samples import Buffer, SampleMaker
@@ -43,6 +44,9 @@ from maskring.runtime.synthetic import render_clip, render_lookalike_clip
 
 STEPS_PER_FRAME = 4
 """Of the online rows: about what a GPU does in the time of a frame; the same in every run."""
+
+Drawn = tuple[np.ndarray, "np.ndarray | None"]
+"""A frame and, where the user gave them, its labels."""
 
 ITERATIONS = (0, 50, 100, 200, 400)
 """Of the picture, as in the talk on arXiv 2006.12480."""
@@ -164,20 +168,24 @@ def forward_times(refiner: OnlineRefiner, image: np.ndarray) -> list[float]:
     return seconds
 
 
-def picture(root: Path, sequence: str, model: Path, path: Path) -> None:
-    """One frame of a sequence as propagated, and what the U-Net alone says of it after so many iterations."""
-    frames = sorted((root / "JPEGImages" / "480p" / sequence).iterdir())
-    first = read_mask(root / "Annotations" / "480p" / sequence / f"{frames[0].stem}.png")
+def clip_of(root: Path, sequence: str) -> list[Drawn]:
+    """The frames of a DAVIS sequence, the first with its labels."""
+    files = sorted((root / "JPEGImages" / "480p" / sequence).iterdir())
+    first = read_mask(root / "Annotations" / "480p" / sequence / f"{files[0].stem}.png")
+    return [(read_image(file), None if index else first) for index, file in enumerate(files)]
+
+
+def picture(frames: list[Drawn], model: Path, path: Path) -> None:
+    """One frame of a clip as propagated, and what the U-Net alone says of it after so many iterations."""
     shown = len(frames) * 3 // 4
     settings, buffer = RefinementSettings(), Buffer(RefinementSettings().buffer)
     with open_tracker(model) as tracker:
         maker = SampleMaker(settings, tracker.stride)
-        for index, file in enumerate(frames):
-            image, mask = read_image(file), first if index == 0 else None
+        for index, (image, mask) in enumerate(frames):
             result = tracker.step(image, mask)
             buffer.add(maker.make(image, result, mask))
             if index == shown:
-                ids = [state.id for state in result.objects]
+                ids, propagated = [state.id for state in result.objects], result
                 kept, view, seen = image, maker.view(result), maker.view(result).image(image)
                 panels = {"input": image, "propagation": draw_overlay(image, result.labels)}
     adaptation = Adaptation(settings)
@@ -190,9 +198,12 @@ def picture(root: Path, sequence: str, model: Path, path: Path) -> None:
         winner = np.argmax([view.pixels(one) for one in found], axis=0)
         labels[y0:y1, x0:x1] = np.array([0, *ids], np.uint8)[winner]
         panels[f"U-Net alone, {iterations} iterations"] = draw_overlay(kept, labels)
-    small = {name: np.asarray(cv2.resize(p, None, fx=0.5, fy=0.5), np.uint8) for name, p in panels.items()}
+    guard = Guard(settings.trust, tracker.stride)
+    panels["both"] = draw_overlay(kept, guard.decide(propagated, found, view, {}).labels)
+    small = [(name, np.asarray(cv2.resize(p, None, fx=0.5, fy=0.5), np.uint8)) for name, p in panels.items()]
+    rows = [side_by_side(dict(small[start : start + 4])) for start in (0, 4)]
     with atomic_path(path) as partial:
-        partial.write_bytes(cv2.imencode(".png", side_by_side(small)[..., ::-1])[1].tobytes())
+        partial.write_bytes(cv2.imencode(path.suffix, np.vstack(rows)[..., ::-1])[1].tobytes())
 
 
 def main() -> None:
@@ -205,16 +216,19 @@ def main() -> None:
     parser.add_argument("--model", type=Path, help="default: the shipped checkpoint")
     parser.add_argument("--only", nargs="+", help="rows whose names begin with one of these")
     parser.add_argument("--picture", type=Path, help="write the comparison by iterations instead")
-    parser.add_argument("--sequence", default="dog-agility", help="of the picture")
+    parser.add_argument("--sequence", default="dog-agility", help="of the picture, with --davis")
     options = parser.parse_args()
     model = resolve_model(options.model)
     if options.latency:
         print(latency(model, LATENCY_ROUNDS))
         return
     if options.picture:
-        if options.davis is None:
-            parser.error("--picture needs --davis")
-        picture(options.davis, options.sequence, model, options.picture)
+        rendered = [
+            (image, None if i else drawn)
+            for i, (image, drawn) in enumerate(render_clip(360, 640, RENDERED_FRAMES))
+        ]
+        frames = clip_of(options.davis, options.sequence) if options.davis else rendered
+        picture(frames, model, options.picture)
         return
 
     def chosen(name: str) -> bool:
