@@ -17,16 +17,17 @@ from rich.text import Text
 
 from . import __version__
 from .console import (
-    EXIT_INTERRUPTED,
     busy,
     err,
     one_sentence,
     out,
+    run_app,
     split_callback,
     step_callback,
     stop_request,
 )
 from .plugins.errors import MaskError, ModelError, OutputError, SourceError, UserError, one_line
+from .plugins.interruption import EXIT_INTERRUPTED
 from .plugins.machine import MOST_THREADS
 
 if TYPE_CHECKING:
@@ -867,4 +868,4 @@ def _at_frame(text: str, option: str, form: str) -> tuple[int, str]:
 
 def main() -> None:
     """Entry point of the ``maskring`` command."""
-    app()
+    run_app(app)

@@ -4,7 +4,9 @@ from __future__ import annotations
 
 import functools
 import math
+import os
 import signal
+import sys
 from collections import deque
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager, nullcontext
@@ -16,12 +18,12 @@ from rich.console import Console
 from rich.progress import BarColumn, Progress, TaskID, TaskProgressColumn, TextColumn, TimeRemainingColumn
 
 from .plugins.errors import UserError
+from .plugins.interruption import EXIT_INTERRUPTED, handled
 
 if TYPE_CHECKING:
     from .training.trainer import StepReport
 
 EXIT_USER_ERROR = 2
-EXIT_INTERRUPTED = 130  # 128 + SIGINT, as shells expect
 
 RATE_STEPS = 20  # over which a training run's speed is measured
 
@@ -39,7 +41,6 @@ def one_sentence(command: Callable[P, T]) -> Callable[P, T]:
 
     @functools.wraps(command)
     def guarded(*args: P.args, **kwargs: P.kwargs) -> T:
-        signal.signal(signal.SIGTERM, _interrupt)  # a service manager's stop closes outputs like Ctrl-C
         try:
             return command(*args, **kwargs)
         except UserError as error:
@@ -60,8 +61,25 @@ def one_sentence(command: Callable[P, T]) -> Callable[P, T]:
     return guarded
 
 
-def _interrupt(*_: Any) -> NoReturn:
-    raise KeyboardInterrupt
+def run_app(app: Callable[[], None]) -> NoReturn:
+    """Carry out the command line and end the process; Ctrl-C and SIGTERM, of which service managers send one,
+    end it alike: outputs are closed, the second one ends it at once.
+
+    Raises:
+        SystemExit: with the exit code.
+    """
+    with handled():
+        try:
+            app()
+        except SystemExit as end:
+            if end.code != EXIT_INTERRUPTED:
+                raise
+            # All is closed. What libraries would do at the interpreter's end, they would do wherever the
+            # interruption has met them.
+            sys.stdout.flush()
+            sys.stderr.flush()
+            os._exit(EXIT_INTERRUPTED)
+    raise SystemExit(0)
 
 
 @contextmanager

@@ -20,6 +20,7 @@ from numpy.typing import NDArray
 
 from ..plugins.errors import MaskError, OutputError
 from ..plugins.files import atomic_path, make_directory
+from ..plugins.interruption import undisturbed
 from .annotations import Annotations, pixels
 from .datasets import Sequence, load_split
 from .masks import Labels
@@ -264,13 +265,14 @@ def _track(
     make_directory(folder)
     for index, path in enumerate(annotations.sequence.frames):
         labels, taken = np.zeros(annotations.shape, np.uint8), 0.0
-        if index >= annotations.start:
-            frame = scaled_to(_frame(path, annotations), size)
-            mask = _prompt(annotations, index, frame)
-            begun = time.perf_counter()
-            labels = tracker.step(frame, mask).labels
-            taken = time.perf_counter() - begun
-        annotations.write(folder / f"{path.stem}.png", nearest(labels, annotations.shape))
+        with undisturbed():
+            if index >= annotations.start:
+                frame = scaled_to(_frame(path, annotations), size)
+                mask = _prompt(annotations, index, frame)
+                begun = time.perf_counter()
+                labels = tracker.step(frame, mask).labels
+                taken = time.perf_counter() - begun
+            annotations.write(folder / f"{path.stem}.png", nearest(labels, annotations.shape))
         yield taken
 
 
@@ -280,11 +282,12 @@ def _track_again(annotations: Annotations, tracker: TwoPassTracker, folder: Path
     tracker.adapt()
     seconds = time.perf_counter() - begun
     for index, path in enumerate(annotations.sequence.frames[annotations.start :]):
-        frame = scaled_to(_frame(path, annotations), size)
-        begun = time.perf_counter()
-        labels = tracker.refine(frame, index).labels
-        seconds += time.perf_counter() - begun
-        annotations.write(folder / f"{path.stem}.png", nearest(labels, annotations.shape))
+        with undisturbed():
+            frame = scaled_to(_frame(path, annotations), size)
+            begun = time.perf_counter()
+            labels = tracker.refine(frame, index).labels
+            seconds += time.perf_counter() - begun
+            annotations.write(folder / f"{path.stem}.png", nearest(labels, annotations.shape))
     return seconds
 
 

@@ -35,7 +35,7 @@ def draw_overlay(
         raise ValueError(f"labels {list(labels.shape)} do not lie on an image {list(image.shape)}")
     labels = np.ascontiguousarray(labels)
     painted: Image = image.copy()
-    tint = cv2.addWeighted(image, 1 - alpha, cv2.applyColorMap(labels, _TINTS), alpha, 0)
+    tint = cv2.addWeighted(image, 1 - alpha, _coloured(labels, _TINTS), alpha, 0)
     cv2.copyTo(tint, (labels > 0).view(np.uint8), painted)
     if contours:
         _draw_boundaries(painted, labels)
@@ -47,9 +47,19 @@ def _draw_boundaries(painted: Image, labels: NDArray[np.uint8]) -> None:
     reach = 1 + labels.shape[0] // LINES_PER_PIXEL
     side = 2 if labels.shape[0] < FEW_LINES else 2 * reach + 1
     kernel = np.ones((side, side), np.uint8)
-    highest = cv2.dilate(labels, kernel)
+    highest = np.asarray(cv2.dilate(labels, kernel), np.uint8)
     changes = cv2.compare(highest, cv2.erode(labels, kernel), cv2.CMP_NE)
-    cv2.copyTo(cv2.applyColorMap(highest, _LINES), changes, painted)
+    cv2.copyTo(_coloured(highest, _LINES), changes, painted)
+
+
+def _coloured(labels: NDArray[np.uint8], channels: tuple[NDArray[np.uint8], ...]) -> Image:
+    """[H, W, 3] colours of labels [H, W], by a table of 256 values for each channel."""
+    # Not cv2.applyColorMap: a Ctrl-C between its overloads makes OpenCV's bindings crash.
+    return np.asarray(cv2.merge([cv2.LUT(labels, channel) for channel in channels]), np.uint8)
+
+
+def _channels(palette: NDArray[np.uint8]) -> tuple[NDArray[np.uint8], ...]:
+    return tuple(np.ascontiguousarray(channel) for channel in palette.T)
 
 
 def _bright(palette: NDArray[np.uint8]) -> NDArray[np.uint8]:
@@ -59,5 +69,5 @@ def _bright(palette: NDArray[np.uint8]) -> NDArray[np.uint8]:
     return np.asarray((full + 255) / 2, np.uint8)
 
 
-_TINTS = PALETTE.reshape(256, 1, 3)
-_LINES = _bright(PALETTE).reshape(256, 1, 3)
+_TINTS = _channels(PALETTE)
+_LINES = _channels(_bright(PALETTE))

@@ -10,6 +10,7 @@ from typing import Literal, Protocol
 import numpy as np
 from numpy.typing import NDArray
 
+from ..plugins.interruption import undisturbed
 from .sinks import Sink
 from .sources import Frame, Source
 from .tracker import Result
@@ -125,13 +126,14 @@ def track(
         if decision.verdict == "skip":
             continue
         following = source.upcoming if isinstance(source, Source) else None
-        if following is not None:
-            tracker.stage(following.image)
-        result = tracker.step(frame.image, decision.mask)
-        for sink in sinks:
-            sink.write(frame, result)
-        frames += 1
-        on_frame(frame, result)
+        with undisturbed():
+            if following is not None:
+                tracker.stage(following.image)
+            result = tracker.step(frame.image, decision.mask)
+            for sink in sinks:
+                sink.write(frame, result)
+            frames += 1
+            on_frame(frame, result)
     return Summary(frames, time.perf_counter() - start)
 
 
@@ -151,9 +153,10 @@ def revisit(
     """
     start, frames = time.perf_counter(), 0
     for index, frame in enumerate(source):
-        result = refine(frame.image, index)
-        for sink in sinks:
-            sink.write(frame, result)
-        frames += 1
-        on_frame(frame, result)
+        with undisturbed():
+            result = refine(frame.image, index)
+            for sink in sinks:
+                sink.write(frame, result)
+            frames += 1
+            on_frame(frame, result)
     return Summary(frames, time.perf_counter() - start)

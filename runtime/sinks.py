@@ -14,6 +14,7 @@ import numpy as np
 
 from ..plugins.errors import OutputError
 from ..plugins.files import atomic_path, make_directory, output_error
+from ..plugins.interruption import undisturbed
 from .masks import write_mask
 from .overlay import Image, draw_overlay
 from .readers import Frame
@@ -151,9 +152,9 @@ class OverlayVideoSink(_Closing):
         """
         if self._writer is None:
             return
-        self._writer.release()
-        self._writer = None
-        with self._file:
+        with undisturbed(), self._file:
+            self._writer.release()
+            self._writer = None
             if _frames_in(self._partial) < self._written:
                 raise OutputError(
                     f"the overlay video {self._path} could not be completed",

@@ -17,6 +17,7 @@ from types import TracebackType
 import cv2
 
 from ..plugins.errors import SourceError, UnavailableError
+from ..plugins.interruption import undisturbed
 from .readers import IMAGE_SUFFIXES, Capture, FolderReader, Reader, StreamReader, VideoReader, frame_count
 from .readers import Frame as Frame
 from .readers import read_image as read_image
@@ -95,8 +96,9 @@ class Source:
             raise StopIteration
         if not self._started:
             # Not before the first frame is asked for: until then a camera's frames would only grow old.
-            self._started = True
-            self._thread.start()
+            with undisturbed():  # a thread that is only half started cannot be joined
+                self._started = True
+                self._thread.start()
         try:
             frame = self._next()
         except Exception:
@@ -119,12 +121,13 @@ class Source:
 
     def close(self) -> None:
         """Stop the decoding thread and release file or device. Closing twice does nothing."""
-        self._closed = True
-        self._stop.set()
-        self._handoff.close()
-        if self._started:
-            self._thread.join()
-        self._reader.close()
+        with undisturbed():
+            self._closed = True
+            self._stop.set()
+            self._handoff.close()
+            if self._started:
+                self._thread.join()
+            self._reader.close()
 
     def __enter__(self) -> Source:
         return self
@@ -153,7 +156,8 @@ def open_source(
         UnavailableError: when a pipeline is given and OpenCV was built without GStreamer.
     """
     silence_opencv()
-    reader = _open_reader(text_or_path)
+    with undisturbed():
+        reader = _open_reader(text_or_path)
     try:
         return Source(reader, live=live, first=first, last=last)
     except BaseException:

@@ -206,7 +206,13 @@ def small_disk(tmp_path: Path) -> Sequence[Path]:
     subprocess.run(["umount", "-l", str(disk)], check=True)
 
 
-def test_interrupt_keeps_what_was_written(workspace: Workspace, tmp_path: Path) -> None:
+@pytest.mark.parametrize(
+    "signals", [[signal.SIGINT], [signal.SIGTERM, signal.SIGTERM]], ids=["once", "twice"]
+)
+def test_interrupt_keeps_what_was_written(
+    signals: list[signal.Signals], workspace: Workspace, tmp_path: Path
+) -> None:
+    """Twice at once is one request: what starts maskring may pass on what the terminal sends to all."""
     frames = tmp_path / "frames"
     frames.mkdir()
     for index in range(2000):
@@ -221,7 +227,8 @@ def test_interrupt_keeps_what_was_written(workspace: Workspace, tmp_path: Path) 
     )
     while not (out / "masks" / "00010.png").exists():
         assert process.poll() is None, process.stderr and process.stderr.read()
-    process.send_signal(signal.SIGINT)
+    for number in signals:
+        process.send_signal(number)
     _, stderr = process.communicate(timeout=60)
     assert process.returncode == 130
     assert stderr.strip().startswith("interrupted") and len(stderr.strip().splitlines()) == 1

@@ -1,0 +1,80 @@
+"""Ctrl-C and SIGTERM: where they take effect, and that a second one does not wait.
+
+A handler that raises does so wherever Python looks for signals, also within calls of native libraries that
+do not expect it: OpenCV's bindings crash when that happens while they choose between overloads. So work on a
+frame is not disturbed: the request takes effect behind it.
+"""
+
+from __future__ import annotations
+
+import os
+import signal
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager
+from typing import Any
+
+EXIT_INTERRUPTED = 130
+"""Exit code of an interrupted run: 128 + SIGINT, as shells expect."""
+
+ONE_REQUEST_S = 0.5
+"""Signals within this time are one request: programs that start others pass on what the terminal sent too."""
+
+_LAST_WORDS = b"stopped at once: the file that was being written is left out.\n"
+
+
+class _State:
+    asked: float | None = None  # when, by the monotonic clock
+    pending = False
+    depth = 0
+
+
+_state = _State()
+
+
+@contextmanager
+def handled() -> Iterator[None]:
+    """Let SIGINT and SIGTERM interrupt the block.
+
+    The first one raises KeyboardInterrupt, behind :func:`undisturbed` where that is under way; the second one
+    ends the process there and then. Signals that the process was started to ignore stay ignored. For the main
+    thread.
+    """
+    _state.asked, _state.pending = None, False
+    numbers = [n for n in (signal.SIGINT, signal.SIGTERM) if signal.getsignal(n) is not signal.SIG_IGN]
+    before = {number: signal.signal(number, _request) for number in numbers}
+    try:
+        yield
+    finally:
+        for number, handler in before.items():
+            signal.signal(number, handler)
+
+
+@contextmanager
+def undisturbed() -> Iterator[None]:
+    """A block that is carried through before an interruption takes effect, within :func:`handled`.
+
+    Elsewhere, as in programs that use maskring as a library, it changes nothing.
+
+    Raises:
+        KeyboardInterrupt: behind a block that succeeds, when one was asked for.
+    """
+    _state.depth += 1
+    try:
+        yield
+    finally:
+        _state.depth -= 1
+    if _state.pending and not _state.depth:
+        _state.pending = False
+        raise KeyboardInterrupt
+
+
+def _request(*_: Any) -> None:
+    now = time.monotonic()
+    if _state.asked is None:
+        _state.asked, _state.pending = now, _state.depth > 0
+        if not _state.pending:
+            raise KeyboardInterrupt
+    elif now - _state.asked > ONE_REQUEST_S:
+        os.write(2, _LAST_WORDS)
+        os._exit(EXIT_INTERRUPTED)

@@ -1,0 +1,188 @@
+"""Ctrl-C and SIGTERM take effect between frames; a second one does not wait."""
+
+from __future__ import annotations
+
+import os
+import signal
+import subprocess
+import sys
+import threading
+from collections.abc import Iterator
+from pathlib import Path
+from types import SimpleNamespace
+
+import cv2
+import numpy as np
+import pytest
+from support import moving_square
+
+from maskring.plugins import interruption
+from maskring.plugins.errors import OutputError
+from maskring.plugins.interruption import EXIT_INTERRUPTED, ONE_REQUEST_S, handled, undisturbed
+from maskring.runtime.pipeline import Edits, track
+from maskring.runtime.readers import Frame
+from maskring.runtime.sinks import OverlayVideoSink
+from maskring.runtime.sources import open_source
+
+BOTH = pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
+
+
+@pytest.fixture(autouse=True)
+def no_handler_is_left() -> Iterator[None]:
+    numbers = (signal.SIGINT, signal.SIGTERM)
+    before = [signal.signal(signal.SIGINT, signal.default_int_handler), signal.getsignal(signal.SIGTERM)]
+    handlers = [signal.getsignal(number) for number in numbers]
+    yield
+    assert [signal.getsignal(number) for number in numbers] == handlers
+    signal.signal(signal.SIGINT, before[0])
+
+
+@BOTH
+def test_outside_of_a_frame_it_takes_effect_at_once(number: signal.Signals) -> None:
+    with handled(), pytest.raises(KeyboardInterrupt):
+        signal.raise_signal(number)
+        pytest.fail("went on")
+
+
+@BOTH
+def test_a_frame_is_finished_first(number: signal.Signals) -> None:
+    done = []
+    with handled():
+        with pytest.raises(KeyboardInterrupt), undisturbed():
+            with undisturbed():
+                signal.raise_signal(number)
+            done.append("the inner block")
+        with undisturbed():
+            done.append("the next one")
+    assert done == ["the inner block", "the next one"]
+
+
+def test_an_error_in_the_frame_is_told() -> None:
+    with handled(), pytest.raises(OutputError), undisturbed():
+        signal.raise_signal(signal.SIGINT)
+        raise OutputError("no space is left", "free some")
+
+
+def test_of_two_apart_the_second_ends_the_process(
+    monkeypatch: pytest.MonkeyPatch, capfd: pytest.CaptureFixture[str]
+) -> None:
+    """Within a moment they are one request."""
+    now, ended = [100.0], []
+    monkeypatch.setattr(interruption.time, "monotonic", lambda: now[0])
+    monkeypatch.setattr(os, "_exit", ended.append)
+    with handled(), pytest.raises(KeyboardInterrupt), undisturbed():
+        signal.raise_signal(signal.SIGINT)
+        now[0] += ONE_REQUEST_S
+        signal.raise_signal(signal.SIGTERM)
+        assert ended == []
+        now[0] += 0.001
+        signal.raise_signal(signal.SIGTERM)
+        assert ended == [EXIT_INTERRUPTED]
+    assert capfd.readouterr().err.startswith("stopped at once")
+
+
+def test_what_the_process_was_started_to_ignore_stays_ignored() -> None:
+    before = signal.signal(signal.SIGINT, signal.SIG_IGN)
+    try:
+        with handled():
+            signal.raise_signal(signal.SIGINT)
+    finally:
+        signal.signal(signal.SIGINT, before)
+
+
+def test_all_sinks_get_the_frame() -> None:
+    """The signal comes in the middle of the tracker's step."""
+    image, mask = moving_square(0)
+    frames = [Frame(image, index, 0.0, str(index)) for index in range(9)]
+    written: list[tuple[str, int]] = []
+
+    class Tracker:
+        def step(self, frame: np.ndarray, mask: np.ndarray | None = None) -> object:
+            if len(written) == 4:
+                signal.raise_signal(signal.SIGINT)
+            return None
+
+    class Sink:
+        def __init__(self, name: str) -> None:
+            self.name = name
+
+        def write(self, frame: Frame, result: object) -> None:
+            written.append((self.name, frame.index))
+
+    with handled(), pytest.raises(KeyboardInterrupt):
+        track(frames, Tracker(), [Sink("a"), Sink("b")], Edits({0: mask}))  # type: ignore[arg-type, list-item]
+    assert written == [(name, index) for index in range(3) for name in "ab"]
+
+
+def test_the_thread_that_decodes_is_ended_wherever_it_was(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A signal in the midst of starting it: it can be joined only when it is started."""
+    cv2.imwrite(str(tmp_path / "0.png"), moving_square(0)[0])
+    wait = threading.Event.wait
+
+    def interrupted(event: threading.Event, timeout: float | None = None) -> bool:
+        if sys._getframe(1).f_code.co_name == "start":
+            monkeypatch.undo()
+            signal.raise_signal(signal.SIGINT)
+        return wait(event, timeout)
+
+    monkeypatch.setattr(threading.Event, "wait", interrupted)
+    with handled(), pytest.raises(KeyboardInterrupt), open_source(tmp_path) as source:
+        next(source)
+    assert not [thread for thread in threading.enumerate() if thread.name == "decode"]
+
+
+def test_a_video_is_completed(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """The signal comes when the run has ended by itself, while the video gets its index."""
+    image, mask = moving_square(0)
+    sink = OverlayVideoSink(tmp_path / "overlay.mp4", 25.0)
+    sink.write(Frame(image, 0, 0.0, "0"), SimpleNamespace(labels=mask))  # type: ignore[arg-type]
+    writer = sink._writer
+    assert writer is not None
+
+    def release() -> None:
+        writer.release()
+        signal.raise_signal(signal.SIGTERM)
+
+    monkeypatch.setattr(sink, "_writer", SimpleNamespace(release=release))
+    with handled(), pytest.raises(KeyboardInterrupt):
+        sink.close()
+    assert [path.name for path in tmp_path.iterdir()] == ["overlay.mp4"]
+
+
+STORM = """
+import signal
+import numpy as np
+from maskring.runtime.overlay import draw_overlay
+
+armed = False
+
+def interrupt(*_):
+    global armed
+    if armed:
+        armed = False
+        raise KeyboardInterrupt
+
+signal.signal(signal.SIGALRM, interrupt)
+signal.setitimer(signal.ITIMER_REAL, 1e-4, 1e-4)
+image, labels, interruptions = np.zeros((48, 64, 3), np.uint8), np.ones((48, 64), np.uint8), 0
+while interruptions < 4000:
+    try:
+        armed = True
+        while True:
+            draw_overlay(image, labels)
+    except KeyboardInterrupt:
+        interruptions += 1
+signal.setitimer(signal.ITIMER_REAL, 0)
+"""
+
+
+def test_a_picture_is_drawn_by_calls_that_take_an_interruption() -> None:
+    """Programs that use maskring have handlers of their own, which raise wherever they are called.
+
+    OpenCV 4.14 crashes when that is where one of its overloads has refused an argument, as those of
+    ``cv2.applyColorMap`` do.
+    """
+    storm = subprocess.run([sys.executable, "-c", STORM], capture_output=True, text=True, check=False)
+    assert storm.returncode == 0, storm.stderr
