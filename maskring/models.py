@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import importlib.util
+import os
 from pathlib import Path
 from typing import Literal
 
@@ -52,7 +53,7 @@ def model_file(model: Path | None) -> Path:
     """
     if model is None:
         return shipped_checkpoint(SHIPPED)
-    if model.is_file():
+    if os.path.isfile(model):  # noqa: PTH113 (Path.is_file raises on names that are too long)
         return model
     names = shipped_names()
     if str(model) not in names:

@@ -33,12 +33,28 @@ def output_error(path: Path, error: OSError) -> OutputError:
     return OutputError(f"{path} cannot be written ({error.strerror or error})", "choose another output path")
 
 
+def require_name(path: Path) -> Path:
+    """Make sure that the system could have a file of this name.
+
+    Raises:
+        OutputError: when the name holds what no file's name can hold.
+    """
+    try:
+        name = os.fsencode(path)
+    except UnicodeEncodeError:
+        name = b"\0"
+    if b"\0" in name:
+        raise OutputError(f"no file can have the name {path}", "choose another output path")
+    return path
+
+
 def make_directory(path: Path) -> Path:
     """Create ``path`` with its parents and prove that files can be written in it.
 
     Raises:
         OutputError: when the folder cannot be made or does not accept files.
     """
+    require_name(path)
     try:
         path.mkdir(parents=True, exist_ok=True)
         with tempfile.TemporaryFile(dir=path):
@@ -59,6 +75,7 @@ def atomic_path(path: Path) -> Iterator[Path]:
     Raises:
         OutputError: when the operating system refuses to write.
     """
+    require_name(path)
     remove_abandoned(path.parent)
     partial = path.with_name(f".{path.stem}.{_owner(os.getpid())}-{next(_numbers)}.partial{path.suffix}")
     try:
@@ -67,7 +84,8 @@ def atomic_path(path: Path) -> Iterator[Path]:
     except OSError as error:
         raise output_error(path, error) from error
     finally:
-        partial.unlink(missing_ok=True)
+        with contextlib.suppress(OSError):  # of a name too long, which was reported above
+            partial.unlink(missing_ok=True)
 
 
 PARTIAL_NAME = re.compile(r"\..+\.([0-9a-f]{8})-([0-9]+)-([0-9]+)-[0-9]+\.partial(\.[^.]*)?")

@@ -372,8 +372,8 @@ def cut_from_box(image: Image, box: tuple[int, int, int, int]) -> NDArray[np.boo
     Returns:
         [H, W] bool; None when the box is too small or leaves no background.
     """
-    x0, y0, x1, y1 = box
     height, width = image.shape[:2]
+    x0, y0, x1, y1 = max(box[0], 0), max(box[1], 0), min(box[2], width), min(box[3], height)
     if min(x1 - x0, y1 - y0) < SMALLEST_BOX:
         return None
     beside, above = round(GRABCUT_MARGIN * (x1 - x0)) + 1, round(GRABCUT_MARGIN * (y1 - y0)) + 1
@@ -385,13 +385,13 @@ def cut_from_box(image: Image, box: tuple[int, int, int, int]) -> NDArray[np.boo
     rows = slice(round((y0 - top) * shrink), round((y1 - top) * shrink))
     columns = slice(round((x0 - left) * shrink), round((x1 - left) * shrink))
     seeds[rows, columns] = _seeds_in_box(*seeds[rows, columns].shape)
-    if not (seeds == cv2.GC_BGD).any():
+    if not (seeds == cv2.GC_BGD).any() or not (seeds % 2).any():  # GC_FGD and GC_PR_FGD are the odd ones
         return None
     cv2.setRNGSeed(0)
     ground, object_ = np.zeros((1, 65)), np.zeros((1, 65))
     unused = (0, 0, 1, 1)
     cv2.grabCut(small, seeds, unused, ground, object_, GRABCUT_ITERATIONS, cv2.GC_INIT_WITH_MASK)
-    found = (seeds & 1).astype(np.float32)  # GC_FGD and GC_PR_FGD are the odd ones
+    found = (seeds % 2).astype(np.float32)
     if not found.any():
         return None
     inside = np.zeros((height, width), bool)

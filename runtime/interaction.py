@@ -9,7 +9,7 @@ import numpy as np
 from .drawing import Drawing, Event, Key, Outcome, Tool, View, free_id
 from .masks import Labels
 from .overlay import Image, draw_overlay
-from .pipeline import Decision, Steering
+from .pipeline import Decision, Steering, laid_above
 from .readers import Frame
 from .tracker import Result
 
@@ -130,5 +130,5 @@ def _ids(result: Result) -> frozenset[int]:
 
 def _above(drawn: Labels, planned: Labels | None) -> Labels | None:
     """What was drawn, over what was planned; None when neither shows an object."""
-    labels: Labels = drawn if planned is None else np.where(drawn > 0, drawn, planned)
+    labels = drawn if planned is None else laid_above(drawn, planned)
     return labels if labels.any() else None

@@ -67,6 +67,7 @@ def write_mask(path: Path, ids: Labels) -> None:
 
     Raises:
         OutputError: when it cannot be written.
+        ValueError: when ``ids`` is no filled array of that kind.
     """
     with atomic_path(path) as partial:
         partial.write_bytes(encode_mask(ids))
@@ -77,6 +78,9 @@ def encode_mask(ids: Labels) -> bytes:
 
     Args:
         ids: [H, W] uint8.
+
+    Raises:
+        ValueError: when ``ids`` is no filled array of that kind.
     """
     if ids.ndim != 2 or ids.dtype != np.uint8 or not ids.size:
         raise ValueError(f"ids must be a filled uint8 array [H, W], not {ids.dtype} {list(ids.shape)}")

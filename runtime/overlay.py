@@ -25,14 +25,19 @@ def draw_overlay(
     Args:
         image: [H, W, 3] uint8 RGB; it is left as it is.
         labels: [H, W] uint8 object ids, 0 = background, which stays unpainted.
-        alpha: 0 paints nothing but boundaries, 1 hides the frame under the objects.
+        alpha: from 0, which paints nothing but boundaries, to 1, which hides the frame under the objects.
         contours: draw boundaries.
 
     Returns:
         A new [H, W, 3] uint8 RGB image.
+
+    Raises:
+        ValueError: when the arrays are of other types or sizes, or ``alpha`` is none.
     """
-    if image.shape != (*labels.shape, 3):
+    if labels.ndim != 2 or not labels.size or image.shape != (*labels.shape, 3):
         raise ValueError(f"labels {list(labels.shape)} do not lie on an image {list(image.shape)}")
+    if image.dtype != np.uint8 or labels.dtype != np.uint8 or not 0 <= alpha <= 1:
+        raise ValueError(f"{labels.dtype} labels cannot be painted on a {image.dtype} image, alpha {alpha}")
     labels = np.ascontiguousarray(labels)
     painted: Image = image.copy()
     tint = cv2.addWeighted(image, 1 - alpha, _coloured(labels, _TINTS), alpha, 0)

@@ -10,6 +10,7 @@ from typing import Literal, Protocol
 import numpy as np
 from numpy.typing import NDArray
 
+from ..plugins.errors import MaskError
 from ..plugins.interruption import undisturbed
 from .sinks import Sink
 from .sources import Frame, Source
@@ -51,6 +52,20 @@ class Steering(Protocol):
         """Called once for each frame of the source, in order."""
 
 
+def laid_above(upper: NDArray[np.uint8], lower: NDArray[np.uint8]) -> NDArray[np.uint8]:
+    """The objects of two masks [H, W]; where both have one, that of the upper mask.
+
+    Raises:
+        MaskError: when they are of different sizes.
+    """
+    if upper.shape != lower.shape:
+        raise MaskError(
+            f"two masks for one frame are of different sizes, {list(upper.shape)} and {list(lower.shape)}",
+            "draw both at the size of the frames",
+        )
+    return np.where(upper > 0, upper, lower)
+
+
 class Schedule:
     """Carries out edits that are known beforehand.
 
@@ -62,14 +77,18 @@ class Schedule:
         self._masks, self._removals = sorted(edits.masks.items()), sorted(edits.removals.items())
 
     def decide(self, frame: Frame) -> Decision:
-        """What is due at this frame; of several masks, the later ones lie on top."""
+        """What is due at this frame; of several masks, the later ones lie on top.
+
+        Raises:
+            MaskError: when they are of different sizes.
+        """
         removals: list[int] = []
         while self._removals and self._removals[0][0] <= frame.index:
             removals += self._removals.pop(0)[1]
         mask = None
         while self._masks and self._masks[0][0] <= frame.index:
             later = self._masks.pop(0)[1]
-            mask = later if mask is None else np.where(later > 0, later, mask)
+            mask = later if mask is None else laid_above(later, mask)
         return Decision(mask, removals)
 
 
@@ -114,6 +133,11 @@ def track(
         sinks: where results go, in this order; the caller closes them.
         edits: masks and removals by frame index, or what decides at each frame.
         on_frame: called after each frame, e.g. for progress.
+
+    Raises:
+        SourceError: when a frame cannot be read or is of another size (:meth:`Tracker.step`).
+        MaskError: when a mask does not fit its frame, or an object that is to be dropped is not followed.
+        OutputError: when a sink cannot write.
     """
     steering = Schedule(edits) if isinstance(edits, Edits) else edits
     start, frames = time.perf_counter(), 0

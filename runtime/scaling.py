@@ -11,12 +11,15 @@ import cv2
 import numpy as np
 from numpy.typing import NDArray
 
-from ..plugins.errors import MaskError
+from ..plugins.errors import MaskError, UserError
 from . import label_maps
 from .masks import Labels
 from .overlay import Image
 from .pipeline import FrameTracker
-from .tracker import Result, require_mask_of
+from .tracker import Result, require_mask_of, require_pixels
+
+LARGEST = 1 << 15
+"""Pixels of the shorter side; memory would be sized by a mistake."""
 
 SMOOTHING = 0.7
 """Standard deviation, in pixels of the smaller size, by which outlines are smoothed before they are enlarged:
@@ -32,9 +35,16 @@ class Scaled:
     Args:
         tracker: one that has seen no frame of the stream; the caller closes it.
         size: pixels of the shorter side that it sees.
+
+    Raises:
+        UserError: when ``size`` is none of a frame.
     """
 
     def __init__(self, tracker: FrameTracker, size: int) -> None:
+        if not 1 <= size <= LARGEST:
+            raise UserError(
+                f"frames cannot be tracked at {size} pixels", f"choose a size from 1 to {LARGEST}"
+            )
         self._tracker, self._size = tracker, size
         self._staged: list[tuple[Image, Image]] = []  # frames to come, and what became of them
 
@@ -45,6 +55,7 @@ class Scaled:
             UserError: as there; MaskError also when nothing is left of an object at the smaller size.
         """
         started = time.perf_counter()
+        require_pixels(frame)
         small = next((scaled for staged, scaled in self._staged if staged is frame), None)
         self._staged = [pair for pair in self._staged if pair[0] is not frame]
         small = self.reduced(frame) if small is None else small
@@ -53,7 +64,12 @@ class Scaled:
         return result.delayed(time.perf_counter() - started - result.timings.total)
 
     def stage(self, frame: Image) -> None:
-        """Say which frame follows the next one, see :meth:`maskring.runtime.tracker.Tracker.stage`."""
+        """Say which frame follows the next one, see :meth:`maskring.runtime.tracker.Tracker.stage`.
+
+        Raises:
+            SourceError: when it is no frame.
+        """
+        require_pixels(frame)
         small = self.reduced(frame)
         self._staged = [*self._staged[-1:], (frame, small)]
         self._tracker.stage(small)

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import contextlib
 import json
+import math
+import os
 import shutil
 from pathlib import Path
 from types import TracebackType
@@ -13,7 +15,7 @@ import cv2
 import numpy as np
 
 from ..plugins.errors import OutputError
-from ..plugins.files import atomic_path, make_directory, output_error
+from ..plugins.files import atomic_path, make_directory, output_error, require_name
 from ..plugins.interruption import undisturbed
 from .masks import write_mask
 from .overlay import Image, draw_overlay
@@ -83,9 +85,13 @@ class MaskFolderSink(_Closing):
         """Write the frame's labels, [H, W] object ids.
 
         Raises:
-            OutputError: when the file cannot be written.
+            OutputError: when the file cannot be written, or the frame's name is none of a file.
         """
         name = f"{frame.name}.png"
+        if Path(name).name != name:
+            raise OutputError(
+                f"the frame {frame.name} would be written elsewhere", "leave folders out of it"
+            )
         write_mask(self.folder / name, result.labels)
         self.others.discard(name)
 
@@ -109,13 +115,16 @@ class OverlayVideoSink(_Closing):
         codec: the one of :data:`CODECS` in use, known once a frame was written.
 
     Raises:
-        OutputError: when the folder of ``path`` cannot be made or written to, or the suffix is another.
+        OutputError: when the folder of ``path`` cannot be made or written to, the suffix is another, or no
+            video has such a rate.
     """
 
     def __init__(self, path: Path, fps: float) -> None:
         if path.suffix.lower() != ".mp4":
             raise OutputError(f"the overlay video {path} is no MP4", "let its name end in .mp4")
-        if path.is_dir():
+        if not 0 < fps < math.inf:  # the encoder would never come back
+            raise OutputError(f"no video has {fps} frames per second", "give its frame rate")
+        if os.path.isdir(path):  # noqa: PTH112 (Path.is_dir raises on names that are too long)
             raise OutputError(f"{path} is a folder", "choose another name for the overlay video")
         make_directory(path.parent)
         self.codec: str | None = None
@@ -214,7 +223,7 @@ class JsonLinesSink(_Closing):
     """
 
     def __init__(self, path: Path) -> None:
-        make_directory(path.parent)
+        make_directory(require_name(path).parent)
         self._path = path
         self._length = 0
         self._last_index: int | None = None

@@ -223,10 +223,7 @@ class Tracker:
 
     def _checked_frame(self, frame: Pixels) -> Pixels:
         frame = frame if isinstance(frame, DeviceFrame) else np.asarray(frame)
-        if frame.dtype != np.uint8 or frame.ndim != 3 or frame.shape[2] != 3 or frame.size == 0:
-            raise SourceError(
-                f"the frame is {frame.dtype} {list(frame.shape)}", "give uint8 RGB pixels [height, width, 3]"
-            )
+        require_pixels(frame)
         height, width = frame.shape[:2]
         if self._size is not None and (height, width) != self._size:
             raise SourceError(
@@ -319,6 +316,18 @@ class Tracker:
         return tuple(
             ObjectState(object_id, areas.get(channel, 0), boxes.get(channel), means.get(channel))
             for object_id, channel in sorted(self._channel_of_id.items())
+        )
+
+
+def require_pixels(frame: Pixels) -> None:
+    """Make sure that a frame is uint8 [H, W, 3] and not empty.
+
+    Raises:
+        SourceError: when it is not.
+    """
+    if frame.dtype != np.uint8 or frame.ndim != 3 or frame.shape[2] != 3 or frame.size == 0:
+        raise SourceError(
+            f"the frame is {frame.dtype} {list(frame.shape)}", "give uint8 RGB pixels [height, width, 3]"
         )
 
 

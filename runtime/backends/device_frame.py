@@ -58,8 +58,8 @@ class DeviceFrame:
                 "__dlpack__",
                 _REMEDY,
             )
-        if len(shape) != 3 or shape[2] != 3 or 0 in shape:
-            raise SourceError(f"the frame on the GPU is {list(shape)}", _REMEDY)
+        if len(shape) != 3 or shape[2] != 3 or min(shape) < 1 or self.address < 1:
+            raise SourceError(f"the frame on the GPU is {list(shape)} at address {self.address}", _REMEDY)
         self.shape: tuple[int, int, int] = shape[0], shape[1], 3
         self.size = shape[0] * shape[1] * 3
 
@@ -78,14 +78,21 @@ Pixels = NDArray[np.uint8] | DeviceFrame
 def _array_interface(pixels: Any) -> tuple[int, tuple[int, ...], int | None]:
     """Address, shape and stream."""
     interface: dict[str, Any] = pixels.__cuda_array_interface__
-    shape = tuple(map(int, interface["shape"]))
-    if interface["typestr"] != "|u1" or not _contiguous(shape, interface.get("strides")):
+    try:
+        shape, address = tuple(map(int, interface["shape"])), int(interface["data"][0])
+        stream = None if interface.get("stream") is None else int(interface["stream"])
+        sound = interface["typestr"] == "|u1" and _contiguous(shape, interface.get("strides"))
+    except (KeyError, IndexError, TypeError, ValueError, OverflowError) as error:
+        raise SourceError(
+            f"the frame's __cuda_array_interface__ is damaged ({error!r})", _REMEDY
+        ) from error
+    if not sound:
         raise SourceError(
             f"the frame on the GPU has type {interface['typestr']}, shape {list(shape)} and strides "
             f"{interface.get('strides')}",
             _REMEDY,
         )
-    return int(interface["data"][0]), shape, interface.get("stream")
+    return address, shape, stream
 
 
 def _contiguous(shape: tuple[int, ...], strides: Any) -> bool:
