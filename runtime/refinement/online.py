@@ -41,7 +41,7 @@ class OnlineRefiner:
         self._settings = settings
         self.worker = worker
         self._samples = SampleMaker(settings, tracker.stride)
-        self._guard = Guard(settings.trust, tracker.stride)
+        self._guard = Guard(settings.online_trust, tracker.stride)
         self._kept: dict[int, str] = {}
 
     def step(self, frame: NDArray[np.uint8], mask: NDArray[np.uint8] | None = None) -> Result:

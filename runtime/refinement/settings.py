@@ -33,7 +33,8 @@ class RefinementSettings:
         pseudo_frames: propagated frames per optimiser step, beside one with a true mask.
         width: channels of the U-Net's finest level, a multiple of 8.
         buffer: frames kept for adaptation; memory is bounded by it (5 bytes per pixel of the U-Net's input).
-        trust: share of the U-Net in the final decision, 0 to 1; the rest is propagation's.
+        trust: share of the U-Net in the final decision offline, 0 to 1; the rest is propagation's.
+        online_trust: the same online, where the U-Net has learned from fewer frames.
         budget: online, the share of time that the worker may spend adapting, 0 to 1.
         feedback: online, refined masks replace the propagated ones in the memory ring.
         seed: of weights, sampling and augmentation.
@@ -52,7 +53,8 @@ class RefinementSettings:
     pseudo_frames: int = 1
     width: int = 16
     buffer: int = 128
-    trust: float = 0.6
+    trust: float = 0.7
+    online_trust: float = 0.6
     budget: float = 1.0
     feedback: bool = False
     seed: int = 0
@@ -84,8 +86,8 @@ class RefinementSettings:
             )
         if self.cross_entropy == self.dice == 0:
             raise UserError("refinement has no loss", "give cross_entropy or dice a positive weight")
-        if not 0 <= self.trust <= 1 or not 0 < self.budget <= 1:
+        if not (0 <= self.trust <= 1 and 0 <= self.online_trust <= 1 and 0 < self.budget <= 1):
             raise UserError(
-                f"refinement has trust={self.trust} and budget={self.budget}",
-                "give trust from 0 to 1 and a budget above 0, up to 1",
+                f"refinement has trust={self.trust}, online_trust={self.online_trust}, budget={self.budget}",
+                "give both trusts from 0 to 1 and a budget above 0, up to 1",
             )

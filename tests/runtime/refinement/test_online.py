@@ -67,7 +67,7 @@ def test_until_something_is_learned_masks_are_propagations() -> None:
 
 
 def test_it_adapts_from_the_second_frame_on_and_refines() -> None:
-    settings = replace(QUICK, trust=0.9)
+    settings = replace(QUICK, online_trust=0.9)
     results = run(StepsPerFrame(settings, 15), settings, 8)
     frames = clip(8)
     assert all(overlap(one.labels, labels) > 0.75 for one, (_, labels) in zip(results, frames, strict=True))
@@ -78,7 +78,7 @@ def test_it_adapts_from_the_second_frame_on_and_refines() -> None:
 
 
 def test_steps_within_frames_give_the_same_masks_in_every_run() -> None:
-    settings = replace(SMALL, trust=1.0)
+    settings = replace(SMALL, online_trust=1.0)
     one, two = (run(StepsPerFrame(settings, 3), settings, 5, objects=2) for _ in range(2))
     for left, right in zip(one, two, strict=True):
         np.testing.assert_array_equal(left.labels, right.labels)
@@ -86,7 +86,7 @@ def test_steps_within_frames_give_the_same_masks_in_every_run() -> None:
 
 
 def test_what_the_worker_warns_of_stays_as_propagated() -> None:
-    settings, worker = replace(SMALL, trust=1.0), Silent()
+    settings, worker = replace(SMALL, online_trust=1.0), Silent()
     with OnlineRefiner(new_tracker(), settings, worker) as refiner:
         frames, plain = clip(3, objects=2), new_tracker()
         for index, (image, labels) in enumerate(frames):
@@ -100,7 +100,7 @@ def test_what_the_worker_warns_of_stays_as_propagated() -> None:
 
 
 def test_feedback_puts_refined_masks_into_memory() -> None:
-    settings = replace(SMALL, trust=1.0, feedback=True)
+    settings = replace(SMALL, online_trust=1.0, feedback=True)
     tracker, worker, revised = new_tracker(), Silent(), []
     tracker.revise = revised.append  # type: ignore[method-assign]
     with OnlineRefiner(tracker, settings, worker) as refiner:

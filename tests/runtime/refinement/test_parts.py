@@ -61,6 +61,7 @@ def network_of(labels: NDArray[np.uint8], sure: float, objects: int = 1) -> NDAr
         {"cross_entropy": 0.0, "dice": 0.0},
         {"dice": -1.0},
         {"trust": 1.5},
+        {"online_trust": -0.1},
         {"budget": 0.0},
     ],
 )
