@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import functools
 from pathlib import Path
 
 import pytest
+import typer
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 from support import moving_square, write_tiny_checkpoint
@@ -114,10 +116,18 @@ def test_strange_inputs(files: dict[str, Path], command: str, path: str) -> None
         run(command, path, *(names.get(word, word) for word in COMMANDS[command]))
 
 
+def is_a_setting(text: str) -> bool:
+    """Whether some option of an export takes it, in digits of any script: the export would take seconds."""
+    try:
+        return 0 <= int(text) < 2**31
+    except ValueError:
+        return False
+
+
 @FEW
 @given(
     option=st.sampled_from(["--height", "--width", "--objects", "--radius", "--top-k"]),
-    text=numbers.filter(lambda text: not (text.isascii() and text.isdecimal() and int(text[:9]) <= 40)),
+    text=numbers.filter(lambda text: not is_a_setting(text)),
 )
 def test_export(files: dict[str, Path], option: str, text: str) -> None:
     """Settings that no model has are refused before anything is exported."""
@@ -151,6 +161,105 @@ def test_evaluate(files: dict[str, Path], split: str, root: str) -> None:
     out = ("--out", files["out"], "--json", files["out"] / "scores.json", "--model", files["model"])
     run("evaluate", "--davis", files["frames"], f"--split={split}", *out)
     run("evaluate", f"--davis={root}", "--split", "val", *out)
+
+
+LINES = {
+    "demo": ("--out", "OUT", "--clip", "MASK", "--model", "MODEL"),
+    "train": ("nano", "--data", "MASK", "--out", "OUT"),
+    "import": ("MASK", "--out", "OUT"),
+    "export": ("MODEL", "--out", "OUT"),
+    "export-refiner": ("MASK", "--out", "OUT"),
+    "build": ("MODEL", "--out", "OUT"),
+    "quantize": ("MASK", "--calibrate", "FRAMES", "--out", "OUT"),
+    "verify": ("MODEL", "--source", "FRAMES", "--frames", "2"),
+    "track": ("FRAMES", "--mask", "MASK", "--model", "MODEL", "--out", "OUT", "--no-overlay"),
+    "evaluate": (
+        "--davis",
+        "FRAMES",
+        "--split",
+        "val",
+        "--model",
+        "MODEL",
+        "--out",
+        "OUT",
+        "--json",
+        "OUT/scores.json",
+    ),
+    "profile": (
+        "MODEL",
+        "--source",
+        "FRAMES",
+        "--out",
+        "OUT",
+        "--iterations",
+        "2",
+        "--runner-iterations",
+        "1",
+    ),
+    "doctor": (),
+}
+"""A short run of each command; what would work for minutes is given an input that is refused late."""
+
+WORK = {
+    "--iterations",
+    "--warm-up",
+    "--runner-iterations",
+    "--refine-iterations",
+    "--refine-steps",
+    "--frames",
+}
+"""Options whose value says how long to work: only small ones, and ones that are refused, end soon."""
+
+
+@functools.cache
+def options_of(command: str) -> list[str]:
+    """Those that the command line itself knows, flags left out."""
+    known = typer.main.get_command(app).commands[command].params  # type: ignore[attr-defined]
+    takes_a_value = [parameter for parameter in known if not getattr(parameter, "is_flag", True)]
+    return [name for parameter in takes_a_value for name in parameter.opts]
+
+
+@st.composite
+def lines(draw: st.DrawFn) -> tuple[str, ...]:
+    """A short run, with one to three options that say something strange."""
+    command = draw(st.sampled_from([name for name in LINES if options_of(name)]))
+    line = list(LINES[command])
+    for option in draw(st.lists(st.sampled_from(options_of(command)), min_size=1, max_size=3)):
+        enough = numbers.filter(lambda text: not (text.isascii() and text.isdecimal() and int(text[:9]) > 3))
+        anything = numbers | edits | ranges | strange_paths.filter(lambda path: path != "/")
+        line.append(f"{option}={draw(enough if option in WORK else anything)}")
+    return command, *line
+
+
+def test_every_command_is_attacked() -> None:
+    assert set(LINES) == set(typer.main.get_command(app).commands)  # type: ignore[attr-defined]
+
+
+def attack_line(line: tuple[str, ...], files: dict[str, Path]) -> None:
+    def filled(word: str) -> str:
+        head, slash, rest = word.partition("/")
+        return f"{files[head.lower()]}{slash}{rest}" if head.lower() in files and head.isupper() else word
+
+    run(*map(filled, line))
+
+
+@FEW
+@given(line=lines())
+def test_every_option(
+    line: tuple[str, ...], files: dict[str, Path], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    attack_line(line, files)
+
+
+@pytest.mark.slow
+@MANY
+@given(line=lines())
+def test_every_option_many(
+    line: tuple[str, ...], files: dict[str, Path], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    attack_line(line, files)
 
 
 ENDLESS = ("nan", "inf", "-inf", "1e400")
