@@ -191,6 +191,20 @@ class Kernel:
         kept = [self.code[i] for i in lines if i not in skipped]
         return Counter("EX2" if "EX2" in line else re.split(r"[ .]", line)[0] for line in kept)
 
+    def product_loop(self) -> Counter[str]:
+        """Instructions of a CUDA-core kernel's loop over channels at step 1, several channels in a round.
+
+        Queries come from global memory, which tells it from the loop over labels; at wider steps it computes
+        addresses, too, so the leanest one is meant.
+        """
+        loops = [range(to, at + 1) for at, to in self._targets().items() if to < at]
+        inner = [one for one in loops if not any(o != one and o[0] in one and o[-1] in one for o in loops)]
+        counts = [
+            Counter(re.split(r"[ .]", line)[0] for line in self.code[one.start : one.stop]) for one in inner
+        ]
+        products = [count for count in counts if count["LDG"] and count["FFMA"]]
+        return min(products, key=lambda count: count.total() / count["FFMA"])
+
     def _targets(self) -> dict[int, int]:
         """Branches with where they lead, less those of code out of line, behind the last EXIT."""
         last = max(i for i, line in enumerate(self.code) if line.startswith("EXIT"))
@@ -420,6 +434,60 @@ def policy_steps(radius: int) -> Steps:
     return tuple(policy.dilation(age, shorter_side / radius) for age in ages)
 
 
+@dataclass(frozen=True)
+class CoreWork:
+    """What a CUDA-core kernel compiled for a radius does for slots of step 1, at the size of the bench."""
+
+    useful: int
+    """Multiply-adds of keys and labels that the operator needs, of one slot."""
+    warp_rows: int
+    """Key rows that warps take in, one slot: each warp has 4 query rows, 32 columns and half of the steps."""
+    products: int
+    """FFMA of a lane for one channel of a key row."""
+
+    @staticmethod
+    def of(row: Row) -> CoreWork:
+        window_steps = row.columns - row.tile_x + 1
+        bands = range(0, HEIGHT, row.block_y)
+        rows = sum(min(HEIGHT, y + row.block_y + row.radius) - max(0, y - row.radius) for y in bands)
+        pairs = Work.of(row, 1).useful_pairs
+        return CoreWork(
+            pairs * (CHANNELS + LABELS), rows * -(-WIDTH // row.tile_x) * 2, row.block_y * window_steps // 2
+        )
+
+
+def core_ms(kernel: Kernel, gpu: Gpu) -> float:
+    """Time of one call by CUDA cores as far as the issue of products alone decides it: a lower bound."""
+    work, loop = CoreWork.of(kernel.row), kernel.product_loop()
+    blocks = -(-WIDTH // kernel.row.tile_x) * -(-HEIGHT // kernel.row.tile_y)
+    instructions = work.warp_rows * (CHANNELS + LABELS) * work.products * loop.total() / loop["FFMA"]
+    share = -(-blocks // gpu.processors) / blocks
+    return len(UNDILATED) * instructions * share / PARTITIONS / gpu.ghz / 1e6
+
+
+def cores(kernels: Iterable[Kernel]) -> Table:
+    names = (
+        "kernel",
+        "sm",
+        "FFMA",
+        "LDS",
+        "LDG",
+        "all",
+        "all / FFMA",
+        "MACs issued / useful",
+        "at least, ms",
+    )
+    table = Table(*names, title="CUDA cores: the loop over channels, step 1; lower bound by issue alone")
+    for k in kernels:
+        loop, work = k.product_loop(), CoreWork.of(k.row)
+        issued = 32 * work.warp_rows * (CHANNELS + LABELS) * work.products / work.useful
+        least = ", ".join(f"{gpu.name} {core_ms(k, gpu):.2f}" for gpu in GPUS if gpu.sm == k.sm)
+        counts = (k.sm, loop["FFMA"], loop["LDS"], loop["LDG"], loop.total())
+        ratios = (f"{loop.total() / loop['FFMA']:.2f}", f"{issued:.2f}")
+        table.add_row(k.row.name, *map(str, counts), *ratios, least)
+    return table
+
+
 def resources(kernels: Iterable[Kernel]) -> Table:
     table = Table(
         "kernel", "sm", "registers", "spilled", "shared KB", "CTAs/SM", "occupancy", title="Resources"
@@ -492,6 +560,7 @@ def main() -> None:
     fitting = [k for k in kernels if k.row.key_tiles and LABELS <= k.row.most_labels < 16]
     console.print(instructions(fitting))
     console.print(times(fitting))
+    console.print(cores(k for k in kernels if k.row.name.startswith("simt") and " r" in k.row.name))
     console.print(ASSUMPTIONS, highlight=False)
 
 

@@ -60,11 +60,17 @@ struct Warp {
 template <typename T, int BLOCKS, bool UNIT>
 __device__ __forceinline__ void add_products(Warp<BLOCKS>& warp, const T* __restrict__ const (&query)[ROWS],
                                              const float* shared, int channels, const Stage& stage, size_t plane) {
+    const T* pixel[ROWS];
+#pragma unroll
+    for (int row = 0; row < ROWS; ++row) pixel[row] = query[row];
 #pragma unroll 4
     for (int c = 0; c < channels; ++c) {
         float q[ROWS];
 #pragma unroll
-        for (int row = 0; row < ROWS; ++row) q[row] = to_float(query[row][c * plane]);
+        for (int row = 0; row < ROWS; ++row) {
+            q[row] = to_float(*pixel[row]);
+            pixel[row] += plane;
+        }
         const float* keys = shared + c * stage.columns + warp.lane;
 #pragma unroll
         for (int block = 0; block < BLOCKS; ++block) {
