@@ -628,6 +628,7 @@ def track(
             write_refiner(tracker, save_refiner)
         dropped = f", {stream.dropped} dropped" if live else ""
         lost = f", {stream.undecodable} undecodable" if stream.undecodable else ""
+        lost += f", reconnects: {stream.reconnects}" if stream.reconnects else ""
     # With a window, most of the time may have been the user's.
     speed = "" if show else f", {summary.fps:.1f} fps"
     where = "" if out_dir is None else f"; results in {out_dir}"

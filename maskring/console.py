@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+import errno
 import functools
 import math
 import os
 import signal
 import sys
+import tempfile
 from collections import deque
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager, nullcontext
@@ -49,7 +51,9 @@ def one_sentence(command: Callable[P, T]) -> Callable[P, T]:
         except OSError as error:  # names too long, disks that fail: what rooms do not foresee of the system
             named = f"{str(error.filename)[:200]}: " if error.filename else ""
             reason = f"{named}{error.strerror or error}"
-            err.print(f"error: the system refuses {reason}; check the paths.", **ERROR_STYLE)
+            full = error.errno in (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)
+            remedy = f"free some space, in {tempfile.gettempdir()} too" if full else "check the paths"
+            err.print(f"error: the system refuses {reason}; {remedy}.", **ERROR_STYLE)
             raise typer.Exit(EXIT_USER_ERROR) from error
         except MemoryError as error:
             err.print("error: there is not enough memory; use smaller frames or settings.", **ERROR_STYLE)

@@ -25,7 +25,7 @@ import onnx
 import onnxruntime
 from numpy.typing import NDArray
 
-from ..plugins.errors import ModelError, SourceError, UnavailableError
+from ..plugins.errors import ModelError, OutputError, SourceError, UnavailableError
 from ..plugins.files import atomic_path, make_directory
 from ..plugins.library import library_path
 from ..plugins.library import load as load_plugin
@@ -335,7 +335,14 @@ def _profile(
         feeds = {declared.name: arrays[declared.name] for declared in session.get_inputs()}
         for _ in range(runs + 1):
             session.run(None, feeds)
-        events = json.loads(Path(session.end_profiling()).read_text(encoding="utf-8"))
+        written = Path(session.end_profiling())
+        try:
+            events = json.loads(written.read_text(encoding="utf-8"))
+        except (OSError, json.JSONDecodeError) as error:  # onnxruntime does not tell of a full disk
+            raise OutputError(
+                f"the times of layers cannot be written to {written.parent.parent}",
+                "free some space there, or name another folder with TMPDIR",
+            ) from error
     return [e for e in events if e.get("cat") == "Node" and e["name"].endswith("_kernel_time")]
 
 

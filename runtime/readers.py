@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 import math
 import re
 import struct
@@ -29,15 +30,19 @@ FOLDER_FPS = 24.0
 FALLBACK_FPS = 30.0
 """For videos and cameras that do not tell theirs."""
 
-RECONNECT_DELAYS_S = (0.5, 1.0, 2.0, 4.0, 8.0)
-"""Pauses before each attempt to get a lost camera or network stream back."""
+RECONNECT_DELAYS_S = (0.5, 1.0, 2.0, 4.0, 8.0, 15.0, 30.0, 30.0, 30.0)
+"""Pauses before each attempt to get a lost camera or network stream back: time for a camera to start anew."""
 
 PATIENCE = 30
-"""Undecodable frames in a row after which a video that does not tell its length is taken to have ended."""
-
+"""Undecodable frames in a row after which a stream is lost, and a video that tells no length has ended."""
 
 MOST_DAMAGED = 20_000
 """The same for a video that tells its length, which may be any number."""
+
+SILENCE_S = 1.0
+"""A camera or stream that gives no frame after so long has not sent a damaged one, but none."""
+
+log = logging.getLogger(__name__)
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -219,6 +224,8 @@ class VideoReader:
 class StreamReader:
     """A camera or network stream without end: when it stops it is opened again, a bounded number of times.
 
+    Damaged frames are skipped and counted, as those of videos are.
+
     Args:
         capture: the opened stream; the reader releases it.
         reopen: opens it again.
@@ -230,15 +237,14 @@ class StreamReader:
 
     endless = True
     length = None
-    undecodable = 0
 
     def __init__(self, capture: Capture, reopen: Callable[[], Capture], name: str) -> None:
         self._capture = capture
         self._reopen = reopen
         self._name = name
         self.fps = _frame_rate(capture)
-        self.reconnects = 0
-        self._first = _grab(capture)
+        self.reconnects = self.undecodable = 0
+        self._first = self._next()
         if self._first is None:
             capture.release()
             raise SourceError(f"{name} sends no frame", "check that it works in another program")
@@ -257,24 +263,39 @@ class StreamReader:
                 image = self._reconnect(stop)
             if image is None:
                 return
-            frame = Frame(image, index, time.monotonic() - start if index else 0.0, f"{index:08d}")
+            position = index + self.undecodable
+            frame = Frame(image, position, time.monotonic() - start if index else 0.0, f"{position:08d}")
             _require_size(frame, self.size, self._name)
             yield frame
             index += 1
-            image = _grab(self._capture)
+            image = self._next()
 
     def close(self) -> None:
         """Release the device or connection."""
         self._capture.release()
 
+    def _next(self) -> Image | None:
+        """The next frame that can be decoded, None when the stream is lost."""
+        began = time.perf_counter()
+        for failed in range(PATIENCE):
+            image = _grab(self._capture)
+            if image is not None:
+                self.undecodable += failed
+                return image
+            if time.perf_counter() - began > SILENCE_S:
+                break
+        return None
+
     def _reconnect(self, stop: threading.Event) -> Image | None:
+        log.warning("%s stopped sending; it is opened again", self._name)
         for delay in RECONNECT_DELAYS_S:
             self._capture.release()
             if stop.wait(delay):
                 return None
             self._capture = self._reopen()
-            image = _grab(self._capture) if self._capture.isOpened() else None
+            image = self._next() if self._capture.isOpened() else None
             if image is not None:
+                log.warning("%s is back", self._name)
                 self.reconnects += 1
                 return image
         raise SourceError(

@@ -25,6 +25,9 @@ from .readers import read_image as read_image
 FRAMES_AHEAD = 3
 """Decoded frames that wait for the tracker, at most."""
 
+SIGNALS_S = 0.1
+"""How long a Ctrl-C may go unnoticed while the tracker waits for a frame."""
+
 NETWORK_TIMEOUT_MS = 10_000
 """How long a network stream may take to open, and may stay silent."""
 
@@ -66,7 +69,8 @@ class Source:
         self._thread = threading.Thread(
             target=_pump, args=(frames, self._handoff), name="decode", daemon=True
         )
-        self._started = self._begun = self._closed = False
+        self._started = self._closed = False
+        self._latest: int | None = None
 
     @property
     def dropped(self) -> int:
@@ -107,15 +111,17 @@ class Source:
         if frame is None:
             self.close()
             raise StopIteration
-        self._begun = True
+        self._latest = frame.index
         return frame
 
     def _next(self) -> Frame | None:
         """The next frame between the first and the last; None after that."""
+        if self._latest is not None and self._latest == self._last:
+            return None  # without waiting for another, which a camera may never send
         frame = self._handoff.get()
         while frame is not None and frame.index < self._first:
             frame = self._handoff.get()
-        if frame is None and not self._begun and not self._closed:
+        if frame is None and self._latest is None and not self._closed:
             raise _no_frame(self._first)
         return None if frame is None or (self._last is not None and frame.index > self._last) else frame
 
@@ -241,16 +247,12 @@ class _Handoff:
 
     def get(self) -> Frame | None:
         """The next frame, None after the last."""
-        with self._changed:
-            while not (self._frames or self._ended or self._closed):
-                self._changed.wait()
-            if self._frames and not self._closed:
-                self._taken = True
-                self._changed.notify_all()
-                return self._frames.popleft()
-            if self._error is not None and not self._closed:
-                raise self._error
-            return None
+        while True:
+            # A signal's handler that raises while the lock changes hands would leave it locked.
+            with undisturbed(), self._changed:
+                if self._frames or self._ended or self._closed:
+                    return self._take()
+                self._changed.wait(SIGNALS_S)
 
     def first(self) -> Frame | None:
         """The frame that waits longest, without taking it; None when there is none."""
@@ -263,6 +265,15 @@ class _Handoff:
             self._closed = True
             self._frames.clear()
             self._changed.notify_all()
+
+    def _take(self) -> Frame | None:
+        if self._frames and not self._closed:
+            self._taken = True
+            self._changed.notify_all()
+            return self._frames.popleft()
+        if self._error is not None and not self._closed:
+            raise self._error
+        return None
 
     def _must_wait(self) -> bool:
         if self._newest_only:

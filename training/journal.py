@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 from dataclasses import asdict
 from pathlib import Path
 from typing import Any
@@ -42,13 +43,24 @@ class Journal:
             OutputError: when it cannot be written.
         """
         try:
-            self._lines.write(json.dumps(asdict(done)).encode() + b"\n")
+            self._write(json.dumps(asdict(done)).encode() + b"\n")
         except OSError as error:
             raise output_error(self._path, error) from error
         for name in CURVES:
             value = getattr(done, name)
             if self._board is not None and value is not None:
                 self._board.add_scalar(name, value, done.step)
+
+    def _write(self, line: bytes) -> None:
+        """A whole line or, on a disk that is full, none of it."""
+        length = os.fstat(self._lines.fileno()).st_size
+        try:
+            written = 0
+            while written < len(line):
+                written += self._lines.write(line[written:])
+        except OSError:
+            self._lines.truncate(length)
+            raise
 
     def close(self) -> None:
         """Close the files."""

@@ -186,3 +186,25 @@ def test_a_picture_is_drawn_by_calls_that_take_an_interruption() -> None:
     """
     storm = subprocess.run([sys.executable, "-c", STORM], capture_output=True, text=True, check=False)
     assert storm.returncode == 0, storm.stderr
+
+
+def test_no_lock_is_left_locked(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """The signal comes when the tracker has just got the lock that it shares with the decoding thread."""
+    cv2.imwrite(str(tmp_path / "0.png"), moving_square(0)[0])
+    enter, main = threading.Condition.__enter__, threading.get_ident()
+
+    def interrupted(condition: threading.Condition) -> bool:
+        entered = enter(condition)
+        if threading.get_ident() == main and sys._getframe(1).f_code.co_name == "get":
+            monkeypatch.undo()
+            signal.raise_signal(signal.SIGINT)
+        return entered
+
+    monkeypatch.setattr(threading.Condition, "__enter__", interrupted)
+    with handled(), pytest.raises(KeyboardInterrupt), open_source(tmp_path) as source:
+        next(source)
+    free: list[bool] = []
+    other = threading.Thread(target=lambda: free.append(source._handoff._changed.acquire(blocking=False)))
+    other.start()
+    other.join()
+    assert free == [True]

@@ -24,7 +24,14 @@ from PIL import Image
 from maskring.plugins.errors import SourceError, UnavailableError
 from maskring.runtime import readers, sources
 from maskring.runtime.pipeline import Edits, track
-from maskring.runtime.readers import FALLBACK_FPS, PATIENCE, RECONNECT_DELAYS_S, StreamReader, VideoReader
+from maskring.runtime.readers import (
+    FALLBACK_FPS,
+    PATIENCE,
+    RECONNECT_DELAYS_S,
+    SILENCE_S,
+    StreamReader,
+    VideoReader,
+)
 from maskring.runtime.sources import FRAMES_AHEAD, Frame, Source, open_source, without_credentials
 
 HEIGHT, WIDTH, BITS = 64, 96, 6
@@ -513,6 +520,25 @@ def test_the_patience_starts_anew_after_each_return() -> None:
     ]
     assert stop.waits == [*RECONNECT_DELAYS_S[:2], RECONNECT_DELAYS_S[0]]
     assert reader.reconnects == 2
+
+
+def test_a_damaged_frame_of_a_stream_is_skipped_and_counted() -> None:
+    """Without opening it anew, which takes half a second at least."""
+    reader = StreamReader(FakeCapture([coded(0), None, None, coded(3)]), lambda: FakeCapture([]), "camera 0")
+    frames = reader.frames(NoWaiting())
+    assert [(frame.index, number_in(frame.image)) for frame in islice(frames, 2)] == [(0, 0), (3, 3)]
+    assert (reader.undecodable, reader.reconnects) == (2, 0)
+
+
+def test_a_stream_that_keeps_silent_is_lost_at_once(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Each attempt waits for as long as the network may."""
+    seconds = iter([0.0, 0.0, SILENCE_S + 0.1, 20.0, 20.0])
+    monkeypatch.setattr(readers.time, "perf_counter", lambda: next(seconds))
+    captures = [FakeCapture([coded(0), None, coded(1)]), FakeCapture([coded(2)])]
+    reader = StreamReader(captures.pop(0), lambda: captures.pop(0), "camera 0")
+    frames = reader.frames(NoWaiting())
+    assert [number_in(next(frames).image), number_in(next(frames).image)] == [0, 2]
+    assert (reader.undecodable, reader.reconnects) == (0, 1)
 
 
 def test_a_stream_may_not_come_back_in_another_size() -> None:

@@ -173,3 +173,28 @@ def test_evaluate(tmp_path: Path, dataset: Path, exported: Path, number: int) ->
         assert (out / path.relative_to(tmp_path / "undisturbed")).read_bytes() == path.read_bytes()
     scores = [json.loads((run / "scores.json").read_text()) for run in (out, tmp_path / "undisturbed")]
     assert scores[0]["sequences"].keys() == scores[1]["sequences"].keys()
+
+
+@pytest.mark.slow
+def test_two_processes_export_into_one_cache(tmp_path: Path) -> None:
+    """Both find what they need, whoever is first; the file is whole and the only one."""
+    checkpoint, cache = write_tiny_checkpoint(tmp_path / "tiny.safetensors"), tmp_path / "cache"
+    code = (
+        "import sys; from pathlib import Path; from maskring.models import resolve_model;"
+        "from maskring.runtime.backends import open_backend; model = resolve_model(Path(sys.argv[1]));"
+        "open_backend(model, threads=1).close(); print(model)"
+    )
+    runs = [
+        subprocess.Popen(
+            [sys.executable, "-c", code, str(checkpoint)],
+            env={**os.environ, "MASKRING_CACHE": str(cache)},
+            stdout=subprocess.PIPE,
+            stderr=subprocess.PIPE,
+            text=True,
+        )
+        for _ in range(2)
+    ]
+    said = [run.communicate() for run in runs]
+    assert all(run.returncode == 0 for run in runs), said
+    (model,) = cache.iterdir()
+    assert {out.strip() for out, _ in said} == {str(model)}

@@ -1,0 +1,157 @@
+"""Disks that take nothing, and disks that are full: one sentence, and nothing half-written."""
+
+from __future__ import annotations
+
+import os
+import resource
+import shutil
+import subprocess
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+
+import cv2
+import pytest
+from click.testing import Result
+from support import moving_square, write_tiny_checkpoint
+from typer.testing import CliRunner
+
+from maskring.cli import app
+from maskring.plugins.files import PARTIAL_NAME
+from maskring.runtime.masks import write_mask
+
+RECIPE = """
+encoder = "nano"
+steps = 1
+clips = 1
+frames = 2
+short_side = 32
+crop = 32
+sheet_every = 0
+"""
+
+PROFILE = ("profile", "MODEL", "--iterations", "1", "--warm-up", "1", "--runner-iterations", "0")
+MEASURES = ("--out", "DISK/masks", "--json", "DISK/scores.json")
+
+COMMANDS = {
+    "track": ("track", "FOOTAGE", "--mask", "MASK", "--model", "MODEL", "--out", "DISK/out"),
+    "export": ("export", "CHECKPOINT", "--out", "DISK/model.onnx"),
+    "quantize": ("quantize", "MODEL", "--calibrate", "FOOTAGE", "--frames", "1", "--out", "DISK/a.onnx"),
+    "train": ("train", "RECIPE", "--data", "FOOTAGE", "--out", "DISK/run"),
+    "profile": (*PROFILE, "--out", "DISK/profile"),
+    "evaluate": ("evaluate", "--davis", "DAVIS", "--split", "val", "--model", "MODEL", *MEASURES),
+    "the cache": ("track", "FOOTAGE", "--mask", "MASK", "--model", "CHECKPOINT", "--out", "OUT"),
+}
+
+
+EXPORTS = ("export", "the cache")  # take seconds
+EACH = pytest.mark.parametrize(
+    "name", [pytest.param(name, marks=[pytest.mark.slow] if name in EXPORTS else []) for name in COMMANDS]
+)
+
+
+@pytest.fixture
+def places(tmp_path: Path, exported: Path) -> dict[str, str]:
+    """What the words of COMMANDS stand for."""
+    (tmp_path / "footage").mkdir()
+    frames, labels = (tmp_path / "davis" / kind / "480p/a" for kind in ("JPEGImages", "Annotations"))
+    frames.mkdir(parents=True)
+    labels.mkdir(parents=True)
+    for index in range(4):
+        image, mask = moving_square(index)
+        cv2.imwrite(str(tmp_path / "footage" / f"{index}.png"), image)
+        cv2.imwrite(str(frames / f"{index:05d}.jpg"), image)
+        write_mask(labels / f"{index:05d}.png", mask)
+    (tmp_path / "davis/ImageSets/2017").mkdir(parents=True)
+    (tmp_path / "davis/ImageSets/2017/val.txt").write_text("a\n")
+    (tmp_path / "mine.toml").write_text(RECIPE)
+    return {
+        "FOOTAGE": str(tmp_path / "footage"),
+        "DAVIS": str(tmp_path / "davis"),
+        "MASK": str(shutil.copy(labels / "00000.png", tmp_path / "mask.png")),
+        "MODEL": str(exported),
+        "RECIPE": str(tmp_path / "mine.toml"),
+        "CHECKPOINT": str(write_tiny_checkpoint(tmp_path / "tiny.safetensors")),
+        "OUT": str(tmp_path / "out"),
+    }
+
+
+def invoked(name: str, places: dict[str, str], disk: Path) -> Result:
+    arguments = [places.get(word, word).replace("DISK", str(disk)) for word in COMMANDS[name]]
+    return CliRunner().invoke(app, arguments)
+
+
+@pytest.fixture
+def read_only(tmp_path: Path) -> Iterator[Path]:
+    """A folder that takes nothing: of root, whom permissions do not bind, a file system of its own."""
+    disk = tmp_path / "disk"
+    disk.mkdir()
+    if os.geteuid() != 0:
+        disk.chmod(0o555)
+        yield disk
+        return
+    mount = ["mount", "-t", "tmpfs", "-o", "ro", "tmpfs", str(disk)]
+    made = subprocess.run(mount, capture_output=True, text=True, check=False)
+    if made.returncode != 0:
+        pytest.skip(f"root, and may not mount a read-only file system: {made.stderr.strip()}")
+    yield disk
+    subprocess.run(["umount", "-l", str(disk)], check=True)
+
+
+@EACH
+def test_what_takes_nothing_is_named(
+    name: str, read_only: Path, places: dict[str, str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("MASKRING_CACHE", str(read_only / "cache"))
+    result = invoked(name, places, read_only)
+    assert result.exit_code == 2, result.output
+    said = " ".join(result.stderr.split())
+    assert str(read_only) in said and "not writable" in said and said.count("error:") == 1
+
+
+def test_footage_mask_and_model_may_lie_where_nothing_can_be_written(
+    read_only: Path, places: dict[str, str]
+) -> None:
+    if os.geteuid() != 0:
+        read_only.chmod(0o755)
+    else:
+        subprocess.run(["mount", "-o", "remount,rw", str(read_only)], check=True)
+    shutil.copytree(places["FOOTAGE"], read_only / "footage")
+    for word in ("MASK", "MODEL"):
+        shutil.copy(places[word], read_only)
+    if os.geteuid() != 0:
+        read_only.chmod(0o555)
+    else:
+        subprocess.run(["mount", "-o", "remount,ro", str(read_only)], check=True)
+    lying = {word: str(read_only / Path(places[word]).name) for word in ("MASK", "MODEL")}
+    inputs = {**places, **lying, "FOOTAGE": str(read_only / "footage")}
+    result = invoked("track", inputs, Path(places["OUT"]))
+    assert result.exit_code == 0, result.output
+
+
+@contextmanager
+def files_of_at_most(size: int) -> Iterator[None]:
+    """Every file is cut off there, as on a full disk. No fixture: pytest's own report may go to a file."""
+    limits = resource.getrlimit(resource.RLIMIT_FSIZE)
+    resource.setrlimit(resource.RLIMIT_FSIZE, (size, limits[1]))
+    try:
+        yield
+    finally:
+        resource.setrlimit(resource.RLIMIT_FSIZE, limits)
+
+
+@EACH
+def test_no_room(name: str, tmp_path: Path, places: dict[str, str], monkeypatch: pytest.MonkeyPatch) -> None:
+    """What was whole before stays so; of what did not fit there is no part."""
+    disk = tmp_path / "disk"
+    disk.mkdir()
+    monkeypatch.setenv("MASKRING_CACHE", str(disk / "cache"))
+    with files_of_at_most(150):
+        result = invoked(name, places, disk)
+    assert result.exit_code == 2, result.output
+    said = " ".join(result.stderr.split())
+    assert said.count("error:") == 1
+    assert "cannot be written" in said or "refuses File too large; free some space" in said, said
+    left = [path for path in tmp_path.rglob("*") if PARTIAL_NAME.fullmatch(path.name)]
+    cut = [path for path in disk.rglob("*") if path.is_file() and path.stat().st_size == 150]
+    assert not left and not cut
