@@ -14,7 +14,7 @@ from torch import Tensor
 from ..plugins.errors import ModelError
 from ..plugins.files import atomic_path, make_directory
 from ..plugins.windowed_affinity.onnx_op import DOMAIN, OP_TYPE, OPSET_VERSION, function_body, op_schema
-from ..runtime.model import LAB, METADATA_KEY, ModelMetadata
+from ..runtime.model import LAB, MAX_LABELS, METADATA_KEY, MOST, ModelMetadata
 from ..training.checkpoint import Checkpoint, load_checkpoint
 from ..training.colour import LAB_MEAN, LAB_STD
 from ..training.encoder import STRIDE
@@ -195,6 +195,13 @@ def _check_sizes(metadata: ModelMetadata) -> None:
         )
     if metadata.dtype not in DTYPES:
         raise ModelError(f"there is no export in {metadata.dtype}", f"choose {' or '.join(DTYPES)}")
+    try:
+        ModelMetadata.from_json(metadata.to_json(), "the model")
+    except ModelError as error:
+        raise ModelError(
+            "a size or setting is one that the runtime would refuse",
+            f"give 2 to {MAX_LABELS} labels, and at most {MOST} of everything else",
+        ) from error
 
 
 def _example(metadata: ModelMetadata) -> tuple[Tensor, Tensor, Tensor, Tensor]:

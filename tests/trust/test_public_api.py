@@ -27,7 +27,7 @@ from support import HEIGHT, WIDTH, moving_square, write_tiny_checkpoint
 
 import maskring
 from maskring.plugins import errors
-from maskring.plugins.errors import MaskError, OutputError, UserError
+from maskring.plugins.errors import MaskError, ModelError, OutputError, UserError
 
 ROOT = Path(__file__).resolve().parents[2]
 
@@ -405,7 +405,11 @@ def export(data: st.DataObject, folder: Path) -> None:
         write_tiny_checkpoint(checkpoint)
 
     def accept(_: object, metadata: ModelMetadata) -> None:
-        assert ModelMetadata.from_json(metadata.to_json(), "model") == metadata
+        try:
+            opened = ModelMetadata.from_json(metadata.to_json(), "model")
+        except UserError as error:
+            raise AssertionError(f"exported, but never opened: {metadata}") from error
+        assert opened == metadata
         raise Accepted
 
     names = ["height", "width", "labels", "slots", "radius", "top_k", "localise"]
@@ -538,3 +542,13 @@ def test_boxes_beside_the_frame() -> None:
     image = moving_square(0)[0]
     for box in ((-900, 0, -800, 40), (70, 0, 90, 40), (0, 0, 64, 48)):
         assert cut_from_box(image, box) is None
+
+
+@pytest.mark.parametrize("setting", ["slots", "radius", "top_k", "localise", "labels"])
+def test_no_export_that_could_not_be_opened(tmp_path: Path, setting: str) -> None:
+    from maskring.export.onnx_from_checkpoint import export_onnx
+
+    checkpoint = write_tiny_checkpoint(tmp_path / "tiny.safetensors")
+    with pytest.raises(ModelError, match="the runtime would refuse"):
+        export_onnx(checkpoint, tmp_path / "out.onnx", **{setting: 1 << 17})
+    assert not (tmp_path / "out.onnx").exists()
