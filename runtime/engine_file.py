@@ -179,6 +179,10 @@ def sha256(path: Path) -> str:
     return digest.hexdigest()
 
 
+LARGEST_MANIFEST = 1 << 22
+"""Bytes; those that are written have some thousand."""
+
+
 def read_manifest(engine: Path) -> EngineManifest:
     """Read what stands beside an engine.
 
@@ -189,6 +193,8 @@ def read_manifest(engine: Path) -> EngineManifest:
     if not engine.is_file():
         raise ModelError(f"the engine {engine} does not exist", "check the path")
     try:
+        if path.stat().st_size > LARGEST_MANIFEST:
+            raise ValueError("nothing that was written is as large")
         stored = json.loads(path.read_text(encoding="utf-8"))
     except FileNotFoundError as error:
         raise ModelError(

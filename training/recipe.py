@@ -176,8 +176,13 @@ def _shown(value: object) -> str:
     """A setting's value, for people."""
     try:
         return repr(value)
-    except ValueError:  # TOML's hexadecimal numbers may have any length, and Python writes out no such number
-        return "a number of thousands of digits"
+    except (ValueError, RecursionError):  # a hexadecimal number of thousands of digits; tables in tables
+        return "something too long to show"
+
+
+LONGEST, MOST_DOTS = 1 << 16, 100
+"""Characters of a recipe, and full stops in a line of it: what Python's parser needs grows with the square of a
+dotted key's parts, to gigabytes for some kilobytes."""
 
 
 def recipe_names() -> list[str]:
@@ -205,9 +210,18 @@ def load_recipe(name: str) -> Recipe:
             f"name one of {', '.join(recipe_names())}, or the path of a TOML file",
         )
     try:
+        if path.stat().st_size > 4 * LONGEST:
+            raise _too_long(path.stem)
         return parse_recipe(path.read_text("utf-8"), path.stem)
     except (OSError, UnicodeDecodeError) as error:
         raise TrainingError(f"the recipe {path} cannot be read ({error})", "give a TOML text file") from error
+
+
+def _too_long(name: str) -> TrainingError:
+    return TrainingError(
+        f"the recipe {name} has more than {LONGEST} characters or {MOST_DOTS} full stops in a line",
+        "keep to settings and short comments",
+    )
 
 
 def parse_recipe(text: str, name: str) -> Recipe:
@@ -216,6 +230,8 @@ def parse_recipe(text: str, name: str) -> Recipe:
     Raises:
         TrainingError: as :func:`load_recipe`.
     """
+    if len(text) > LONGEST or any(line.count(".") > MOST_DOTS for line in text.split("\n")):
+        raise _too_long(name)
     try:
         stored: Mapping[str, Any] = tomllib.loads(text)
     except (ValueError, RecursionError) as error:  # numbers too long to read, lists too deep

@@ -125,6 +125,11 @@ def test_refiner_header(tmp_path: Path) -> None:
         "encoder = 0x" + "f" * 6000,
         "encoder = [0x" + "f" * 6000 + "]",
         "learning_rate = -0x" + "f" * 6000,
+        "steps" + ".a" * 20_000 + " = 1",
+        "[steps" + ".a" * 20_000 + "]",
+        "steps = " + "[\n{" + "\n,{".join(".".join("a" * 90) + f"{n} = [{{" for n in range(90)),
+        "steps = [\n" * 200 + "{a" + ".a" * 90 + " = 1}" + "]" * 200,
+        "# words\n" * 10_000,
         "radius = 4294967296",
     ],
 )
@@ -133,6 +138,16 @@ def test_recipe(text: str) -> None:
 
     with pytest.raises(TrainingError):
         parse_recipe(text, "mine")
+
+
+def test_recipe_of_gigabytes(tmp_path: Path) -> None:
+    """Refused before it is read: the file has no content, and fills no disk."""
+    from maskring.training.recipe import load_recipe
+
+    with (tmp_path / "recipe.toml").open("wb") as file:
+        file.truncate(1 << 40)
+    with pytest.raises(TrainingError, match="characters"):
+        load_recipe(str(tmp_path / "recipe.toml"))
 
 
 @pytest.mark.parametrize("content", [b"\0", b"\xff\xfe", b"steps = '\xff'"])
@@ -205,6 +220,18 @@ def test_manifest(tmp_path: Path, changes: dict[str, Any]) -> None:
     manifest_path(engine).write_text(manifest_text())
     read_manifest(engine)
     manifest_path(engine).write_text(manifest_text(**changes))
+    with pytest.raises(ModelError, match="damaged"):
+        read_manifest(engine)
+
+
+def test_manifest_of_gigabytes(tmp_path: Path) -> None:
+    """Refused before it is read: the file has no content, and fills no disk."""
+    from maskring.runtime.engine_file import manifest_path, read_manifest
+
+    engine = tmp_path / "model.engine"
+    engine.write_bytes(b"engine")
+    with manifest_path(engine).open("wb") as file:
+        file.truncate(1 << 40)
     with pytest.raises(ModelError, match="damaged"):
         read_manifest(engine)
 
