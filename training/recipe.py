@@ -181,8 +181,8 @@ def _shown(value: object) -> str:
 
 
 LONGEST, MOST_DOTS = 1 << 16, 100
-"""Characters of a recipe, and full stops in a line of it: what Python's parser needs grows with the square of a
-dotted key's parts, to gigabytes for some kilobytes."""
+"""Characters of a recipe, and full stops in a line of it: what Python's parser needs grows with the square of
+a dotted key's parts, to gigabytes for some kilobytes."""
 
 
 def recipe_names() -> list[str]:
