@@ -89,9 +89,7 @@ class MaskFolderSink(_Closing):
         """
         name = f"{frame.name}.png"
         if Path(name).name != name:
-            raise OutputError(
-                f"the frame {frame.name} would be written elsewhere", "leave folders out of it"
-            )
+            raise OutputError(f"the frame {frame.name} would be written elsewhere", "leave folders out of it")
         write_mask(self.folder / name, result.labels)
         self.others.discard(name)
 

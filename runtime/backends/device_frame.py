@@ -83,9 +83,7 @@ def _array_interface(pixels: Any) -> tuple[int, tuple[int, ...], int | None]:
         stream = None if interface.get("stream") is None else int(interface["stream"])
         sound = interface["typestr"] == "|u1" and _contiguous(shape, interface.get("strides"))
     except (KeyError, IndexError, TypeError, ValueError, OverflowError) as error:
-        raise SourceError(
-            f"the frame's __cuda_array_interface__ is damaged ({error!r})", _REMEDY
-        ) from error
+        raise SourceError(f"the frame's __cuda_array_interface__ is damaged ({error!r})", _REMEDY) from error
     if not sound:
         raise SourceError(
             f"the frame on the GPU has type {interface['typestr']}, shape {list(shape)} and strides "
