@@ -19,7 +19,11 @@ if TYPE_CHECKING:
     from .models import open_tracker as open_tracker
     from .plugins.errors import UserError as UserError
     from .runtime.backends.device_frame import DeviceFrame as DeviceFrame
+    from .runtime.boxes import with_boxes as with_boxes
+    from .runtime.masks import read_mask as read_mask
+    from .runtime.masks import write_mask as write_mask
     from .runtime.memory import MemoryPolicy as MemoryPolicy
+    from .runtime.overlay import draw_overlay as draw_overlay
     from .runtime.sources import open_source as open_source
     from .runtime.tracker import Result as Result
     from .runtime.tracker import Tracker as Tracker
@@ -30,8 +34,12 @@ _HOMES = {
     "Result": ".runtime.tracker",
     "Tracker": ".runtime.tracker",
     "UserError": ".plugins.errors",
+    "draw_overlay": ".runtime.overlay",
     "open_source": ".runtime.sources",
     "open_tracker": ".models",
+    "read_mask": ".runtime.masks",
+    "with_boxes": ".runtime.boxes",
+    "write_mask": ".runtime.masks",
 }
 
 __all__ = [
@@ -41,8 +49,12 @@ __all__ = [
     "Tracker",
     "UserError",
     "__version__",
+    "draw_overlay",
     "open_source",
     "open_tracker",
+    "read_mask",
+    "with_boxes",
+    "write_mask",
 ]
 
 

@@ -188,7 +188,7 @@ def demo(
 def train(
     recipe: Annotated[
         str,
-        typer.Argument(help="nano, full (CPUs), paper, mast, colorization (GPUs), or a TOML file of yours."),
+        typer.Argument(help="nano, tune, full (CPUs); paper, mast, colorization (GPUs); or a TOML file."),
     ],
     data: Annotated[
         list[Path],

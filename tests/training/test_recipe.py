@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -11,7 +12,7 @@ from maskring.training.recipe import Recipe, load_recipe, parse_recipe, recipe_n
 
 
 def test_every_shipped_recipe_loads_under_its_name() -> None:
-    assert recipe_names() == ["colorization", "full", "mast", "nano", "paper"]
+    assert recipe_names() == ["colorization", "full", "mast", "nano", "paper", "tune"]
     for name in recipe_names():
         assert load_recipe(name).name == name
     assert load_recipe("nano").encoder == "nano-patch"
@@ -55,9 +56,19 @@ def test_mistakes_are_named(text: str, sentence: str) -> None:
 
 def test_unknown_recipe_names_those_there_are(tmp_path: Path) -> None:
     with pytest.raises(
-        TrainingError, match="there is no recipe absent; name one of colorization, full, mast, nano, paper"
+        TrainingError,
+        match="there is no recipe absent; name one of colorization, full, mast, nano, paper, tune",
     ):
         load_recipe("absent")
     (tmp_path / "binary.toml").write_bytes(b"\xff\xfe\x00")
     with pytest.raises(TrainingError, match="cannot be read"):
         load_recipe(str(tmp_path / "binary.toml"))
+
+
+def test_tune_goes_on_from_nano() -> None:
+    """The same training at another pace: weights of one recipe start the other."""
+    nano, tune = load_recipe("nano"), load_recipe("tune")
+    assert tune.learning_rate == nano.learning_rate / 10
+    assert tune == replace(
+        nano, name="tune", steps=tune.steps, learning_rate=tune.learning_rate, warmup=tune.warmup
+    )
