@@ -14,7 +14,7 @@ from ..plugins.files import atomic_path, make_directory
 from ..plugins.library import library_path
 from ..plugins.library import load as load_plugin
 from ..plugins.machine import compute_capability
-from ..plugins.windowed_affinity.onnx_op import use_tensorrt_plugin
+from ..plugins.windowed_affinity.onnx_op import use_tensorrt_plugin, without_matrix_products
 from ..runtime.backends.step_graph_parts import load_step_graph
 from ..runtime.engine_file import (
     HARDWARE_COMPATIBILITY,
@@ -37,6 +37,9 @@ Range = tuple[int, int, int]
 """Smallest, best and largest."""
 
 DEFAULT_OBJECTS: Range = (1, 3, 15)
+
+TURING = "sm75"
+"""The architecture for which TensorRT-RTX has no float32 matrix products."""
 
 
 @dataclass(frozen=True)
@@ -126,7 +129,22 @@ def build_engine(
             raise OutputError(f"{path} is a folder", "name a file")
     shapes = profile_shapes(metadata, options)
     trt = load_tensorrt(options.runtime)
-    key = _engine_key(trt, graph, metadata, sha256(model), shapes, options)
+    targets = (compute_capability(),) if options.runtime == TENSORRT else _targets(trt, options)
+    network = _network(graph, shapes, options.runtime, targets)
+    key = EngineKey(
+        runtime=options.runtime,
+        onnx_sha256=sha256(model),
+        network_sha256=hashlib.sha256(network).hexdigest(),
+        precision=_precision(graph, metadata),
+        shapes=shapes,
+        tensorrt_version=str(trt.__version__),
+        compute_capability=targets,
+        plugin_sha256=sha256(library_path()) if options.runtime == TENSORRT else "",
+        optimization_level=options.optimization_level,
+        workspace_mb=options.workspace_mb,
+        version_compatible=options.version_compatible,
+        hardware_compatibility=options.hardware_compatibility,
+    )
     manifest, why = _present(out, key)
     if manifest is not None:
         return BuiltEngine(manifest, reused=True)
@@ -135,9 +153,7 @@ def build_engine(
         make_directory(options.timing_cache.parent)
     if options.runtime == TENSORRT:
         load_plugin(trt)
-        graph = use_tensorrt_plugin(graph)
-    _fix_extents(graph, shapes)
-    engine, log = build(trt, graph.SerializeToString(), key, options.timing_cache, progress)
+    engine, log = build(trt, network, key, options.timing_cache, progress)
     built = EngineManifest(key, metadata, hashlib.sha256(engine).hexdigest(), log.memory)
     _write(out, engine, built)
     return BuiltEngine(built, reused=False, replaced=why)
@@ -169,13 +185,20 @@ def profile_shapes(metadata: ModelMetadata, options: EngineOptions) -> Shapes:
     return shapes
 
 
-def _fix_extents(graph: onnx.ModelProto, shapes: Shapes) -> None:
-    """Write extents that the profile fixes into the graph: the builder needs less scratch memory for them."""
+def _network(graph: onnx.ModelProto, shapes: Shapes, runtime: str, targets: tuple[str, ...]) -> bytes:
+    """The model as TensorRT's parser is to see it."""
+    if runtime == TENSORRT:
+        graph = use_tensorrt_plugin(graph)
+    elif TURING in targets:
+        graph = without_matrix_products(graph)
+    # Where the profile fixes an extent, the builder needs less scratch memory if the graph does, too.
     for tensor in graph.graph.input:
         extents = zip(*shapes[tensor.name], strict=True)
         for axis, (smallest, _, largest) in zip(tensor.type.tensor_type.shape.dim, extents, strict=True):
             if smallest == largest:
                 axis.dim_value = largest
+    network: bytes = graph.SerializeToString(deterministic=True)
+    return network
 
 
 def _range(name: str, asked: Range | None, fixed: int | None, default: Range | None) -> Range:
@@ -221,29 +244,9 @@ def _check_options(options: EngineOptions) -> None:
         )
 
 
-def _engine_key(
-    trt: Any,
-    graph: onnx.ModelProto,
-    metadata: ModelMetadata,
-    digest: str,
-    shapes: Shapes,
-    options: EngineOptions,
-) -> EngineKey:
+def _precision(graph: onnx.ModelProto, metadata: ModelMetadata) -> str:
     quantized = any(entry.key == QUANTIZATION_KEY for entry in graph.metadata_props)
-    rtx = options.runtime == TENSORRT_RTX
-    return EngineKey(
-        runtime=options.runtime,
-        onnx_sha256=digest,
-        precision=metadata.dtype + ("+int8" if quantized else ""),
-        shapes=shapes,
-        tensorrt_version=str(trt.__version__),
-        compute_capability=_targets(trt, options) if rtx else (compute_capability(),),
-        plugin_sha256="" if rtx else sha256(library_path()),
-        optimization_level=options.optimization_level,
-        workspace_mb=options.workspace_mb,
-        version_compatible=options.version_compatible,
-        hardware_compatibility=options.hardware_compatibility,
-    )
+    return metadata.dtype + ("+int8" if quantized else "")
 
 
 def _targets(trt: Any, options: EngineOptions) -> tuple[str, ...]:

@@ -13,7 +13,7 @@ from typing import Any
 from ..plugins.errors import ModelError, UnavailableError
 from .model import ModelMetadata
 
-FORMAT_VERSION = 1
+FORMAT_VERSION = 2
 TENSORRT, TENSORRT_RTX = "tensorrt", "tensorrt-rtx"
 RUNTIMES = (TENSORRT, TENSORRT_RTX)
 """Runtimes that an engine can be for; the second takes no plugin."""
@@ -45,6 +45,8 @@ class EngineKey:
     Attributes:
         runtime: one of :data:`RUNTIMES`.
         onnx_sha256: digest of the ONNX file.
+        network_sha256: digest of what TensorRT's parser was given: the file, its memory read bound to the
+            plugin or in the body that the GPUs need, and extents that the profile fixes.
         precision: ``float32`` or ``float16``, with ``+int8`` where the encoder is quantized.
         shapes: of each input the smallest, the best and the largest one that the engine takes.
         tensorrt_version: of the builder.
@@ -58,6 +60,7 @@ class EngineKey:
 
     runtime: str
     onnx_sha256: str
+    network_sha256: str
     precision: str
     shapes: Shapes
     tensorrt_version: str
@@ -74,11 +77,10 @@ class EngineKey:
         for values in (ours, theirs):
             shapes = values.pop("shapes")
             values.update({f"the shape of {name}": shape for name, shape in shapes.items()})
-        return [
-            f"{name} was {ours.get(name)} and is {theirs.get(name)}"
-            for name in dict.fromkeys([*ours, *theirs])
-            if ours.get(name) != theirs.get(name)
-        ]
+        changed = [name for name in dict.fromkeys([*ours, *theirs]) if ours.get(name) != theirs.get(name)]
+        if len(changed) > 1:  # it follows from the others
+            changed = [name for name in changed if name != "network_sha256"]
+        return [f"{name} was {ours.get(name)} and is {theirs.get(name)}" for name in changed]
 
 
 @dataclass(frozen=True)
@@ -249,7 +251,9 @@ def _plausible(key: dict[str, Any]) -> bool:
     built_for = key["compute_capability"]
     return (
         key["runtime"] in RUNTIMES
-        and all(_is_text(key[name]) for name in ("onnx_sha256", "precision", "plugin_sha256"))
+        and all(
+            _is_text(key[name]) for name in ("onnx_sha256", "network_sha256", "precision", "plugin_sha256")
+        )
         and _is_text(key["tensorrt_version"])
         and re.fullmatch(r"[0-9]{1,4}\.[0-9]{1,4}(\.[0-9a-z.+]*)?", key["tensorrt_version"]) is not None
         and isinstance(built_for, list)

@@ -59,7 +59,9 @@ def op_schema() -> onnx.defs.OpSchema:
     )
 
 
-def function_body(*, offsets: bool = False, top_k: bool = False) -> onnx.FunctionProto:
+def function_body(
+    *, offsets: bool = False, top_k: bool = False, matrix_products: bool = True
+) -> onnx.FunctionProto:
     """The operator in standard ONNX operators, to be added to ``ModelProto.functions``.
 
     One row of queries at a time (``Scan``): the pixels that its windows may meet are gathered, matrix
@@ -73,7 +75,10 @@ def function_body(*, offsets: bool = False, top_k: bool = False) -> onnx.Functio
     Args:
         offsets: the body for nodes with a fifth input.
         top_k: the body for nodes whose ``top_k`` is above 0; the other keeps all logits.
+        matrix_products: False multiplies and sums without them, see :func:`without_matrix_products`.
     """
+    if offsets and not matrix_products:
+        raise ValueError("the body with offsets has matrix products")
     inputs = "query, keys, values, dilation" + (", offsets" if offsets else "")
     text = f"""
         <domain: "{DOMAIN}", opset_import: ["" : {BODY_OPSET}]>
@@ -81,6 +86,8 @@ def function_body(*, offsets: bool = False, top_k: bool = False) -> onnx.Functio
           {_COMMON}
           {_AROUND_OFFSETS if offsets else _AROUND_PIXELS}
         }}"""
+    text = text.replace("PRODUCTS;", _MATRIX_PRODUCTS if matrix_products else _SUMMED_PRODUCTS)
+    text = text.replace("READ;", _MATRIX_READ if matrix_products else _SUMMED_READ)
     text = text.replace("SELECT;", _LARGEST if top_k else _ALL).replace("HIDDEN", HIDDEN)
     function: onnx.FunctionProto = parser.parse_function(text)
     return function
@@ -172,9 +179,7 @@ _AROUND_PIXELS = """
       value_rows_32 = Cast <to: int = 1> (value_rows)
       values_32 = Reshape (value_rows_32, values_shape)
 
-      keys_across = Transpose <perm: ints = [0, 1, 2, 4, 3]> (key_rows_32)
-      query_wide = Unsqueeze (query_row, axes_12)
-      products = MatMul (query_wide, keys_across)
+      PRODUCTS;
       by_query = Transpose <perm: ints = [0, 3, 1, 2, 4]> (products)
       logits = Mul (by_query, factor)
       in_window = Add (logits, band)
@@ -183,7 +188,7 @@ _AROUND_PIXELS = """
       joint = Reshape (hidden_logits, joint_shape)
       SELECT;
       weights = Softmax <axis: int = -1> (selected)
-      read = MatMul (weights, values_32)
+      READ;
       out_row = Mul (read, reachable)
     }> (zero, queries)
   out_32 = Transpose <perm: ints = [0, 3, 1, 2]> (out_rows)
@@ -276,6 +281,31 @@ _AROUND_OFFSETS = """
   out = CastLike (out_32, values)
 """
 
+_MATRIX_PRODUCTS = """
+      keys_across = Transpose <perm: ints = [0, 1, 2, 4, 3]> (key_rows_32)
+      query_wide = Unsqueeze (query_row, axes_12)
+      products = MatMul (query_wide, keys_across)
+"""
+
+_SUMMED_PRODUCTS = """
+      keys_across = Unsqueeze (key_rows_32, axis_3)
+      axes_124 = Constant <value_ints: ints = [1, 2, 4]> ()
+      query_wide = Unsqueeze (query_row, axes_124)
+      pairs = Mul (query_wide, keys_across)
+      axis_5 = Constant <value_ints: ints = [5]> ()
+      products = ReduceSum <keepdims: int = 0> (pairs, axis_5)
+"""
+
+_MATRIX_READ = "read = MatMul (weights, values_32)"
+
+_SUMMED_READ = """
+      weights_up = Unsqueeze (weights, axis_2)
+      values_across = Transpose <perm: ints = [0, 2, 1]> (values_32)
+      values_up = Unsqueeze (values_across, axis_1)
+      shares = Mul (weights_up, values_up)
+      read = ReduceSum <keepdims: int = 0> (shares, axis_3)
+"""
+
 _ALL = "selected = Identity (joint)"
 
 _LARGEST = """
@@ -334,6 +364,29 @@ def use_tensorrt_plugin(model: onnx.ModelProto) -> onnx.ModelProto:
     del bound.functions[:]
     bound.functions.extend(f for f in model.functions if (f.domain, f.name) != (DOMAIN, OP_TYPE))
     return bound
+
+
+def without_matrix_products(model: onnx.ModelProto) -> onnx.ModelProto:
+    """Give the memory reads of ``model`` the body that multiplies and sums without matrix products.
+
+    TensorRT-RTX has no float32 matrix products for GPUs of the Turing architecture. Sums and types are those
+    of the other body. A read with offsets keeps the body it has.
+
+    Args:
+        model: any model with :data:`OP_TYPE` nodes in its main graph; it is not changed.
+    """
+    changed = onnx.ModelProto()
+    changed.CopyFrom(model)
+    top_k = any(
+        a.name == "top_k" and a.i
+        for node in model.graph.node
+        if _is_memory_read(node)
+        for a in node.attribute
+    )
+    for index, function in enumerate(model.functions):
+        if (function.domain, function.name) == (DOMAIN, OP_TYPE) and len(function.input) == 4:
+            changed.functions[index].CopyFrom(function_body(top_k=top_k, matrix_products=False))
+    return changed
 
 
 def _is_memory_read(node: onnx.NodeProto) -> bool:

@@ -27,6 +27,7 @@ def write_engine(model: Path, out: Path, options: EngineOptions, **key: Any) -> 
     decided = EngineKey(
         runtime=options.runtime,
         onnx_sha256=sha256(model),
+        network_sha256=sha256(model),
         precision=metadata.dtype,
         shapes=shapes,
         tensorrt_version="11.1.0",

@@ -119,6 +119,38 @@ def test_binding_leaves_the_model_alone_and_drops_the_body() -> None:
     assert [node.domain for node in bound.graph.node] == [onnx_op.EXTENSIONS_DOMAIN]
 
 
+@pytest.mark.parametrize("element_type", [SINGLE, HALF])
+@pytest.mark.parametrize("top_k", [0, 3])
+def test_the_body_without_matrix_products_computes_the_same(element_type: int, top_k: int) -> None:
+    model, arrays = model_with_reads(2, element_type, top_k=top_k), feeds(element_type, False)
+    before = model.SerializeToString()
+    changed = onnx_op.without_matrix_products(model)
+    assert model.SerializeToString() == before
+    onnx.checker.check_model(changed, full_check=True)
+    operators = [operators_of(body) for body in (model.functions[0], changed.functions[0])]
+    assert "MatMul" in operators[0] and "MatMul" not in operators[1]
+    assert ("TopK" in operators[1]) == (top_k > 0)
+    ours, theirs = (
+        onnxruntime.InferenceSession(file.SerializeToString()).run(None, arrays)[0]
+        for file in (changed, model)
+    )
+    np.testing.assert_allclose(ours, theirs, atol=1e-6 if element_type == SINGLE else 1e-3)
+
+
+def operators_of(body: onnx.FunctionProto) -> set[str]:
+    """Operators of a body, those of its loop included."""
+    (loop,) = (node for node in body.node if node.op_type == "Scan")
+    (inner,) = (a.g for a in loop.attribute if a.name == "body")
+    return {node.op_type for node in (*body.node, *inner.node)}
+
+
+def test_a_read_with_offsets_keeps_its_body() -> None:
+    model = model_with_reads(1, offsets=True)
+    assert onnx_op.without_matrix_products(model) == model
+    with pytest.raises(ValueError, match="with offsets has matrix products"):
+        onnx_op.function_body(offsets=True, matrix_products=False)
+
+
 def test_programs_started_later_keep_their_environment() -> None:
     """onnxruntime-extensions sets a variable that makes protobuf slow in all of them."""
     code = "import os; before = dict(os.environ); from maskring.plugins.windowed_affinity import onnx_op\n"

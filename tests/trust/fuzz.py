@@ -111,7 +111,8 @@ def manifests(folder: Path) -> tuple[list[bytes], Read]:
 
     engine = folder / "model.engine"
     engine.write_bytes(b"engine")
-    key = EngineKey("tensorrt", "0" * 64, "float16", {"frame": [[1, 2], [1, 2], [1, 2]]}, "10.3.0", ("sm87",))
+    shapes = {"frame": [[1, 2], [1, 2], [1, 2]]}
+    key = EngineKey("tensorrt", "0" * 64, "0" * 64, "float16", shapes, "10.3.0", ("sm87",))
     manifest = EngineManifest(key, ModelMetadata(4, 64, 12, 0.125), "0" * 64, {"scratch": 1})
     other = json.loads(manifest.to_json())
     other["key"] |= {"version_compatible": True, "hardware_compatibility": "ampere-plus"}

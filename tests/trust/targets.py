@@ -297,7 +297,8 @@ def manifests(folder: Path) -> Attack:
 
     engine = folder / "model.engine"
     engine.write_bytes(b"engine")
-    key = EngineKey("tensorrt", "0" * 64, "float16", {"frame": [[1, 2], [1, 2], [1, 2]]}, "10.3.0", ("sm87",))
+    shapes = {"frame": [[1, 2], [1, 2], [1, 2]]}
+    key = EngineKey("tensorrt", "0" * 64, "0" * 64, "float16", shapes, "10.3.0", ("sm87",))
     metadata = ModelMetadata(stride=4, channels=64, radius=12, scale=0.125)
     text = EngineManifest(key, metadata, "0" * 64, {"scratch": 1}).to_json()
     path = manifest_path(engine)

@@ -182,7 +182,8 @@ def manifest_text(**changes: Any) -> str:
     from maskring.runtime.engine_file import EngineKey, EngineManifest
     from maskring.runtime.model import ModelMetadata
 
-    key = EngineKey("tensorrt", "0" * 64, "float16", {"frame": [[1], [1], [1]]}, "10.3.0", ("sm87",))
+    shapes = {"frame": [[1], [1], [1]]}
+    key = EngineKey("tensorrt", "0" * 64, "0" * 64, "float16", shapes, "10.3.0", ("sm87",))
     metadata = ModelMetadata(stride=4, channels=64, radius=12, scale=0.125)
     stored = json.loads(EngineManifest(key, metadata, "0" * 64, {"scratch": 1}).to_json())
     for name, value in changes.items():
