@@ -34,6 +34,9 @@ _CAPTURE_THREAD_LOCAL = 1
 _EVENT_WITHOUT_TIMING = 2
 """CU_EVENT_DISABLE_TIMING."""
 
+_POINTER_DEVICE_ORDINAL = 9
+"""CU_POINTER_ATTRIBUTE_DEVICE_ORDINAL."""
+
 OPEN_AGAIN = "the tracker is closed: check the GPU with nvidia-smi, then open the model again"
 
 
@@ -143,6 +146,7 @@ class Device:
     """
 
     def __init__(self, ordinal: int = 0) -> None:
+        self._ordinal = ordinal
         self._driver = _pycuda()
         self._library = cuda_driver()
         self.errors: tuple[type[Exception], ...] = (self._driver.Error, DriverError)
@@ -242,6 +246,13 @@ class Device:
             self._foreign_event = event
         _check(self._library, "cuEventRecord", self._foreign_event, ctypes.c_void_p(stream))
         _check(self._library, "cuStreamWaitEvent", self._stream_handle, self._foreign_event, 0)
+
+    def reads(self, address: int) -> bool:
+        """Whether an address is one of memory that was made for this GPU; reading others would break it."""
+        ordinal = ctypes.c_int(-1)
+        pointer = ctypes.c_ulonglong(address)
+        refused = self._library.cuPointerGetAttribute(ctypes.byref(ordinal), _POINTER_DEVICE_ORDINAL, pointer)
+        return not refused and ordinal.value == self._ordinal
 
     def download(self, array: NDArray[Any], address: int) -> None:
         """Copy to a contiguous array of the host, asynchronously when it is page-locked."""

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import ctypes
+from collections.abc import Callable
 from typing import Any, NoReturn
 
 import numpy as np
@@ -19,6 +20,9 @@ _UNSIGNED = 1
 _LEGACY_DEFAULT_STREAM = 1
 """What both protocols call CUDA's legacy default stream; the driver calls it by the same number."""
 
+_VERSION_WITH_STREAM = 3
+"""Of the CUDA Array Interface, from which on it names the stream in which the pixels are being written."""
+
 _REMEDY = "give uint8 RGB pixels [height, width, 3] of a GPU, contiguous in memory"
 
 
@@ -29,7 +33,7 @@ class DeviceFrame:
 
     Args:
         pixels: an object [H, W, 3], uint8, contiguous, with ``__cuda_array_interface__`` (CuPy, Numba,
-            PyTorch, VPI) or ``__dlpack__``. It is kept alive as long as the frame.
+            VPI) or ``__dlpack__`` (PyTorch). It is kept alive as long as the frame.
 
     Attributes:
         address: of the first pixel, on the GPU.
@@ -37,7 +41,7 @@ class DeviceFrame:
         stream: handle of the stream in which the pixels are still being written; None when they are there.
 
     Raises:
-        SourceError: when the object offers neither protocol, or is not such pixels.
+        SourceError: when the object offers neither protocol, is not such pixels, or does not give them out.
 
     Source: CUDA Array Interface version 3 (Numba's documentation); DLPack 1.0 (dmlc/dlpack).
     """
@@ -46,10 +50,13 @@ class DeviceFrame:
     ndim = 3
 
     def __init__(self, pixels: Any) -> None:
-        if hasattr(pixels, "__cuda_array_interface__"):
-            self.address, shape, self.stream = _array_interface(pixels)
+        interface = _asked(pixels, lambda: getattr(pixels, "__cuda_array_interface__", None))
+        has_dlpack = hasattr(pixels, "__dlpack__")
+        # Up to version 2, torch's, the interface does not tell when the pixels are there; DLPack does.
+        if interface is not None and not (has_dlpack and _version(interface) < _VERSION_WITH_STREAM):
+            self.address, shape, self.stream = _array_interface(interface)
             self._owner: Any = pixels
-        elif hasattr(pixels, "__dlpack__"):
+        elif has_dlpack:
             self.address, shape, self._owner = _dlpack(pixels)
             self.stream = _LEGACY_DEFAULT_STREAM
         else:
@@ -75,12 +82,27 @@ Pixels = NDArray[np.uint8] | DeviceFrame
 """A frame, in the memory of the host or of a GPU."""
 
 
-def _array_interface(pixels: Any) -> tuple[int, tuple[int, ...], int | None]:
+def _asked(pixels: Any, question: Callable[[], Any]) -> Any:
+    """What the owner of the pixels answers; it may raise anything, as torch does for gradients."""
+    try:
+        return question()
+    except Exception as error:
+        words = " ".join(str(error).split())[:200].rstrip(". ") or type(error).__name__
+        raise SourceError(f"the {type(pixels).__name__} gives out no pixels ({words})", _REMEDY) from error
+
+
+def _version(interface: Any) -> int:
+    version = interface.get("version") if isinstance(interface, dict) else None
+    return version if isinstance(version, int) else 0
+
+
+def _array_interface(interface: Any) -> tuple[int, tuple[int, ...], int | None]:
     """Address, shape and stream."""
-    interface: dict[str, Any] = pixels.__cuda_array_interface__
     try:
         shape, address = tuple(map(int, interface["shape"])), int(interface["data"][0])
         stream = None if interface.get("stream") is None else int(interface["stream"])
+        if _version(interface) < _VERSION_WITH_STREAM:
+            stream = _LEGACY_DEFAULT_STREAM
         sound = interface["typestr"] == "|u1" and _contiguous(shape, interface.get("strides"))
     except (KeyError, IndexError, TypeError, ValueError, OverflowError) as error:
         raise SourceError(f"the frame's __cuda_array_interface__ is damaged ({error!r})", _REMEDY) from error
@@ -119,14 +141,14 @@ class _Tensor(ctypes.Structure):
 
 def _dlpack(pixels: Any) -> tuple[int, tuple[int, ...], Any]:
     """Address, shape and the capsule, which gives the tensor back when it goes."""
-    kind, _ = pixels.__dlpack_device__()
+    kind, _ = _asked(pixels, pixels.__dlpack_device__)
     if int(kind) not in (_CUDA, _CUDA_MANAGED):
         raise SourceError(f"the frame's DLPack device {int(kind)} is no GPU of CUDA", _REMEDY)
     # The producer makes this stream wait for the pixels; the backend waits for this stream.
-    capsule = pixels.__dlpack__(stream=_LEGACY_DEFAULT_STREAM)
+    capsule = _asked(pixels, lambda: pixels.__dlpack__(stream=_LEGACY_DEFAULT_STREAM))
     pointer = ctypes.pythonapi.PyCapsule_GetPointer
     pointer.restype, pointer.argtypes = ctypes.c_void_p, (ctypes.py_object, ctypes.c_char_p)
-    tensor = _Tensor.from_address(pointer(capsule, b"dltensor"))
+    tensor = _Tensor.from_address(_asked(pixels, lambda: pointer(capsule, b"dltensor")))
     shape = tuple(tensor.shape[axis] for axis in range(tensor.ndim))
     strides = [tensor.strides[axis] for axis in range(tensor.ndim)] if tensor.strides else None
     if (tensor.code, tensor.bits, tensor.lanes) != (_UNSIGNED, 8, 1) or not _contiguous(shape, strides):
@@ -135,4 +157,4 @@ def _dlpack(pixels: Any) -> tuple[int, tuple[int, ...], Any]:
             f"{list(shape)} and strides {strides}",
             _REMEDY,
         )
-    return int(tensor.data) + int(tensor.byte_offset), shape, capsule
+    return int(tensor.data or 0) + int(tensor.byte_offset), shape, capsule

@@ -377,6 +377,11 @@ class TensorRTBackend:
     def _place(self, device: Device, tensors: Tensors, frame: Pixels) -> int:
         """Bring the frame to the GPU, unless it is there; returns its address."""
         if isinstance(frame, DeviceFrame):
+            if not device.reads(frame.address):
+                raise SourceError(
+                    f"the frame at {frame.address:#x} is not in the memory of the GPU that runs the engine",
+                    "put frames on that GPU (CUDA_VISIBLE_DEVICES chooses it), or give them as numpy arrays",
+                )
             if frame.stream is not None:
                 device.await_foreign(frame.stream)
             if frame.address % ALIGNMENT == 0:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import ctypes
 from typing import Any
 
-from .gpu import FakeGpu, Work
+from .gpu import FakeGpu, IllegalAddressError, Work
 
 SUCCESS, INVALID_VALUE, CAPTURE_INVALIDATED, LAUNCH_FAILED = 0, 1, 901, 719
 WORDS = {
@@ -120,6 +120,17 @@ class CudaLibrary:
         producer = self._events[event.value]
         if producer is not None:
             self._gpu.give(self._gpu.streams[stream.value], producer.drain)
+        return SUCCESS
+
+    def cuPointerGetAttribute(self, data: Any, attribute: int, pointer: Any) -> int:
+        if code := self._refuses("cuPointerGetAttribute"):
+            return code
+        assert attribute == 9
+        try:
+            self._gpu.memory_at(pointer.value, 1)
+        except IllegalAddressError:
+            return INVALID_VALUE
+        data._obj.value = self._gpu.ordinals.get(pointer.value, 0)
         return SUCCESS
 
     def cuEventDestroy_v2(self, event: Any) -> int:

@@ -52,6 +52,7 @@ class FakeGpu:
         broken: set when a failure on the GPU spoilt the context: everything fails from then on.
         pageable: asynchronous copies from or to memory that is not page-locked.
         executions: of engines, graphs included.
+        ordinals: the GPU on which memory at an address is, where it is another one.
         outlived: objects of TensorRT that were there when their context was not.
     """
 
@@ -73,6 +74,7 @@ class FakeGpu:
         self.pageable = 0
         self.executions = 0
         self.outlived: list[str] = []
+        self.ordinals: dict[int, int] = {}
         self.streams: dict[int, FakeStream] = {}
         self.driver_stack: list[str] = []  # contexts as the driver sees them
         self.current = threading.local()

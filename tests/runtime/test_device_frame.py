@@ -177,6 +177,63 @@ def test_a_stream_that_cannot_be_waited_for(gpu: FakeGpu, tracker: Tracker, call
     assert not +gpu.alive
 
 
+class TorchTensor(DlpackTensor):
+    """A tensor of torch's: version 2 of the CUDA Array Interface, which names no stream, and DLPack."""
+
+    def __init__(self, gpu: FakeGpu, address: int, waits: Any) -> None:
+        super().__init__(gpu.memory_at(address, int(np.prod(SHAPE))).reshape(SHAPE))
+        self.__cuda_array_interface__ = {
+            "data": (address, False),
+            "shape": SHAPE,
+            "typestr": "|u1",
+            "version": 2,
+        }
+        self._waits = waits
+
+    def __dlpack__(self, stream: Any = None) -> Any:
+        self._waits(stream)
+        return super().__dlpack__(stream)
+
+
+def test_a_tensor_of_torch_that_is_still_being_written(
+    gpu: FakeGpu, tracker: Tracker, expected: list[np.ndarray]
+) -> None:
+    """torch lets the stream that it is told wait for its own; only DLPack can tell it."""
+    torchs, legacy, camera = fake_device.stream(gpu), fake_device.stream(gpu), Camera(gpu)
+    gpu.streams[1] = legacy  # CUDA's legacy default stream
+    for index, image in enumerate(FRAMES):
+        address = camera.take(np.zeros_like(image))
+        gpu.give(
+            torchs, lambda a=address, i=image: gpu.memory_at(a, i.size).__setitem__(slice(None), i.ravel())
+        )
+        tensor = TorchTensor(gpu, address, lambda handle: gpu.give(gpu.streams[handle], torchs.drain))
+        labels = tracker.step(DeviceFrame(tensor), MASK if index == 0 else None).labels
+        np.testing.assert_array_equal(labels, expected[index])
+
+
+def test_without_a_stream_the_default_one_is_waited_for() -> None:
+    """Version 3 says None where the pixels are there; before, nothing is said."""
+    assert DeviceFrame(interface()).stream is None
+    assert DeviceFrame(interface(version=2)).stream == 1
+    assert DeviceFrame(interface(version=3, stream=7)).stream == 7
+
+
+def test_frames_elsewhere_leave_the_tracker_usable(
+    gpu: FakeGpu, tracker: Tracker, expected: list[np.ndarray]
+) -> None:
+    """On another GPU, or in the memory of the host: reading there would lose the context."""
+    tracker.step(FRAMES[0], MASK)
+    elsewhere = Camera(gpu).take(FRAMES[1])
+    gpu.ordinals[elsewhere] = 1
+    host = np.zeros(SHAPE, np.uint8)
+    for address in (elsewhere, host.ctypes.data):
+        with pytest.raises(
+            SourceError, match=r"is not in the memory of the GPU that .*; put frames on that GPU"
+        ):
+            tracker.step(on_gpu(gpu, address, SHAPE))
+    np.testing.assert_array_equal(tracker.step(FRAMES[1]).labels, expected[1])
+
+
 def test_frames_from_both_sides(gpu: FakeGpu, tracker: Tracker, expected: list[np.ndarray]) -> None:
     camera = Camera(gpu)
     for index, image in enumerate(FRAMES):
@@ -209,6 +266,45 @@ def interface(**changes: Any) -> Any:
 )
 def test_what_is_no_frame(pixels: Any, words: str) -> None:
     with pytest.raises(SourceError, match=words + r".*; give uint8 RGB pixels \[height, width, 3\] of a GPU"):
+        DeviceFrame(pixels)
+
+
+class Refusing:
+    """An owner that does not give out what it has, each in its own way."""
+
+    def __init__(self, device: Exception | None = None, capsule: Any = None) -> None:
+        self._device, self._capsule = device, capsule
+
+    def __dlpack_device__(self) -> tuple[int, int]:
+        if self._device is not None:
+            raise self._device
+        return 2, 0
+
+    def __dlpack__(self, stream: Any = None) -> Any:
+        if isinstance(self._capsule, Exception):
+            raise self._capsule
+        return self._capsule
+
+
+class Differentiable:
+    @property
+    def __cuda_array_interface__(self) -> Any:
+        raise RuntimeError("Can't get __cuda_array_interface__ on Variable that requires grad.\nUse detach.")
+
+
+@pytest.mark.parametrize(
+    ("pixels", "words"),
+    [
+        (Differentiable(), r"Differentiable gives out no pixels \(Can't get .* requires grad. Use detach\)"),
+        (Refusing(BufferError("another device")), r"gives out no pixels \(another device\)"),
+        (Refusing(capsule=BufferError("requires gradient, use tensor.detach()")), r"use tensor.detach\(\)"),
+        (Refusing(capsule=TypeError()), r"gives out no pixels \(TypeError\)"),
+        (Refusing(capsule="no capsule"), "gives out no pixels"),
+        (SimpleNamespace(__cuda_array_interface__="text"), "__cuda_array_interface__ is damaged"),
+    ],
+)
+def test_owners_that_refuse(pixels: Any, words: str) -> None:
+    with pytest.raises(SourceError, match=words + r".*; give uint8 RGB pixels"):
         DeviceFrame(pixels)
 
 
