@@ -119,6 +119,7 @@ def step_model(checkpoint: Checkpoint, metadata: ModelMetadata) -> onnx.ModelPro
     assert program is not None
     model: onnx.ModelProto = program.model_proto
     _describe_interface(model, metadata)
+    _read_bytes_once(model.graph)
     _name_lab(model.graph)
     strip_provenance(model, "maskring_step")
     if not any(entry.domain == DOMAIN for entry in model.opset_import):
@@ -248,6 +249,16 @@ def _describe_interface(model: onnx.ModelProto, metadata: ModelMetadata) -> None
     for tensor in (*model.graph.input, *model.graph.output):
         kind = tensor.type.tensor_type.elem_type
         tensor.CopyFrom(onnx.helper.make_tensor_value_info(tensor.name, kind, shapes[tensor.name]))
+
+
+def _read_bytes_once(graph: onnx.GraphProto) -> None:
+    """Ask the frame's copy in floats for its shape: TensorRT takes bytes in conversions alone."""
+    cast = next(node for node in graph.node if node.op_type == "Cast" and node.input[0] == INPUTS[0])
+    graph.node.remove(cast)
+    graph.node.insert(0, cast)
+    for node in graph.node:
+        if node.op_type == "Shape" and node.input[0] == INPUTS[0]:
+            node.input[0] = cast.output[0]
 
 
 def _name_lab(graph: onnx.GraphProto) -> None:

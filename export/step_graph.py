@@ -50,7 +50,8 @@ class StepGraph(nn.Module):
     ) -> tuple[Tensor, Tensor, Tensor, Tensor]:
         """Run one step; see the class for shapes. Returns labels, probabilities, value, key."""
         _, height, width, _ = frame.shape
-        # To float before anything else: TensorRT takes uint8 at its inputs and in casts alone.
+        # To float before anything else, and from float at the end: TensorRT knows uint8 at inputs and outputs
+        # alone, and converts it to and from floats alone.
         lab = normalise_lab(rgb_to_lab(frame.to(torch.float32).permute(0, 3, 1, 2) / 255.0))
         query = self.encoder(lab.to(self.dtype))
         key = self.encoder.keys(query)
@@ -63,7 +64,7 @@ class StepGraph(nn.Module):
             query, memory_keys, memory_values, windows, offsets, top_k=self.top_k, **window
         )
         value = one_hot_argmax(probabilities)
-        labels = upsample(probabilities, height, width).argmax(1).to(torch.uint8)
+        labels = upsample(probabilities, height, width).argmax(1).to(torch.float32).to(torch.uint8)
         return labels, probabilities, value, key
 
 

@@ -53,7 +53,8 @@ step (uint8[1,H,W,3] frame, {type}[1,N,4,h,w] memory_keys, {type}[1,N,O,h,w] mem
   size = Shape <start: int = 1, end: int = 3> (frame)
   cropped = Slice (large, begin, size, space)
   index = ArgMax <axis: int = 1, keepdims: int = 0> (cropped)
-  labels = Cast <to: int = 2> (index)
+  index32 = Cast <to: int = 1> (index)
+  labels = Cast <to: int = 2> (index32)
 }}
 """
 

@@ -27,7 +27,7 @@ from ..engine_file import (
     sha256,
 )
 from ..model import DILATION, FRAME, KEY, KEYS, LABELS, PROBABILITIES, VALUE, VALUES, ModelMetadata
-from .device import ALIGNMENT, OPEN_AGAIN, Buffer, Device, Graph, GraphError, Pinned, reason
+from .device import ALIGNMENT, OPEN_AGAIN, Buffer, Device, DriverError, Graph, GraphError, Pinned, reason
 from .device_frame import DeviceFrame, Pixels
 from .tensorrt_engine import Engine
 
@@ -184,6 +184,7 @@ class TensorRTBackend:
         self._tensors: Tensors | None = None
         self._labels = 0  # that the tracker knows of, of those that the tensors have room for
         self._graphs: dict[tuple[int, int, bool], Graph] = {}
+        self._warm = False  # executed since shapes were set last: TensorRT can be captured from then on
         self._turn = 0  # which of the two frames on the GPU the next one goes to
         self._next: NDArray[np.uint8] | None = None
         self._uploaded: NDArray[np.uint8] | None = None
@@ -220,8 +221,8 @@ class TensorRTBackend:
         self._labels = labels
 
     def stage(self, frame: NDArray[np.uint8]) -> None:
-        """See :meth:`maskring.runtime.backends.StagingBackend.stage`."""
-        self._next = frame
+        """See :meth:`maskring.runtime.backends.StagingBackend.stage`; a frame on the GPU is there already."""
+        self._next = frame if isinstance(frame, np.ndarray) and frame.dtype == np.uint8 else None
 
     def step(
         self, frame: Pixels, dilation: NDArray[np.int32], write_slot: int, soft: bool
@@ -337,17 +338,27 @@ class TensorRTBackend:
             if old is not None and old.sizes[:3] == new.sizes[:3]:
                 _copy_memory(device, old, new)
             self._bind(engine, new)
-            # TensorRT settles what depends on shapes in the first execution: graphs are captured after it.
             self._execute_aside(device, engine, new)
         except ModelError:
             device.settle()
             new.free()
             if old is not None:
-                self._bind(engine, old)
+                self._take_back(engine, old)
             raise
         self._tensors, self._uploaded = new, None
         if old is not None:
             old.free()
+
+    def _take_back(self, engine: Engine, old: Tensors) -> None:
+        """Let the engine work on ``old`` again.
+
+        Raises:
+            DriverError: when it will not: nobody knows then in which shapes it would write where.
+        """
+        try:
+            self._bind(engine, old)
+        except ModelError as error:
+            raise DriverError(error.problem) from error
 
     def _execute_aside(self, device: Device, engine: Engine, tensors: Tensors) -> None:
         """Execute the engine to the end, with nothing remembered of it."""
@@ -355,9 +366,11 @@ class TensorRTBackend:
         engine.bind({FRAME: tensors.frames[self._turn].address})
         engine.start(device.stream)
         device.settle()
+        self._warm = True
 
     def _bind(self, engine: Engine, tensors: Tensors) -> None:
         self._drop_graphs()
+        self._warm = False
         engine.shape(tensors.shapes(self.metadata.channels))
         engine.bind(
             {
@@ -417,12 +430,13 @@ class TensorRTBackend:
             self._enqueue(device, engine, tensors, address, slot, soft)
 
         graph = self._graphs.get((address, slot, soft))
-        if graph is None and not self.without_graphs:
+        if graph is None and self._warm and not self.without_graphs:
             graph = self._captured(device, engine, tensors, enqueue)
             if graph is not None:
                 self._graphs[address, slot, soft] = graph
         if graph is None:
             enqueue()
+            self._warm = True
         else:
             graph.launch()
 

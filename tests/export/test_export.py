@@ -152,6 +152,29 @@ def test_nothing_of_this_machine_is_in_the_file(exports: Export) -> None:
     assert b"site-packages" not in content
 
 
+def test_bytes_become_floats_and_come_from_floats_alone(exports: Export) -> None:
+    """TensorRT documents of ``DataType.UINT8``: inputs and outputs of networks alone, converted to and from
+    float32 and float16, from no other type."""
+    floats = {onnx.TensorProto.FLOAT, onnx.TensorProto.FLOAT16}
+    for path in (exports.dynamic, exports.fixed, exports.half):
+        graph = onnx.shape_inference.infer_shapes(onnx.load(path)).graph
+        described = (*graph.input, *graph.value_info, *graph.output)
+        types = {tensor.name: tensor.type.tensor_type.elem_type for tensor in described}
+        types |= {tensor.name: tensor.data_type for tensor in graph.initializer}
+        ends = set()
+        for node in graph.node:
+            names = {
+                name for name in (*node.input, *node.output) if types.get(name) == onnx.TensorProto.UINT8
+            }
+            ends |= names
+            if names:
+                assert node.op_type == "Cast", node
+                assert {types[name] for name in (*node.input, *node.output)} - floats == {
+                    onnx.TensorProto.UINT8
+                }
+        assert ends == {"frame", "labels"}
+
+
 @pytest.mark.parametrize(
     "settings",
     [

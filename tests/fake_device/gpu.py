@@ -53,6 +53,7 @@ class FakeGpu:
         pageable: asynchronous copies from or to memory that is not page-locked.
         executions: of engines, graphs included.
         ordinals: the GPU on which memory at an address is, where it is another one.
+        when: by call, what says whether it is to fail.
         outlived: objects of TensorRT that were there when their context was not.
     """
 
@@ -75,6 +76,7 @@ class FakeGpu:
         self.executions = 0
         self.outlived: list[str] = []
         self.ordinals: dict[int, int] = {}
+        self.when: dict[str, Callable[[], bool]] = {}
         self.streams: dict[int, FakeStream] = {}
         self.driver_stack: list[str] = []  # contexts as the driver sees them
         self.current = threading.local()
@@ -94,7 +96,7 @@ class FakeGpu:
     def called(self, name: str) -> bool:
         """Count a call; True when it is to fail."""
         self.calls[name] += 1
-        return self.calls[name] == self._failures.get(name)
+        return self.calls[name] == self._failures.get(name) or (name in self.when and self.when[name]())
 
     def handle(self) -> int:
         """A number that was not given out before."""

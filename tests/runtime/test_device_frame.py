@@ -245,6 +245,19 @@ def test_frames_from_both_sides(gpu: FakeGpu, tracker: Tracker, expected: list[n
         )
 
 
+def test_a_frame_on_the_gpu_may_be_named_ahead(
+    gpu: FakeGpu, tracker: Tracker, expected: list[np.ndarray]
+) -> None:
+    """Nothing is to be fetched; what is no frame waits for its own step to be refused."""
+    camera = Camera(gpu)
+    frames = [on_gpu(gpu, camera.take(FRAMES[index]), SHAPE) for index in range(2)]
+    tracker.stage(frames[1])  # type: ignore[arg-type]
+    np.testing.assert_array_equal(tracker.step(frames[0], MASK).labels, expected[0])
+    tracker.stage(np.full(SHAPE, None))
+    np.testing.assert_array_equal(tracker.step(frames[1]).labels, expected[1])
+    assert gpu.calls["Event.record"] == 0
+
+
 def interface(**changes: Any) -> Any:
     usual = {"data": (4096, False), "shape": SHAPE, "typestr": "|u1", "version": 3}
     return SimpleNamespace(__cuda_array_interface__=usual | changes)

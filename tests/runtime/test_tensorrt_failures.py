@@ -188,7 +188,8 @@ def test_an_engine_that_refuses_new_memory_keeps_the_old(
 ) -> None:
     """A mask adds an object, and the engine will not have it: the stream goes on without."""
     theirs = Tracker(OnnxRuntimeBackend(model, kernel="function", threads=1))
-    tracker = Tracker(TensorRTBackend(engine))
+    backend = TensorRTBackend(engine)
+    tracker = Tracker(backend)
     for index in range(6):
         np.testing.assert_array_equal(act(tracker, index), act(theirs, index))
     before = gpu.alive["allocation"], gpu.alive["pinned"], gpu.used
@@ -198,6 +199,19 @@ def test_an_engine_that_refuses_new_memory_keeps_the_old(
     assert (gpu.alive["allocation"], gpu.alive["pinned"], gpu.used) == before
     for index in range(6, len(FRAMES)):
         np.testing.assert_array_equal(tracker.step(FRAMES[index]).labels, theirs.step(FRAMES[index]).labels)
+    assert backend.without_graphs == "", "graphs are captured again"
+
+
+def test_an_engine_that_takes_neither_memory_is_closed(gpu: FakeGpu, engine: Path) -> None:
+    """It would write to addresses of one memory in the shapes of the other."""
+    tracker = Tracker(TensorRTBackend(engine))
+    act(tracker, 0)
+    gpu.fail("execute_async_v3")
+    tries = gpu.calls["set_input_shape"]
+    gpu.when["set_input_shape"] = lambda: gpu.calls["set_input_shape"] > tries + 4
+    with pytest.raises(UnavailableError, match=r"the GPU failed while memory was made \(.*takes no frame of"):
+        tracker.step(FRAMES[1], ADDED)
+    assert_nothing_is_left(gpu)
 
 
 def test_a_gpu_that_fails_closes_the_tracker_and_frees_everything(gpu: FakeGpu, engine: Path) -> None:
