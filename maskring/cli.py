@@ -619,8 +619,7 @@ def track(
         refinement.require_possible(source, stream, live, save_refiner is not None)
         with busy("opening the model"):
             plain = open_tracker(model, soft=soft, kernel=kernel.value, threads=threads)
-        tracker = refinement.wrap(plain, out_dir)
-        stack.callback(tracker.close)
+        tracker = stack.enter_context(refinement.wrap(plain, out_dir))
         sinks = [] if out_dir is None else _file_sinks(stack, out_dir, stream, masks, overlay, refine)
         steering = _steered(stack, planned, sinks) if show else planned
         summary = refinement.follow(stream, reopen, tracker, sinks, steering, out_dir, size)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import time
 from dataclasses import replace
 from types import TracebackType
@@ -9,6 +10,7 @@ from types import TracebackType
 import numpy as np
 from numpy.typing import NDArray
 
+from ...plugins.errors import UserError
 from ..tracker import Result, Tracker
 from .guard import NOT_ADAPTED_REASON, Guard
 from .predictor import Predictor, one_thread
@@ -72,9 +74,15 @@ class OnlineRefiner:
         self._tracker.remove(object_id)
 
     def close(self) -> None:
-        """Stop the worker and close the tracker. Closing twice does nothing."""
-        self.worker.close()
-        self._tracker.close()
+        """Stop the worker and close the tracker. Closing twice does nothing.
+
+        Raises:
+            UserError: when the worker has died and :meth:`step` has not told.
+        """
+        try:
+            self.worker.close()
+        finally:
+            self._tracker.close()
 
     def __enter__(self) -> OnlineRefiner:
         return self
@@ -82,7 +90,9 @@ class OnlineRefiner:
     def __exit__(
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
-        self.close()
+        # What went wrong within the block is what the user has to hear of.
+        with contextlib.nullcontext() if error is None else contextlib.suppress(UserError):
+            self.close()
 
     def _refined(self, frame: NDArray[np.uint8], result: Result) -> Result:
         started = time.perf_counter()

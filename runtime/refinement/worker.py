@@ -7,13 +7,15 @@ within the call instead, which delays frames but makes every run the same.
 
 from __future__ import annotations
 
+import atexit
 import contextlib
 import multiprocessing
 import os
 import queue
+import signal
 import threading
 import time
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
 from multiprocessing.connection import Connection
 from typing import Any, Protocol
@@ -38,6 +40,11 @@ LOWEST_PRIORITY = 19
 CLOSING_SECONDS = 10.0
 ORPHAN_SECONDS = 5.0
 """After which an idle process looks whether its parent still lives."""
+
+NOT_GUARDED = (
+    "error: the process that adapts the U-Net imports this script, which starts another one; "
+    'put what the script does under: if __name__ == "__main__":'
+)
 
 
 @dataclass(frozen=True, eq=False)
@@ -71,7 +78,11 @@ class Worker(Protocol):
         """
 
     def close(self) -> None:
-        """Stop and release everything. Closing twice does nothing."""
+        """Stop and release everything. Closing twice does nothing.
+
+        Raises:
+            UserError: when the worker has died and :meth:`newest` has not told; everything is released.
+        """
 
 
 class Learner:
@@ -140,6 +151,19 @@ class StepsPerFrame:
         """Nothing is held."""
 
 
+@contextlib.contextmanager
+def _unheard() -> Iterator[None]:
+    """Processes that are started in the block never hear of Ctrl-C and SIGTERM.
+
+    Terminals and service managers send these to every process of a run; this one has to end in order.
+    """
+    before = signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGINT, signal.SIGTERM})
+    try:
+        yield
+    finally:
+        signal.pthread_sigmask(signal.SIG_SETMASK, before)
+
+
 class ProcessWorker:
     """Adapts in a process of the lowest priority with one thread, so that it gets what the tracker leaves.
 
@@ -150,9 +174,14 @@ class ProcessWorker:
     Attributes:
         process: the one that adapts.
         arrived: set while a snapshot waits to be taken.
+
+    Raises:
+        SystemExit: in a worker that imports the script it was started from, when that starts one in turn.
     """
 
     def __init__(self, settings: RefinementSettings, predictor: Predictor | None = None) -> None:
+        if getattr(multiprocessing.current_process(), "_inheriting", False):
+            raise SystemExit(NOT_GUARDED)
         self.arrived = threading.Event()
         context = multiprocessing.get_context("spawn")  # a fork would copy the tracker's threads' locks
         self._samples = context.Queue()
@@ -163,11 +192,13 @@ class ProcessWorker:
         self.process = context.Process(
             target=_work, args=(settings, start, self._samples, self._waiting, sender), daemon=True
         )
-        self.process.start()
+        with _unheard():
+            self.process.start()
         sender.close()
         self._listener = threading.Thread(target=self._listen, args=(receiver,), daemon=True)
         self._listener.start()
-        self._closed = False
+        self._closed = self._told = False
+        atexit.register(self.close)  # before multiprocessing would send SIGTERM, which the process ignores
 
     def offer(self, sample: Sample) -> None:
         """Hand the sample to the process, if it is not behind; a feeding thread does the copying."""
@@ -178,27 +209,35 @@ class ProcessWorker:
     def newest(self) -> Snapshot | None:
         """See :class:`Worker`."""
         if not self._closed and not self.process.is_alive():
-            raise UserError(
-                f"the process that adapts the U-Net has died (exit code {self.process.exitcode})",
-                "look at its last words above, or run with --refine off",
-            )
+            self._told = True
+            raise self._death()
         self.arrived.clear()
         snapshot, self._received = self._received, None
         return snapshot
 
     def close(self) -> None:
-        """Stop the process."""
+        """Stop the process, see :class:`Worker`."""
         if self._closed:
             return
         self._closed = True
+        atexit.unregister(self.close)
         self._samples.put(None)
         self.process.join(CLOSING_SECONDS)
+        died = self.process.exitcode not in (0, None)
         if self.process.is_alive():
             self.process.kill()
             self.process.join()
         self._samples.cancel_join_thread()
         self._samples.close()
         self._listener.join()
+        if died and not self._told:
+            raise self._death()
+
+    def _death(self) -> UserError:
+        return UserError(
+            f"the process that adapts the U-Net has died (exit code {self.process.exitcode})",
+            "look at its last words above, or run with --refine off",
+        )
 
     def _listen(self, receiver: Connection) -> None:
         """Receive in a thread: a snapshot that arrives slowly must not hold up a frame."""
@@ -230,7 +269,7 @@ def _work(
             waiting.release()
         return sample
 
-    with contextlib.suppress(KeyboardInterrupt, BrokenPipeError, EOFError):
+    with contextlib.suppress(BrokenPipeError, EOFError):
         _learn(Learner(settings, predictor), settings.budget, receive, sender.send)
 
 
@@ -275,16 +314,21 @@ class ThreadWorker:
 
     def newest(self) -> Snapshot | None:
         """See :class:`Worker`."""
-        if self._error is not None:
-            raise UserError(f"the adaptation of the U-Net failed: {self._error}", "run with --refine off")
+        self._tell()
         self.arrived.clear()
         snapshot, self._received = self._received, None
         return snapshot
 
     def close(self) -> None:
-        """Stop the thread."""
+        """Stop the thread, see :class:`Worker`."""
         self.samples.put(None)
         self.thread.join()
+        self._tell()
+
+    def _tell(self) -> None:
+        error, self._error = self._error, None
+        if error is not None:
+            raise UserError(f"the adaptation of the U-Net failed: {error}", "run with --refine off")
 
     def _run(self, settings: RefinementSettings, predictor: Predictor | None) -> None:
         try:

@@ -13,7 +13,8 @@ from typer.testing import CliRunner, Result
 
 from maskring.cli import app
 from maskring.runtime.masks import read_mask
-from maskring.runtime.refinement import offline
+from maskring.runtime.refinement import offline, worker
+from maskring.runtime.refinement.settings import RefinementSettings
 
 if TYPE_CHECKING:
     from conftest import Workspace
@@ -95,6 +96,23 @@ def test_an_interrupted_adaptation_leaves_the_propagated_masks(
     assert len(list((tmp_path / "out" / "propagated" / "masks").iterdir())) == 6
     assert not list((tmp_path / "out" / "masks").iterdir())
     assert not [path for path in (tmp_path / "out").iterdir() if path.name.startswith(".")]
+
+
+def test_a_worker_that_died_without_being_missed(
+    workspace: Workspace, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A stream so short that it is over before: the masks are there, and so is the word on them."""
+
+    def stillborn(settings: RefinementSettings, predictor: object) -> worker.ProcessWorker:
+        dying = worker.ProcessWorker(settings)
+        dying.process.kill()
+        return dying
+
+    monkeypatch.setattr(worker, "new_worker", stillborn)
+    monkeypatch.setattr(worker.ProcessWorker, "newest", lambda self: None)
+    done = track(workspace, tmp_path / "out", "--refine", "online", "--live", "--refine-size", "32")
+    assert done.exit_code == 2 and "the U-Net has died (exit code -9)" in done.stderr
+    assert not done.stdout and len(lines(tmp_path / "out" / "objects.jsonl")) > 0
 
 
 @pytest.mark.parametrize(

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import os
+import signal
 import subprocess
 import sys
 import textwrap
@@ -188,6 +190,71 @@ def test_a_worker_that_died_is_reported() -> None:
             worker.newest()
     finally:
         worker.close()
+
+
+def test_a_death_that_no_frame_told_of_is_told_at_the_end() -> None:
+    """A short stream is over before its worker has imported anything."""
+    worker = ProcessWorker(SMALL)
+    worker.process.kill()
+    with pytest.raises(UserError, match=r"has died \(exit code -9\)"):
+        run(StillAlive(worker), SMALL, 2)
+    worker.close()
+
+
+def test_what_fails_first_is_what_is_told() -> None:
+    worker = ProcessWorker(SMALL)
+    worker.process.kill()
+    with pytest.raises(MaskError), OnlineRefiner(new_tracker(), SMALL, worker) as refiner:
+        refiner.step(clip(1)[0][0], np.ones((3, 3), np.uint8))
+
+
+class StillAlive:
+    """A worker whose death has not come to notice yet."""
+
+    def __init__(self, worker: ProcessWorker) -> None:
+        self.offer, self.close = worker.offer, worker.close
+
+    def newest(self) -> None:
+        return None
+
+
+def test_a_worker_does_not_hear_what_a_terminal_sends_to_all() -> None:
+    worker = ProcessWorker(SMALL)
+    try:
+        for number in (signal.SIGINT, signal.SIGTERM):
+            os.kill(worker.process.pid or 0, number)
+        for sample in samples():
+            worker.offer(sample)
+        assert published(worker).iterations > 0
+    finally:
+        worker.close()
+    assert worker.process.exitcode == 0
+
+
+SCRIPT = """
+import sys
+from maskring.runtime.refinement.settings import RefinementSettings
+from maskring.runtime.refinement.worker import ProcessWorker
+worker = ProcessWorker(RefinementSettings())
+"""
+
+
+def ran(folder: Path, script: str) -> subprocess.CompletedProcess[str]:
+    (folder / "script.py").write_text(script)
+    command = [sys.executable, folder / "script.py"]
+    return subprocess.run(command, check=False, capture_output=True, text=True, timeout=300)
+
+
+def test_a_script_that_its_worker_cannot_import(tmp_path: Path) -> None:
+    done = ran(tmp_path, SCRIPT + "worker.close()")
+    assert done.returncode != 0 and "has died (exit code 1)" in done.stderr
+    first = done.stderr.splitlines()[0]
+    assert first.startswith("error: ") and first.endswith('under: if __name__ == "__main__":')
+
+
+def test_a_worker_that_nobody_closes_ends_with_its_program(tmp_path: Path) -> None:
+    done = ran(tmp_path, "if __name__ == '__main__':" + SCRIPT.replace("\n", "\n    "))
+    assert done.returncode == 0 and not done.stderr
 
 
 def test_a_failed_thread_is_reported() -> None:
