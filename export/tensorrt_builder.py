@@ -18,7 +18,6 @@ from ..plugins.errors import ModelError, UnavailableError
 from ..plugins.files import atomic_path
 from ..runtime.engine_file import (
     HARDWARE_COMPATIBILITY,
-    INSTALL,
     TENSORRT_RTX,
     EngineKey,
     import_tensorrt,
@@ -71,7 +70,7 @@ def load_tensorrt(runtime: str) -> Any:
     try:
         config: Any = import_module("polygraphy.config")
     except ImportError as error:
-        raise UnavailableError("polygraphy is not installed", INSTALL[runtime]) from error
+        raise UnavailableError("polygraphy is not installed", "run pip install polygraphy") from error
     rtx = runtime == TENSORRT_RTX
     if "polygraphy.backend.trt" in sys.modules and rtx != config.USE_TENSORRT_RTX:
         raise UnavailableError(

@@ -3,14 +3,19 @@
 from __future__ import annotations
 
 import ctypes
-import ctypes.util
 import os
 from typing import Any
 
 from .errors import UnavailableError, UserError
 
-NEEDS_GPU = "install NVIDIA's driver on a machine with a GPU; nvidia-smi must list it"
+NEEDS_GPU = "install NVIDIA's driver (nvidia-smi must list the GPU), or start the container with --gpus all"
 """The remedy where there is no GPU."""
+
+NEEDS_PYCUDA = "run pip install pycuda where a CUDA toolkit is (it is compiled against that)"
+"""The remedy where pycuda is missing: it has no wheels, and JetPack must keep the TensorRT it brings."""
+
+DRIVER = "nvcuda.dll" if os.name == "nt" else "libcuda.so.1"
+"""The driver's library: what the loader finds, not what a compiler would, as a stub beside a toolkit."""
 
 _COMPUTE_CAPABILITY = (75, 76)
 """CU_DEVICE_ATTRIBUTE_COMPUTE_CAPABILITY_MAJOR and _MINOR."""
@@ -46,10 +51,10 @@ def cuda_driver() -> Any:
     Raises:
         UnavailableError: when this machine has none.
     """
-    name = ctypes.util.find_library("cuda")
-    if name is None:
-        raise UnavailableError("this machine has no NVIDIA driver", NEEDS_GPU)
-    return ctypes.CDLL(name)
+    try:
+        return ctypes.CDLL(DRIVER)
+    except OSError as error:
+        raise UnavailableError("this machine has no NVIDIA driver", NEEDS_GPU) from error
 
 
 def compute_capability(device: int = 0) -> str:
@@ -60,11 +65,22 @@ def compute_capability(device: int = 0) -> str:
     """
     driver = cuda_driver()
     handle, value = ctypes.c_int(), ctypes.c_int()
-    if driver.cuInit(0) or driver.cuDeviceGet(ctypes.byref(handle), device):
-        raise UnavailableError(f"NVIDIA's driver finds no GPU number {device}", NEEDS_GPU)
+    if error := driver.cuInit(0) or driver.cuDeviceGet(ctypes.byref(handle), device):
+        words = driver_words(driver, error)
+        raise UnavailableError(f"NVIDIA's driver finds no GPU number {device} ({words})", NEEDS_GPU)
     version = []
     for attribute in _COMPUTE_CAPABILITY:
-        if driver.cuDeviceGetAttribute(ctypes.byref(value), attribute, handle):
-            raise UnavailableError(f"NVIDIA's driver does not answer for GPU number {device}", NEEDS_GPU)
+        if error := driver.cuDeviceGetAttribute(ctypes.byref(value), attribute, handle):
+            words = driver_words(driver, error)
+            raise UnavailableError(
+                f"NVIDIA's driver does not answer for GPU number {device} ({words})", NEEDS_GPU
+            )
         version.append(str(value.value))
     return "sm" + "".join(version)
+
+
+def driver_words(driver: Any, error: int) -> str:
+    """What the driver, as :func:`cuda_driver` has it, says of an error that one of its calls returned."""
+    text = ctypes.c_char_p()
+    unknown = driver.cuGetErrorString(error, ctypes.byref(text)) or text.value is None
+    return f"error {error}" if unknown else (text.value or b"").decode(errors="replace")

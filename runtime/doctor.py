@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import ctypes.util
 import platform
 import shutil
 from collections.abc import Iterator
@@ -12,7 +11,7 @@ from typing import Literal
 
 from ..plugins.errors import UnavailableError
 from ..plugins.library import library_path
-from ..plugins.machine import usable_cores
+from ..plugins.machine import NEEDS_PYCUDA, compute_capability, usable_cores
 
 State = Literal["ok", "optional", "missing"]
 
@@ -40,7 +39,7 @@ OPTIONAL = {
     "safetensors": "read checkpoints: pip install 'maskring[train]'",
     "onnxscript": "export checkpoints: pip install 'maskring[train]'",
     "tensorrt": "run engines on NVIDIA GPUs: pip install 'maskring[gpu]' (JetPack brings its own)",
-    "pycuda": "run engines on NVIDIA GPUs: pip install 'maskring[gpu]'",
+    "pycuda": f"run engines on NVIDIA GPUs: {NEEDS_PYCUDA}",
     "polygraphy": "profile models, build engines: pip install 'maskring[profile]'",
     "tensorrt-rtx": "build engines for RTX cards, without a GPU: pip install 'maskring[rtx]'",
 }
@@ -63,6 +62,7 @@ CAPABILITIES = {
     "refine masks": ("torch", "safetensors"),
     "track with checkpoints, train, import, export": ("torch", "safetensors", "onnxscript"),
     "build engines for RTX cards": ("tensorrt-rtx", "polygraphy"),
+    "run engines for RTX cards": ("tensorrt-rtx", "pycuda", "NVIDIA driver"),
     "build and run TensorRT engines": (
         "tensorrt",
         "pycuda",
@@ -171,10 +171,10 @@ def _plugin_library() -> Finding:
 
 
 def _gpu_driver() -> Finding:
-    library = ctypes.util.find_library("cuda")
-    if library is None:
-        return Finding("NVIDIA driver", "optional", "libcuda not found", "to run engines: install the driver")
-    return Finding("NVIDIA driver", "ok", library)
+    try:
+        return Finding("NVIDIA driver", "ok", f"a GPU with compute capability {compute_capability()}")
+    except UnavailableError as error:
+        return Finding("NVIDIA driver", "optional", error.problem, f"to run engines: {error.remedy}")
 
 
 def _nvcc() -> Finding:

@@ -19,7 +19,8 @@ RUNTIMES = (TENSORRT, TENSORRT_RTX)
 """Runtimes that an engine can be for; the second takes no plugin."""
 
 INSTALL = {
-    TENSORRT: "run pip install 'maskring[gpu]', or use the TensorRT that JetPack brings",
+    TENSORRT: "run pip install 'maskring[gpu]', or use the TensorRT that JetPack brings (python -m venv "
+    "--system-site-packages sees it)",
     TENSORRT_RTX: "run pip install 'maskring[rtx]'",
 }
 """How to get each runtime."""

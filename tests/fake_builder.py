@@ -473,6 +473,10 @@ class _Driver:
         value._obj.value = self._values[attribute]
         return 0
 
+    def cuGetErrorString(self, error: int, text: Any) -> int:
+        text._obj.value = {100: b"no CUDA-capable device is detected"}[error]
+        return 0
+
 
 @contextmanager
 def nvidia(version: str = "11.1.0", capability: str = "sm86") -> Iterator[FakeBuilder]:

@@ -20,7 +20,7 @@ import numpy as np
 from numpy.typing import DTypeLike, NDArray
 
 from ...plugins.errors import UnavailableError
-from ...plugins.machine import NEEDS_GPU, cuda_driver
+from ...plugins.machine import NEEDS_GPU, NEEDS_PYCUDA, cuda_driver, driver_words
 
 ALIGNMENT = 256
 """Bytes: TensorRT binds no address that is not a multiple of it."""
@@ -357,10 +357,7 @@ def _check(library: Any, name: str, *arguments: Any, kind: type[DriverError] = D
     """Call the driver; an error becomes an exception with the driver's words for it."""
     result = getattr(library, name)(*arguments)
     if result:
-        text = ctypes.c_char_p()
-        unknown = library.cuGetErrorString(result, ctypes.byref(text)) or text.value is None
-        words = f"error {result}" if unknown else (text.value or b"").decode()
-        raise kind(f"{name} failed: {words}")
+        raise kind(f"{name} failed: {driver_words(library, result)}")
 
 
 def reason(error: Exception) -> str:
@@ -374,5 +371,5 @@ def _pycuda() -> Any:
     except ImportError as error:
         raise UnavailableError(
             f"pycuda, through which engines run, cannot be imported ({reason(error)})",
-            "run pip install 'maskring[gpu]' on a machine with an NVIDIA GPU, or give an .onnx as the model",
+            f"{NEEDS_PYCUDA}, or give an .onnx as the model",
         ) from error

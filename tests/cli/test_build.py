@@ -147,7 +147,10 @@ def test_what_is_missing(nvidia: FakeBuilder, model: Path, monkeypatch: pytest.M
     monkeypatch.setenv(library.LIBRARY_VARIABLE, "none.so")
     refused(build(model, *SIZES), "names none.so, and there is no such file", "build the library")
     monkeypatch.setattr(fake_builder._Driver, "cuInit", lambda *_: 100)
-    refused(build(model, *SIZES), "finds no GPU number 0; install NVIDIA's driver")
+    refused(
+        build(model, *SIZES),
+        "finds no GPU number 0 (no CUDA-capable device is detected); install NVIDIA's driver",
+    )
     with pytest.MonkeyPatch.context() as patch:
         patch.setitem(sys.modules, "tensorrt", None)
         refused(build(model, *SIZES), "tensorrt cannot be imported; run pip install 'maskring[gpu]'")

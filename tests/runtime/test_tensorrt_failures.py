@@ -427,7 +427,7 @@ def test_no_tensorrt(monkeypatch: pytest.MonkeyPatch, engine: Path) -> None:
 def test_no_pycuda(gpu: FakeGpu, monkeypatch: pytest.MonkeyPatch, engine: Path) -> None:
     monkeypatch.setitem(sys.modules, "pycuda.driver", None)
     with pytest.raises(
-        UnavailableError, match=r"pycuda, .*cannot be imported .*; run pip install 'maskring\[gpu"
+        UnavailableError, match=r"pycuda, .*cannot be imported .*; run pip install pycuda where a CUDA"
     ):
         TensorRTBackend(engine)
 
