@@ -18,6 +18,7 @@ from ...plugins.library import library_path
 from ...plugins.library import load as load_plugin
 from ..engine_file import (
     BUILD_AGAIN,
+    TENSORRT_RTX,
     EngineManifest,
     Shapes,
     import_tensorrt,
@@ -51,8 +52,10 @@ class Tensors:
         dilation: int32 [1, N].
         labels: uint8 [1, H, W].
         probabilities: [1, O, h, w].
-        key, value: [1, C, h, w], [1, O, h, w]: for slots that TensorRT cannot write to, since they do not
-            begin at a multiple of its alignment; they are copied from here.
+        key, value: [1, C, h, w], [1, O, h, w]: for slots that TensorRT does not write to; they are copied
+            from here.
+        beside: TensorRT writes to no slot, for the engine reads all of them in each step, that one too, and
+            hides afterwards what does not count. Until an output is complete, anything may stand in it.
         host_frames, host_dilation, host_labels, host_probabilities, host_value: page-locked.
     """
 
@@ -71,9 +74,12 @@ class Tensors:
     host_labels: Pinned
     host_probabilities: Pinned
     host_value: Pinned
+    beside: bool
 
     @classmethod
-    def zeros(cls, device: Device, metadata: ModelMetadata, sizes: tuple[int, int, int, int]) -> Tensors:
+    def zeros(
+        cls, device: Device, metadata: ModelMetadata, sizes: tuple[int, int, int, int], beside: bool
+    ) -> Tensors:
         """Empty memory; nothing stays allocated when it does not fit."""
         height, width, slots, labels = sizes
         grid = metadata.feature_size(height, width)
@@ -108,6 +114,7 @@ class Tensors:
                 host_labels=host((height, width), np.uint8),
                 host_probabilities=host((labels, *grid), dtype),
                 host_value=host((labels, *grid), dtype),
+                beside=beside,
             )
             undo.pop_all()
         for buffer in tensors.on_gpu():
@@ -142,9 +149,12 @@ class Tensors:
         }
 
     def slot(self, memory: Buffer, landing: Buffer, slot: int) -> tuple[int, int]:
-        """Where a slot of ``memory`` is, and where TensorRT writes it: there, or to ``landing``."""
+        """Where a slot of ``memory`` is, and where TensorRT writes it: there, or to ``landing``.
+
+        It writes to multiples of its alignment alone.
+        """
         address = memory.address + slot * landing.nbytes
-        return address, landing.address if address % ALIGNMENT else address
+        return address, landing.address if self.beside or address % ALIGNMENT else address
 
 
 class TensorRTBackend:
@@ -177,6 +187,7 @@ class TensorRTBackend:
         plugin = sha256(library_path()) if manifest.key.plugin_sha256 else ""
         self._path = engine
         self._runtime = f"{manifest.key.runtime} {trt.__version__}"
+        self._beside = manifest.key.runtime == TENSORRT_RTX  # which has the function body built in
         self._profile = _profile(manifest, engine)
         self.metadata = replace(manifest.metadata, slots=self._profile[KEYS][2][1])
         self.without_graphs = ""
@@ -215,7 +226,8 @@ class TensorRTBackend:
             return
         try:
             with device.current():
-                self._replace(device, engine, old, Tensors.zeros(device, self.metadata, sizes))
+                new = Tensors.zeros(device, self.metadata, sizes, self._beside)
+                self._replace(device, engine, old, new)
         except device.errors as error:
             raise self._broken("while memory was made", error) from error
         self._labels = labels
@@ -269,7 +281,8 @@ class TensorRTBackend:
                 device.wait()
                 values[:, 0] += values[:, channel]
                 values[:, channel] = 0
-                device.upload(tensors.values.address, values)  # of pageable memory: read when it returns
+                device.upload(tensors.values.address, values)
+                device.wait()  # where a GPU reads all of the host's memory, nothing was staged before
         except device.errors as error:
             raise self._broken("while an object was removed", error) from error
 

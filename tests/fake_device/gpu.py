@@ -45,6 +45,9 @@ class FakeGpu:
         no_op: engines execute nothing.
         capability: compute capability.
         hasty: run work when it is given; otherwise when somebody waits for it.
+        scribbles: engines use their outputs as scratch memory before they write them.
+        stages: memory that is not page-locked is read when a copy of it is given; otherwise when the copy is
+            made, as by GPUs that read all of the host's memory.
 
     Attributes:
         calls: how often each call was made.
@@ -64,11 +67,15 @@ class FakeGpu:
         no_op: bool = False,
         capability: tuple[int, int] = (8, 6),
         hasty: bool = False,
+        scribbles: bool = False,
+        stages: bool = True,
     ) -> None:
         self.memory = memory
         self.no_op = no_op
         self.capability = capability
         self.hasty = hasty
+        self.scribbles = scribbles
+        self.stages = stages
         self.calls: Counter[str] = Counter()
         self.alive: Counter[str] = Counter()
         self.broken = False

@@ -4,12 +4,13 @@ from __future__ import annotations
 
 import builtins
 import threading
+import weakref
 from types import ModuleType, SimpleNamespace
 from typing import Any
 
 import numpy as np
 
-from .gpu import FakeGpu, FakeStream, IllegalAddressError
+from .gpu import POISON, FakeGpu, FakeStream, IllegalAddressError
 
 
 class Error(Exception):
@@ -241,12 +242,14 @@ def _memory(gpu: FakeGpu) -> dict[str, Any]:
         return host.reshape(-1).view(np.uint8)
 
     def memcpy_htod_async(dest: int, src: Any, stream: Any = None) -> None:
-        source = copied("memcpy_htod_async", src, stream)
+        content, nbytes = copied("memcpy_htod_async", src, stream), src.nbytes
         if not gpu.is_pinned(src):
-            source = source.copy()  # the driver stages pageable memory before it returns
+            content = content.copy() if gpu.stages else None
+        lives = weakref.ref(src)  # where nothing was staged, that it lives on is its owner's care
 
         def copy() -> None:
-            gpu.memory_at(dest, source.nbytes)[:] = source
+            array = lives() if content is None else content
+            gpu.memory_at(dest, nbytes)[:] = POISON if array is None else array.reshape(-1).view(np.uint8)
 
         gpu.give(stream.fake, copy)
 

@@ -195,7 +195,9 @@ def _classes(gpu: FakeGpu, rtx: bool) -> list[type]:
             binding = onnxruntime.IOBinding(self._engine.session)
             for name, address in addresses.items():
                 kind, shape = NUMPY[self._engine.get_tensor_dtype(name)], shapes[name]
-                gpu.memory_at(address, int(np.prod(shape)) * np.dtype(kind).itemsize)
+                memory = gpu.memory_at(address, int(np.prod(shape)) * np.dtype(kind).itemsize)
+                if gpu.scribbles and name not in self._engine.inputs:
+                    memory[:] = 0xFF  # in floats, no number
                 bind = binding.bind_input if name in self._engine.inputs else binding.bind_output
                 bind(name, "cpu", 0, kind, shape, address)
             self._engine.session.run_with_iobinding(binding)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import gc
 import logging
 import sys
@@ -69,6 +70,13 @@ def engine(model: Path) -> Path:
     return write_engine(model, model.with_suffix(".engine"), OPTIONS)
 
 
+@pytest.fixture(scope="module")
+def rtx_engine(model: Path) -> Path:
+    """The function body is built into it: it reads all slots in each step."""
+    options = dataclasses.replace(OPTIONS, runtime="tensorrt-rtx")
+    return write_engine(model, model.with_name("rtx.engine"), options, tensorrt_version="1.7.1")
+
+
 def reference(model: Path, soft: bool = False) -> Tracker:
     return Tracker(OnnxRuntimeBackend(model, kernel="function", threads=1), soft=soft)
 
@@ -101,6 +109,16 @@ def test_same_bits_as_onnxruntime(
     assert gpu.calls["cuGraphLaunch"] > FRAMES - 5  # graphs were at work
     assert not +gpu.alive and gpu.used == 0
     assert gpu.driver_stack == ["torch's"]
+
+
+def test_removing_where_the_gpu_reads_memory_that_is_not_page_locked(
+    monkeypatch: pytest.MonkeyPatch, model: Path, engine: Path
+) -> None:
+    """As GPUs do that share the host's memory: the copy is made when the array may be gone."""
+    fake_device.install(monkeypatch, FakeGpu(stages=False))
+    ours, theirs = Tracker(TensorRTBackend(engine)), reference(model)
+    for index, frame in enumerate(clip(*SIZES[0], count=9)):
+        assert_equal(act(ours, index, frame), act(theirs, index, frame))
 
 
 def test_half_precision(gpu: FakeGpu, tmp_path: Path) -> None:
@@ -301,22 +319,46 @@ def test_tensorrt_may_refuse_to_be_captured(gpu: FakeGpu, model: Path, engine: P
 
 
 def test_tensorrt_rtx_says_whether_it_can_be_captured(
-    monkeypatch: pytest.MonkeyPatch, model: Path, tmp_path: Path
+    monkeypatch: pytest.MonkeyPatch, model: Path, rtx_engine: Path
 ) -> None:
     gpu = FakeGpu()
     fake_device.install(monkeypatch, gpu, version="1.7.1", rtx=True)
-    options = EngineOptions(runtime="tensorrt-rtx", height=OPTIONS.height, width=OPTIONS.width)
-    path = write_engine(model, tmp_path / "rtx.engine", options, tensorrt_version="1.7.1")
     theirs = reference(model)
     expected = [act(theirs, index, frame) for index, frame in enumerate(clip(*SIZES[0]))]
     for refuses in (False, True):
-        backend = TensorRTBackend(path)
+        backend = TensorRTBackend(rtx_engine)
         with Tracker(backend) as ours:
             if refuses:
                 gpu.fail("is_stream_capturable")
             for index, frame in enumerate(clip(*SIZES[0])):
                 assert_equal(act(ours, index, frame), expected[index])
         assert ("cannot be captured" in backend.without_graphs) == refuses
+
+
+@pytest.mark.parametrize("size", SIZES)
+@pytest.mark.parametrize("soft", [False, True])
+def test_outputs_of_an_engine_that_reads_all_memory_lie_beside_it(
+    monkeypatch: pytest.MonkeyPatch, model: Path, rtx_engine: Path, size: tuple[int, int], soft: bool
+) -> None:
+    """What an engine does in its outputs on the way must not reach the memory that it reads meanwhile."""
+    gpu = FakeGpu(scribbles=True)
+    fake_device.install(monkeypatch, gpu, version="1.7.1", rtx=True)
+    ours, theirs = Tracker(TensorRTBackend(rtx_engine), soft=soft), reference(model, soft)
+    for index, frame in enumerate(clip(*size)):
+        assert_equal(act(ours, index, frame), act(theirs, index, frame))
+
+
+def test_engines_of_tensorrt_rtx_cost_nothing_more_per_frame(
+    monkeypatch: pytest.MonkeyPatch, rtx_engine: Path
+) -> None:
+    """The copies into the memory are part of the graphs."""
+    gpu = FakeGpu(no_op=True)
+    fake_device.install(monkeypatch, gpu, version="1.7.1", rtx=True)
+    tracker = Tracker(TensorRTBackend(rtx_engine))
+    expected = {"memcpy_htod_async": 10, "cuGraphLaunch": 10, "Stream.synchronize": 10}
+    expected |= {"Context.push": 10, "Context.pop": 10}
+    assert per_frame(gpu, tracker, clip(*SIZES[1]), False) == expected
+    assert gpu.pageable == 0
 
 
 def test_graphs_stay_bounded_when_frames_come_from_everywhere(idle_gpu: FakeGpu, engine: Path) -> None:
