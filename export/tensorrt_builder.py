@@ -170,7 +170,7 @@ def _config(trt: Any, key: EngineKey, timings: BinaryIO | None, monitor: Any) ->
         targets = [divmod(int(name.removeprefix("sm")), 10) for name in key.compute_capability]
         return PostprocessConfig(
             CreateConfigRTX(compute_capabilities=targets, **options),
-            lambda builder, network, config: config.clear_flag(trt.BuilderFlag.TF32),
+            lambda builder, network, config: _set_flags(trt, config),
         )
     from polygraphy.backend.trt import CreateConfig
 
@@ -181,6 +181,13 @@ def _config(trt: Any, key: EngineKey, timings: BinaryIO | None, monitor: Any) ->
         **options,
     )
     return PostprocessConfig(config, lambda builder, network, config: _require_taken(config, timings))
+
+
+def _set_flags(trt: Any, config: Any) -> None:
+    """What TensorRT-RTX decides otherwise by itself, and polygraphy leaves to it."""
+    config.clear_flag(trt.BuilderFlag.TF32)
+    # Without it an engine of large tensors may allocate while it executes: CUDA graphs could not capture it.
+    config.set_flag(trt.BuilderFlag.REQUIRE_USER_ALLOCATION)
 
 
 def _hardware_compatibility(trt: Any, asked: str) -> Any:

@@ -13,7 +13,9 @@ from typing import Any
 from ..plugins.errors import ModelError, UnavailableError
 from .model import ModelMetadata
 
-FORMAT_VERSION = 2
+FORMAT_VERSION = 3
+"""Changed, too, when engines of the same key are built in another way: older ones are named and replaced."""
+
 TENSORRT, TENSORRT_RTX = "tensorrt", "tensorrt-rtx"
 RUNTIMES = (TENSORRT, TENSORRT_RTX)
 """Runtimes that an engine can be for; the second takes no plugin."""

@@ -39,6 +39,7 @@ class Engine:
         self._profiler: Any = None  # TensorRT keeps no reference to it
         self._runtime: Any = trt.Runtime(self._log)
         self._engine: Any = None
+        self._config: Any = None
         self._context: Any = None
         try:
             self._load(content, manifest)
@@ -56,12 +57,22 @@ class Engine:
             version = self._trt.__version__
             raise ModelError(f"TensorRT {version} refuses {self._origin}: {self._reason()}", BUILD_AGAIN)
         self._check_tensors(manifest.metadata.dtype)
-        self._context = self._engine.create_execution_context()
+        self._context = self._new_context()
         if self._context is None:
             raise UnavailableError(
                 f"TensorRT could not prepare {self._origin} for execution: {self._reason()}",
                 "free memory of the GPU, or build the engine for smaller frames",
             )
+
+    def _new_context(self) -> Any:
+        strategies = getattr(self._trt, "DynamicShapesKernelSpecializationStrategy", None)
+        if strategies is None:
+            return self._engine.create_execution_context()
+        # TensorRT-RTX compiles kernels for new shapes beside executions that do with slower ones meanwhile.
+        # A graph would keep those for good, so it shall compile at once: while the engine is warmed up.
+        self._config = self._engine.create_runtime_config()
+        self._config.dynamic_shapes_kernel_specialization_strategy = strategies.EAGER
+        return self._engine.create_execution_context(runtime_config=self._config)
 
     def shape(self, shapes: Mapping[str, tuple[int, ...]]) -> None:
         """Set the shapes of all inputs.
@@ -120,6 +131,7 @@ class Engine:
         """Release the engine; doing so twice does nothing."""
         self._context = None
         self._profiler = None
+        self._config = None
         self._engine = None
         self._runtime = None
 

@@ -64,19 +64,21 @@ def test_rtx_builds(rtx: Any, models: dict[str, Path], tmp_path: Path, name: str
     assert sorted(path.name for path in tmp_path.iterdir()) == ["model.engine", "model.engine.json"]
 
 
-def test_float32_is_not_rounded_to_tf32(
+def test_what_every_engine_is_built_with(
     rtx: Any, models: dict[str, Path], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    rounded = []
+    """float32 is not rounded to TF32, and nothing is allocated in executions, which could not be captured."""
+    flags = []
     build = rtx.Builder.build_serialized_network
 
     def spy(builder: Any, network: Any, config: Any) -> Any:
-        rounded.append(config.get_flag(rtx.BuilderFlag.TF32))
+        asked = rtx.BuilderFlag.TF32, rtx.BuilderFlag.REQUIRE_USER_ALLOCATION
+        flags.append([config.get_flag(flag) for flag in asked])
         return build(builder, network, config)
 
     monkeypatch.setattr(rtx.Builder, "build_serialized_network", spy)
     build_engine(models["float32-fixed"], tmp_path / "model.engine", RTX)
-    assert rounded == [False]
+    assert flags == [[False, True]]
 
 
 @pytest.fixture(scope="module")
@@ -263,7 +265,7 @@ def test_manifests_of_other_versions_are_refused(rtx: Any, models: dict[str, Pat
     build_engine(models["float32-fixed"], out, RTX)
     stored = json.loads(manifest_path(out).read_text())
     manifest_path(out).write_text(json.dumps(stored | {"format_version": 1}))
-    with pytest.raises(ModelError, match="has format 1, this maskring reads format 2"):
+    with pytest.raises(ModelError, match="has format 1, this maskring reads format 3"):
         read_manifest(out)
     manifest_path(out).unlink()
     with pytest.raises(ModelError, match=r"which says what .* was built for, does not exist"):

@@ -55,6 +55,7 @@ class FakeGpu:
         broken: set when a failure on the GPU spoilt the context: everything fails from then on.
         pageable: asynchronous copies from or to memory that is not page-locked.
         executions: of engines, graphs included.
+        slow_graphs: that keep kernels of TensorRT-RTX which were to stand in until better ones are compiled.
         ordinals: the GPU on which memory at an address is, where it is another one.
         when: by call, what says whether it is to fail.
         outlived: objects of TensorRT that were there when their context was not.
@@ -80,7 +81,7 @@ class FakeGpu:
         self.alive: Counter[str] = Counter()
         self.broken = False
         self.pageable = 0
-        self.executions = 0
+        self.executions = self.slow_graphs = 0
         self.outlived: list[str] = []
         self.ordinals: dict[int, int] = {}
         self.when: dict[str, Callable[[], bool]] = {}

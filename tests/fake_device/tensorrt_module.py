@@ -35,6 +35,15 @@ class DataType(enum.Enum):
     UINT8 = onnx.TensorProto.UINT8
 
 
+class Specialization(enum.Enum):
+    """When TensorRT-RTX compiles kernels for shapes that it has not seen."""
+
+    LAZY = 0
+    EAGER = 1
+
+
+Specialization.__name__ = "DynamicShapesKernelSpecializationStrategy"
+
 NUMPY = {
     DataType.FLOAT: np.float32,
     DataType.HALF: np.float16,
@@ -120,18 +129,25 @@ def _classes(gpu: FakeGpu, rtx: bool) -> list[type]:
             return DataType(self.tensors[name].type.tensor_type.elem_type)
 
         def create_execution_context(self) -> IExecutionContext | None:
+            return self._new_context(IRuntimeConfig())
+
+        def _new_context(self, config: IRuntimeConfig) -> IExecutionContext | None:
             if gpu.called("create_execution_context"):
                 self.logger.log(ILogger.ERROR, "Error Code 2: OutOfMemory (no further information)")
                 return None
-            return IExecutionContext(self)
+            return IExecutionContext(self, config)
 
         def __del__(self) -> None:
             gpu.dropped("engine")
 
+    class IRuntimeConfig:
+        dynamic_shapes_kernel_specialization_strategy = Specialization.LAZY
+
     class IExecutionContext:
-        def __init__(self, engine: ICudaEngine) -> None:
+        def __init__(self, engine: ICudaEngine, config: IRuntimeConfig) -> None:
             gpu.alive["execution context"] += 1
             self._engine = engine
+            self._config = config
             self._shapes: dict[str, tuple[int, ...]] = {}
             self._addresses: dict[str, int] = {}
             self._settled = False
@@ -166,6 +182,8 @@ def _classes(gpu: FakeGpu, rtx: bool) -> list[type]:
                 self._engine.logger.log(ILogger.ERROR, f"enqueueV3: call {call} failed {sorted(missing)}")
                 return False
             self._settled = True
+            compiles_later = self._config.dynamic_shapes_kernel_specialization_strategy is Specialization.LAZY
+            gpu.slow_graphs += rtx and compiles_later and stream.captured is not None
             addresses, shapes = dict(self._addresses), self._all_shapes()
 
             if self.profiler is not None:
@@ -207,8 +225,20 @@ def _classes(gpu: FakeGpu, rtx: bool) -> list[type]:
 
     if rtx:
 
+        def create_runtime_config(self: ICudaEngine) -> IRuntimeConfig:
+            gpu.called("create_runtime_config")
+            return IRuntimeConfig()
+
+        def create_execution_context(
+            self: ICudaEngine, runtime_config: IRuntimeConfig
+        ) -> IExecutionContext | None:
+            return self._new_context(runtime_config)
+
         def is_stream_capturable(self: IExecutionContext, stream: int) -> bool:
             return not gpu.called("is_stream_capturable")
 
+        ICudaEngine.create_execution_context = create_execution_context  # type: ignore[assignment,method-assign]
+        ICudaEngine.create_runtime_config = create_runtime_config  # type: ignore[attr-defined]
         IExecutionContext.is_stream_capturable = is_stream_capturable  # type: ignore[attr-defined]
+        return [Runtime, ICudaEngine, IExecutionContext, IRuntimeConfig, Specialization]
     return [Runtime, ICudaEngine, IExecutionContext]

@@ -39,6 +39,9 @@ def real(request: pytest.FixtureRequest) -> dict[str, dict[str, str | None]]:
     wanted["ILogger"] += ["ERROR", "INTERNAL_ERROR"]
     wanted["IExecutionContext"] += ["profiler"]
     wanted["Runtime"] += ["engine_host_code_allowed"]
+    if "rtx" in request.param:
+        wanted["IRuntimeConfig"] = ["dynamic_shapes_kernel_specialization_strategy"]
+        wanted["DynamicShapesKernelSpecializationStrategy"] = ["LAZY", "EAGER"]
     return describe(request.param, wanted) | {"fake": {"module": fake.__name__}}
 
 

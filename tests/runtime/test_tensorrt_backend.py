@@ -358,7 +358,7 @@ def test_engines_of_tensorrt_rtx_cost_nothing_more_per_frame(
     expected = {"memcpy_htod_async": 10, "cuGraphLaunch": 10, "Stream.synchronize": 10}
     expected |= {"Context.push": 10, "Context.pop": 10}
     assert per_frame(gpu, tracker, clip(*SIZES[1]), False) == expected
-    assert gpu.pageable == 0
+    assert gpu.pageable == 0 and gpu.slow_graphs == 0
 
 
 def test_graphs_stay_bounded_when_frames_come_from_everywhere(idle_gpu: FakeGpu, engine: Path) -> None:
