@@ -10,6 +10,7 @@ WORKDIR /src
 COPY . .
 RUN python3 -m pip install --no-cache-dir 'scikit-build-core>=0.10' 'nanobind>=2.4' cmake ninja \
  && python3 -m pip install --no-cache-dir --no-build-isolation . \
+ && CUDA_ROOT=/usr/local/cuda python3 -m pip install --no-cache-dir polygraphy pycuda \
  && useradd --create-home maskring
 USER maskring
 WORKDIR /home/maskring

@@ -240,7 +240,8 @@ def _check_options(options: EngineOptions) -> None:
         )
     if options.runtime == TENSORRT_RTX and not options.compute_capabilities:
         raise ModelError(
-            "an ahead-of-time engine needs the GPUs it is for", "name them: --compute-capability sm86,sm89"
+            "an ahead-of-time engine needs the GPUs it is for",
+            "name them: --compute-capability sm86,sm89 (maskring doctor knows that of a GPU that is here)",
         )
 
 

@@ -4,9 +4,11 @@ from __future__ import annotations
 
 import inspect
 import json
+import os
 import re
 import subprocess
 import sys
+import tempfile
 from importlib.machinery import PathFinder
 from pathlib import Path
 from typing import Any
@@ -47,6 +49,30 @@ print("engine of", engine.nbytes, "bytes")
 """
 
 
+BARE = "tensorrt_bindings"
+"""Full TensorRT's Python module as its package brings it; its libraries are on no package index."""
+
+EXPORTS = """
+createInferBuilder_INTERNAL createInferRefitter_INTERNAL createInferRuntime_INTERNAL
+createNvOnnxParserRefitter_INTERNAL createNvOnnxParser_INTERNAL getBuilderPluginRegistry
+getNvOnnxParserVersion getPluginRegistry initLibNvInferPlugins
+"""
+
+
+def stand_in_libraries(folder: Path) -> None:
+    """What the loader needs to import :data:`BARE`: libraries of TensorRT 10 and 11 that can do nothing."""
+    source = "".join(f"void *{name}(void) {{ return 0; }}\n" for name in EXPORTS.split())
+    first, *others = (
+        folder / f"lib{name}.so.{major}"
+        for name in ("nvinfer", "nvinfer_plugin", "nvonnxparser")
+        for major in (10, 11)
+    )
+    command = ["cc", "-shared", "-fPIC", "-x", "c", "-", "-o", str(first)]
+    subprocess.run(command, input=source, text=True, check=True)
+    for other in others:
+        other.symlink_to(first)
+
+
 def installed(module: str) -> bool:
     """Whether there is a file to import it from: another test may have given the name to something else."""
     return PathFinder.find_spec(module) is not None
@@ -67,7 +93,14 @@ def describe(module: str, wanted: dict[str, list[str]]) -> dict[str, dict[str, s
     From a process of its own: two TensorRTs do not share one.
     """
     command = [sys.executable, "-c", DESCRIBE, module, json.dumps(wanted)]
-    done = subprocess.run(command, capture_output=True, text=True, timeout=120, check=True)
+    with tempfile.TemporaryDirectory() as folder:
+        surroundings = dict(os.environ)
+        if module == BARE:
+            stand_in_libraries(Path(folder))
+            surroundings["LD_LIBRARY_PATH"] = folder
+        done = subprocess.run(
+            command, env=surroundings, capture_output=True, text=True, timeout=120, check=True
+        )
     described: dict[str, dict[str, str | None]] = json.loads(done.stdout.splitlines()[-1])
     return described
 

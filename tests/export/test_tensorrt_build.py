@@ -20,7 +20,7 @@ import onnx
 import pytest
 from fake_builder import FakeBuilder, plugin_library
 from pixel_model import write_pixel_model
-from real_bindings import arguments, describe, fits, installed, public
+from real_bindings import BARE, arguments, describe, fits, installed, public
 from support import HEIGHT, WIDTH, moving_square
 
 from maskring.export.engine_from_onnx import BuiltEngine, EngineOptions, build_engine
@@ -486,12 +486,15 @@ ENUMS = (
     fake_builder.DeviceType,
     fake_builder.HardwareCompatibilityLevel,
 )
+LATER = ["HardwareCompatibilityLevel.SAME_COMPUTE_CAPABILITY"]
+"""What TensorRT 10.3 does not have; who asks for it there is told so."""
+
 LEAN = ("IProgressMonitor", "IHostMemory", "IOptimizationProfile", "ITimingCache")
 """What a TensorRT without a builder has all the same."""
 
 
 @pytest.mark.parametrize(
-    "module", ["tensorrt", "tensorrt_rtx", "tensorrt_rtx_bindings", "tensorrt_lean_bindings"]
+    "module", ["tensorrt", BARE, "tensorrt_rtx", "tensorrt_rtx_bindings", "tensorrt_lean_bindings"]
 )
 def test_tensorrt_has_what_the_fake_has(module: str) -> None:
     if not installed(module):
@@ -507,7 +510,7 @@ def test_tensorrt_has_what_the_fake_has(module: str) -> None:
     wanted |= {"IPluginRegistry": ["all_creators", "load_library"]}
     real = describe(module, wanted)
     missing = [f"{kind}.{name}" for kind, names in real.items() for name, doc in names.items() if doc is None]
-    assert not missing
+    assert not missing or (module in ("tensorrt", BARE) and missing == LATER)
     for kind, names in classes.items():
         for name in names:
             member, doc = inspect.getattr_static(getattr(fake_builder, kind), name), real[kind][name] or ""

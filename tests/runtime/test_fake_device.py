@@ -12,12 +12,12 @@ from typing import Any
 import fake_device
 import pytest
 from fake_device import FakeGpu
-from real_bindings import arguments, describe, fits, installed, public
+from real_bindings import BARE, arguments, describe, fits, installed, public
 
 from maskring.plugins.errors import UnavailableError
 from maskring.plugins.machine import cuda_driver
 
-BINDINGS = ["tensorrt", "tensorrt_rtx", "tensorrt_rtx_bindings", "tensorrt_lean_bindings"]
+BINDINGS = ["tensorrt", BARE, "tensorrt_rtx", "tensorrt_rtx_bindings", "tensorrt_lean_bindings"]
 
 
 def fake_tensorrt(rtx: bool) -> ModuleType:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import sys
 from collections.abc import Iterator
 from importlib.util import find_spec
 from pathlib import Path
@@ -56,6 +57,8 @@ def engine(request: pytest.FixtureRequest, gpu: str, model: Path) -> Path:
     except UnavailableError as error:
         pytest.skip(str(error))
     rtx = request.param == TENSORRT_RTX
+    if rtx and "tensorrt" in sys.modules:
+        pytest.skip("two TensorRTs do not share a process: pytest -k tensorrt-rtx runs these")
     out = model.with_name(f"{request.param}.engine")
     build_engine(model, out, EngineOptions(request.param, compute_capabilities=(gpu,) if rtx else ()))
     return out
