@@ -71,6 +71,8 @@ class Engine:
         # TensorRT-RTX compiles kernels for new shapes beside executions that do with slower ones meanwhile.
         # A graph would keep those for good, so it shall compile at once: while the engine is warmed up.
         self._config = self._engine.create_runtime_config()
+        if self._config is None:
+            return None
         self._config.dynamic_shapes_kernel_specialization_strategy = strategies.EAGER
         return self._engine.create_execution_context(runtime_config=self._config)
 

@@ -225,9 +225,8 @@ def _classes(gpu: FakeGpu, rtx: bool) -> list[type]:
 
     if rtx:
 
-        def create_runtime_config(self: ICudaEngine) -> IRuntimeConfig:
-            gpu.called("create_runtime_config")
-            return IRuntimeConfig()
+        def create_runtime_config(self: ICudaEngine) -> IRuntimeConfig | None:
+            return None if gpu.called("create_runtime_config") else IRuntimeConfig()
 
         def create_execution_context(
             self: ICudaEngine, runtime_config: IRuntimeConfig

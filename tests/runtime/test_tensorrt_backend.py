@@ -19,6 +19,7 @@ from fake_device import FakeGpu, write_engine
 from pixel_model import write_pixel_model
 
 from maskring.export.engine_from_onnx import EngineOptions
+from maskring.plugins.errors import UnavailableError
 from maskring.runtime.backends import StagingBackend, open_backend
 from maskring.runtime.backends.onnxruntime import OnnxRuntimeBackend
 from maskring.runtime.backends.tensorrt import ADDRESSES_IN_GRAPHS, TensorRTBackend
@@ -359,6 +360,18 @@ def test_engines_of_tensorrt_rtx_cost_nothing_more_per_frame(
     expected |= {"Context.push": 10, "Context.pop": 10}
     assert per_frame(gpu, tracker, clip(*SIZES[1]), False) == expected
     assert gpu.pageable == 0 and gpu.slow_graphs == 0
+
+
+@pytest.mark.parametrize("call", ["create_runtime_config", "create_execution_context"])
+def test_tensorrt_rtx_may_refuse_to_prepare_an_engine(
+    monkeypatch: pytest.MonkeyPatch, rtx_engine: Path, call: str
+) -> None:
+    gpu = FakeGpu()
+    fake_device.install(monkeypatch, gpu, version="1.7.1", rtx=True)
+    gpu.fail(call)
+    with pytest.raises(UnavailableError, match=r"TensorRT could not prepare .*rtx.engine for execution: .*;"):
+        TensorRTBackend(rtx_engine)
+    assert not +gpu.alive
 
 
 def test_graphs_stay_bounded_when_frames_come_from_everywhere(idle_gpu: FakeGpu, engine: Path) -> None:
