@@ -1,5 +1,41 @@
-"""``python -m maskring``."""
+"""The command ``maskring``, also ``python -m maskring``.
 
-from .cli import main
+Only what is imported in an instant is imported before Ctrl-C and SIGTERM are in hand.
+"""
 
-main()
+from __future__ import annotations
+
+import os
+import sys
+from typing import NoReturn
+
+from .plugins.interruption import EXIT_INTERRUPTED, handled
+
+
+def main() -> NoReturn:
+    """Carry out the command line and end the process; Ctrl-C and SIGTERM, of which service managers send one,
+    end it alike: outputs are closed, the second one ends it at once.
+
+    Raises:
+        SystemExit: with the exit code.
+    """
+    with handled():
+        try:
+            from .cli import app
+
+            app()
+        except KeyboardInterrupt:  # before a command began, which has its own word on it
+            os._exit(EXIT_INTERRUPTED)
+        except SystemExit as end:
+            if end.code != EXIT_INTERRUPTED:
+                raise
+            # All is closed. What libraries would do at the interpreter's end, they would do wherever the
+            # interruption has met them.
+            sys.stdout.flush()
+            sys.stderr.flush()
+            os._exit(EXIT_INTERRUPTED)
+    raise SystemExit(0)
+
+
+if __name__ == "__main__":
+    main()

@@ -21,7 +21,6 @@ from .console import (
     err,
     one_sentence,
     out,
-    run_app,
     split_callback,
     step_callback,
     stop_request,
@@ -29,6 +28,7 @@ from .console import (
 from .plugins.errors import MaskError, ModelError, OutputError, SourceError, UserError, one_line
 from .plugins.interruption import EXIT_INTERRUPTED
 from .plugins.machine import MOST_THREADS
+from .runtime.model import MOST
 
 if TYPE_CHECKING:
     from .runtime.evaluation import SequenceTracker
@@ -301,13 +301,13 @@ def export(
     ] = None,
     top_k: Annotated[
         int | None,
-        typer.Option(min=0, max=2**31 - 1, help="Logits kept per pixel, 0 = all; default: the checkpoint's."),
+        typer.Option(min=0, max=MOST, help="Logits kept per pixel, 0 = all; default: the checkpoint's."),
     ] = None,
     localise: Annotated[
         int | None,
         typer.Option(
             min=0,
-            max=LARGEST_SIDE,
+            max=MOST,
             help="Search for window centres on every n-th feature, 0 = none; default: the checkpoint's.",
         ),
     ] = None,
@@ -619,7 +619,8 @@ def track(
         refinement.require_possible(source, stream, live, save_refiner is not None)
         with busy("opening the model"):
             plain = open_tracker(model, soft=soft, kernel=kernel.value, threads=threads)
-        tracker = stack.enter_context(refinement.wrap(plain, out_dir))
+        tracker = refinement.wrap(plain, out_dir)
+        stack.push(tracker)
         sinks = [] if out_dir is None else _file_sinks(stack, out_dir, stream, masks, overlay, refine)
         steering = _steered(stack, planned, sinks) if show else planned
         summary = refinement.follow(stream, reopen, tracker, sinks, steering, out_dir, size)
@@ -864,8 +865,3 @@ def _at_frame(text: str, option: str, form: str) -> tuple[int, str]:
     if not separator or not _is_number(frame):
         raise MaskError(f"{option} {text} does not say at which frame", f"give it as {form}")
     return int(frame), rest
-
-
-def main() -> None:
-    """Entry point of the ``maskring`` command."""
-    run_app(app)

@@ -5,22 +5,20 @@ from __future__ import annotations
 import errno
 import functools
 import math
-import os
 import signal
-import sys
 import tempfile
 from collections import deque
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager, nullcontext
 from datetime import timedelta
-from typing import TYPE_CHECKING, Any, NoReturn, ParamSpec, TypeVar
+from typing import TYPE_CHECKING, Any, ParamSpec, TypeVar
 
 import typer
 from rich.console import Console
 from rich.progress import BarColumn, Progress, TaskID, TaskProgressColumn, TextColumn, TimeRemainingColumn
 
 from .plugins.errors import UserError
-from .plugins.interruption import EXIT_INTERRUPTED, handled
+from .plugins.interruption import EXIT_INTERRUPTED
 
 if TYPE_CHECKING:
     from .training.trainer import StepReport
@@ -63,27 +61,6 @@ def one_sentence(command: Callable[P, T]) -> Callable[P, T]:
             raise typer.Exit(EXIT_INTERRUPTED) from error
 
     return guarded
-
-
-def run_app(app: Callable[[], None]) -> NoReturn:
-    """Carry out the command line and end the process; Ctrl-C and SIGTERM, of which service managers send one,
-    end it alike: outputs are closed, the second one ends it at once.
-
-    Raises:
-        SystemExit: with the exit code.
-    """
-    with handled():
-        try:
-            app()
-        except SystemExit as end:
-            if end.code != EXIT_INTERRUPTED:
-                raise
-            # All is closed. What libraries would do at the interpreter's end, they would do wherever the
-            # interruption has met them.
-            sys.stdout.flush()
-            sys.stderr.flush()
-            os._exit(EXIT_INTERRUPTED)
-    raise SystemExit(0)
 
 
 @contextmanager

@@ -7,12 +7,14 @@ frame is not disturbed: the request takes effect behind it.
 
 from __future__ import annotations
 
+import _thread
 import os
 import signal
+import threading
 import time
 from collections.abc import Iterator
 from contextlib import contextmanager
-from typing import Any
+from types import FrameType
 
 EXIT_INTERRUPTED = 130
 """Exit code of an interrupted run: 128 + SIGINT, as shells expect."""
@@ -23,10 +25,15 @@ ONE_REQUEST_S = 0.5
 _LAST_WORDS = b"stopped at once: the file that was being written is left out.\n"
 
 
+IMPORTING_S = 0.002
+"""How long to wait for the end of an import before looking again."""
+
+
 class _State:
     asked: float | None = None  # when, by the monotonic clock
     pending = False
     depth = 0
+    reminded = False  # the next signal comes from here
 
 
 _state = _State()
@@ -36,16 +43,17 @@ _state = _State()
 def handled() -> Iterator[None]:
     """Let SIGINT and SIGTERM interrupt the block.
 
-    The first one raises KeyboardInterrupt, behind :func:`undisturbed` where that is under way; the second one
-    ends the process there and then. Signals that the process was started to ignore stay ignored. For the main
-    thread.
+    The first one raises KeyboardInterrupt, behind :func:`undisturbed` or an import where one is under way;
+    the second one ends the process there and then. Signals that the process was started to ignore stay
+    ignored. For the main thread.
     """
-    _state.asked, _state.pending = None, False
+    _state.asked, _state.pending, _state.reminded = None, False, False
     numbers = [n for n in (signal.SIGINT, signal.SIGTERM) if signal.getsignal(n) is not signal.SIG_IGN]
     before = {number: signal.signal(number, _request) for number in numbers}
     try:
         yield
     finally:
+        _state.asked = None
         for number, handler in before.items():
             signal.signal(number, handler)
 
@@ -69,12 +77,34 @@ def undisturbed() -> Iterator[None]:
         raise KeyboardInterrupt
 
 
-def _request(*_: Any) -> None:
+def _request(number: int, frame: FrameType | None) -> None:
     now = time.monotonic()
-    if _state.asked is None:
-        _state.asked, _state.pending = now, _state.depth > 0
-        if not _state.pending:
+    reminded, _state.reminded = _state.reminded, False
+    if _state.asked is None or reminded:
+        _state.asked = now if _state.asked is None else _state.asked
+        if _state.depth:
+            _state.pending = True
+        elif _is_import(frame):
+            _thread.start_new_thread(_remind, (number,))
+        else:
             raise KeyboardInterrupt
     elif now - _state.asked > ONE_REQUEST_S:
         os.write(2, _LAST_WORDS)
         os._exit(EXIT_INTERRUPTED)
+
+
+def _is_import(frame: FrameType | None) -> bool:
+    """Whether a module is being imported: left half made, native ones fail with errors of their own."""
+    while frame is not None:
+        if frame.f_code.co_filename == "<frozen importlib._bootstrap>":
+            return True
+        frame = frame.f_back
+    return False
+
+
+def _remind(number: int) -> None:
+    time.sleep(IMPORTING_S)
+    if _state.asked is None:
+        return  # all is done
+    _state.reminded = True
+    signal.pthread_kill(threading.main_thread().ident or 0, number)

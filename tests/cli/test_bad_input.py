@@ -25,7 +25,7 @@ if TYPE_CHECKING:
 INTERRUPTIBLE = """
 import signal
 signal.signal(signal.SIGINT, signal.default_int_handler)  # a job in the background ignores it
-from maskring.cli import main
+from maskring.__main__ import main
 main()
 """
 

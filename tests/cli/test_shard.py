@@ -24,7 +24,7 @@ if TYPE_CHECKING:
 
 LENGTHS = {"long": 7, "middle": 5, "short": 4}
 
-WITHOUT_TORCH = "import sys; sys.modules['torch'] = None; from maskring.cli import main; main()"
+WITHOUT_TORCH = "import sys; sys.modules['torch'] = None; from maskring.__main__ import main; main()"
 
 
 @pytest.fixture(scope="module")

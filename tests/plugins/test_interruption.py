@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import importlib
 import os
 import signal
 import subprocess
@@ -55,6 +56,71 @@ def test_a_frame_is_finished_first(number: signal.Signals) -> None:
         with undisturbed():
             done.append("the next one")
     assert done == ["the inner block", "the next one"]
+
+
+@BOTH
+def test_an_import_is_finished_first(
+    number: signal.Signals, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """It takes effect behind the last of them, though the program never comes to a frame."""
+    inner, outer = f"inner_{number}", f"outer_{number}"
+    (tmp_path / f"{inner}.py").write_text(f"import signal; signal.raise_signal({number}); whole = True")
+    (tmp_path / f"{outer}.py").write_text(f"from {inner} import whole")
+    monkeypatch.syspath_prepend(tmp_path)
+    imported = None
+    with handled(), pytest.raises(KeyboardInterrupt):
+        imported = importlib.import_module(outer).whole
+        threading.Event().wait(60)
+        pytest.fail("went on")
+    assert imported is True
+
+
+def test_a_second_one_does_not_wait_for_imports(tmp_path: Path) -> None:
+    (tmp_path / "endless.py").write_text(
+        "import os, signal, time\n"
+        "from maskring.plugins.interruption import ONE_REQUEST_S\n"
+        "for _ in range(2):\n"
+        "    os.kill(os.getpid(), signal.SIGINT)\n"
+        "    now = time.monotonic()\n"
+        "    while time.monotonic() < now + 1.2 * ONE_REQUEST_S: pass\n"
+        "print('went on')\n"
+    )
+    program = "from maskring.plugins.interruption import handled\nwith handled(): import endless"
+    command = [sys.executable, "-c", program]
+    done = subprocess.run(command, cwd=tmp_path, capture_output=True, text=True, check=False, timeout=60)
+    assert done.returncode == EXIT_INTERRUPTED and done.stdout == ""
+    assert done.stderr.startswith("stopped at once")
+
+
+INTERRUPTED_IMPORTS = """
+import signal, sys, threading
+import maskring.runtime.doctor
+maskring.runtime.doctor.examine = lambda: threading.Event().wait(60)
+signal.signal(signal.SIGINT, signal.default_int_handler)  # a job in the background ignores it
+
+class Signals:
+    left = int(sys.argv.pop(1))
+
+    def find_spec(self, name, *_):
+        Signals.left -= 1
+        if Signals.left == 0:
+            signal.raise_signal(signal.SIGINT)
+
+from maskring.__main__ import main
+sys.meta_path.insert(0, Signals())
+main()
+"""
+
+
+@pytest.mark.parametrize("count", [1, 5, 20])
+def test_the_command_is_interrupted_while_it_imports(count: int) -> None:
+    """Quietly; it takes effect before the command or within it."""
+    command = [sys.executable, "-c", INTERRUPTED_IMPORTS, str(count), "doctor"]
+    done = subprocess.run(command, capture_output=True, text=True, check=False, timeout=60)
+    assert done.returncode == EXIT_INTERRUPTED and done.stdout == ""
+    assert len(done.stderr.splitlines()) <= 1 and done.stderr.startswith(
+        ("interrupted", "")[done.stderr == ""]
+    )
 
 
 def test_an_error_in_the_frame_is_told() -> None:

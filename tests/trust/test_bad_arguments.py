@@ -13,6 +13,7 @@ from support import moving_square, write_tiny_checkpoint
 from typer.testing import CliRunner
 
 from maskring.cli import app
+from maskring.runtime.model import MAX_LABELS, MOST
 
 numbers = st.one_of(
     st.integers(-3, 40),
@@ -301,3 +302,14 @@ def test_threads_that_no_machine_has(files: dict[str, Path], threads: int) -> No
     assert result.exit_code == 2 and "--threads" in result.stderr and not out.exists()
     with pytest.raises(UserError, match="1024"):
         open_tracker(files["model"], threads=threads)
+
+
+@pytest.mark.parametrize(
+    ("option", "most"), [("--top-k", MOST), ("--localise", MOST), ("--objects", MAX_LABELS - 1)]
+)
+def test_the_limits_of_an_export_are_those_of_the_runtime(option: str, most: int, tmp_path: Path) -> None:
+    """What the command line takes, no later part refuses by its size."""
+    for number, named in ((most, "missing"), (most + 1, option)):
+        arguments = ["export", "missing", "--out", str(tmp_path / "a.onnx"), option, str(number)]
+        result = CliRunner().invoke(app, arguments)
+        assert result.exit_code == 2 and named in result.stderr, result.output
