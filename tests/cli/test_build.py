@@ -168,7 +168,8 @@ def test_what_tensorrt_refuses(nvidia: FakeBuilder, model: Path) -> None:
 UNDER_WAY = """
 import sys
 from contextlib import contextmanager
-from maskring import cli, console
+from maskring import console
+from maskring.__main__ import main
 
 @contextmanager
 def telling():
@@ -176,7 +177,7 @@ def telling():
 
 console.build_callback = telling
 sys.argv = ["maskring", *sys.argv[1:]]
-cli.main()
+main()
 """
 
 
