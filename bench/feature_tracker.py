@@ -10,7 +10,7 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 
-from maskring.export.step_graph import one_hot_argmax
+from maskring.export.step_graph import one_hot_argmax, smoothed
 from maskring.plugins.windowed_affinity.torch_localisation import localise
 from maskring.plugins.windowed_affinity.torch_op import windowed_affinity
 from maskring.runtime.memory import MemoryPolicy
@@ -82,13 +82,21 @@ class FeatureBackend:
         features: of a frame.
         radius, scale, top_k: settings of the memory read.
         localised: search slots that the policy dilates, and centre their windows on what was found.
+        smooth: radius of the smoothing that follows the read, 0 for none.
     """
 
     def __init__(
-        self, features: Features, *, radius: int, scale: float, top_k: int = 0, localised: bool = False
+        self,
+        features: Features,
+        *,
+        radius: int,
+        scale: float,
+        top_k: int = 0,
+        localised: bool = False,
+        smooth: int = 0,
     ) -> None:
         channels = features(np.zeros((PATCH, PATCH, 3), np.uint8))[0].shape[1]
-        self.metadata = ModelMetadata(STRIDE, channels, radius, scale, top_k)
+        self.metadata = ModelMetadata(STRIDE, channels, radius, scale, top_k, smooth=smooth)
         self.features, self.localised = features, localised
         self.values = torch.zeros(0)
 
@@ -113,6 +121,8 @@ class FeatureBackend:
         probabilities = windowed_affinity(
             query, self.keys, self.values, steps, offsets, top_k=settings.top_k, **read
         )
+        if settings.smooth:
+            probabilities = smoothed(probabilities, query, key, settings.smooth, settings.scale)
         self.keys[:, write_slot] = key
         self.values[:, write_slot] = probabilities if soft else one_hot_argmax(probabilities)
         labels = upsample(probabilities, *frame.shape[:2]).argmax(1)[0].to(torch.uint8).numpy()

@@ -13,7 +13,15 @@ from torch import Tensor
 
 from ..plugins.errors import ModelError
 from ..plugins.files import atomic_path, make_directory
-from ..plugins.windowed_affinity.onnx_op import DOMAIN, OP_TYPE, OPSET_VERSION, function_body, op_schema
+from ..plugins.windowed_affinity.onnx_op import (
+    DOMAIN,
+    OP_TYPE,
+    OPSET_VERSION,
+    body_needed,
+    function_body,
+    is_memory_read,
+    op_schema,
+)
 from ..runtime.model import LAB, MAX_LABELS, METADATA_KEY, MOST, ModelMetadata
 from ..training.checkpoint import Checkpoint, load_checkpoint
 from ..training.colour import LAB_MEAN, LAB_STD
@@ -22,8 +30,6 @@ from .step_graph import StepGraph
 from .tracing import ONNX_OPSET, quiet, strip_provenance
 
 IR_WITH_OVERLOADS = 10
-OFFSETS = "offsets"
-"""Overload of the memory read's function that takes offsets."""
 
 DTYPES = {"float32": torch.float32, "float16": torch.float16}
 
@@ -46,6 +52,7 @@ def export_onnx(
     scale: float | None = None,
     top_k: int | None = None,
     localise: int | None = None,
+    smooth: int | None = None,
     dtype: str = "float32",
 ) -> None:
     """Write the step graph of ``checkpoint`` to ``out``; same checkpoint and settings, same bytes.
@@ -56,7 +63,7 @@ def export_onnx(
         height, width: frame size in pixels; None for any.
         labels: O, background included; None for any.
         slots: N, frames in memory; None for any.
-        radius, scale, top_k, localise: settings of the memory read
+        radius, scale, top_k, localise, smooth: settings of the memory read
             (:class:`maskring.runtime.model.ModelMetadata`); None for the checkpoint's own.
         dtype: ``float32`` or ``float16``: type of features and label maps.
 
@@ -73,6 +80,7 @@ def export_onnx(
         scale=own.scale if scale is None else scale,
         top_k=own.top_k if top_k is None else top_k,
         localise=own.localise if localise is None else localise,
+        smooth=own.smooth if smooth is None else smooth,
         slots=slots,
         height=height,
         width=width,
@@ -98,6 +106,7 @@ def step_graph(checkpoint: Checkpoint, metadata: ModelMetadata) -> StepGraph:
         scale=metadata.scale,
         top_k=metadata.top_k,
         localise=metadata.localise,
+        smooth=metadata.smooth,
         dtype=DTYPES[metadata.dtype],
     ).eval()
 
@@ -124,7 +133,7 @@ def step_model(checkpoint: Checkpoint, metadata: ModelMetadata) -> onnx.ModelPro
     strip_provenance(model, "maskring_step")
     if not any(entry.domain == DOMAIN for entry in model.opset_import):
         model.opset_import.append(onnx.helper.make_opsetid(DOMAIN, OPSET_VERSION))
-    _attach_bodies(model, metadata)
+    _attach_bodies(model)
     model.producer_name = "maskring"
     model.producer_version = ""  # the package's version alone must not change the bytes
     onnx.helper.set_model_props(model, {METADATA_KEY: metadata.to_json()})
@@ -132,18 +141,22 @@ def step_model(checkpoint: Checkpoint, metadata: ModelMetadata) -> onnx.ModelPro
     return model
 
 
-def _attach_bodies(model: onnx.ModelProto, metadata: ModelMetadata) -> None:
-    """Give the file the bodies of its memory reads; that with offsets is an overload of the function."""
-    read = function_body(offsets=metadata.localise > 0, top_k=metadata.top_k > 0)
-    if not metadata.localise:
-        model.functions.append(read)
-        return
-    read.overload = OFFSETS
-    model.functions.extend([function_body(), read])
-    model.ir_version = max(model.ir_version, IR_WITH_OVERLOADS)
-    for node in model.graph.node:
-        if (node.domain, node.op_type) == (DOMAIN, OP_TYPE) and len(node.input) > 4:
-            node.overload = OFFSETS
+def _attach_bodies(model: onnx.ModelProto) -> None:
+    """Give the file the bodies that its reads need; where they are several, as overloads of the function."""
+    reads = [node for node in model.graph.node if is_memory_read(node)]
+    bodies: dict[str, onnx.FunctionProto] = {}
+    for node in reads:
+        needed = body_needed(node)
+        node.overload = "_".join(name for name, is_needed in needed.items() if is_needed)
+        bodies[node.overload] = function_body(**needed)
+    if len(bodies) > 1:
+        model.ir_version = max(model.ir_version, IR_WITH_OVERLOADS)
+        for name, body in bodies.items():
+            body.overload = name
+    else:  # TensorRT's parser knows no overloads
+        for node in reads:
+            node.overload = ""
+    model.functions.extend(bodies[name] for name in sorted(bodies))
 
 
 def _memory_read(

@@ -11,6 +11,7 @@ from torch.nn.utils.fusion import fuse_conv_bn_eval
 
 from ..plugins.windowed_affinity.torch_localisation import localise
 from ..plugins.windowed_affinity.torch_op import windowed_affinity
+from ..runtime.model import SMOOTHING
 from ..training.colour import normalise_lab, rgb_to_lab
 from ..training.encoder import Encoder
 from ..training.upsampling import upsample
@@ -27,6 +28,7 @@ class StepGraph(nn.Module):
         encoder: the query encoder; keys are its features too, which costs one pass per frame instead of two.
         radius, scale, top_k: settings of the memory read.
         localise: step of the search for window centres in dilated slots, 0 for none.
+        smooth: radius of the smoothing that follows the read (:func:`smoothed`), 0 for none.
         dtype: type of features and label maps; colours are computed in float32 whatever it is.
     """
 
@@ -38,12 +40,13 @@ class StepGraph(nn.Module):
         scale: float,
         top_k: int = 0,
         localise: int = 0,
+        smooth: int = 0,
         dtype: torch.dtype = torch.float32,
     ) -> None:
         super().__init__()
         self.encoder = fold_batch_norms(encoder).to(dtype)
         self.radius, self.scale, self.top_k, self.dtype = radius, scale, top_k, dtype
-        self.localise = localise
+        self.localise, self.smooth = localise, smooth
 
     def forward(
         self, frame: Tensor, memory_keys: Tensor, memory_values: Tensor, memory_dilation: Tensor
@@ -63,6 +66,10 @@ class StepGraph(nn.Module):
         probabilities = windowed_affinity(
             query, memory_keys, memory_values, windows, offsets, top_k=self.top_k, **window
         )
+        if self.smooth:
+            probabilities = smoothed(
+                probabilities, query, key, self.smooth, self.scale, one_body=self.top_k > 0
+            )
         value = one_hot_argmax(probabilities)
         labels = upsample(probabilities, height, width).argmax(1).to(torch.float32).to(torch.uint8)
         return labels, probabilities, value, key
@@ -80,6 +87,40 @@ def fold_batch_norms(encoder: Encoder) -> Encoder:
                 module[index - 1] = fuse_conv_bn_eval(convolution, norm)
                 module[index] = nn.Identity()
     return folded
+
+
+def smoothed(
+    probabilities: Tensor,
+    query: Tensor,
+    key: Tensor,
+    radius: int,
+    scale: float,
+    *,
+    one_body: bool = False,
+) -> Tensor:
+    """Probabilities [B, O, h, w] averaged with those of similar features nearby, in the frame itself.
+
+    The frame is read as if it were memory: one slot, its key, the probabilities as labels. What single
+    features were told wrongly by chance is outvoted by those around them that look alike.
+
+    Args:
+        query, key: of the frame, [B, C, h, w].
+        radius: of the window, in features.
+        scale: of the memory read; here its :data:`~maskring.runtime.model.SMOOTHING` part counts, since
+            neighbours in one frame are much alike.
+        one_body: keep all logits by number, so that a file whose memory read keeps the largest ones alone
+            holds one function body for both.
+    """
+    one_slot = torch.ones(len(query), 1, dtype=torch.int32, device=query.device)
+    return windowed_affinity(
+        query,
+        key[:, None],
+        probabilities[:, None],
+        one_slot,
+        radius=radius,
+        scale=SMOOTHING * scale,
+        top_k=(2 * radius + 1) ** 2 if one_body else 0,
+    )
 
 
 def one_hot_argmax(probabilities: Tensor) -> Tensor:

@@ -36,7 +36,7 @@ def write_triton_repository(
         folder: the repository; files of the model in it are replaced.
         height, width: frame size in pixels.
         labels: O, background included.
-        settings: radius, scale, top_k and dtype of :func:`.export_onnx`.
+        settings: radius, scale, top_k, smooth and dtype of :func:`.export_onnx`.
 
     Returns:
         The folder of the model in the repository.

@@ -8,7 +8,7 @@ from contextlib import ExitStack
 from enum import Enum
 from functools import partial
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated
+from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 from rich import box
@@ -311,6 +311,14 @@ def export(
             help="Search for window centres on every n-th feature, 0 = none; default: the checkpoint's.",
         ),
     ] = None,
+    smooth: Annotated[
+        int | None,
+        typer.Option(
+            min=0,
+            max=LARGEST_RADIUS,
+            help="Radius of the smoothing behind the memory read, 0 = none; default: the checkpoint's.",
+        ),
+    ] = None,
     precision: Annotated[
         Precision, typer.Option(help="Element type of features and label maps.")
     ] = Precision.float32,
@@ -323,9 +331,16 @@ def export(
     if out_file is None and triton is None:
         raise OutputError("nothing is to be written", "name a file with --out or a folder with --triton")
     labels = None if objects is None else objects + 1
+    read: dict[str, Any] = {
+        "radius": radius,
+        "scale": scale,
+        "top_k": top_k,
+        "smooth": smooth,
+        "dtype": precision.value,
+    }
     if triton is not None:
         with busy("exporting for Triton"):
-            _export_triton(checkpoint, triton, height, width, labels, radius, scale, top_k, precision.value)
+            _export_triton(checkpoint, triton, height, width, labels, read)
     if out_file is None:
         return
     with busy("exporting"):
@@ -335,11 +350,8 @@ def export(
             height=height,
             width=width,
             labels=labels,
-            radius=radius,
-            scale=scale,
-            top_k=top_k,
             localise=localise,
-            dtype=precision.value,
+            **read,
         )
     out.print(f"wrote {out_file} ({out_file.stat().st_size / 1e6:.1f} MB)", markup=False)
 
@@ -364,10 +376,7 @@ def _export_triton(
     height: int | None,
     width: int | None,
     labels: int | None,
-    radius: int | None,
-    scale: float | None,
-    top_k: int | None,
-    dtype: str,
+    read: dict[str, Any],
 ) -> None:
     from .export.triton import write_triton_repository
 
@@ -381,10 +390,7 @@ def _export_triton(
         height=height,
         width=width,
         labels=labels,
-        radius=radius,
-        scale=scale,
-        top_k=top_k,
-        dtype=dtype,
+        **read,
     )
     out.print(f"wrote {written}", markup=False, soft_wrap=True)
 

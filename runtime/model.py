@@ -38,6 +38,9 @@ EXPORT_AGAIN = "export the checkpoint again with this version: maskring export C
 MOST_REMEMBERED = 1024
 """Frames that a memory policy may name."""
 
+SMOOTHING = 0.05
+"""Scale of the read that smooths probabilities, in scales of the memory read."""
+
 DEFAULT_LONG_TERM = (0, 5)
 DEFAULT_SHORT_TERM = (1, 3, 5)
 
@@ -62,6 +65,8 @@ class ModelMetadata:
         localise: 0: windows are centred on their own pixel and dilated as told. Above 0: in slots of dilation
             2 and more the graph searches for the centre of each window, on every ``localise``-th row and
             column, and dilates no window.
+        smooth: radius, in features, of the window in which the probabilities that were read are averaged by
+            the frame's similarity with itself (:func:`maskring.export.step_graph.smoothed`); 0 leaves them.
         slots: N, memory slots of the graph; None when dynamic.
         height, width: frame size the graph is fixed to, None when dynamic.
         labels: O, label channels (background included) the graph is fixed to, None when dynamic.
@@ -81,6 +86,7 @@ class ModelMetadata:
     scale: float
     top_k: int = 0
     localise: int = 0
+    smooth: int = 0
     slots: int | None = None
     height: int | None = None
     width: int | None = None
@@ -120,7 +126,8 @@ class ModelMetadata:
                 f"{origin} has model format {version}, this maskring reads format {FORMAT_VERSION}",
                 EXPORT_AGAIN,
             )
-        stored.setdefault("localise", 0)  # of files older than localisation
+        for setting in ("localise", "smooth"):
+            stored.setdefault(setting, 0)  # of files older than it
         if set(stored) != {field.name for field in fields(cls)} or not _plausible(stored):
             raise damaged
         stored["long_term"] = tuple(stored["long_term"])
@@ -166,7 +173,7 @@ def _plausible(stored: dict[str, Any]) -> bool:
 
     return (
         all(whole(stored[name], 1) for name in ("stride", "channels"))
-        and all(whole(stored[name], 0) for name in ("radius", "top_k", "localise"))
+        and all(whole(stored[name], 0) for name in ("radius", "top_k", "localise", "smooth"))
         and all(stored[name] is None or whole(stored[name], 1) for name in ("slots", "height", "width"))
         and (stored["labels"] is None or (whole(stored["labels"], 2) and stored["labels"] <= MAX_LABELS))
         and finite(stored["scale"])

@@ -64,6 +64,8 @@ class PixelBackend:
             scale=self.metadata.scale,
             top_k=self.metadata.top_k,
         )[0]
+        if self.metadata.smooth:
+            probabilities = smoothed(query[0], self.keys[0, write_slot], probabilities, self.metadata)
         winners = probabilities.argmax(0)
         one_hot = (winners == np.arange(len(probabilities)).reshape(-1, 1, 1)).astype(np.float32)
         self.values[0, write_slot] = probabilities if soft else one_hot
@@ -82,6 +84,19 @@ class PixelBackend:
 
 
 Maps = NDArray[np.floating[Any]]
+
+
+def smoothed(query: Maps, key: Maps, probabilities: Maps, metadata: ModelMetadata) -> Maps:
+    """Each feature's mean of its neighbours' probabilities, weighted by how alike they are; by definition."""
+    out = np.empty_like(probabilities)
+    height, width = query.shape[1:]
+    for y, x in np.ndindex(height, width):
+        rows = slice(max(0, y - metadata.smooth), y + metadata.smooth + 1)
+        columns = slice(max(0, x - metadata.smooth), x + metadata.smooth + 1)
+        logits = np.einsum("c,chw->hw", query[:, y, x], key[:, rows, columns]) * metadata.scale / 20
+        weights = np.exp(logits - logits.max())
+        out[:, y, x] = (probabilities[:, rows, columns] * weights).sum((1, 2)) / weights.sum()
+    return out
 
 
 def interpolate(maps: Maps, height: int, width: int, stride: int) -> Maps:

@@ -58,14 +58,26 @@ step (uint8[1,H,W,3] frame, {type}[1,N,4,h,w] memory_keys, {type}[1,N,O,h,w] mem
 }}
 """
 
+READ = "  probabilities = maskring.WindowedAffinity <radius: int = 3, scale: float = 200.0, top_k: int = 0>"
+SMOOTHED_READ = """
+  memory_keys_up = Unsqueeze (key, axis)
+  read_up = Unsqueeze (read, axis)
+  one_slot = Constant <value = int32[1,1] {{1}}> ()
+  probabilities = maskring.WindowedAffinity <radius: int = {smooth}, scale: float = 10.0, top_k: int = 0>
+    (query, memory_keys_up, read_up, one_slot)
+  smooth = """
+
 
 def pixel_model(metadata: ModelMetadata | None = None) -> onnx.ModelProto:
     """The model in memory, as ``export`` would write it."""
     metadata = metadata or pixel_metadata()
     half = metadata.dtype == "float16"
-    model = parser.parse_model(
-        GRAPH.format(version=OPSET_VERSION, type="float16" if half else "float", to=10 if half else 1)
-    )
+    text = GRAPH
+    if metadata.smooth:
+        text = text.replace(READ, READ.replace("probabilities", "read"))
+        text = text.replace("\n  smooth = ", SMOOTHED_READ)
+    settings = {"type": "float16" if half else "float", "to": 10 if half else 1, "smooth": metadata.smooth}
+    model = parser.parse_model(text.format(version=OPSET_VERSION, **settings))
     model.functions.append(function_body())
     helper.set_model_props(model, {METADATA_KEY: metadata.to_json()})
     onnx.checker.check_model(model)

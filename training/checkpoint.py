@@ -43,14 +43,16 @@ class Tracking:
         radius: window radius, in features.
         scale: factor on inner products before the softmax.
         top_k: logits kept per pixel, 0 for all.
-        localise: step of the search for window centres in dilated slots, 0 for none
-            (:class:`maskring.runtime.model.ModelMetadata`).
+        localise: step of the search for window centres in dilated slots, 0 for none.
+        smooth: radius of the smoothing behind the read, in features, 0 for none; both as in
+            :class:`maskring.runtime.model.ModelMetadata`.
     """
 
     radius: int = 12
     scale: float = 0.125
     top_k: int = 0
     localise: int = 0
+    smooth: int = 2
 
 
 @dataclass(frozen=True)
@@ -201,8 +203,8 @@ def _from_json(kind: type[Described], metadata: Mapping[str, str], entry: str, p
     """Read one dataclass back; every field must be there with a value of its type."""
     try:
         stored: dict[str, Any] = json.loads(metadata[entry])
-        if kind is Tracking:
-            stored.setdefault("localise", 0)  # of files older than localisation
+        if kind is Tracking:  # files older than a setting do not tell it
+            stored = {"localise": Tracking.localise, "smooth": Tracking.smooth} | stored
         if set(stored) != {item.name for item in fields(kind)}:
             raise ValueError(f"fields {sorted(stored)}")
         for item in fields(kind):

@@ -159,7 +159,7 @@ class _Memory:
         self._frames: dict[int, tuple[Maps, Maps]] = {}
 
     def read(self, query: Maps) -> Maps:
-        """Label probabilities [O, h, w] of the frame with features [C, h, w]."""
+        """What memory says of the labels [O, h, w] of the frame with features [C, h, w]."""
         wanted = {*FIRST_FRAMES, *(self._clock - age for age in AGES)}
         read = [self._frames[frame] for frame in sorted(wanted) if frame in self._frames]
         keys, values = (np.stack(maps)[None] for maps in zip(*read, strict=True))

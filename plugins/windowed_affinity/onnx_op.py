@@ -338,7 +338,7 @@ def use_native_kernel(model: onnx.ModelProto, options: onnxruntime.SessionOption
     types = _element_types(model)
     del bound.graph.node[:], bound.functions[:]
     for node in model.graph.node:
-        bound.graph.node.extend(_bound_nodes(node, types) if _is_memory_read(node) else [node])
+        bound.graph.node.extend(_bound_nodes(node, types) if is_memory_read(node) else [node])
     bound.functions.extend(f for f in model.functions if (f.domain, f.name) != (DOMAIN, OP_TYPE))
     bound.opset_import.append(helper.make_opsetid(EXTENSIONS_DOMAIN, 1))
     return bound
@@ -355,7 +355,7 @@ def use_tensorrt_plugin(model: onnx.ModelProto) -> onnx.ModelProto:
     """
     bound = onnx.ModelProto()
     bound.CopyFrom(model)
-    for node in filter(_is_memory_read, bound.graph.node):
+    for node in filter(is_memory_read, bound.graph.node):
         kept = [a for a in node.attribute if a.name not in ("plugin_version", "plugin_namespace")]
         del node.attribute[:]
         node.attribute.extend(kept)
@@ -377,20 +377,24 @@ def without_matrix_products(model: onnx.ModelProto) -> onnx.ModelProto:
     """
     changed = onnx.ModelProto()
     changed.CopyFrom(model)
-    top_k = any(
-        a.name == "top_k" and a.i
-        for node in model.graph.node
-        if _is_memory_read(node)
-        for a in node.attribute
-    )
+    reads = [node for node in model.graph.node if is_memory_read(node)]
     for index, function in enumerate(model.functions):
         if (function.domain, function.name) == (DOMAIN, OP_TYPE) and len(function.input) == 4:
+            top_k = any(body_needed(node)["top_k"] for node in reads if node.overload == function.overload)
             changed.functions[index].CopyFrom(function_body(top_k=top_k, matrix_products=False))
+            changed.functions[index].overload = function.overload
     return changed
 
 
-def _is_memory_read(node: onnx.NodeProto) -> bool:
+def is_memory_read(node: onnx.NodeProto) -> bool:
+    """Whether a node is one of the operator."""
     return (node.domain, node.op_type) == (DOMAIN, OP_TYPE)
+
+
+def body_needed(node: onnx.NodeProto) -> dict[str, bool]:
+    """Which body of :func:`function_body` computes what a node of the operator asks for."""
+    top_k = any(attribute.name == "top_k" and attribute.i > 0 for attribute in node.attribute)
+    return {"offsets": len(node.input) > 4, "top_k": top_k}
 
 
 def _bound_nodes(node: onnx.NodeProto, types: dict[str, int]) -> list[onnx.NodeProto]:

@@ -264,7 +264,7 @@ class _InPlaceRead:
         self._colours = bool(metadata.lab_mean)
         head = cut_at_memory_read(graph, read, LAB if self._colours else FRAME)
         self._head = open_session(head.model, threads)
-        self._query_name, self._top_k = head.query, head.top_k
+        self._query_name, self._top_k, self._smoothing = head.query, head.top_k, head.smoothing
         self._window: dict[str, Any] = {"radius": head.radius, "scale": head.scale, "threads": threads}
         self._metadata = metadata
         self._affinity, self._localise = native.windowed_affinity, native_localisation.localise
@@ -273,6 +273,7 @@ class _InPlaceRead:
     def bind(self, memory: Memory) -> None:
         self._memory = memory
         self._query = np.zeros_like(memory.keys[:, 0])
+        self._read = np.zeros_like(memory.probabilities)  # before smoothing
         self._lab = np.zeros((1, 3, *memory.frame.shape[1:3]), np.float32)
         self._slots = {}
 
@@ -294,10 +295,25 @@ class _InPlaceRead:
             dilation,
             offsets,
             top_k=self._top_k,
-            out=bound.kept[PROBABILITIES],
+            out=self._read if self._smoothing else bound.kept[PROBABILITIES],
             **self._window,
         )
+        if self._smoothing:
+            self._smooth(bound, *self._smoothing)
         self._decide(bound.kept)
+
+    def _smooth(self, bound: _Slot, radius: int, scale: float) -> None:
+        """From what was read to probabilities, by a read of the frame itself."""
+        self._affinity(
+            bound.query,
+            bound.kept[KEY][:, None],
+            self._read[:, None],
+            np.ones((1, 1), np.int32),
+            radius=radius,
+            scale=scale,
+            threads=self._window["threads"],
+            out=bound.kept[PROBABILITIES],
+        )
 
     def _decide(self, kept: Mapping[str, Array]) -> None:
         """From probabilities to the labels of pixels and to what memory keeps."""

@@ -5,14 +5,16 @@ from __future__ import annotations
 import math
 from collections.abc import Iterable
 from dataclasses import dataclass
+from operator import itemgetter
 from pathlib import Path
+from typing import Any
 
 import onnx
 from google.protobuf.message import DecodeError
 from onnx import helper
 
 from ...plugins.errors import ModelError
-from ...plugins.windowed_affinity.onnx_op import DOMAIN, OP_TYPE, OPSET_VERSION
+from ...plugins.windowed_affinity.onnx_op import DOMAIN, OP_TYPE, OPSET_VERSION, is_memory_read
 from ..model import (
     DILATION,
     EXPORT_AGAIN,
@@ -38,6 +40,8 @@ class StepGraphHead:
         model: ``frame`` or ``lab`` -> ``key`` and ``query``.
         query: name of the tensor that the read compares with memory; may be ``key``.
         radius, scale, top_k: attributes of the read.
+        smoothing: radius and scale of the read behind it, which smooths the probabilities by the frame's own
+            ``key``; None when there is none.
     """
 
     model: onnx.ModelProto
@@ -45,6 +49,7 @@ class StepGraphHead:
     radius: int
     scale: float
     top_k: int
+    smoothing: tuple[int, float] | None
 
 
 def load_step_graph(path: Path) -> tuple[onnx.ModelProto, ModelMetadata]:
@@ -66,12 +71,12 @@ def load_step_graph(path: Path) -> tuple[onnx.ModelProto, ModelMetadata]:
         raise ModelError(f"{path} was not exported by maskring", EXPORT_AGAIN)
     metadata = ModelMetadata.from_json(properties[METADATA_KEY], str(path))
     versions = {entry.domain: entry.version for entry in model.opset_import}
-    read = memory_read(model)
+    reads = [read for read in (memory_read(model), smoothing_read(model)) if read is not None]
     if (
-        read is None
-        or read.output[0] != PROBABILITIES
+        memory_read(model) is None
+        or reads[-1].output[0] != PROBABILITIES
         or versions.get(DOMAIN) != OPSET_VERSION
-        or not _sound_attributes(read)
+        or not all(map(_sound_attributes, reads))
         or _channels_declared(model) not in (0, metadata.channels)
     ):
         raise ModelError(f"{path} does not hold the step graph that its metadata promises", EXPORT_AGAIN)
@@ -101,13 +106,12 @@ def _channels_declared(model: onnx.ModelProto) -> int:
 def memory_read(model: onnx.ModelProto) -> onnx.NodeProto | None:
     """The one read of labels of a step graph, None when ``model`` is not a step graph.
 
-    A graph that searches for window centres holds a second node of the operator, which reads coordinates.
+    A graph that searches for window centres holds another node of the operator, which reads coordinates, and
+    one that smooths has one that reads the frame itself.
     """
     names = {value.name for value in (*model.graph.input, *model.graph.output)}
     reads: list[onnx.NodeProto] = [
-        node
-        for node in model.graph.node
-        if (node.domain, node.op_type) == (DOMAIN, OP_TYPE) and list(node.input[1:3]) == [KEYS, VALUES]
+        node for node in model.graph.node if is_memory_read(node) and list(node.input[1:3]) == [KEYS, VALUES]
     ]
     if names != {*INPUTS, *OUTPUTS} or len(reads) != 1:
         return None
@@ -115,19 +119,36 @@ def memory_read(model: onnx.ModelProto) -> onnx.NodeProto | None:
     return reads[0] if localised or reads[0].input[3] == DILATION else None
 
 
+def smoothing_read(model: onnx.ModelProto) -> onnx.NodeProto | None:
+    """The read of the frame itself that smooths the probabilities, None when ``model`` has none."""
+    return next(
+        (
+            node
+            for node in model.graph.node
+            if is_memory_read(node) and node.output[0] == PROBABILITIES and node.input[1] != KEYS
+        ),
+        None,
+    )
+
+
 def cut_at_memory_read(model: onnx.ModelProto, read: onnx.NodeProto, begin: str = FRAME) -> StepGraphHead:
     """What ``model`` does before its memory read ``read``.
 
     ``begin`` is where it starts: :data:`FRAME`, or :data:`LAB` in a graph that has that tensor.
     """
-    attributes = {attribute.name: helper.get_attribute_value(attribute) for attribute in read.attribute}
+    attributes, smoothing = _attributes(read), smoothing_read(model)
     return StepGraphHead(
         model=subgraph(model, [begin], dict.fromkeys((KEY, read.input[0]))),
         query=read.input[0],
         radius=attributes["radius"],
         scale=attributes["scale"],
         top_k=attributes.get("top_k", 0),
+        smoothing=smoothing and itemgetter("radius", "scale")(_attributes(smoothing)),
     )
+
+
+def _attributes(node: onnx.NodeProto) -> dict[str, Any]:
+    return {attribute.name: helper.get_attribute_value(attribute) for attribute in node.attribute}
 
 
 def subgraph(model: onnx.ModelProto, inputs: Iterable[str], outputs: Iterable[str]) -> onnx.ModelProto:

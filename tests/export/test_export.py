@@ -16,8 +16,10 @@ from support import HEIGHT, WIDTH, moving_square, write_tiny_checkpoint
 from maskring.export.cache import cached_onnx
 from maskring.export.onnx_from_checkpoint import INPUTS, OUTPUTS, export_onnx, step_graph
 from maskring.export.parity import verify_model
-from maskring.export.step_graph import fold_batch_norms, one_hot_argmax
+from maskring.export.step_graph import fold_batch_norms, one_hot_argmax, smoothed
 from maskring.plugins.errors import ModelError
+from maskring.plugins.windowed_affinity.onnx_op import is_memory_read
+from maskring.runtime.backends.step_graph_parts import load_step_graph, smoothing_read
 from maskring.runtime.model import METADATA_KEY, ModelMetadata
 from maskring.training.checkpoint import load_checkpoint, save_checkpoint
 from maskring.training.encoder import Encoder, EncoderConfig
@@ -207,6 +209,52 @@ def test_top_k_is_in_the_function_body(exports: Export, tmp_path: Path) -> None:
     frames = list(np.random.default_rng(0).integers(0, 256, (3, HEIGHT, WIDTH, 3), np.uint8))
     report = verify_model(model, checkpoint=exports.checkpoint, frames=frames)
     assert report.ok, [row.cells() for row in report.rows]
+
+
+@pytest.mark.parametrize("top_k", [0, 3])
+def test_smoothing_is_a_second_read_by_the_same_body(exports: Export, tmp_path: Path, top_k: int) -> None:
+    """TensorRT's parser knows a function by its name alone: one body for both reads."""
+    export_onnx(exports.checkpoint, tmp_path / "smooth.onnx", radius=RADIUS, top_k=top_k, smooth=2)
+    model, metadata = load_step_graph(tmp_path / "smooth.onnx")
+    (body,) = model.functions
+    reads = [node for node in model.graph.node if is_memory_read(node)]
+    assert [node.overload for node in (body, *reads)] == ["", "", ""]
+    first, second = ({a.name: onnx.helper.get_attribute_value(a) for a in node.attribute} for node in reads)
+    assert (first["radius"], first["top_k"], second["radius"]) == (RADIUS, top_k, 2)
+    assert second["scale"] == pytest.approx(first["scale"] / 20)
+    assert second["top_k"] == (25 if top_k else 0)
+    assert metadata.smooth == 2
+
+
+def test_no_smoothing(exports: Export, tmp_path: Path) -> None:
+    export_onnx(exports.checkpoint, tmp_path / "plain.onnx", radius=RADIUS, smooth=0)
+    model, metadata = load_step_graph(tmp_path / "plain.onnx")
+    assert metadata.smooth == 0 and smoothing_read(model) is None
+    assert sum(map(is_memory_read, model.graph.node)) == 1
+
+
+def test_every_read_has_the_body_it_needs(exports: Export, tmp_path: Path) -> None:
+    """A search for centres, a read of few logits around them, smoothing: three bodies, by overload."""
+    model = tmp_path / "all.onnx"
+    export_onnx(exports.checkpoint, model, radius=RADIUS, top_k=5, localise=2, smooth=1)
+    frames = list(np.random.default_rng(0).integers(0, 256, (3, HEIGHT, WIDTH, 3), np.uint8))
+    report = verify_model(model, checkpoint=exports.checkpoint, frames=frames)
+    assert report.ok, [row.cells() for row in report.rows]
+    assert sorted(body.overload for body in onnx.load(model).functions) == ["", "offsets_top_k", "top_k"]
+
+
+def test_smoothed_probabilities_leave_out_what_looks_different() -> None:
+    """One wrong feature in a patch of its like is outvoted; nothing crosses a contrast."""
+    query, key = torch.zeros(1, 2, 5, 8), torch.zeros(1, 2, 5, 8)
+    query[:, 0, :, :4] = key[:, 0, :, :4] = 40
+    query[:, 1, :, 4:] = key[:, 1, :, 4:] = 40
+    read = torch.zeros(1, 2, 5, 8)
+    read[:, 1, :, :4] = 1
+    read[:, :, 2, 1] = torch.tensor([1.0, 0.0])
+    read[:, 0] = 1 - read[:, 1]
+    found = smoothed(read, query, key, radius=2, scale=1.0)
+    assert found[0, 1, 2, 1] == pytest.approx(19 / 20)  # 5 rows, 4 columns of its like in the window
+    torch.testing.assert_close(found[0, 1, :, 4:], torch.zeros(5, 4))
 
 
 def test_parity_catches_other_weights(exports: Export, tmp_path: Path) -> None:

@@ -89,7 +89,8 @@ def test_colours_and_tail_are_untouched(folder: Path) -> None:
     plain, quantized = onnx.load(folder / "float.onnx"), onnx.load(folder / "int8.onnx")
     read = memory_read(plain)
     assert read is not None
-    for begin, end in ((["frame"], [LAB]), ([read.output[0], "frame", "memory_values"], ["labels", "value"])):
+    tail = [read.input[0], read.output[0], "frame", "memory_values"]
+    for begin, end in ((["frame"], [LAB]), (tail, ["labels", "value"])):
         parts = [subgraph(model, begin, end) for model in (plain, quantized)]
         assert parts[0].graph.node == parts[1].graph.node
 

@@ -73,6 +73,8 @@ def test_frame_size() -> None:
         ("lab_std", [50, 127, 0]),
         ("lab_std", [50, 127, float("nan")]),
         ("top_k", -3),
+        ("smooth", -1),
+        ("smooth", 1.5),
         ("slots", 0),
         ("height", "480"),
         ("labels", 1),
