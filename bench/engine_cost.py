@@ -67,14 +67,18 @@ def inputs(metadata: ModelMetadata) -> dict[str, np.ndarray]:
 
 
 def asked_for(metadata: ModelMetadata) -> int:
-    """Multiply-adds of the operator: a product of channels and one of labels for each pair of pixels."""
-    pairs = 1
-    for extent in metadata.feature_size(metadata.height or 0, metadata.width or 0):
-        middles = np.arange(extent)
-        first = np.maximum(middles - metadata.radius, 0)
-        last = np.minimum(middles + metadata.radius, extent - 1)
-        pairs *= int((last - first + 1).sum())
-    return SLOTS * pairs * (metadata.channels + (metadata.labels or 0))
+    """Multiply-adds of both reads: a product of channels and one of labels for each pair of pixels."""
+
+    def pairs(radius: int) -> int:
+        product = 1
+        for extent in metadata.feature_size(metadata.height or 0, metadata.width or 0):
+            middles = np.arange(extent)
+            first, last = np.maximum(middles - radius, 0), np.minimum(middles + radius, extent - 1)
+            product *= int((last - first + 1).sum())
+        return product
+
+    smoothing = pairs(metadata.smooth) if metadata.smooth else 0
+    return (SLOTS * pairs(metadata.radius) + smoothing) * (metadata.channels + (metadata.labels or 0))
 
 
 def row(checkpoint: str, options: argparse.Namespace, folder: Path) -> list[str]:

@@ -159,7 +159,8 @@ def measure_step(model: Path, options: argparse.Namespace, console: Console) -> 
                 watch.restart()
         alone()
         step(scene(index, *size, options.objects)[0])
-    parts = sum(watch.times() for watch in (colours, encoder, affinity, tail))
+    read, smoothing = affinity.times()[::2], affinity.times()[1::2]
+    parts = sum(watch.times() for watch in (colours, encoder, tail)) + read + smoothing
     report(
         console,
         f"{size[1]}x{size[0]}, {options.objects} objects, {options.threads} threads",
@@ -168,7 +169,8 @@ def measure_step(model: Path, options: argparse.Namespace, console: Console) -> 
             "whole step": step.times(),
             "  colour conversion": colours.times(),
             "  encoder, in the step": encoder.times(),
-            "  memory read": affinity.times(),
+            "  memory read": read,
+            "  smoothing": smoothing,
             "  labels of the pixels": tail.times(),
             "  Python around them": step.times() - parts,
             "beside the encoder": step.times() - alone.times(),

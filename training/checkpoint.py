@@ -301,7 +301,9 @@ def import_mast(path: Path) -> tuple[Checkpoint, list[str]]:
             f"{path} lacks {len(missing)} of MAST's {len(expected)} tensors ({_some(missing)}){unused}",
             "give a checkpoint published for MAST with its ResNet-18 encoder",
         )
-    return Checkpoint(config, state, tracking=Tracking(scale=1.0), provenance=Provenance("MAST")), leftovers
+    # Compared without a scale and not smoothed, as its authors did.
+    published = Tracking(scale=1.0, smooth=0)
+    return Checkpoint(config, state, tracking=published, provenance=Provenance("MAST")), leftovers
 
 
 def _read_torch_file(path: Path) -> Mapping[str, Any]:

@@ -201,7 +201,7 @@ def test_mast_file_is_read(tmp_path: Path, full_state: dict[str, Tensor], prefix
     assert leftovers == [f"{prefix}extra.weight"]
     assert checkpoint.config == EncoderConfig.preset("full")
     assert equal(checkpoint.query, full_state)
-    assert checkpoint.tracking == Tracking(radius=12, scale=1.0, top_k=0)
+    assert checkpoint.tracking == Tracking(radius=12, scale=1.0, top_k=0, smooth=0)
     assert equal(checkpoint.query_encoder().state_dict(), full_state)
 
 
