@@ -11,14 +11,17 @@ from contextlib import contextmanager
 from pathlib import Path
 
 import cv2
+import numpy as np
 import pytest
 from click.testing import Result
+from rtsp_server import as_jpeg, rtsp_camera
 from support import moving_square
 from typer.testing import CliRunner
 
 from maskring.cli import app
 from maskring.runtime import readers
 from maskring.runtime.masks import write_mask
+from maskring.runtime.sources import open_source
 
 
 def jpeg(index: int) -> bytes:
@@ -115,3 +118,40 @@ def test_the_camera_stays_away(tmp_path: Path, exported: Path) -> None:
     video = cv2.VideoCapture(str(tmp_path / "out/overlay.mp4"))
     assert video.get(cv2.CAP_PROP_FRAME_COUNT) == 3
     video.release()
+
+
+def test_rtsp_frames_are_those_that_were_sent() -> None:
+    sent = [moving_square(index)[0] for index in range(4)]
+    with rtsp_camera([sent]) as address, open_source(address) as source:
+        assert source.size == sent[0].shape[:2]
+        found = [frame.image for _, frame in zip(sent, source, strict=False)]
+    for image, original in zip(found, sent, strict=True):
+        decoded = cv2.imdecode(np.frombuffer(as_jpeg(original), np.uint8), cv2.IMREAD_COLOR)[..., ::-1]
+        # Two decoders: FFmpeg's chroma is not smoothed between its samples, OpenCV's is.
+        assert np.abs(image.astype(int) - decoded).mean() < 8 < np.abs(image[:, ::-1] - decoded).mean()
+
+
+@pytest.mark.usefixtures("impatient")
+def test_rtsp_camera_comes_back(tmp_path: Path, exported: Path, caplog: pytest.LogCaptureFixture) -> None:
+    caplog.set_level(logging.WARNING)
+    frames = [moving_square(index)[0] for index in range(6)]
+    with rtsp_camera([frames[:4], frames[4:]]) as address:
+        result = tracked(address, tmp_path, exported, "--to", "5")
+    assert result.exit_code == 0, result.output
+    assert "6 frames, reconnects: 1" in result.stdout
+    assert [message.split("/live ")[1] for message in caplog.messages[:2]] == [
+        "stopped sending; it is opened again",
+        "is back",
+    ]
+    assert [line["index"] for line in lines_in(tmp_path)] == [0, 1, 2, 3, 4, 5]
+
+
+def test_rtsp_address_that_is_not_served(tmp_path: Path, exported: Path) -> None:
+    """The sentence names the address, not the password in it."""
+    with rtsp_camera([[]]) as address:
+        wrong = address.replace("//", "//me:secret@").replace("live", "other")
+        result = tracked(wrong, tmp_path, exported)
+    said = " ".join(result.stderr.split())
+    assert result.exit_code == 2 and "Traceback" not in result.output
+    assert "/other cannot be opened; check the address, the network and the password" in said
+    assert "secret" not in said and not list((tmp_path / "out").rglob("*.*"))
