@@ -14,6 +14,7 @@ import tempfile
 from collections.abc import Callable
 from functools import partial
 from pathlib import Path
+from typing import Any
 
 import torch
 from feature_tracker import FirstMask, encoder_features, feature_tracker, lab_features
@@ -28,6 +29,8 @@ from maskring.training.weights import shipped_checkpoint
 RADIUS = 12
 LAB_SCALES = (150.0, 600.0, 2400.0)
 """Raw values know no natural scale: all of these are tried."""
+
+SMOOTHING_RADII = (0, 1, 2, 3)
 
 
 def untrained() -> SequenceTracker:
@@ -50,7 +53,19 @@ def contestants(checkpoints: dict[str, Path]) -> dict[str, Callable[[], Sequence
         model = resolve_model(path)
         rows[name] = partial(open_tracker, model)
         rows[f"{name}, no window dilated"] = partial(open_tracker, model, policy=MemoryPolicy(dilate_after=0))
+        rows |= smoothings(name, path)
     return rows
+
+
+def smoothings(name: str, path: Path) -> dict[str, Callable[[], SequenceTracker]]:
+    """A checkpoint without smoothing and with windows of several radii; a frame is encoded once for all."""
+    checkpoint = load_checkpoint(path)
+    features = encoder_features(checkpoint.query_encoder())
+    read: dict[str, Any] = {"radius": RADIUS, "scale": checkpoint.tracking.scale}
+    return {
+        f"{name}, smoothing {radius}": lambda radius=radius: feature_tracker(features, smooth=radius, **read)
+        for radius in SMOOTHING_RADII
+    }
 
 
 def table(evaluations: dict[str, Evaluation]) -> str:
