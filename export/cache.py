@@ -13,16 +13,20 @@ import torch
 from ..plugins.errors import ModelError
 from ..plugins.files import cache_directory
 from ..plugins.windowed_affinity import onnx_op, torch_localisation
-from ..runtime.model import FORMAT_VERSION
+from ..runtime import model as model_file
+from ..training import checkpoint as checkpoint_file
 from ..training import colour, encoder, upsampling
 from .onnx_from_checkpoint import export_onnx
+
+DECIDING = (onnx_op, torch_localisation, model_file, checkpoint_file, colour, encoder, upsampling)
+"""Modules beside this folder's that decide what an export holds."""
 
 
 def cached_onnx(checkpoint: Path, **options: Any) -> Path:
     """The export of ``checkpoint`` with ``options`` (:func:`.export_onnx`), made now if it is not there.
 
     The file's name holds a digest of everything that decides its content: the checkpoint's bytes, the
-    options, the exporter's source, its torch, and the format. Two processes may ask at once: each writes a
+    options, the exporter's source and its torch. Two processes may ask at once: each writes a
     file of its own and renames it.
 
     Raises:
@@ -32,7 +36,7 @@ def cached_onnx(checkpoint: Path, **options: Any) -> Path:
         content = checkpoint.read_bytes()
     except OSError as error:
         raise ModelError(f"the checkpoint {checkpoint} cannot be read", "check the path") from error
-    settings = json.dumps([options, FORMAT_VERSION, torch.__version__, _source_digest()], sort_keys=True)
+    settings = json.dumps([options, torch.__version__, _source_digest()], sort_keys=True)
     digest = hashlib.sha256(content + settings.encode()).hexdigest()[:32]
     model = cache_directory() / f"{checkpoint.stem}-{digest}.onnx"
     if not model.is_file():
@@ -44,7 +48,7 @@ def _source_digest() -> str:
     """A digest of the code that decides what an export holds, so that an upgrade never serves an old file."""
     sources = [
         *Path(__file__).parent.glob("*.py"),
-        *(Path(inspect.getfile(m)) for m in (onnx_op, torch_localisation, colour, encoder, upsampling)),
+        *(Path(inspect.getfile(module)) for module in DECIDING),
     ]
     digest = hashlib.sha256()
     for source in sorted(sources):

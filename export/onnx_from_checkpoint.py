@@ -278,7 +278,8 @@ def _name_lab(graph: onnx.GraphProto) -> None:
     """Call the encoder's input ``lab``, so that a runtime may compute the colours by itself."""
     producers = {name: node for node in graph.node for name in node.output}
     name = next(node for node in graph.node if node.op_type == "Conv").input[0]
-    if producers[name].op_type == "Cast":  # to the type of a half model; colours are float32 before it
+    # Behind it: the cast of a half model, and the cut to what an encoder of grey images looks at.
+    while producers[name].op_type in ("Cast", "Slice"):
         name = producers[name].input[0]
     for node in graph.node:
         for names in (node.input, node.output):

@@ -183,11 +183,16 @@ def _raw_colour_path(encoder: onnx.ModelProto) -> list[str]:
     smaller than a step of int8 over the whole range of the colours.
     """
     producer = {name: node for node in encoder.graph.node for name in node.output}
+
+    def reads_colours(node: onnx.NodeProto) -> bool:
+        source = producer.get(node.input[0])  # of a grey encoder: the lightness, cut out of the colours
+        return LAB in (node.input if source is None else [*node.input, *source.input])
+
     found: list[str] = []
     pending = [output.name for output in encoder.graph.output]
     while pending:
         node = producer.get(pending.pop())
-        if node is None or (node.op_type == "Conv" and LAB not in node.input):
+        if node is None or (node.op_type == "Conv" and not reads_colours(node)):
             continue
         if node.op_type in LAYERS:
             found.append(node.name)

@@ -19,7 +19,7 @@ def moving_square(index: int) -> tuple[np.ndarray, np.ndarray]:
     return ground, mask
 
 
-def write_tiny_checkpoint(path: Path, patch: int = 0) -> Path:
+def write_tiny_checkpoint(path: Path, patch: int = 0, inputs: int = 3) -> Path:
     """A checkpoint with a few channels and fixed random weights: exports and runs in a moment."""
     import torch
 
@@ -27,6 +27,7 @@ def write_tiny_checkpoint(path: Path, patch: int = 0) -> Path:
     from maskring.training.encoder import Encoder, EncoderConfig
 
     torch.manual_seed(0)
-    config = EncoderConfig(stem=8, stages=(8, 8, 8, 8), blocks=(1, 1, 1, 1), channels=8, patch=patch)
+    shape = {"stem": 8, "stages": (8, 8, 8, 8), "blocks": (1, 1, 1, 1), "channels": 8}
+    config = EncoderConfig(**shape, patch=patch, inputs=inputs)
     save_checkpoint(path, Checkpoint(config=config, query=Encoder(config).state_dict()))
     return path

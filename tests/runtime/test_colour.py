@@ -17,9 +17,12 @@ from maskring.runtime.model import METADATA_KEY, ModelMetadata
 
 
 @pytest.mark.parametrize("dtype", ["float32", "float16"])
-def test_keys_are_those_of_the_whole_graph(tmp_path: Path, dtype: str) -> None:
+@pytest.mark.parametrize("inputs", [1, 3])
+def test_keys_are_those_of_the_whole_graph(tmp_path: Path, dtype: str, inputs: int) -> None:
+    """Encoders of grey images too: colours are computed all the same, and one of them is looked at."""
     model = tmp_path / "tiny.onnx"
-    export_onnx(write_tiny_checkpoint(tmp_path / "tiny.safetensors"), model, radius=2, dtype=dtype)
+    checkpoint = write_tiny_checkpoint(tmp_path / "tiny.safetensors", inputs=inputs)
+    export_onnx(checkpoint, model, radius=2, dtype=dtype)
     frame = np.random.default_rng(0).integers(0, 256, (48, 66, 3), dtype=np.uint8)
     keys = []
     for kernel in ("native", "function"):
