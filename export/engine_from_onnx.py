@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import hashlib
+import re
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -252,13 +253,17 @@ def _precision(graph: onnx.ModelProto, metadata: ModelMetadata) -> str:
 
 def _targets(trt: Any, options: EngineOptions) -> tuple[str, ...]:
     known = [name.lower() for name in trt.ComputeCapability.__members__ if name.startswith("SM")]
-    unknown = [name for name in options.compute_capabilities if name.lower() not in known]
+    # NVIDIA writes 8.9, sm_89 and sm89 for one thing.
+    wanted = [
+        re.sub(r"(?:sm_?)?(\d+)\.?(\d)", r"sm\1\2", name.lower()) for name in options.compute_capabilities
+    ]
+    unknown = [name for name in wanted if name not in known]
     if unknown:
         raise UnavailableError(
             f"TensorRT-RTX {trt.__version__} compiles for no {', '.join(unknown)}",
             f"choose from {', '.join(known)}",
         )
-    return tuple(dict.fromkeys(name.lower() for name in options.compute_capabilities))
+    return tuple(dict.fromkeys(wanted))
 
 
 def _present(out: Path, key: EngineKey) -> tuple[EngineManifest | None, str]:

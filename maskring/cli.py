@@ -724,7 +724,8 @@ def profile(
     limit = None if budget is None else budget_ms(budget)
     models = [model] if compare is None else [model, compare]
     options = ProfileOptions(source, height, width, iterations, warm_up, threads, runner_iterations)
-    profiles, commands = profile_models(models, options, out_dir, limit)
+    with busy(f"profiling {' and '.join(path.name for path in models)}"):
+        profiles, commands = profile_models(models, options, out_dir, limit)
     for measured in profiles:
         table = Table("ms", "p50", "p90", "p99", "max", "jitter", box=box.SIMPLE, title=measured.model)
         rows = {"whole frame": measured.total, **measured.stages}
@@ -735,13 +736,14 @@ def profile(
             table.add_row(name, *(f"{figure:.2f}" for figure in figures))
         out.print(table)
         out.print(f"{measured.fps:.1f} fps, peak memory {measured.peak_memory_mb:.0f} MB", markup=False)
+    out.print("To measure the bare file with NVIDIA's tools, on a frame of this run (trtexec is TensorRT's):")
     for line in commands.values():
         out.print(line, markup=False, soft_wrap=True)
     out.print(f"wrote {out_dir / 'profile.html'}", markup=False, soft_wrap=True)
     late = [p for p in profiles if limit is not None and p.total.p99 > limit]
     for measured in late:
         err.print(
-            f"{measured.model}: p99 {measured.total.p99:.2f} ms is beyond the budget of {budget}",
+            f"{measured.model}: p99 {measured.total.p99:.2f} ms is beyond the budget of {limit:g} ms",
             style="red",
             markup=False,
             soft_wrap=True,

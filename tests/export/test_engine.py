@@ -81,6 +81,14 @@ def test_what_every_engine_is_built_with(
     assert flags == [[False, True]]
 
 
+def test_gpus_are_known_by_every_way_nvidia_writes_them(
+    rtx: Any, models: dict[str, Path], tmp_path: Path
+) -> None:
+    options = dataclasses.replace(RTX, compute_capabilities=("8.6", "sm_86", "SM86"))
+    built = build_engine(models["float32-fixed"], tmp_path / "model.engine", options)
+    assert built.manifest.key.compute_capability == ("sm86",)
+
+
 @pytest.fixture(scope="module")
 def shipped(tmp_path_factory: pytest.TempPathFactory) -> Callable[[str, str], Path]:
     """The shipped checkpoints, exported for 480x480 and three objects."""
