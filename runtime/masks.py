@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
@@ -26,7 +27,12 @@ from .png import (
 Labels = NDArray[np.uint8]
 
 MAX_VALUES = 32
-"""More distinct grey values or colours than this mean a photograph or a soft edge, not objects."""
+"""More distinct grey values or colours than this mean a photograph, not objects."""
+
+WHITE = 255
+
+FEW_BLENDS = 2
+"""Values without a block of 3x3 pixels may be so many small objects; more of them mean soft edges."""
 
 MAX_FILE_BYTES = 1 << 28
 
@@ -37,9 +43,10 @@ def read_mask(path: Path, *, allow_empty: bool = False) -> Labels:
     """Read object ids from a PNG.
 
     Palette: the index is the id. Grey: the value is the id, but a mask that knows only black and the
-    brightest value holds object 1 (DAVIS-2016: 0 and 255). Colour: black is the background; colours of the
-    DAVIS palette mean their index, greys are read as above, any others are numbered from 1 in the order of
-    their (red, green, blue) values. Where there is alpha and it is 0, there is background.
+    brightest value, or between black and 255 only the blends of a soft edge, holds object 1 (DAVIS-2016: 0
+    and 255); an edge pixel belongs to it from half the brightness on. Colour: black is the background;
+    colours of the DAVIS palette mean their index, greys are read as above, any others are numbered from 1 in
+    the order of their (red, green, blue) values. Where there is alpha and it is 0, there is background.
 
     Args:
         path: the file.
@@ -49,8 +56,8 @@ def read_mask(path: Path, *, allow_empty: bool = False) -> Labels:
         [H, W] uint8, 0 is the background.
 
     Raises:
-        MaskError: when the file is missing, no PNG, damaged, of 16 bits, empty, or not made of few flat
-            values.
+        MaskError: when the file is missing, no PNG, damaged, of 16 bits, empty, not made of few flat
+            values, or of several objects with soft edges.
     """
     labels = _read(path)
     if not allow_empty and not labels.any():
@@ -118,15 +125,37 @@ def _bytes(path: Path) -> bytes:
 
 
 def _from_grey(grey: Labels, brightest: int, path: Path) -> Labels:
-    values = np.flatnonzero(np.bincount(grey.ravel(), minlength=256))
+    counts = np.bincount(grey.ravel(), minlength=256)
+    values = np.flatnonzero(counts)
     objects = values[values > 0]
+    if len(objects) == 1 and objects[0] == brightest:
+        return (grey > 0).astype(np.uint8)
+    flat = _flat_values(grey)
+    blends = np.setdiff1d(objects, flat)
+    if WHITE in flat and len(blends) == len(objects) - 1 and counts[blends].sum() <= counts[WHITE]:
+        return (grey > WHITE // 2).astype(np.uint8)
     if len(objects) > MAX_VALUES:
         raise MaskError(
             f"the mask {path} has {len(values)} grey values, so they cannot all be objects", REMEDY
         )
-    if len(objects) == 1 and objects[0] == brightest:
-        return (grey > 0).astype(np.uint8)
+    _require_hard_edges(len(blends), len(objects), path)
     return grey
+
+
+def _flat_values(image: NDArray[np.integer[Any]]) -> NDArray[np.integer[Any]]:
+    """Values that fill a block of 3x3 pixels somewhere; those along a soft edge do not."""
+    across = (image[:, 2:] == image[:, 1:-1]) & (image[:, :-2] == image[:, 1:-1])
+    rows = image[:, 1:-1]
+    flat = across[2:] & across[1:-1] & across[:-2] & (rows[2:] == rows[1:-1]) & (rows[:-2] == rows[1:-1])
+    return np.unique(rows[1:-1][flat])
+
+
+def _require_hard_edges(blends: int, objects: int, path: Path) -> None:
+    if blends > FEW_BLENDS and blends > objects - blends > 0:
+        raise MaskError(
+            f"the mask {path} has {blends} colours or greys along edges alone, which are soft: no objects",
+            "draw without smoothing, scale without interpolation, and " + REMEDY,
+        )
 
 
 def _from_colours(png: Png, path: Path) -> Labels:
@@ -146,6 +175,8 @@ def _from_colours(png: Png, path: Path) -> Labels:
         raise MaskError(f"the mask {path} has {len(colours)} colours, so they cannot all be objects", REMEDY)
     if colours[0] != 0:
         raise MaskError(f"the mask {path} has no black background", "paint everything but the objects black")
+    objects = colours[1:]
+    _require_hard_edges(len(np.setdiff1d(objects, _flat_values(packed))), len(objects), path)
     if ids is None:
         ids = np.arange(len(colours), dtype=np.uint8)
     labels: Labels = ids[positions.reshape(packed.shape)]

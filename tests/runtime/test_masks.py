@@ -154,6 +154,63 @@ def test_grey_in_colour_channels_is_read_as_grey(tmp_path: Path) -> None:
     assert np.array_equal(read_mask(saved(tmp_path / "white.png", np.stack([white] * 3, axis=-1))), IDS > 0)
 
 
+def painted(value: int = 255) -> np.ndarray:
+    """A disc and, beside it, a bar."""
+    shape = np.zeros((80, 120), np.uint8)
+    cv2.circle(shape, (40, 40), 21, value, -1)
+    shape[30:50, 80:110] = value
+    return shape
+
+
+SOFT = {
+    "drawn with smoothing": cv2.circle(np.zeros((80, 120), np.uint8), (40, 40), 21, 255, -1, cv2.LINE_AA),
+    "blurred": cv2.blur(painted(), (5, 5)),
+    "blurred widely": cv2.GaussianBlur(painted(), (0, 0), 1),
+    "scaled up": cv2.resize(painted(), None, fx=2.5, fy=2.5),
+    "scaled down": cv2.resize(painted(), None, fx=0.5, fy=0.5, interpolation=cv2.INTER_AREA),
+    "one grey": cv2.resize(painted()[:, 1:], (60, 40), interpolation=cv2.INTER_LINEAR),
+}
+
+
+@pytest.mark.parametrize("how", SOFT)
+@pytest.mark.parametrize("channels", [1, 3])
+def test_a_white_shape_with_soft_edges_is_one_object(tmp_path: Path, how: str, channels: int) -> None:
+    soft = SOFT[how]
+    assert len(np.unique(soft)) > 2
+    pixels = soft if channels == 1 else np.stack([soft] * 3, axis=-1)
+    assert np.array_equal(read_mask(saved(tmp_path / "soft.png", pixels)), soft > 127)
+
+
+@pytest.mark.parametrize("how", ["grey", "coloured"])
+def test_several_objects_with_soft_edges_are_refused(tmp_path: Path, how: str) -> None:
+    """Between 100 and 200 lies no third object: which one an edge belongs to cannot be told."""
+    two = painted(100)
+    two[30:50, 80:110] = 200
+    soft = cv2.blur(two if how == "grey" else PALETTE[two // 100], (3, 3))
+    with pytest.raises(
+        MaskError, match="along edges alone, which are soft: no objects; draw without smoothing"
+    ):
+        read_mask(saved(tmp_path / "soft.png", soft))
+
+
+def test_a_mask_that_went_through_jpeg_is_no_set_of_objects(tmp_path: Path) -> None:
+    """Its noise is neither flat nor along edges; one object is left of it, or a sentence is."""
+    for quality in (20, 50, 75, 90, 95, 100):
+        noisy = cv2.imdecode(cv2.imencode(".jpg", painted(), [cv2.IMWRITE_JPEG_QUALITY, quality])[1], 0)
+        try:
+            found = read_mask(saved(tmp_path / "noisy.png", noisy))
+        except MaskError:
+            continue
+        assert np.array_equal(found, noisy > 127), quality
+
+
+def test_small_objects_beside_large_ones_stay(tmp_path: Path) -> None:
+    ids = painted(3)
+    ids[5, 5], ids[5, 8:10] = 1, 2
+    for index, pixels in enumerate((ids, PALETTE[ids])):
+        assert np.array_equal(read_mask(saved(tmp_path / f"{index}.png", pixels)), ids)
+
+
 def test_transparent_pixels_are_background(tmp_path: Path) -> None:
     rgba = np.full((*IDS.shape, 4), 200, np.uint8)
     rgba[..., 2] = 10
