@@ -108,7 +108,7 @@ def main() -> None:
     parser.add_argument("--architecture", default="86")
     options = parser.parse_args()
     table = Table(
-        *("checkpoint", "encoder", "memory read: asked for", "executed", "times", "scratch MiB"),
+        *("checkpoint", "encoder", "reads: asked for", "executed", "times", "scratch MiB"),
         title=f"{options.size}x{options.size}, r={options.radius}, {options.objects} objects, {SLOTS} slots, "
         f"sm{options.architecture}; 10^9 multiply-adds per frame",
     )

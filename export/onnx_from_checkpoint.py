@@ -202,10 +202,11 @@ def _check_sizes(metadata: ModelMetadata) -> None:
             f"a search for window centres on every {metadata.localise}th feature cannot be exported",
             "give a step of at least 1, or 0 for no search",
         )
-    if metadata.radius < 0 or metadata.top_k < 0 or not _is_scale(metadata.scale):
+    if min(metadata.radius, metadata.smooth, metadata.top_k) < 0 or not _is_scale(metadata.scale):
         raise ModelError(
-            f"radius {metadata.radius}, scale {metadata.scale} and top-k {metadata.top_k} cannot be exported",
-            "give a radius and a top-k of at least 0 and a positive scale",
+            f"radius {metadata.radius}, smoothing {metadata.smooth}, scale {metadata.scale} and top-k "
+            f"{metadata.top_k} cannot be exported",
+            "give radius, smoothing and top-k of at least 0 and a positive scale",
         )
     if metadata.dtype not in DTYPES:
         raise ModelError(f"there is no export in {metadata.dtype}", f"choose {' or '.join(DTYPES)}")

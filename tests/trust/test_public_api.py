@@ -412,7 +412,7 @@ def export(data: st.DataObject, folder: Path) -> None:
         assert opened == metadata
         raise Accepted
 
-    names = ["height", "width", "labels", "slots", "radius", "top_k", "localise"]
+    names = ["height", "width", "labels", "slots", "radius", "top_k", "localise", "smooth"]
     chosen = data.draw(st.dictionaries(st.sampled_from(names), integers, max_size=4))
     chosen |= data.draw(st.fixed_dictionaries({}, optional={"scale": floats, "dtype": words}))
     source = data.draw(st.sampled_from([checkpoint] * 9 + [folder, folder / "none"]))
@@ -544,7 +544,7 @@ def test_boxes_beside_the_frame() -> None:
         assert cut_from_box(image, box) is None
 
 
-@pytest.mark.parametrize("setting", ["slots", "radius", "top_k", "localise", "labels"])
+@pytest.mark.parametrize("setting", ["slots", "radius", "top_k", "localise", "smooth", "labels"])
 def test_no_export_that_could_not_be_opened(tmp_path: Path, setting: str) -> None:
     from maskring.export.onnx_from_checkpoint import export_onnx
 
