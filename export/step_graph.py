@@ -11,7 +11,7 @@ from torch.nn.utils.fusion import fuse_conv_bn_eval
 
 from ..plugins.windowed_affinity.torch_localisation import localise
 from ..plugins.windowed_affinity.torch_op import windowed_affinity
-from ..runtime.model import SMOOTHING
+from ..training.checkpoint import SMOOTHING
 from ..training.colour import normalise_lab, rgb_to_lab
 from ..training.encoder import Encoder
 from ..training.upsampling import upsample
@@ -106,7 +106,7 @@ def smoothed(
     Args:
         query, key: of the frame, [B, C, h, w].
         radius: of the window, in features.
-        scale: of the memory read; here its :data:`~maskring.runtime.model.SMOOTHING` part counts, since
+        scale: of the memory read; here its :data:`~maskring.training.checkpoint.SMOOTHING` part counts, since
             neighbours in one frame are much alike.
         one_body: keep all logits by number, so that a file whose memory read keeps the largest ones alone
             holds one function body for both.

@@ -38,9 +38,6 @@ EXPORT_AGAIN = "export the checkpoint again with this version: maskring export C
 MOST_REMEMBERED = 1024
 """Frames that a memory policy may name."""
 
-SMOOTHING = 0.05
-"""Scale of the read that smooths probabilities, in scales of the memory read."""
-
 DEFAULT_LONG_TERM = (0, 5)
 DEFAULT_SHORT_TERM = (1, 3, 5)
 

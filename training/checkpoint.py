@@ -32,6 +32,9 @@ MOST_CHANNELS, MOST_BLOCKS, LARGEST_PATCH = 1 << 14, 1 << 8, 255
 LARGEST = 2**31 - 1
 """Of the numbers in tracking defaults and provenance."""
 
+SMOOTHING = 0.05
+"""Scale of the read that smooths probabilities, in scales of the memory read."""
+
 State = dict[str, Tensor]
 
 

@@ -9,6 +9,7 @@ from __future__ import annotations
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 import cv2
 import numpy as np
@@ -17,7 +18,7 @@ import torch
 
 from ..plugins.errors import SourceError
 from ..plugins.windowed_affinity.native import windowed_affinity
-from .checkpoint import Tracking
+from .checkpoint import SMOOTHING, Tracking
 from .clips import IMAGE_SUFFIXES, Image
 from .colour import normalise_lab, rgb_to_lab
 from .encoder import STRIDE, Encoder
@@ -140,7 +141,7 @@ def _object_scores(
         if index == 0:
             value = objects[:, ::STRIDE, ::STRIDE].astype(np.float32)
         else:
-            probabilities = memory.read(query)
+            probabilities = _smoothed(memory.read(query), query, key, tracking)
             value = np.eye(len(objects), dtype=np.float32)[probabilities.argmax(0)].transpose(2, 0, 1)
             if index in sequence.masks:
                 mask = _read(sequence.masks[index], masks=True)
@@ -182,6 +183,17 @@ class _Memory:
         if aged_out not in FIRST_FRAMES:
             self._frames.pop(aged_out, None)
         self._clock += 1
+
+
+def _smoothed(read: Maps, query: Maps, key: Maps, tracking: Tracking) -> Maps:
+    """What was read [O, h, w], smoothed by the frame's own features as tracking does it."""
+    if not tracking.smooth:
+        return read
+    window: dict[str, Any] = {"radius": tracking.smooth, "scale": SMOOTHING * tracking.scale}
+    one_slot = np.ones((1, 1), np.int32)
+    return np.asarray(
+        windowed_affinity(query[None], key[None, None], read[None, None], one_slot, **window)[0]
+    )
 
 
 @torch.no_grad()
