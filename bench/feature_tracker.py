@@ -125,7 +125,7 @@ class FeatureBackend:
             probabilities = smoothed(probabilities, query, key, settings.smooth, settings.scale)
         self.keys[:, write_slot] = key
         self.values[:, write_slot] = probabilities if soft else one_hot_argmax(probabilities)
-        labels = upsample(probabilities, *frame.shape[:2]).argmax(1)[0].to(torch.uint8).numpy()
+        labels = upsample(probabilities, *frame.shape[:2], STRIDE).argmax(1)[0].to(torch.uint8).numpy()
         return labels, probabilities[0].numpy()
 
     def write_value(self, slot: int, value: NDArray[np.floating[Any]]) -> None:

@@ -122,7 +122,10 @@ def step_model(checkpoint: Checkpoint, metadata: ModelMetadata) -> onnx.ModelPro
             input_names=INPUTS,
             output_names=OUTPUTS,
             opset_version=ONNX_OPSET,
-            custom_translation_table={torch.ops.maskring.windowed_affinity.default: _memory_read},
+            custom_translation_table={
+                torch.ops.maskring.windowed_affinity.default: _memory_read,
+                torch.ops.maskring.upsample_like.default: _upsample_like,
+            },
             verbose=False,
         )
     assert program is not None
@@ -174,6 +177,14 @@ def _memory_read(
     node = onnxscript.values.Op(domain, OP_TYPE, op_schema())
     memory = (query, keys, values, dilation) if offsets is None else (query, keys, values, dilation, offsets)
     return node(*memory, radius=radius, scale=scale, top_k=top_k)
+
+
+def _upsample_like(coarse: Any, fine: Any, factor: int) -> Any:
+    """The exporter's translation of :func:`..training.upsampling.upsample_like`."""
+    op = onnxscript.values.Opset("", ONNX_OPSET)
+    scales = [1.0, 1.0, float(factor), float(factor)]
+    large = op.Resize(coarse, None, scales, coordinate_transformation_mode="asymmetric", mode="linear")
+    return op.Slice(large, [0, 0], op.Shape(fine, start=2), [2, 3])
 
 
 def _is_scale(value: float) -> bool:

@@ -13,7 +13,7 @@ from ..plugins.windowed_affinity.torch_localisation import localise
 from ..plugins.windowed_affinity.torch_op import windowed_affinity
 from ..training.checkpoint import SMOOTHING
 from ..training.colour import normalise_lab, rgb_to_lab
-from ..training.encoder import Encoder
+from ..training.encoder import STRIDE, Encoder
 from ..training.upsampling import upsample
 
 
@@ -71,7 +71,7 @@ class StepGraph(nn.Module):
                 probabilities, query, key, self.smooth, self.scale, one_body=self.top_k > 0
             )
         value = one_hot_argmax(probabilities)
-        labels = upsample(probabilities, height, width).argmax(1).to(torch.float32).to(torch.uint8)
+        labels = upsample(probabilities, height, width, STRIDE).argmax(1).to(torch.float32).to(torch.uint8)
         return labels, probabilities, value, key
 
 

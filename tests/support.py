@@ -19,7 +19,7 @@ def moving_square(index: int) -> tuple[np.ndarray, np.ndarray]:
     return ground, mask
 
 
-def write_tiny_checkpoint(path: Path, patch: int = 0, inputs: int = 3) -> Path:
+def write_tiny_checkpoint(path: Path, patch: int = 0, inputs: int = 3, pyramid: bool = False) -> Path:
     """A checkpoint with a few channels and fixed random weights: exports and runs in a moment."""
     import torch
 
@@ -28,6 +28,6 @@ def write_tiny_checkpoint(path: Path, patch: int = 0, inputs: int = 3) -> Path:
 
     torch.manual_seed(0)
     shape = {"stem": 8, "stages": (8, 8, 8, 8), "blocks": (1, 1, 1, 1), "channels": 8}
-    config = EncoderConfig(**shape, patch=patch, inputs=inputs)
+    config = EncoderConfig(**shape, patch=patch, inputs=inputs, pyramid=pyramid)
     save_checkpoint(path, Checkpoint(config=config, query=Encoder(config).state_dict()))
     return path

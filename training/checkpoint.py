@@ -231,6 +231,7 @@ def _config_from_json(metadata: Mapping[str, str], path: Path) -> EncoderConfig:
             channels=_whole(stored["channels"], MOST_CHANNELS),
             inputs=_whole(stored.get("inputs", 3), 3),
             patch=_whole(stored.get("patch", 0), LARGEST_PATCH),
+            pyramid=_flag(stored.get("pyramid", False)),
         )
     except (ValueError, TypeError, KeyError, AttributeError, RecursionError) as error:
         raise ModelError(f"the encoder entry of {path} is damaged", COPY_AGAIN) from error
@@ -239,6 +240,12 @@ def _config_from_json(metadata: Mapping[str, str], path: Path) -> EncoderConfig:
 def _whole(value: object, most: int) -> int:
     """``value``, if it is a whole number from 0 to ``most``: a header may not ask for a giant's memory."""
     if type(value) is not int or not 0 <= value <= most:
+        raise ValueError(value)
+    return value
+
+
+def _flag(value: object) -> bool:
+    if type(value) is not bool:
         raise ValueError(value)
     return value
 

@@ -9,10 +9,14 @@ from itertools import chain
 import torch
 from torch import Tensor, nn
 
+from .upsampling import upsample_like
+
 STRIDE = 4
 """Pixels per feature in both directions; feature (i, j) is centred on pixel (4 * i, 4 * j)."""
 
 STAGE_STRIDES = (1, 2, 1, 1)
+PYRAMID_STRIDES = (1, 2, 2, 1)
+"""Of a pyramid, whose last two stages see twice as far on a quarter of the pixels."""
 
 NORM_CHANNELS = 2
 """Last channels of features that are compared by distance: they carry the vectors' lengths."""
@@ -38,6 +42,8 @@ class EncoderConfig:
         inputs: Lab channels that are looked at: 3, or 1 for the lightness alone.
         patch: side, in pixels and odd, of the patch of raw colours that is projected into the features beside
             the network; such features are compared by distance (:meth:`Encoder.keys`). 0 = the network alone.
+        pyramid: the last two stages work at stride 8, for less than half the cost; the head's output is
+            interpolated, and one of the second stage, at stride 4, is added to it.
     """
 
     stem: int
@@ -46,6 +52,7 @@ class EncoderConfig:
     channels: int = 64
     inputs: int = 3
     patch: int = 0
+    pyramid: bool = False
 
     def __post_init__(self) -> None:
         if len(self.stages) != len(STAGE_STRIDES) or len(self.blocks) != len(STAGE_STRIDES):
@@ -62,7 +69,8 @@ class EncoderConfig:
         """One of :data:`PRESETS`.
 
         ``full``: the ResNet-18 of MAST (CVPR 2020). ``nano``: half its width, for CPUs and small boards.
-        ``full-patch``, ``nano-patch``: the same beside a patch of raw colours.
+        ``full-patch``, ``nano-patch``: the same beside a patch of raw colours. ``full-pyramid``,
+        ``nano-pyramid``: these with their last stages at stride 8.
 
         Raises:
             ValueError: when there is no preset of that name.
@@ -77,6 +85,10 @@ PRESETS = {
     "nano": EncoderConfig(stem=32, stages=(32, 64, 128, 128)),
     "full-patch": EncoderConfig(stem=64, stages=(64, 128, 256, 256), patch=9),
     "nano-patch": EncoderConfig(stem=32, stages=(32, 64, 128, 128), patch=9),
+    "full-pyramid": EncoderConfig(stem=64, stages=(64, 128, 256, 256), patch=9, pyramid=True),
+    "nano-pyramid": EncoderConfig(
+        stem=32, stages=(32, 64, 128, 128), blocks=(1, 2, 2, 2), patch=9, pyramid=True
+    ),
 }
 
 
@@ -125,17 +137,20 @@ class Encoder(nn.Module):
         self.stages = nn.Sequential(
             *(
                 _stage(widths[index], widths[index + 1], config.blocks[index], stride)
-                for index, stride in enumerate(STAGE_STRIDES)
+                for index, stride in enumerate(PYRAMID_STRIDES if config.pyramid else STAGE_STRIDES)
             )
         )
         own = config.channels - (NORM_CHANNELS if config.patch else 0)
         self.head = nn.Conv2d(config.stages[-1], own, 3, padding=1)
+        self.lateral = _convolution(config.stages[1], own, 1) if config.pyramid else None
         self.patch: nn.Conv2d | None = None
         if config.patch:
             self.patch = _convolution(config.inputs, own, config.patch, STRIDE)
             self.patch.weight.data = PATCH_GAIN * lowest_frequencies(own, config.inputs, config.patch)
-            nn.init.zeros_(self.head.weight)  # training starts from what raw colours can do
-            nn.init.zeros_(self.head.bias)  # type: ignore[arg-type]
+            # Training starts from what raw colours can do.
+            for layer in filter(None, (self.head, self.lateral)):
+                for parameter in layer.parameters():
+                    nn.init.zeros_(parameter)
         for module in chain(self.stem.modules(), self.stages.modules()):
             if isinstance(module, nn.Conv2d):
                 nn.init.kaiming_normal_(module.weight, mode="fan_out", nonlinearity="relu")
@@ -150,12 +165,20 @@ class Encoder(nn.Module):
             [B, C, ceil(H / 4), ceil(W / 4)]; feature (i, j) is centred on pixel (4 * i, 4 * j).
         """
         seen = lab[:, : self.config.inputs]
-        features: Tensor = self.head(self.stages(self.stem(seen)))
+        features = self._network(seen)
         if self.patch is None:
             return features
         features = features + self.patch(seen)
         ones = torch.ones_like(features[:, :NORM_CHANNELS])
         return torch.cat([features, ones], dim=1)
+
+    def _network(self, seen: Tensor) -> Tensor:
+        if self.lateral is None:
+            features: Tensor = self.head(self.stages(self.stem(seen)))
+            return features
+        fine = self.stages[:2](self.stem(seen))
+        coarse = self.head(self.stages[2:](fine))
+        return upsample_like(coarse, fine, factor=2) + self.lateral(fine)
 
     def keys(self, features: Tensor) -> Tensor:
         """The same features as memory keys, [B, C, h, w] -> [B, C, h, w].

@@ -1,21 +1,62 @@
-"""From one value per feature to one per pixel."""
+"""From coarse grids to fine ones, without moving anything."""
 
 from __future__ import annotations
 
+from typing import Any
+
+import torch
 from torch import Tensor
 from torch.nn import functional
 
-from .encoder import STRIDE
+NAME = "maskring::upsample_like"
 
 
-def upsample(maps: Tensor, height: int, width: int) -> Tensor:
-    """Bilinear interpolation [B, O, h, w] -> [B, O, H, W] that puts feature i on pixel 4 * i.
+def upsample(maps: Tensor, height: int, width: int, factor: int) -> Tensor:
+    """Bilinear interpolation [B, O, h, w] -> [B, O, H, W] that puts element i on place factor * i.
 
-    Pixels beyond the last feature take its value. One replicated row and column make ``align_corners`` do
-    exactly this: h + 1 points over 4 * h + 1 pixels lie 4 pixels apart.
+    Places beyond the last element take its value. One replicated row and column make ``align_corners`` do
+    exactly this: h + 1 points over factor * h + 1 places lie ``factor`` of them apart.
     """
     rows, columns = maps.shape[-2:]
     padded = functional.pad(maps, (0, 1, 0, 1), mode="replicate")
-    size = (STRIDE * rows + 1, STRIDE * columns + 1)
+    size = (factor * rows + 1, factor * columns + 1)
     large = functional.interpolate(padded, size=size, mode="bilinear", align_corners=True)
     return large[..., :height, :width]
+
+
+def upsample_like(coarse: Tensor, fine: Tensor, factor: int) -> Tensor:
+    """:func:`upsample` of ``coarse`` to height and width of ``fine``; differentiable.
+
+    An operator of its own: exported, it asks ``fine`` for its size, where traced arithmetic would ask the
+    frame, and the encoder could not be cut out of the graph.
+    """
+    large: Tensor = torch.ops.maskring.upsample_like(coarse, fine, factor)
+    return large
+
+
+torch.library.define(NAME, "(Tensor coarse, Tensor fine, int factor) -> Tensor")
+
+
+@torch.library.impl(NAME, "CompositeExplicitAutograd")
+def _forward(coarse: Tensor, fine: Tensor, factor: int) -> Tensor:
+    return upsample(coarse, *fine.shape[-2:], factor).contiguous()
+
+
+@torch.library.register_fake(NAME)  # type: ignore[untyped-decorator]
+def _forward_fake(coarse: Tensor, fine: Tensor, factor: int) -> Tensor:
+    return coarse.new_empty(*coarse.shape[:2], *fine.shape[-2:])
+
+
+def _setup_context(ctx: Any, inputs: tuple[Tensor, Tensor, int], output: Tensor) -> None:
+    ctx.shape, ctx.factor = inputs[0].shape, inputs[2]
+
+
+def _autograd(ctx: Any, grad: Tensor) -> tuple[Tensor, None, None]:
+    with torch.enable_grad():  # interpolation is linear: what is interpolated does not matter
+        coarse = grad.new_zeros(ctx.shape, requires_grad=True)
+        large = upsample(coarse, *grad.shape[-2:], ctx.factor)
+    (found,) = torch.autograd.grad(large, coarse, grad)
+    return found, None, None
+
+
+torch.library.register_autograd(NAME, _autograd, setup_context=_setup_context)

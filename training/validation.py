@@ -208,7 +208,7 @@ def _features(encoder: Encoder, frame: Image) -> tuple[Maps, Maps]:
 
 
 def _labels(probabilities: Maps, shape: tuple[int, ...]) -> npt.NDArray[np.int64]:
-    large = upsample(torch.from_numpy(probabilities)[None], shape[0], shape[1])
+    large = upsample(torch.from_numpy(probabilities)[None], shape[0], shape[1], STRIDE)
     return np.asarray(large[0].argmax(0).numpy())
 
 

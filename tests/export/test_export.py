@@ -23,7 +23,6 @@ from maskring.runtime.backends.step_graph_parts import load_step_graph, smoothin
 from maskring.runtime.model import METADATA_KEY, ModelMetadata
 from maskring.training.checkpoint import load_checkpoint, save_checkpoint
 from maskring.training.encoder import Encoder, EncoderConfig
-from maskring.training.upsampling import upsample
 
 RADIUS = 3
 CHANNELS = 8
@@ -86,6 +85,22 @@ def test_any_size_runs_in_a_plain_runtime(
     np.testing.assert_allclose(found["key"], expected[3], atol=1e-3)
     np.testing.assert_allclose(found["probabilities"], expected[1], atol=1e-3)
     assert (found["labels"] == expected[0].numpy()).mean() > 0.99
+
+
+@pytest.mark.parametrize("fixed", [False, True])
+@pytest.mark.parametrize("dtype", ["float32", "float16"])
+def test_pyramids_of_any_size(tmp_path: Path, fixed: bool, dtype: str) -> None:
+    """Odd numbers of features do not halve: the coarse ones reach beyond the frame."""
+    model, sizes = tmp_path / "model.onnx", ((51, 37), (48, 64), (9, 122))
+    checkpoint = write_tiny_checkpoint(tmp_path / "pyramid.safetensors", pyramid=True)
+    for height, width in sizes:
+        if fixed or not model.exists():
+            size = {"height": height, "width": width, "labels": 2, "slots": 3} if fixed else {}
+            export_onnx(checkpoint, model, radius=RADIUS, dtype=dtype, **size)
+        if fixed:
+            assert "Shape" not in {node.op_type for node in onnx.load(model).graph.node}
+        frame = np.random.default_rng(0).integers(0, 256, (height, width, 3), dtype=np.uint8)
+        assert verify_model(model, checkpoint=checkpoint, frames=[frame, frame[::-1].copy()]).ok
 
 
 def test_metadata_says_what_was_exported(exports: Export) -> None:
@@ -294,15 +309,6 @@ def test_the_cache_knows_content_and_settings(
     (tmp_path / "same_name").mkdir()
     save_checkpoint(tmp_path / "same_name" / "tiny.safetensors", dataclasses.replace(changed, query=state))
     assert cached_onnx(tmp_path / "same_name" / "tiny.safetensors", radius=1, **size) != first
-
-
-def test_upsampling_puts_features_on_their_pixels() -> None:
-    maps = torch.arange(12.0).view(1, 1, 3, 4)
-    large = upsample(maps, 11, 14)
-    assert large.shape == (1, 1, 11, 14)
-    torch.testing.assert_close(large[..., ::4, ::4], maps)
-    torch.testing.assert_close(large[0, 0, 0, :5], torch.tensor([0.0, 0.25, 0.5, 0.75, 1.0]))
-    torch.testing.assert_close(large[0, 0, 0, 12:], torch.tensor([3.0, 3.0]))  # replicated beyond the last
 
 
 def test_one_hot_of_nothing_is_background() -> None:

@@ -55,9 +55,9 @@ def test_every_layer_reads_int8_and_features_stay_float(folder: Path) -> None:
     assert producer["key"].op_type == "Conv"
 
 
-@pytest.mark.parametrize("inputs", [1, 3])
-def test_raw_colours_beside_the_network_stay_float(tmp_path: Path, inputs: int) -> None:
-    checkpoint = write_tiny_checkpoint(tmp_path / "patch.safetensors", patch=9, inputs=inputs)
+@pytest.mark.parametrize(("inputs", "pyramid"), [(1, False), (3, False), (3, True)])
+def test_raw_colours_beside_the_network_stay_float(tmp_path: Path, inputs: int, pyramid: bool) -> None:
+    checkpoint = write_tiny_checkpoint(tmp_path / "patch.safetensors", 9, inputs, pyramid)
     export_onnx(checkpoint, tmp_path / "float.onnx", radius=3)
     quantize_onnx(tmp_path / "float.onnx", tmp_path / "int8.onnx", FRAMES)
     model = onnx.load(tmp_path / "int8.onnx")
@@ -71,7 +71,10 @@ def test_raw_colours_beside_the_network_stay_float(tmp_path: Path, inputs: int) 
     colours = plain[0].input[0]
     assert LAB in (colours, *(producer[colours].input if inputs == 1 else ()))
     (behind,) = [node for node in model.graph.node if plain[0].output[0] in node.input]
-    assert behind.op_type == "Add" and all(producer[name].op_type == "Conv" for name in behind.input)
+    network = {producer[name].op_type for name in behind.input} - {"Conv"}
+    assert behind.op_type == "Add" and network == (
+        {"Add"} if pyramid else set()
+    )  # of coarse and fine features
     assert verify_model(tmp_path / "int8.onnx", checkpoint=None, frames=FRAMES).ok
 
 

@@ -2,12 +2,16 @@
 
 from __future__ import annotations
 
+import dataclasses
+
 import pytest
 import torch
+from torch.utils.flop_counter import FlopCounterMode
 
 from maskring.training.encoder import Encoder, EncoderConfig
 
 TINY = EncoderConfig(stem=4, stages=(4, 4, 4, 4), blocks=(1, 1, 1, 1), channels=4)
+PYRAMID = dataclasses.replace(TINY, pyramid=True)
 
 
 def test_full_is_as_large_as_mast() -> None:
@@ -22,7 +26,7 @@ def test_nano_has_half_the_width() -> None:
 
 
 def test_unknown_preset_names_those_there_are() -> None:
-    with pytest.raises(ValueError, match="full, nano, full-patch, nano-patch"):
+    with pytest.raises(ValueError, match="full, nano, full-patch, nano-patch, full-pyramid, nano-pyramid"):
         EncoderConfig.preset("giant")
 
 
@@ -52,8 +56,9 @@ def test_distances_survive_half_precision() -> None:
     assert torch.allclose(key[:, -2:].sum(1), exact, atol=0.02)
 
 
-def test_untrained_patches_order_neighbours_as_raw_colours_do() -> None:
-    encoder = Encoder(PATCHED).eval()
+@pytest.mark.parametrize("pyramid", [False, True])
+def test_untrained_patches_order_neighbours_as_raw_colours_do(pyramid: bool) -> None:
+    encoder = Encoder(dataclasses.replace(PATCHED, pyramid=pyramid)).eval()
     torch.manual_seed(0)
     lab = torch.nn.functional.interpolate(torch.rand(1, 3, 8, 8), size=(64, 64), mode="bicubic")
     features = encoder(lab)[0, :-2]
@@ -75,27 +80,45 @@ def test_impossible_shapes_are_refused(wrong: dict[str, int]) -> None:
         EncoderConfig(**({"stem": 4, "stages": (4, 4, 4, 4), "channels": 8} | wrong))  # type: ignore[arg-type]
 
 
+@pytest.mark.parametrize("config", [TINY, PYRAMID])
 @pytest.mark.parametrize(("height", "width"), [(64, 64), (1, 1), (37, 50), (39, 4)])
-def test_any_size_gives_one_feature_per_four_pixels(height: int, width: int) -> None:
-    features = Encoder(TINY).eval()(torch.randn(2, 3, height, width))
+def test_any_size_gives_one_feature_per_four_pixels(config: EncoderConfig, height: int, width: int) -> None:
+    features = Encoder(config).eval()(torch.randn(2, 3, height, width))
     assert features.shape == (2, 4, -(-height // 4), -(-width // 4))
 
 
-def test_second_stage_halves_the_resolution_as_in_mast() -> None:
-    x = Encoder(TINY).eval().stem(torch.randn(1, 3, 64, 64))
+@pytest.mark.parametrize(
+    ("config", "expected"), [(TINY, [32, 32, 16, 16, 16]), (PYRAMID, [32, 32, 16, 8, 8])]
+)
+def test_second_stage_halves_the_resolution_as_in_mast(config: EncoderConfig, expected: list[int]) -> None:
+    x = Encoder(config).eval().stem(torch.randn(1, 3, 64, 64))
     sizes = [x.shape[-1]]
-    for stage in Encoder(TINY).eval().stages:
+    for stage in Encoder(config).eval().stages:
         x = stage(x)
         sizes.append(x.shape[-1])
-    assert sizes == [32, 32, 16, 16, 16]
+    assert sizes == expected
 
 
-def test_features_are_centred_on_every_fourth_pixel() -> None:
+@pytest.mark.parametrize("name", ["nano", "full"])
+def test_a_pyramid_costs_less_than_half(name: str) -> None:
+    costs = []
+    for kind in ("patch", "pyramid"):
+        counter = FlopCounterMode(display=False)
+        with counter, torch.device("meta"):
+            Encoder(EncoderConfig.preset(f"{name}-{kind}"))(torch.empty(1, 3, 240, 240))
+        costs.append(counter.get_total_flops())
+    assert costs[1] < 0.42 * costs[0]
+
+
+@pytest.mark.parametrize(("config", "row"), [(TINY, 40), (PYRAMID, 40), (PYRAMID, 41)])
+def test_features_are_centred_on_every_fourth_pixel(config: EncoderConfig, row: int) -> None:
+    """Those of a pyramid lie on a coarse feature, or halfway between two."""
     torch.manual_seed(0)
-    frame = torch.randn(1, 3, 160, 168, requires_grad=True)
-    Encoder(TINY).eval()(frame)[0, :, 20, 22].sum().backward()
+    frame = torch.randn(1, 3, 320, 320, requires_grad=True)
+    Encoder(config).eval()(frame)[0, :, row, row + 2].sum().backward()
     assert frame.grad is not None
     seen = frame.grad.abs().sum((0, 1))
-    for positions, centre in ((seen.sum(1).nonzero(), 80), (seen.sum(0).nonzero(), 88)):
+    centres = 4 * row, 4 * (row + 2)
+    for positions, centre in zip((seen.sum(1).nonzero(), seen.sum(0).nonzero()), centres, strict=True):
         assert int(positions.min()) > 0  # the whole field of view lies inside the frame
         assert int(positions.min()) + int(positions.max()) == 2 * centre
