@@ -75,10 +75,9 @@ def served_model(step: onnx.ModelProto, metadata: ModelMetadata) -> onnx.ModelPr
             "a model for Triton needs fixed sizes", "give --height, --width and --objects to maskring export"
         )
     kind = helper.np_dtype_to_tensor_dtype(np.dtype(metadata.dtype))
-    renamed = compose.add_prefix(step, "step/", rename_functions=False)
-    inner = renamed.graph
+    inner, winners = _inner_step(step)
     graph = helper.make_graph(
-        [*_before(), *inner.node, *_after(metadata, kind)],
+        [*_before(), *inner.node, *_after(metadata, kind, winners)],
         "maskring_served_step",
         [
             _tensor("frame", "UINT8", [1, metadata.height, metadata.width, 3]),
@@ -126,10 +125,24 @@ def _policy(metadata: ModelMetadata) -> MemoryPolicy:
     return MemoryPolicy(metadata.long_term, metadata.short_term)
 
 
+def _inner_step(step: onnx.ModelProto) -> tuple[onnx.GraphProto, str]:
+    """The graph of ``step``, its tensors renamed, and which of them holds its labels as floats.
+
+    TensorRT knows bytes at inputs and outputs only, each beside a cast from or to floats: the served model
+    takes the frame where ``step`` does, and the labels before they become bytes.
+    """
+    inner = compose.add_prefix(step, "step/", rename_functions=False).graph
+    for node in inner.node:
+        node.input[:] = ["frame" if name == "step/frame" else name for name in node.input]
+    (cast,) = (node for node in inner.node if node.output[0] == "step/labels")
+    assert cast.op_type == "Cast"
+    inner.node.remove(cast)
+    return inner, cast.input[0]
+
+
 def _before() -> list[onnx.NodeProto]:
     """The clock, which slots are read, and how."""
     return [
-        helper.make_node("Identity", ["frame"], ["step/frame"]),
         helper.make_node("Cast", ["start"], ["starts"], to=onnx.TensorProto.BOOL),
         helper.make_node("Where", ["starts", "clock_zero", "clock"], ["now"]),
         helper.make_node("Gather", ["windows", "now"], ["step/memory_dilation"], axis=0),
@@ -140,14 +153,15 @@ def _before() -> list[onnx.NodeProto]:
     ]
 
 
-def _after(metadata: ModelMetadata, kind: int) -> list[onnx.NodeProto]:
+def _after(metadata: ModelMetadata, kind: int, winners: str) -> list[onnx.NodeProto]:
     """Labels or the mask, and the next state: frames take their long-term slots, the others move on."""
     nodes = [
-        helper.make_node("Where", ["starts", "mask", "step/labels"], ["labels"]),
-        helper.make_node("Slice", ["mask", "corner", "far", "rows_columns", "stride"], ["sampled"]),
+        helper.make_node("Cast", ["mask"], ["given"], to=onnx.TensorProto.FLOAT),
+        helper.make_node("Where", ["starts", "given", winners], ["found"]),
+        helper.make_node("Cast", ["found"], ["labels"], to=onnx.TensorProto.UINT8),
+        helper.make_node("Slice", ["given", "corner", "far", "rows_columns", "stride"], ["sampled"]),
         helper.make_node("Unsqueeze", ["sampled", "axis_one"], ["sampled_channel"]),
-        helper.make_node("Cast", ["sampled_channel"], ["sampled_index"], to=onnx.TensorProto.INT64),
-        helper.make_node("Equal", ["sampled_index", "channels"], ["is_channel"]),
+        helper.make_node("Equal", ["sampled_channel", "channels"], ["is_channel"]),
         helper.make_node("Cast", ["is_channel"], ["given_value"], to=kind),
         helper.make_node("Where", ["starts", "given_value", "step/value"], ["new_value"]),
         helper.make_node("Unsqueeze", ["step/key", "axis_one"], ["keys_new"]),
@@ -189,7 +203,7 @@ def _constants(metadata: ModelMetadata) -> list[onnx.TensorProto]:
         "far": np.array([far, far]),
         "rows_columns": np.array([1, 2]),
         "stride": np.array([metadata.stride] * 2),
-        "channels": np.arange(labels).reshape(1, labels, 1, 1),
+        "channels": np.arange(labels, dtype=np.float32).reshape(1, labels, 1, 1),
     }
     return [numpy_helper.from_array(array, name) for name, array in arrays.items()]
 
