@@ -16,8 +16,9 @@ from ..plugins.library import library_path
 from ..plugins.library import load as load_plugin
 from ..plugins.machine import compute_capability
 from ..plugins.windowed_affinity.onnx_op import use_tensorrt_plugin, without_matrix_products
-from ..runtime.backends.step_graph_parts import load_step_graph
+from ..runtime.backends.step_graph_parts import load_step_graph, read_export
 from ..runtime.engine_file import (
+    ENGINE_SUFFIX,
     HARDWARE_COMPATIBILITY,
     RUNTIMES,
     TENSORRT,
@@ -38,6 +39,9 @@ Range = tuple[int, int, int]
 """Smallest, best and largest."""
 
 DEFAULT_OBJECTS: Range = (1, 3, 15)
+
+PLAN_SUFFIX = ".plan"
+"""By which Triton knows engines."""
 
 TURING = "sm75"
 """The architecture for which TensorRT-RTX has no float32 matrix products."""
@@ -111,8 +115,8 @@ def build_engine(
     body is built in. Precision is the model's own.
 
     Args:
-        model: an exported ``.onnx``.
-        out: the ``.engine`` to write.
+        model: an exported ``.onnx``; for a ``.plan`` the one in a Triton repository.
+        out: the ``.engine`` to write, or the ``.plan``.
         options: what the user decides.
         progress: told of the build's phases.
 
@@ -121,14 +125,22 @@ def build_engine(
         UnavailableError: when TensorRT, polygraphy, the plugin or a GPU is missing.
         OutputError: when a file cannot be written.
     """
-    graph, metadata = load_step_graph(model)
-    if out.suffix != ".engine":
-        raise OutputError(f"{out} does not end in .engine, by which trackers know engines", "rename it")
+    if out.suffix not in (ENGINE_SUFFIX, PLAN_SUFFIX):
+        raise OutputError(
+            f"{out} ends neither in .engine nor in .plan, by which trackers and Triton know engines",
+            "rename it",
+        )
+    served = out.suffix == PLAN_SUFFIX
+    graph, metadata, fixed = _load_served_model(model) if served else (*load_step_graph(model), {})
     _check_options(options)
+    if served and options.runtime != TENSORRT:
+        raise ModelError("Triton runs no engines of TensorRT-RTX", "build with --runtime tensorrt")
     for path in (out, manifest_path(out), options.timing_cache):
         if path is not None and path.is_dir():
             raise OutputError(f"{path} is a folder", "name a file")
     shapes = profile_shapes(metadata, options)
+    if served:
+        shapes = {name: [shape] * 3 for name, shape in fixed.items()}
     trt = load_tensorrt(options.runtime)
     targets = (compute_capability(),) if options.runtime == TENSORRT else _targets(trt, options)
     network = _network(graph, shapes, options.runtime, targets)
@@ -158,6 +170,25 @@ def build_engine(
     built = EngineManifest(key, metadata, hashlib.sha256(engine).hexdigest(), log.memory)
     _write(out, engine, built)
     return BuiltEngine(built, reused=False, replaced=why)
+
+
+def _load_served_model(path: Path) -> tuple[onnx.ModelProto, ModelMetadata, dict[str, list[int]]]:
+    """Read the model of a Triton repository; also the shapes of its inputs, which are fixed.
+
+    Raises:
+        ModelError: when the file is missing, damaged or another one.
+    """
+    model, metadata = read_export(path)
+    shapes = {
+        tensor.name: [axis.dim_value for axis in tensor.type.tensor_type.shape.dim]
+        for tensor in model.graph.input
+    }
+    if set(shapes) != {"frame", "mask", "start", "keys", "values", "clock"}:
+        raise ModelError(
+            f"{path} is not the model of a Triton repository",
+            "write one: maskring export CHECKPOINT --triton DIR",
+        )
+    return model, metadata, shapes
 
 
 def profile_shapes(metadata: ModelMetadata, options: EngineOptions) -> Shapes:

@@ -239,8 +239,8 @@ def model_config(metadata: ModelMetadata) -> str:
     size = f"1, {metadata.height}, {metadata.width}"
     states = ",\n".join(_state_config(*described) for described in _state(metadata))
     return f"""# The first request of a sequence carries START and the mask, the last one END.
+# No backend is named: Triton executes model.plan with TensorRT where there is one, else model.onnx.
 name: "{NAME}"
-backend: "onnxruntime"
 max_batch_size: 0
 input [
   {{ name: "frame" data_type: TYPE_UINT8 dims: [ {size}, 3 ] }},

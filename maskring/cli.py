@@ -416,7 +416,9 @@ RANGE = "N|MIN:BEST:MAX"
 @one_sentence
 def build(
     model: Annotated[Path, typer.Argument(help="An exported .onnx; its precision is the engine's.")],
-    out_file: Annotated[Path, typer.Option("--out", help="The .engine to write, with a .json beside it.")],
+    out_file: Annotated[
+        Path, typer.Option("--out", help="The .engine (for Triton .plan) to write; .json beside it.")
+    ],
     runtime: Annotated[
         EngineRuntime,
         typer.Option(help="tensorrt: the plugin, on this GPU. tensorrt-rtx: ahead of time, without a GPU."),

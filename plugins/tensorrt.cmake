@@ -35,7 +35,7 @@ target_include_directories(maskring_plugins SYSTEM PRIVATE
   "${MASKRING_TENSORRT_INCLUDE}" ${CMAKE_CUDA_TOOLKIT_INCLUDE_DIRECTORIES})
 target_compile_definitions(maskring_plugins PRIVATE "MASKRING_VERSION=\"${PROJECT_VERSION}\"")
 target_compile_options(maskring_plugins PRIVATE -Wall -Wextra -Wpedantic -Werror)
-target_link_libraries(maskring_plugins PRIVATE maskring_kernels)
+target_link_libraries(maskring_plugins PRIVATE maskring_kernels ${CMAKE_DL_LIBS})
 # Nothing but what tensorrt_plugin.map names leaves the library, so that it gets along with any other in the process.
 set(exports ${CMAKE_CURRENT_LIST_DIR}/tensorrt_plugin.map)
 target_link_options(maskring_plugins PRIVATE -Wl,--no-undefined "-Wl,--version-script=${exports}")

@@ -1,12 +1,14 @@
 #include "tensorrt_plugin.hpp"
 
 #include <cuda_runtime_api.h>
+#include <dlfcn.h>
 
 #include <algorithm>
 #include <atomic>
 #include <charconv>
 #include <cmath>
 #include <cstdio>
+#include <cstdlib>
 #include <limits>
 #include <memory>
 #include <stdexcept>
@@ -553,3 +555,28 @@ MASKRING_EXPORT nvinfer1::IPluginCreatorInterface* const* getCreators(std::int32
 MASKRING_EXPORT void setLoggerFinder(nvinfer1::ILoggerFinder* finder) { maskring::logger_finder.store(finder); }
 
 MASKRING_EXPORT std::int32_t maskring_tensorrt_major() { return NV_TENSORRT_MAJOR; }
+
+// ---- programs that open this library and call nothing in it ----------------------------------------------------
+
+namespace maskring {
+namespace {
+
+bool register_in_loaded_tensorrt() {
+    std::string const name = "libnvinfer.so." + std::to_string(NV_TENSORRT_MAJOR);
+    void* const tensorrt = dlopen(name.c_str(), RTLD_LAZY | RTLD_NOLOAD);
+    if (tensorrt == nullptr) return false;
+    auto const get = reinterpret_cast<nvinfer1::IPluginRegistry* (*)()>(dlsym(tensorrt, "getPluginRegistry"));
+    Dl_info self{};
+    return get != nullptr && dladdr(&logger_finder, &self) != 0 && get()->loadLibrary(self.dli_fname) != nullptr;
+}
+
+// Triton's option plugins= does no more than dlopen. Not unless asked: who hands the library to TensorRT's registry,
+// as most programs do, would find the plugin's name taken.
+__attribute__((constructor)) void register_when_preloaded() {
+    if (std::getenv("MASKRING_PRELOAD") != nullptr && !register_in_loaded_tensorrt())
+        report(Severity::kERROR, "MASKRING_PRELOAD is set and this process has no TensorRT that takes the plugin; "
+                                 "build the library with the headers of that TensorRT, and open it after libnvinfer");
+}
+
+}  // namespace
+}  // namespace maskring

@@ -52,11 +52,11 @@ class StepGraphHead:
     smoothing: tuple[int, float] | None
 
 
-def load_step_graph(path: Path) -> tuple[onnx.ModelProto, ModelMetadata]:
-    """Read an exported model.
+def read_export(path: Path) -> tuple[onnx.ModelProto, ModelMetadata]:
+    """Read what maskring exported: a step graph, or the model of a Triton repository.
 
     Raises:
-        ModelError: when the file is missing, damaged, not ours or of another version.
+        ModelError: when the file is missing, damaged or not ours.
     """
     try:
         model = onnx.load_model_from_string(path.read_bytes())
@@ -69,7 +69,16 @@ def load_step_graph(path: Path) -> tuple[onnx.ModelProto, ModelMetadata]:
     properties = {entry.key: entry.value for entry in model.metadata_props}
     if METADATA_KEY not in properties:
         raise ModelError(f"{path} was not exported by maskring", EXPORT_AGAIN)
-    metadata = ModelMetadata.from_json(properties[METADATA_KEY], str(path))
+    return model, ModelMetadata.from_json(properties[METADATA_KEY], str(path))
+
+
+def load_step_graph(path: Path) -> tuple[onnx.ModelProto, ModelMetadata]:
+    """Read an exported step graph.
+
+    Raises:
+        ModelError: when the file is missing, damaged, not ours or of another version.
+    """
+    model, metadata = read_export(path)
     versions = {entry.domain: entry.version for entry in model.opset_import}
     reads = [read for read in (memory_read(model), smoothing_read(model)) if read is not None]
     if (

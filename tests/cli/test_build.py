@@ -135,7 +135,7 @@ def test_models_and_outputs_that_do_not_serve(nvidia: FakeBuilder, model: Path) 
     for name in ("cut.onnx", "text.onnx"):
         refused(build(name, *SIZES), f"{name} is not an ONNX file, or is cut short")
     refused(build("m.json", *SIZES), "the model m.json cannot be read")
-    refused(build(model, *SIZES, out="m.plan"), "m.plan does not end in .engine")
+    refused(build(model, *SIZES, out="m.trt"), "m.trt ends neither in .engine")
     refused(build(model, *SIZES, out="text.onnx/m.engine"), "text.onnx", "in the way")
     Path("folder.engine").mkdir()
     refused(build(model, *SIZES, out="folder.engine"), "folder.engine is a folder; name a file")

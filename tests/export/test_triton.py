@@ -8,19 +8,26 @@ from pathlib import Path
 from typing import Any
 
 import cv2
+import fake_builder
 import numpy as np
 import onnx
 import onnxruntime
 import pytest
+from fake_builder import plugin_library
 from onnx import helper
+from real_bindings import assert_rtx_builds
 from support import HEIGHT, WIDTH, moving_square, write_tiny_checkpoint
 from typer.testing import CliRunner
 
 from maskring.cli import app
+from maskring.export.engine_from_onnx import EngineOptions, build_engine
 from maskring.export.onnx_from_checkpoint import export_onnx
 from maskring.export.triton import CLIENT, windows_read, write_triton_repository
+from maskring.plugins import library
+from maskring.plugins.errors import ModelError
 from maskring.runtime.backends.step_graph_parts import load_step_graph
 from maskring.runtime.datasets import load_split
+from maskring.runtime.engine_file import read_manifest
 from maskring.runtime.masks import read_mask
 from maskring.runtime.memory import MemoryPolicy, MemoryRing
 from maskring.runtime.model import ModelMetadata
@@ -81,7 +88,8 @@ def test_configuration_describes_the_model(repository: Path, config: Any) -> Non
     for state in batching.state:
         (initial,) = state.initial_state
         assert initial.zero_data and list(initial.dims) == list(state.dims)
-    assert config.name == "maskring" and config.backend == "onnxruntime" and config.max_batch_size == 0
+    assert config.name == "maskring" and config.max_batch_size == 0
+    assert not config.backend and not config.platform, "Triton decides by the files that it finds"
     assert (repository / config.name / "1" / "model.onnx").is_file()
 
 
@@ -228,6 +236,49 @@ def test_windows_are_those_of_the_trackers_ring(radius: int, largest: int) -> No
         assert read == {frame_in_slot[s]: int(step) for s, step in enumerate(expected) if step}, clock
         frame_in_slot[slot] = clock
         ring.commit()
+
+
+@pytest.mark.parametrize("dtype", ["float32", "float16"])
+def test_nvidias_builder_makes_an_engine_of_it(repository: Path, tmp_path: Path, dtype: str) -> None:
+    checkpoint = repository.parent / "tiny.safetensors"
+    sizes = {"height": HEIGHT, "width": WIDTH, "labels": 2}
+    model = write_triton_repository(checkpoint, tmp_path, radius=RADIUS, dtype=dtype, **sizes)
+    assert_rtx_builds(model / "1" / "model.onnx", {})
+
+
+def test_a_plan_reads_memory_by_the_plugin(
+    repository: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """For the recording builder: what is built is the served model, with plugins in place of bodies."""
+    model = repository / "maskring" / "1" / "model.onnx"
+    plan = tmp_path / "model.plan"
+    monkeypatch.setenv(library.LIBRARY_VARIABLE, str(plugin_library(tmp_path / "plugin.so")))
+    with fake_builder.nvidia() as nvidia:
+        build_engine(model, plan, EngineOptions())
+        assert nvidia.plugins == [library.PLUGIN] * 2 and nvidia.inlined == []
+        (profile,) = nvidia.config.profiles
+        assert profile.shapes["frame"] == [[1, HEIGHT, WIDTH, 3]] * 3 and "clock" in profile.shapes
+        assert build_engine(model, plan, EngineOptions()).reused
+    assert read_manifest(plan).key.plugin_sha256
+    built = onnx.load_model_from_string(plan.read_bytes())
+    assert {tensor.name for tensor in built.graph.input} == {
+        "frame",
+        "mask",
+        "start",
+        "keys",
+        "values",
+        "clock",
+    }
+
+
+def test_plans_of_other_models_are_refused(repository: Path, tmp_path: Path) -> None:
+    plan, served = tmp_path / "model.plan", repository / "maskring" / "1" / "model.onnx"
+    with pytest.raises(ModelError, match=r"is not the model of a Triton repository; write one: .*--triton"):
+        build_engine(repository.parent / "plain.onnx", plan, EngineOptions())
+    rtx = EngineOptions(runtime="tensorrt-rtx", compute_capabilities=("sm86",))
+    with pytest.raises(ModelError, match="Triton runs no engines of TensorRT-RTX"):
+        build_engine(served, plan, rtx)
+    assert not plan.exists()
 
 
 def test_client_is_python_that_names_the_model(repository: Path) -> None:

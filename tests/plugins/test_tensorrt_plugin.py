@@ -131,6 +131,42 @@ def test_without_a_tactic_the_plugin_chooses(plugin_values: Path, dtype: str, of
     assert np.abs(result - expected_of(case)).max() <= TOLERANCE[dtype]
 
 
+# ---- a program that opens the library and calls nothing in it
+
+
+@pytest.fixture(scope="module")
+def opened_libraries(tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, Path]:
+    """A ``libnvinfer`` that is only a plugin registry, and the plugin library."""
+    if not emulator.cuda_headers():
+        pytest.skip("no CUDA headers: pip install 'maskring[cuda]'")
+    folder, double = tmp_path_factory.mktemp("opened"), TEST_SOURCES / "tensorrt_double"
+    shared = ("-shared", "-fPIC")
+    build_with_plugin(folder / library.LIBRARY_NAME, double, ["launch_double.cpp"], shared)
+    name = "libnvinfer.so.11"
+    command = ["g++", "-std=c++20", *WARNINGS, *shared, f"-Wl,-soname,{name}", f"-isystem{double}"]
+    command += [f"-isystem{headers}" for headers in emulator.cuda_headers()]
+    built = run(*command, TEST_SOURCES / "nvinfer_double.cpp", "-o", folder / name)
+    assert built.returncode == 0, built.stderr
+    return folder / name, folder / library.LIBRARY_NAME
+
+
+def opened(libraries: Sequence[Path], **variables: str) -> subprocess.CompletedProcess[str]:
+    """A process that opens libraries one after the other, as Triton does its TensorRT backend and plugins."""
+    script = f"import ctypes\nfor path in {[str(path) for path in libraries]}: ctypes.CDLL(path)"
+    done = run(sys.executable, "-c", script, env=os.environ | variables)
+    assert done.returncode == 0, done.stderr
+    return done
+
+
+def test_opened_by_triton_the_library_registers_itself_if_asked(opened_libraries: tuple[Path, Path]) -> None:
+    done = opened(opened_libraries, MASKRING_PRELOAD="1")
+    assert done.stdout.split() == list(library.PLUGIN) and not done.stderr
+    assert opened(opened_libraries).stdout == "", "who uses the registry would find the name taken"
+    _, plugin = opened_libraries
+    alone = opened([plugin], MASKRING_PRELOAD="1")
+    assert "this process has no TensorRT that takes the plugin; build the library" in alone.stderr
+
+
 # ---- the build
 
 

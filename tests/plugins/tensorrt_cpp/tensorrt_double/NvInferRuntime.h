@@ -189,4 +189,13 @@ public:
     virtual AsciiChar const* getPluginNamespace() const noexcept = 0;
 };
 
+class IPluginRegistry {
+public:
+    using PluginLibraryHandle = void*;
+    virtual PluginLibraryHandle loadLibrary(AsciiChar const* pluginPath) noexcept = 0;
+
+protected:
+    virtual ~IPluginRegistry() noexcept = default;
+};
+
 }  // namespace nvinfer1
