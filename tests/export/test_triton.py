@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
-import ast
+import subprocess
+import sys
 from collections.abc import Iterable
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
 
@@ -22,7 +24,7 @@ from typer.testing import CliRunner
 from maskring.cli import app
 from maskring.export.engine_from_onnx import EngineOptions, build_engine
 from maskring.export.onnx_from_checkpoint import export_onnx
-from maskring.export.triton import CLIENT, windows_read, write_triton_repository
+from maskring.export.triton import windows_read, write_triton_repository
 from maskring.plugins import library
 from maskring.plugins.errors import ModelError
 from maskring.runtime.backends.step_graph_parts import load_step_graph
@@ -32,6 +34,7 @@ from maskring.runtime.masks import read_mask
 from maskring.runtime.memory import MemoryPolicy, MemoryRing
 from maskring.runtime.model import ModelMetadata
 from maskring.runtime.readers import read_image
+from maskring.runtime.sources import open_source
 from maskring.runtime.tracker import Tracker
 from maskring.training.weights import shipped_checkpoint
 
@@ -281,11 +284,71 @@ def test_plans_of_other_models_are_refused(repository: Path, tmp_path: Path) -> 
     assert not plan.exists()
 
 
-def test_client_is_python_that_names_the_model(repository: Path) -> None:
-    text = (repository / "client.py").read_text()
-    assert text == CLIENT
-    ast.parse(text)
-    assert '"maskring"' in text
+class Server:
+    """Triton's gRPC service with one model: the memory of each sequence from its START to its END."""
+
+    def __init__(self, model: Path, config: Any) -> None:
+        self.session, self.config = onnxruntime.InferenceSession(model), config
+        self.states: dict[int, dict[str, np.ndarray]] = {}
+
+    def infer(self, request: Any, context: Any) -> Any:
+        from tritonclient.grpc import service_pb2
+
+        sent = {key: value.int64_param or value.bool_param for key, value in request.parameters.items()}
+        given = zip(request.inputs, request.raw_input_contents, strict=True)
+        feeds = {t.name: np.frombuffer(raw, np.uint8).reshape(list(t.shape)) for t, raw in given}
+        assert request.model_name == self.config.name and {t.datatype for t in request.inputs} == {"UINT8"}
+        start = bool(sent.get("sequence_start"))
+        if start:
+            self.states[sent["sequence_id"]] = empty_state(self.config)
+        state = self.states[sent["sequence_id"]]
+        names = ["labels", *(f"{name}_next" for name in state)]
+        labels, *after = self.session.run(names, feeds | {"start": np.array([start], np.int32)} | state)
+        state.update(zip(state, after, strict=True))
+        if sent.get("sequence_end"):
+            del self.states[sent["sequence_id"]]
+        answer = service_pb2.ModelInferResponse(raw_output_contents=[labels.tobytes()])
+        answer.outputs.add(name="labels", datatype="UINT8", shape=labels.shape)
+        return answer
+
+
+def test_the_client_follows_a_video(repository: Path, config: Any, tmp_path: Path) -> None:
+    """In a process of its own, against a server that speaks Triton's protocol."""
+    grpc = pytest.importorskip("grpc", reason="grpcio is not installed")
+    from tritonclient.grpc import service_pb2
+
+    mask = moving_square(0)[1]
+    cv2.imwrite(str(tmp_path / "mask.png"), mask)
+    writer = cv2.VideoWriter(
+        str(tmp_path / "clip.avi"), cv2.VideoWriter.fourcc(*"MJPG"), 10.0, (WIDTH, HEIGHT)
+    )
+    for index in range(9):
+        writer.write(np.ascontiguousarray(moving_square(index // 4)[0][..., ::-1]))
+    writer.release()
+    served = Server(repository / "maskring" / "1" / "model.onnx", config)
+    server = grpc.server(ThreadPoolExecutor(1))
+    infer = grpc.unary_unary_rpc_method_handler(
+        served.infer,
+        request_deserializer=service_pb2.ModelInferRequest.FromString,
+        response_serializer=service_pb2.ModelInferResponse.SerializeToString,
+    )
+    service = grpc.method_handlers_generic_handler("inference.GRPCInferenceService", {"ModelInfer": infer})
+    server.add_generic_rpc_handlers((service,))
+    address = f"localhost:{server.add_insecure_port('localhost:0')}"
+    server.start()
+    try:
+        command = [sys.executable, repository / "client.py", "clip.avi", "mask.png", address]
+        done = subprocess.run(command, cwd=tmp_path, capture_output=True, text=True, timeout=100, check=False)
+    finally:
+        server.stop(None)
+    assert done.returncode == 0, done.stderr
+    with open_source(tmp_path / "clip.avi") as source:
+        clip = [(frame.image, mask) for frame in source]
+    areas = [int((labels == 1).sum()) for labels in tracked(repository.parent / "plain.onnx", clip)]
+    assert len(set(areas)) > 2, "the object is followed"
+    said = [f"{index} object 1: {area} pixels" if area else f"{index}" for index, area in enumerate(areas)]
+    assert done.stdout.splitlines() == said
+    assert not served.states, "the last request said END"
 
 
 def test_command(repository: Path, tmp_path: Path) -> None:
