@@ -738,7 +738,7 @@ def profile(
             table.add_row(name, *(f"{figure:.2f}" for figure in figures))
         out.print(table)
         out.print(f"{measured.fps:.1f} fps, peak memory {measured.peak_memory_mb:.0f} MB", markup=False)
-    out.print("To measure the bare file with NVIDIA's tools, on a frame of this run (trtexec is TensorRT's):")
+    out.print("To measure the bare file with NVIDIA's tools, on a frame of this run:")
     for line in commands.values():
         out.print(line, markup=False, soft_wrap=True)
     out.print(f"wrote {out_dir / 'profile.html'}", markup=False, soft_wrap=True)

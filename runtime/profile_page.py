@@ -38,7 +38,7 @@ def profile_page(profiles: list[Profile], commands: dict[str, str], budget: floa
         "<h2>Layers</h2>",
         *(_layers(profile, COLOURS[i]) for i, profile in enumerate(profiles)),
         "<h2>Machine</h2>",
-        _table([], [[key, value] for key, value in profiles[0].machine.items()]),
+        *(_machine(profile, COLOURS[i]) for i, profile in enumerate(profiles)),
         "<h2>The same with other tools</h2>",
         *(f"<p>{escape(tool)}<br><code>{escape(line)}</code></p>" for tool, line in commands.items()),
         "</html>\n",
@@ -87,6 +87,10 @@ def _layers(profile: Profile, colour: str) -> str:
     rows = [[layer.name, layer.kind, f"{layer.milliseconds:.3f}"] for layer in shown]
     rows.append([f"{max(0, len(profile.layers) - LAYERS_SHOWN)} others", "", f"{rest:.3f}"])
     return _caption(profile, colour) + _table(["layer", "kind", "ms"], rows)
+
+
+def _machine(profile: Profile, colour: str) -> str:
+    return _caption(profile, colour) + _table([], [[key, value] for key, value in profile.machine.items()])
 
 
 def _caption(profile: Profile, colour: str) -> str:

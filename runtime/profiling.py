@@ -418,7 +418,14 @@ def write_inputs(model: Path, frame: Array, folder: Path) -> dict[str, str]:
             "polygraphy": f"polygraphy run {q(str(model))} --onnxrt {inputs}",
             "trtexec": f"trtexec --onnx={q(str(model))} --stronglyTyped {timing}",
         }
-    plugin = str(library_path()) if read_manifest(model).key.plugin_sha256 else ""
+    key = read_manifest(model).key
+    if key.runtime == TENSORRT_RTX:
+        return {
+            "polygraphy": "POLYGRAPHY_USE_TENSORRT_RTX=1 "
+            f"polygraphy run {q(str(model))} --trt --model-type engine {inputs}",
+            "tensorrt_rtx": f"tensorrt_rtx --loadEngine={q(str(model))} {timing}",
+        }
+    plugin = str(library_path()) if key.plugin_sha256 else ""
     return {
         "polygraphy": f"polygraphy run {q(str(model))} --trt --model-type engine {inputs}"
         + (f" --plugins {q(plugin)}" if plugin else ""),

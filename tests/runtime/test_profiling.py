@@ -161,6 +161,9 @@ def test_command_profiles_an_engine_beside_its_model(
     model: Path, engine: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     fake_device.install(monkeypatch, FakeGpu())
+    code, text = command(model, tmp_path, "--compare", str(engine))
+    assert code == 0, text
+    assert "fake GPU (sm86)" in (tmp_path / "profile.html").read_text(), "of the second one, too"
     code, text = command(engine, tmp_path, "--compare", str(model))
     assert code == 0, text
     written = json.loads((tmp_path / "profile.json").read_text())
@@ -182,6 +185,14 @@ def test_commands_for_an_engine_name_its_plugin(
     commands = write_inputs(engine, FRAMES[0], tmp_path)
     assert commands["polygraphy"].endswith(f" --plugins {plugin}")
     assert commands["trtexec"].endswith(f" --dynamicPlugins={plugin}")
+
+
+def test_commands_for_an_rtx_engine_are_those_of_its_tools(model: Path, tmp_path: Path) -> None:
+    sizes = EngineOptions(runtime="tensorrt-rtx", height=(48,) * 3, width=(64,) * 3)
+    commands = write_inputs(write_engine(model, tmp_path / "rtx.engine", sizes), FRAMES[0], tmp_path)
+    assert commands["polygraphy"].startswith("POLYGRAPHY_USE_TENSORRT_RTX=1 polygraphy run ")
+    assert commands["tensorrt_rtx"].startswith(f"tensorrt_rtx --loadEngine={tmp_path}/rtx.engine --shapes=")
+    assert "trtexec" not in commands
 
 
 def command(model: Path, out: Path, *more: str) -> tuple[int, str]:
