@@ -26,6 +26,7 @@ from ..runtime.engine_file import (
     EngineKey,
     EngineManifest,
     Shapes,
+    load_for_polygraphy,
     manifest_path,
     read_engine,
     read_manifest,
@@ -33,7 +34,7 @@ from ..runtime.engine_file import (
 )
 from ..runtime.memory import MemoryPolicy
 from ..runtime.model import MAX_LABELS, QUANTIZATION_KEY, ModelMetadata
-from .tensorrt_builder import Progress, build, load_tensorrt
+from .tensorrt_builder import Progress, build
 
 Range = tuple[int, int, int]
 """Smallest, best and largest."""
@@ -141,7 +142,7 @@ def build_engine(
     shapes = profile_shapes(metadata, options)
     if served:
         shapes = {name: [shape] * 3 for name, shape in fixed.items()}
-    trt = load_tensorrt(options.runtime)
+    trt = load_for_polygraphy(options.runtime)
     targets = (compute_capability(),) if options.runtime == TENSORRT else _targets(trt, options)
     network = _network(graph, shapes, options.runtime, targets)
     key = EngineKey(

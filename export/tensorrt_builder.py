@@ -5,23 +5,16 @@ from __future__ import annotations
 import contextlib
 import re
 import signal
-import sys
 import tempfile
 import threading
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
-from importlib import import_module
 from pathlib import Path
 from typing import Any, BinaryIO
 
 from ..plugins.errors import ModelError, UnavailableError
 from ..plugins.files import atomic_path
-from ..runtime.engine_file import (
-    HARDWARE_COMPATIBILITY,
-    TENSORRT_RTX,
-    EngineKey,
-    import_tensorrt,
-)
+from ..runtime.engine_file import HARDWARE_COMPATIBILITY, TENSORRT_RTX, EngineKey
 
 Progress = Callable[[str, int, int], None]
 """Called with a phase of the build, the steps of it that are done, and all its steps."""
@@ -59,39 +52,13 @@ class BuildLog:
         return text[:300].rstrip(". ")
 
 
-def load_tensorrt(runtime: str) -> Any:
-    """The TensorRT module of ``runtime``, with polygraphy set to it.
-
-    Raises:
-        UnavailableError: when TensorRT or polygraphy is not installed, is too old or too new, or when this
-            process has built for the other runtime.
-    """
-    trt = import_tensorrt(runtime)
-    try:
-        config: Any = import_module("polygraphy.config")
-    except ImportError as error:
-        raise UnavailableError("polygraphy is not installed", "run pip install polygraphy") from error
-    rtx = runtime == TENSORRT_RTX
-    if "polygraphy.backend.trt" in sys.modules and rtx != config.USE_TENSORRT_RTX:
-        raise UnavailableError(
-            "this process has already built or profiled engines of the other TensorRT",
-            "build each runtime's engines in a process of their own",
-        )
-    if rtx:
-        sys.modules.setdefault(
-            "tensorrt_rtx", trt
-        )  # the bindings alone bring the same module by another name
-    config.USE_TENSORRT_RTX = rtx
-    return trt
-
-
 def build(
     trt: Any, onnx_bytes: bytes, key: EngineKey, timing_cache: Path | None, progress: Progress | None
 ) -> tuple[bytes, BuildLog]:
     """Parse and build, strongly typed, with one optimization profile.
 
     Args:
-        trt: the module from :func:`load_tensorrt`.
+        trt: the module from :func:`maskring.runtime.engine_file.load_for_polygraphy`.
         onnx_bytes: the model as the parser shall see it.
         key: shapes and options.
         timing_cache: file with timings of earlier builds, read and added to.

@@ -5,6 +5,7 @@ from __future__ import annotations
 import hashlib
 import json
 import re
+import sys
 from dataclasses import asdict, dataclass, fields
 from importlib import import_module
 from pathlib import Path
@@ -167,6 +168,32 @@ def import_tensorrt(runtime: str) -> Any:
         raise UnavailableError(
             f"TensorRT {trt.__version__} is installed and maskring works with 10.3 to 11", INSTALL[runtime]
         )
+    return trt
+
+
+def load_for_polygraphy(runtime: str) -> Any:
+    """The TensorRT module of ``runtime``, with polygraphy set to it.
+
+    Raises:
+        UnavailableError: when TensorRT or polygraphy is not installed, is too old or too new, or when this
+            process has had polygraphy set to the other runtime.
+    """
+    trt = import_tensorrt(runtime)
+    try:
+        config: Any = import_module("polygraphy.config")
+    except ImportError as error:
+        raise UnavailableError("polygraphy is not installed", "run pip install polygraphy") from error
+    rtx = runtime == TENSORRT_RTX
+    if "polygraphy.backend.trt" in sys.modules and rtx != config.USE_TENSORRT_RTX:
+        raise UnavailableError(
+            "this process has already built or profiled engines of the other TensorRT",
+            "build each runtime's engines in a process of their own",
+        )
+    if rtx:
+        sys.modules.setdefault(
+            "tensorrt_rtx", trt
+        )  # the bindings alone bring the same module by another name
+    config.USE_TENSORRT_RTX = rtx
     return trt
 
 

@@ -34,7 +34,7 @@ from .backends.integer_encoder import for_integer_kernels
 from .backends.onnxruntime import Memory, OnnxRuntimeBackend, open_session
 from .backends.step_graph_parts import cut_at_memory_read, load_step_graph, memory_read
 from .backends.tensorrt import TensorRTBackend
-from .engine_file import ENGINE_SUFFIX, TENSORRT_RTX, import_tensorrt, read_manifest
+from .engine_file import ENGINE_SUFFIX, TENSORRT_RTX, load_for_polygraphy, read_manifest
 from .model import EXPORT_AGAIN, INPUTS, VALUES, ModelMetadata
 from .tracker import Tracker
 
@@ -278,22 +278,25 @@ def time_engine(engine: Path, feeds: dict[str, Array], iterations: int) -> Laten
 
     Raises:
         ModelError: when what stands beside the engine is missing or damaged.
-        UnavailableError: when polygraphy, TensorRT, the plugin or a GPU is missing.
+        UnavailableError: when polygraphy, TensorRT, the plugin or a GPU is missing, or TensorRT refuses.
     """
     key = read_manifest(engine).key
-    trt = import_tensorrt(key.runtime)
-    try:
-        import polygraphy.config
+    trt = load_for_polygraphy(key.runtime)
+    from polygraphy.backend.common import BytesFromPath
+    from polygraphy.backend.trt import EngineFromBytes, TrtRunner
+    from polygraphy.exception import PolygraphyException
 
-        polygraphy.config.USE_TENSORRT_RTX = key.runtime == TENSORRT_RTX
-        from polygraphy.backend.common import BytesFromPath
-        from polygraphy.backend.trt import EngineFromBytes, TrtRunner
-    except ImportError as error:
-        raise UnavailableError("polygraphy is not installed", NEEDS_POLYGRAPHY) from error
     if key.plugin_sha256:
         load_plugin(trt)
-    with TrtRunner(EngineFromBytes(BytesFromPath(str(engine)))) as runner:
-        return Latency.of(_runs(runner, feeds, iterations))
+    try:
+        with TrtRunner(EngineFromBytes(BytesFromPath(str(engine)))) as runner:
+            return Latency.of(_runs(runner, feeds, iterations))
+    except (PolygraphyException, TypeError, RuntimeError) as error:
+        # The bindings have no other words for what could not be made, as where CUDA fails.
+        raise UnavailableError(
+            f"polygraphy could not run {engine}: {' '.join(str(error).split())[:300].rstrip('. ')}",
+            "read what TensorRT wrote above, or leave this measurement out: --runner-iterations 0",
+        ) from error
 
 
 def _runs(runner: Any, feeds: dict[str, Array], iterations: int) -> Iterator[float]:

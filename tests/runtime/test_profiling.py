@@ -14,6 +14,7 @@ import numpy as np
 import pytest
 from fake_device import FakeGpu, write_engine
 from pixel_model import write_pixel_model
+from real_bindings import installed
 from support import moving_square
 from typer.testing import CliRunner
 
@@ -125,6 +126,37 @@ def test_engines_need_tensorrt(engine: Path, monkeypatch: pytest.MonkeyPatch) ->
     monkeypatch.setitem(sys.modules, "tensorrt", None)
     with pytest.raises(UnavailableError, match=r"maskring\[gpu\]"):
         time_engine(engine, {}, 1)
+
+
+TIME_RTX = """
+import sys
+from pathlib import Path
+import numpy as np
+from maskring.export.engine_from_onnx import EngineOptions, build_engine
+from maskring.runtime.profiling import time_engine
+
+model, engine = map(Path, sys.argv[1:])
+sizes = {"height": (48,) * 3, "width": (64,) * 3, "objects": (1,) * 3}
+built = build_engine(model, engine, EngineOptions("tensorrt-rtx", compute_capabilities=("sm86",), **sizes))
+types = {"frame": np.uint8, "memory_dilation": np.int32}
+shapes = {name: best for name, (_, best, _) in built.manifest.key.shapes.items()}
+try:
+    print(time_engine(engine, {n: np.zeros(s, types.get(n, np.float32)) for n, s in shapes.items()}, 1))
+except Exception as error:
+    print(repr(error))
+"""
+
+
+def test_polygraphy_takes_engines_of_rtx_to_nvidias_runtime(model: Path, tmp_path: Path) -> None:
+    """By the name that polygraphy knows the module by. Without such a GPU, NVIDIA's runtime refuses there."""
+    if not installed("tensorrt_rtx_bindings"):
+        pytest.skip("no TensorRT-RTX: pip install 'maskring[tensorrt-test]'")
+    command = [sys.executable, "-c", TIME_RTX, str(model), str(tmp_path / "rtx.engine")]
+    done = subprocess.run(command, check=True, capture_output=True, text=True, timeout=100)
+    said = done.stdout.splitlines()[-1]
+    assert said.startswith("Latency") or re.match(
+        r"UnavailableError.*polygraphy could not run .*rtx\.engine: Could not deserialize .*--runner-it", said
+    ), said
 
 
 def test_stages_and_layers_of_an_engine(engine: Path, monkeypatch: pytest.MonkeyPatch) -> None:
