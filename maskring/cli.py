@@ -17,6 +17,7 @@ from rich.text import Text
 
 from . import __version__
 from .console import (
+    EXIT_USER_ERROR,
     busy,
     err,
     one_sentence,
@@ -96,6 +97,9 @@ ThreadsOption = Annotated[
 ]
 SoftOption = Annotated[
     bool, typer.Option("--soft", help="Remember label probabilities instead of their winners.")
+]
+ShardOption = Annotated[
+    bool, typer.Option("--shard", help="Do this process's share; torchrun starts them, on any machines.")
 ]
 
 
@@ -646,6 +650,47 @@ def track(
 
 @app.command(rich_help_panel=TRACK)
 @one_sentence
+def label(
+    videos: Annotated[list[Path], typer.Argument(help="Videos, folders of them or of frames.")],
+    masks: Annotated[
+        Path, typer.Option(help="Folder with the mask of each one's first frame, NAME.png for NAME.mp4.")
+    ],
+    out_dir: Annotated[
+        Path, typer.Option("--out", help="Gets a folder for each video; those that are there are left alone.")
+    ],
+    model: ModelOption = None,
+    size: Annotated[
+        int | None,
+        typer.Option(min=16, max=LARGEST_SIDE, help="Shorter side to track at; masks keep the video's size."),
+    ] = None,
+    soft: SoftOption = False,
+    kernel: KernelOption = Kernel.native,
+    threads: ThreadsOption = 0,
+    shard: ShardOption = False,
+) -> None:
+    """Follow objects through many videos, from the masks of their first frames."""
+    from .labelling import clips_to_label, label_clips
+    from .models import open_tracker, resolve_model
+    from .plugins.files import make_directory
+    from .sharding import join
+
+    clips = clips_to_label(videos, masks, out_dir)
+    this, threads = join(shard, threads)
+    make_directory(out_dir)
+    with busy("opening the model"):
+        executable = resolve_model(model)
+    new_tracker = partial(open_tracker, executable, soft=soft, kernel=kernel.value, threads=threads)
+    with split_callback(shown=this is None or this.local_rank == 0) as on_frame:
+        labelled = label_clips(clips, new_tracker, shard=this, size=size, on_frame=on_frame)
+    out.print(f"{labelled}; labels in {out_dir}", markup=False, soft_wrap=True)
+    for clip, reason in labelled.failed.items():
+        err.print(f"error: {clip} is not labelled: {reason}", style="red", markup=False, soft_wrap=True)
+    if labelled.failed:
+        raise typer.Exit(EXIT_USER_ERROR)
+
+
+@app.command(rich_help_panel=TRACK)
+@one_sentence
 def evaluate(
     davis: Annotated[Path, typer.Option(help="Dataset root in DAVIS or YouTube-VOS layout.")],
     split: Annotated[str, typer.Option(help="ImageSets/2017/NAME.txt, else ImageSets/2016/NAME.txt.")],
@@ -658,9 +703,7 @@ def evaluate(
     soft: SoftOption = False,
     kernel: KernelOption = Kernel.native,
     threads: ThreadsOption = 0,
-    shard: Annotated[
-        bool, typer.Option("--shard", help="Do this process's share; torchrun starts them, on any machines.")
-    ] = False,
+    shard: ShardOption = False,
     refine: RefineOption = Refine.off,
     refine_iterations: RefineIterationsOption = 400,
     refine_steps: RefineStepsOption = 0,

@@ -1,4 +1,4 @@
-"""``maskring evaluate``, by one process or as one of several."""
+"""Being one of several processes; ``maskring evaluate`` by one of them."""
 
 from __future__ import annotations
 
@@ -13,6 +13,23 @@ from .runtime.engine_file import sha256
 from .runtime.evaluation import Evaluation, SequenceTracker
 from .runtime.evaluation import evaluate as evaluate_split
 from .runtime.sharding import Shard, evaluate_shard
+
+
+def join(shard: bool, threads: int) -> tuple[Shard | None, int]:
+    """Which of several processes this is, None if not ``shard``; and how many CPU threads it is to use.
+
+    Must be called before anything touches a GPU: of several, one is chosen.
+
+    Raises:
+        UnavailableError: when the environment does not say which of them this one is.
+    """
+    if not shard:
+        return None, threads
+    this = Shard.of_environment(os.environ)
+    gpu = this.gpu(os.environ.get("CUDA_VISIBLE_DEVICES"))
+    if gpu is not None:
+        os.environ["CUDA_VISIBLE_DEVICES"] = gpu
+    return this, threads or this.threads(usable_cores())
 
 
 @dataclass
@@ -38,13 +55,8 @@ class DatasetRun:
         Raises:
             UnavailableError: when the environment does not say which of them this one is.
         """
-        if not shard:
-            return threads
-        self._shard = Shard.of_environment(os.environ)
-        gpu = self._shard.gpu(os.environ.get("CUDA_VISIBLE_DEVICES"))
-        if gpu is not None:
-            os.environ["CUDA_VISIBLE_DEVICES"] = gpu
-        return threads or self._shard.threads(usable_cores())
+        self._shard, threads = join(shard, threads)
+        return threads
 
     @property
     def shows_progress(self) -> bool:

@@ -1,4 +1,4 @@
-"""A labelled dataset tracked by several processes, on one machine or many, that share a folder.
+"""Videos shared out over several processes, on one machine or many; a labelled dataset tracked by them.
 
 No process talks to another. Each takes its share of the sequences and leaves its results in a file beside the
 measures; whichever finds that no share is missing writes the measures of all.
@@ -11,7 +11,7 @@ import json
 from collections.abc import Callable, Mapping
 from dataclasses import asdict, dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
 
 from ..plugins.errors import UnavailableError
 from ..plugins.files import atomic_path
@@ -26,9 +26,10 @@ from .evaluation import (
 )
 from .measures import Measure, Score
 
+Item = TypeVar("Item")
+
 START = (
-    "start it with torchrun (torchrun --nproc-per-node 4 -m maskring evaluate ... --shard), or set RANK and "
-    "WORLD_SIZE"
+    "start it with torchrun (torchrun --nproc-per-node 4 -m maskring ... --shard), or set RANK and WORLD_SIZE"
 )
 
 GPUS = Path("/proc/driver/nvidia/gpus")
@@ -73,8 +74,16 @@ class Shard:
 
     def share(self, sequences: list[Sequence]) -> list[Sequence]:
         """The sequences of this process; the shares are about equally many frames."""
-        by_length = sorted(sequences, key=lambda sequence: (-len(sequence.frames), sequence.name))
-        return by_length[self.rank :: self.world_size]
+        return self.deal(sequences, lambda sequence: (len(sequence.frames), sequence.name))
+
+    def deal(self, items: list[Item], weight: Callable[[Item], tuple[int, str]]) -> list[Item]:
+        """The items of this process; shares weigh about the same, and a name decides between equals."""
+
+        def heaviest_first(item: Item) -> tuple[int, str]:
+            heavy, name = weight(item)
+            return -heavy, name
+
+        return sorted(items, key=heaviest_first)[self.rank :: self.world_size]
 
     def threads(self, cores: int) -> int:
         """CPU threads for this process where its machine's ``cores`` are to serve all of them."""

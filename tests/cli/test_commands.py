@@ -36,7 +36,7 @@ def test_version() -> None:
 
 def test_help_names_every_command() -> None:
     text = run("--help").stdout
-    for command in ("demo", "train", "import", "export", "verify", "track", "evaluate", "doctor"):
+    for command in ("demo", "train", "import", "export", "verify", "track", "label", "evaluate", "doctor"):
         assert command in text
 
 

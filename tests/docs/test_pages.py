@@ -119,6 +119,8 @@ def desk(tmp_path_factory: pytest.TempPathFactory) -> Path:
     second = np.zeros((HEIGHT, WIDTH), np.uint8)
     second[4:12, 40:60] = 2
     write_mask(root / "second.png", second)
+    (root / "masks").mkdir()
+    shutil.copy(root / "first.png", root / "masks" / "one.png")
     write_tiny_checkpoint(root / "checkpoint.safetensors")
     for name in ("nano.safetensors", "run/checkpoint.safetensors", "runs/mine/checkpoint.safetensors"):
         shutil.copy(root / "checkpoint.safetensors", root / name)

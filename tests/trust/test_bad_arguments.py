@@ -42,11 +42,14 @@ def files(tmp_path_factory: pytest.TempPathFactory, exported: Path) -> dict[str,
         frame, mask = moving_square(index)
         cv2.imwrite(str(folder / "frames" / f"{index}.png"), frame)
         write_mask(folder / "mask.png", mask)
+    (folder / "masks").mkdir()
+    write_mask(folder / "masks" / "frames.png", mask)
     return {
         "model": exported,
         "checkpoint": write_tiny_checkpoint(folder / "tiny.safetensors"),
         "frames": folder / "frames",
         "mask": folder / "mask.png",
+        "masks": folder / "masks",
         "out": folder / "out",
     }
 
@@ -174,6 +177,7 @@ LINES = {
     "quantize": ("MASK", "--calibrate", "FRAMES", "--out", "OUT"),
     "verify": ("MODEL", "--source", "FRAMES", "--frames", "2"),
     "track": ("FRAMES", "--mask", "MASK", "--model", "MODEL", "--out", "OUT", "--no-overlay"),
+    "label": ("FRAMES", "--masks", "MASKS", "--model", "MODEL", "--out", "OUT"),
     "evaluate": (
         "--davis",
         "FRAMES",

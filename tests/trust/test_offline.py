@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import shutil
 import subprocess
 import sys
 from collections.abc import Sequence
@@ -70,10 +71,13 @@ def desk(tmp_path_factory: pytest.TempPathFactory, exported: Path) -> dict[str, 
         writer.write(frame)
     writer.release()
     (root / "davis/ImageSets/2017/val.txt").write_text("a\n")
+    (root / "masks").mkdir()
+    shutil.copy(masks / "00000.png", root / "masks" / "clip.png")
     return {
         "CHECKPOINT": write_tiny_checkpoint(root / "tiny.safetensors"),
         **{"MODEL": exported, "DAVIS": root / "davis", "FRAMES": images, "CLIP": root / "clip.mp4"},
         "MASK": masks / "00000.png",
+        "MASKS": root / "masks",
     }
 
 
@@ -85,6 +89,7 @@ def test_who_asks_is_seen(tmp_path: Path) -> None:
 COMMANDS = {
     "a video": "track CLIP --mask MASK --model MODEL --out OUT",
     "frames and a checkpoint, exported first": "track FRAMES --mask MASK --model CHECKPOINT --out OUT",
+    "many videos": "label CLIP --masks MASKS --model MODEL --out OUT",
     "evaluate": "evaluate --davis DAVIS --split val --model MODEL --out OUT --json OUT/scores.json",
 }
 

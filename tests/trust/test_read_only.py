@@ -40,6 +40,7 @@ COMMANDS = {
     "train": ("train", "RECIPE", "--data", "FOOTAGE", "--out", "DISK/run"),
     "profile": (*PROFILE, "--out", "DISK/profile"),
     "evaluate": ("evaluate", "--davis", "DAVIS", "--split", "val", "--model", "MODEL", *MEASURES),
+    "label": ("label", "FOOTAGE", "--masks", "MASKS", "--model", "MODEL", "--out", "DISK/labels"),
     "the cache": ("track", "FOOTAGE", "--mask", "MASK", "--model", "CHECKPOINT", "--out", "OUT"),
 }
 
@@ -64,11 +65,13 @@ def places(tmp_path: Path, exported: Path) -> dict[str, str]:
         write_mask(labels / f"{index:05d}.png", mask)
     (tmp_path / "davis/ImageSets/2017").mkdir(parents=True)
     (tmp_path / "davis/ImageSets/2017/val.txt").write_text("a\n")
+    shutil.copy(labels / "00000.png", labels.parent / "footage.png")
     (tmp_path / "mine.toml").write_text(RECIPE)
     return {
         "FOOTAGE": str(tmp_path / "footage"),
         "DAVIS": str(tmp_path / "davis"),
         "MASK": str(shutil.copy(labels / "00000.png", tmp_path / "mask.png")),
+        "MASKS": str(shutil.copytree(labels.parent, tmp_path / "masks")),
         "MODEL": str(exported),
         "RECIPE": str(tmp_path / "mine.toml"),
         "CHECKPOINT": str(write_tiny_checkpoint(tmp_path / "tiny.safetensors")),
