@@ -1,6 +1,6 @@
 # JetPack 6 (L4T r36): docker build -f docker/jetson.Dockerfile -t maskring-jetson .
 # Run with: docker run --runtime nvidia --rm -it maskring-jetson doctor
-# hadolint global ignore=DL3008
+# hadolint global ignore=DL3008,DL3066
 ARG L4T=r36.4.0
 FROM nvcr.io/nvidia/l4t-jetpack:${L4T}
 RUN apt-get update \
@@ -8,9 +8,9 @@ RUN apt-get update \
  && rm -rf /var/lib/apt/lists/*
 WORKDIR /src
 COPY . .
-RUN python3 -m pip install --no-cache-dir 'scikit-build-core>=0.10' 'nanobind>=2.4' cmake ninja \
+RUN python3 -m pip install --no-cache-dir 'scikit-build-core>=0.10' 'nanobind>=2.4' 'cmake>=3.26' 'ninja>=1.11' \
  && python3 -m pip install --no-cache-dir --no-build-isolation . \
- && CUDA_ROOT=/usr/local/cuda python3 -m pip install --no-cache-dir polygraphy pycuda \
+ && CUDA_ROOT=/usr/local/cuda python3 -m pip install --no-cache-dir 'polygraphy>=0.53' 'pycuda>=2024.1' \
  && useradd --create-home maskring
 USER maskring
 WORKDIR /home/maskring

@@ -1,5 +1,5 @@
-# A server with or without an NVIDIA GPU: docker build -f docker/server.Dockerfile -t maskring .
-# hadolint global ignore=DL3008
+# A server, tracking on its CPUs: docker build -f docker/server.Dockerfile -t maskring .
+# hadolint global ignore=DL3008,DL3066
 FROM python:3.11-slim-bookworm AS build
 RUN apt-get update \
  && apt-get install -y --no-install-recommends g++ make \
