@@ -326,6 +326,8 @@ class TensorRTBackend:
         with device.closing():
             self._drop_graphs()
             if self._engine is not None:
+                if self._warm and not self._failure:
+                    self._engine.keep_kernels()
                 self._engine.close()
             self._engine = self._tensors = self._next = self._uploaded = None
 

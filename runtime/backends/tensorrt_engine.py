@@ -10,6 +10,7 @@ from typing import Any
 from ...plugins.errors import ModelError, UnavailableError
 from ..engine_file import BUILD_AGAIN, EngineManifest
 from ..model import DILATION, FRAME, INPUTS, LABELS, OUTPUTS
+from .kernel_cache import KernelCache
 
 _TYPES = {FRAME: "UINT8", DILATION: "INT32", LABELS: "UINT8"}
 _FLOATS = {"float32": "FLOAT", "float16": "HALF"}
@@ -41,6 +42,7 @@ class Engine:
         self._engine: Any = None
         self._config: Any = None
         self._context: Any = None
+        self._kernels: KernelCache | None = None
         try:
             self._load(content, manifest)
         except BaseException:
@@ -57,14 +59,14 @@ class Engine:
             version = self._trt.__version__
             raise ModelError(f"TensorRT {version} refuses {self._origin}: {self._reason()}", BUILD_AGAIN)
         self._check_tensors(manifest.metadata.dtype)
-        self._context = self._new_context()
+        self._context = self._new_context(manifest)
         if self._context is None:
             raise UnavailableError(
                 f"TensorRT could not prepare {self._origin} for execution: {self._reason()}",
                 "free memory of the GPU, or build the engine for smaller frames",
             )
 
-    def _new_context(self) -> Any:
+    def _new_context(self, manifest: EngineManifest) -> Any:
         strategies = getattr(self._trt, "DynamicShapesKernelSpecializationStrategy", None)
         if strategies is None:
             return self._engine.create_execution_context()
@@ -73,6 +75,11 @@ class Engine:
         self._config = self._engine.create_runtime_config()
         if self._config is None:
             return None
+        cache = self._config.create_runtime_cache()
+        if cache is None:
+            return None
+        self._kernels = KernelCache(cache, self._origin, manifest.engine_sha256)
+        self._config.set_runtime_cache(cache)
         self._config.dynamic_shapes_kernel_specialization_strategy = strategies.EAGER
         return self._engine.create_execution_context(runtime_config=self._config)
 
@@ -129,11 +136,17 @@ class Engine:
         self._context.profiler = self._profiler
         return milliseconds
 
+    def keep_kernels(self) -> None:
+        """Spare the next run what was compiled in this one."""
+        if self._kernels is not None:
+            self._kernels.keep()
+
     def close(self) -> None:
         """Release the engine; doing so twice does nothing."""
         self._context = None
         self._profiler = None
         self._config = None
+        self._kernels = None
         self._engine = None
         self._runtime = None
 

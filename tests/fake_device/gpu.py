@@ -56,6 +56,7 @@ class FakeGpu:
         pageable: asynchronous copies from or to memory that is not page-locked.
         executions: of engines, graphs included.
         slow_graphs: that keep kernels of TensorRT-RTX which were to stand in until better ones are compiled.
+        compiled: kernels that TensorRT-RTX compiled.
         ordinals: the GPU on which memory at an address is, where it is another one.
         when: by call, what says whether it is to fail.
         outlived: objects of TensorRT that were there when their context was not.
@@ -81,7 +82,7 @@ class FakeGpu:
         self.alive: Counter[str] = Counter()
         self.broken = False
         self.pageable = 0
-        self.executions = self.slow_graphs = 0
+        self.executions = self.slow_graphs = self.compiled = 0
         self.outlived: list[str] = []
         self.ordinals: dict[int, int] = {}
         self.when: dict[str, Callable[[], bool]] = {}

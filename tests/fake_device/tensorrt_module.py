@@ -140,8 +140,37 @@ def _classes(gpu: FakeGpu, rtx: bool) -> list[type]:
         def __del__(self) -> None:
             gpu.dropped("engine")
 
+    class IRuntimeCache:
+        """Of the shapes for which kernels are compiled."""
+
+        def __init__(self) -> None:
+            self._kernels: list[str] = []
+
+        def serialize(self) -> bytes:
+            return json.dumps(self._kernels).encode()
+
+        def deserialize(self, blob: bytes) -> bool:
+            if gpu.called("deserialize"):
+                return False
+            self._kernels[:] = json.loads(blob)
+            return True
+
+        def _compile(self, shapes: dict[str, tuple[int, ...]]) -> None:
+            kernel = json.dumps(shapes)
+            if kernel not in self._kernels:
+                gpu.compiled += 1
+                self._kernels.append(kernel)
+
     class IRuntimeConfig:
         dynamic_shapes_kernel_specialization_strategy = Specialization.LAZY
+        _cache: IRuntimeCache | None = None
+
+        def create_runtime_cache(self) -> IRuntimeCache | None:
+            return None if gpu.called("create_runtime_cache") else IRuntimeCache()
+
+        def set_runtime_cache(self, cache: IRuntimeCache) -> bool:
+            self._cache = cache
+            return True
 
     class IExecutionContext:
         def __init__(self, engine: ICudaEngine, config: IRuntimeConfig) -> None:
@@ -182,6 +211,8 @@ def _classes(gpu: FakeGpu, rtx: bool) -> list[type]:
                 self._engine.logger.log(ILogger.ERROR, f"enqueueV3: call {call} failed {sorted(missing)}")
                 return False
             self._settled = True
+            if self._config._cache is not None:
+                self._config._cache._compile(self._shapes)
             compiles_later = self._config.dynamic_shapes_kernel_specialization_strategy is Specialization.LAZY
             gpu.slow_graphs += rtx and compiles_later and stream.captured is not None
             addresses, shapes = dict(self._addresses), self._all_shapes()
@@ -239,5 +270,5 @@ def _classes(gpu: FakeGpu, rtx: bool) -> list[type]:
         ICudaEngine.create_execution_context = create_execution_context  # type: ignore[assignment,method-assign]
         ICudaEngine.create_runtime_config = create_runtime_config  # type: ignore[attr-defined]
         IExecutionContext.is_stream_capturable = is_stream_capturable  # type: ignore[attr-defined]
-        return [Runtime, ICudaEngine, IExecutionContext, IRuntimeConfig, Specialization]
+        return [Runtime, ICudaEngine, IExecutionContext, IRuntimeCache, IRuntimeConfig, Specialization]
     return [Runtime, ICudaEngine, IExecutionContext]

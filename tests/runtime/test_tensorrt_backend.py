@@ -4,7 +4,9 @@ from __future__ import annotations
 
 import dataclasses
 import gc
+import json
 import logging
+import shutil
 import sys
 import threading
 from collections import Counter
@@ -13,6 +15,7 @@ from typing import Any
 
 import fake_device
 import numpy as np
+import onnx
 import psutil
 import pytest
 from fake_device import FakeGpu, write_engine
@@ -21,8 +24,10 @@ from pixel_model import write_pixel_model
 from maskring.export.engine_from_onnx import EngineOptions
 from maskring.plugins.errors import UnavailableError
 from maskring.runtime.backends import StagingBackend, open_backend
+from maskring.runtime.backends.kernel_cache import kernels_path
 from maskring.runtime.backends.onnxruntime import OnnxRuntimeBackend
 from maskring.runtime.backends.tensorrt import ADDRESSES_IN_GRAPHS, TensorRTBackend
+from maskring.runtime.engine_file import manifest_path, sha256
 from maskring.runtime.memory import MemoryPolicy
 from maskring.runtime.tracker import Result, Tracker
 
@@ -362,7 +367,63 @@ def test_engines_of_tensorrt_rtx_cost_nothing_more_per_frame(
     assert gpu.pageable == 0 and gpu.slow_graphs == 0
 
 
-@pytest.mark.parametrize("call", ["create_runtime_config", "create_execution_context"])
+def compiled(engine: Path, monkeypatch: pytest.MonkeyPatch, refuses: bool = False) -> int:
+    """Kernels that a run has to compile."""
+    gpu = FakeGpu()
+    fake_device.install(monkeypatch, gpu, version="1.7.1", rtx=True)
+    if refuses:
+        gpu.fail("deserialize")
+    with Tracker(TensorRTBackend(engine)) as tracker:
+        for index, frame in enumerate(clip(*SIZES[0])):
+            act(tracker, index, frame)
+    assert not +gpu.alive
+    return gpu.compiled
+
+
+@pytest.fixture
+def fresh_engine(rtx_engine: Path, tmp_path: Path) -> Path:
+    """An engine of TensorRT-RTX that has not run."""
+    shutil.copy(manifest_path(rtx_engine), tmp_path)
+    return Path(shutil.copy(rtx_engine, tmp_path))
+
+
+def test_kernels_are_compiled_once(monkeypatch: pytest.MonkeyPatch, fresh_engine: Path) -> None:
+    first = compiled(fresh_engine, monkeypatch)
+    assert first > 0 and compiled(fresh_engine, monkeypatch) == 0
+    assert compiled(fresh_engine, monkeypatch, refuses=True) == first, "compiled by another GPU"
+    assert compiled(fresh_engine, monkeypatch) == 0
+
+
+def test_kernels_that_are_damaged_or_of_another_engine_are_not_taken(
+    monkeypatch: pytest.MonkeyPatch, fresh_engine: Path
+) -> None:
+    first = compiled(fresh_engine, monkeypatch)
+    kept = kernels_path(fresh_engine)
+    content = kept.read_bytes()
+    for damaged in (content[:-1], content[:-1] + b" ", b"", bytes(len(content))):
+        kept.write_bytes(damaged)
+        assert compiled(fresh_engine, monkeypatch) == first
+        assert kept.read_bytes() == content
+    manifest = json.loads(manifest_path(fresh_engine).read_text())
+    model = onnx.load_model_from_string(fresh_engine.read_bytes())
+    model.doc_string = "another engine of the same name"
+    fresh_engine.write_bytes(model.SerializeToString())
+    manifest["engine_sha256"] = sha256(fresh_engine)
+    manifest_path(fresh_engine).write_text(json.dumps(manifest))
+    assert compiled(fresh_engine, monkeypatch) == first
+
+
+def test_a_folder_that_takes_no_kernels_costs_time_alone(
+    monkeypatch: pytest.MonkeyPatch, fresh_engine: Path
+) -> None:
+    kernels_path(fresh_engine).mkdir()
+    first = compiled(fresh_engine, monkeypatch)
+    assert first > 0 and compiled(fresh_engine, monkeypatch) == first
+
+
+@pytest.mark.parametrize(
+    "call", ["create_runtime_config", "create_runtime_cache", "create_execution_context"]
+)
 def test_tensorrt_rtx_may_refuse_to_prepare_an_engine(
     monkeypatch: pytest.MonkeyPatch, rtx_engine: Path, call: str
 ) -> None:
