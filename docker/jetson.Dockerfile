@@ -1,8 +1,9 @@
 # JetPack 6 (L4T r36): docker build -f docker/jetson.Dockerfile -t maskring-jetson .
 # Run with: docker run --runtime nvidia --rm -it maskring-jetson doctor
+# JetPack 7, or a server's GPU: --build-arg BASE=nvcr.io/nvidia/tensorrt:RELEASE-py3, and --gpus all to run it.
 # hadolint global ignore=DL3008,DL3066
-ARG L4T=r36.4.0
-FROM nvcr.io/nvidia/l4t-jetpack:${L4T}
+ARG BASE=nvcr.io/nvidia/l4t-jetpack:r36.4.0
+FROM ${BASE}
 RUN apt-get update \
  && apt-get install -y --no-install-recommends g++ libgl1 libglib2.0-0 make python3-dev python3-pip \
  && rm -rf /var/lib/apt/lists/*

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import re
 from pathlib import Path
+from string import Template
 
 import pytest
 
@@ -26,10 +27,11 @@ def test_there_is_one_per_machine() -> None:
 @pytest.mark.parametrize("path", FILES, ids=lambda path: path.stem)
 def test_good_practice(path: Path) -> None:
     found = instructions(path)
+    arguments = dict(text.split("=", 1) for keyword, text in found if keyword == "ARG")
     assert {keyword for keyword, _ in found} <= KNOWN
     for keyword, text in found:
         if keyword == "FROM":
-            image = text.split()[0]
+            image = Template(text.split()[0]).substitute(arguments)
             assert re.search(r":(?!latest)\S+$", image), f"{image} has no fixed tag"
         if keyword == "RUN" and "apt-get install" in text:
             assert "apt-get update" in text and "--no-install-recommends" in text
