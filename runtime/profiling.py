@@ -34,8 +34,9 @@ from .backends.integer_encoder import for_integer_kernels
 from .backends.onnxruntime import Memory, OnnxRuntimeBackend, open_session
 from .backends.step_graph_parts import cut_at_memory_read, load_step_graph, memory_read
 from .backends.tensorrt import TensorRTBackend
+from .colour import normalised_lab
 from .engine_file import ENGINE_SUFFIX, TENSORRT_RTX, load_for_polygraphy, read_manifest
-from .model import EXPORT_AGAIN, INPUTS, VALUES, ModelMetadata
+from .model import EXPORT_AGAIN, FRAME, INPUTS, LAB, VALUES, ModelMetadata
 from .tracker import Tracker
 
 Array = NDArray[Any]
@@ -170,7 +171,7 @@ def profile_model(
         stages={stage: Latency.of(record[stage] for record in records) for stage in STAGES},
         frames=[total * 1e3 for total in totals],
         runner=time_with_polygraphy(model, feeds, runner_iterations, threads) if runner_iterations else None,
-        layers=layer_times(model, last, threads) if tracked.layers is None else tracked.layers,
+        layers=_layers_on_cpu(model, tracked, warm_up, threads) if tracked.layers is None else tracked.layers,
         peak_memory_mb=peak_memory_mb(),
         machine=machine_note() | tracked.device,
     )
@@ -178,9 +179,10 @@ def profile_model(
 
 @dataclass
 class _Tracked:
-    """Seconds of each stage for each frame, the last frame, and what an engine says of its GPU and layers."""
+    """Seconds of each frame by stage, on a CPU also by part of the step; what an engine says of its GPU."""
 
     records: list[dict[str, float]]
+    parts: list[dict[str, float]]
     last: Array
     device: dict[str, str] = field(default_factory=dict)
     layers: list[Layer] | None = None
@@ -190,6 +192,7 @@ def _track(
     model: Path, frames: Iterable[Array], mask: NDArray[np.uint8] | None, count: int, threads: int
 ) -> _Tracked:
     records: list[dict[str, float]] = []
+    parts: list[dict[str, float]] = []
     stream = iter(frames)
     frame: Array | None = None
     backend = _open(model, threads)
@@ -209,8 +212,10 @@ def _track(
             upload, run = backend.last_upload, backend.last_run
             spent = (decoded - asked, upload, run, max(0.0, timings.step - upload - run), timings.post)
             records.append(dict(zip(STAGES, spent, strict=True)))
+            if isinstance(backend, OnnxRuntimeBackend):
+                parts.append(backend.last_parts())
         assert frame is not None
-        tracked = _Tracked(records, frame)
+        tracked = _Tracked(records, parts, frame)
         if isinstance(backend, TensorRTBackend):
             tracked.device = backend.description()
             tracked.layers = [Layer(name, "engine", taken) for name, taken in backend.layer_times()]
@@ -306,16 +311,32 @@ def _runs(runner: Any, feeds: dict[str, Array], iterations: int) -> Iterator[flo
         yield runner.last_inference_time()
 
 
+def _layers_on_cpu(model: Path, tracked: _Tracked, warm_up: int, threads: int) -> list[Layer]:
+    """The encoder's operators, and the parts of the tracked steps that maskring computes itself."""
+    parts = tracked.parts[warm_up:]
+    ours = [
+        Layer(name, "maskring", sum(part[name] for part in parts) / len(parts) * 1e3)
+        for name in parts[0]
+        if name != "encoder" and any(part[name] for part in parts)
+    ]
+    layers = [*layer_times(model, tracked.last, threads), *ours]
+    return sorted(layers, key=lambda layer: -layer.milliseconds)
+
+
 def layer_times(model: Path, frame: Array, threads: int, runs: int = 3) -> list[Layer]:
-    """What onnxruntime's profile says of the operators before the memory read, slowest first."""
+    """What onnxruntime's profile says of the operators of the encoder, slowest first."""
     graph, metadata = load_step_graph(model)
     graph = for_integer_kernels(graph)
     read = memory_read(graph)
     if read is None:
         raise ModelError(f"{model} has no memory read", EXPORT_AGAIN)
-    head = cut_at_memory_read(graph, read).model
+    inputs = model_inputs(metadata, frame)
+    if metadata.lab_mean:
+        inputs[LAB] = np.zeros((1, 3, *frame.shape[:2]), np.float32)
+        normalised_lab(frame, metadata, out=inputs[LAB][0])
+    head = cut_at_memory_read(graph, read, LAB if metadata.lab_mean else FRAME).model
     layers: dict[tuple[str, str], float] = {}
-    for event in _profile(head, model_inputs(metadata, frame), threads, runs):
+    for event in _profile(head, inputs, threads, runs):
         key = event["name"].removesuffix("_kernel_time"), event["args"]["op_name"]
         layers[key] = layers.get(key, 0.0) + event["dur"] / 1e3 / (runs + 1)
     ordered = sorted(layers.items(), key=lambda item: -item[1])

@@ -114,6 +114,10 @@ class Executor(Protocol):
         """Execute one step that writes ``slot``; frame and dilation stand in the memory already."""
 
 
+PARTS = ("colours", "encoder", "memory read", "smoothing", "labels")
+"""Of a step with the native kernel, in order; "labels" is from probabilities to pixels and to memory."""
+
+
 class OnnxRuntimeBackend:
     """Executes an exported model with onnxruntime on the CPU.
 
@@ -187,6 +191,11 @@ class OnnxRuntimeBackend:
             ) from error
         self.last_upload, self.last_run = uploaded - started, time.perf_counter() - uploaded
         return memory.labels[0], memory.kept(write_slot, soft)[PROBABILITIES][0]
+
+    def last_parts(self) -> dict[str, float]:
+        """Seconds of the latest step by part, see :data:`PARTS`; none where the file is run as it is."""
+        executor = self._open()
+        return dict(executor.parts) if isinstance(executor, _InPlaceRead) else {}
 
     def write_value(self, slot: int, value: NDArray[np.floating[Any]]) -> None:
         """See :meth:`maskring.runtime.backends.Backend.write_value`."""
@@ -269,6 +278,7 @@ class _InPlaceRead:
         self._metadata = metadata
         self._affinity, self._localise = native.windowed_affinity, native_localisation.localise
         self._slots: dict[tuple[int, bool], _Slot] = {}
+        self.parts: dict[str, float] = {}
 
     def bind(self, memory: Memory) -> None:
         self._memory = memory
@@ -281,9 +291,12 @@ class _InPlaceRead:
         if (slot, soft) not in self._slots:
             self._slots[slot, soft] = self._bind_slot(slot, soft)
         bound, memory = self._slots[slot, soft], self._memory
+        moments = [time.perf_counter()]
         if self._colours:
             normalised_lab(memory.frame[0], self._metadata, out=self._lab[0])
+        moments.append(time.perf_counter())
         bound.head.run()
+        moments.append(time.perf_counter())
         dilation, offsets = memory.dilation, None
         if step := self._metadata.localise:
             offsets = self._localise(bound.query, memory.keys, dilation, step=step, **self._window)
@@ -298,9 +311,13 @@ class _InPlaceRead:
             out=self._read if self._smoothing else bound.kept[PROBABILITIES],
             **self._window,
         )
+        moments.append(time.perf_counter())
         if self._smoothing:
             self._smooth(bound, *self._smoothing)
+        moments.append(time.perf_counter())
         self._decide(bound.kept)
+        moments.append(time.perf_counter())
+        self.parts = dict(zip(PARTS, np.diff(moments).tolist(), strict=True))
 
     def _smooth(self, bound: _Slot, radius: int, scale: float) -> None:
         """From what was read to probabilities, by a read of the frame itself."""
