@@ -173,12 +173,11 @@ class Encoder(nn.Module):
         return torch.cat([features, ones], dim=1)
 
     def _network(self, seen: Tensor) -> Tensor:
-        if self.lateral is None:
-            features: Tensor = self.head(self.stages(self.stem(seen)))
-            return features
         fine = self.stages[:2](self.stem(seen))
-        coarse = self.head(self.stages[2:](fine))
-        return upsample_like(coarse, fine, factor=2) + self.lateral(fine)
+        features: Tensor = self.head(self.stages[2:](fine))
+        if self.lateral is not None:
+            features = upsample_like(features, fine, factor=2) + self.lateral(fine)
+        return features
 
     def keys(self, features: Tensor) -> Tensor:
         """The same features as memory keys, [B, C, h, w] -> [B, C, h, w].

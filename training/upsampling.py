@@ -39,7 +39,8 @@ torch.library.define(NAME, "(Tensor coarse, Tensor fine, int factor) -> Tensor")
 
 @torch.library.impl(NAME, "CompositeExplicitAutograd")
 def _forward(coarse: Tensor, fine: Tensor, factor: int) -> Tensor:
-    return upsample(coarse, *fine.shape[-2:], factor).contiguous()
+    height, width = fine.shape[-2:]
+    return upsample(coarse, height, width, factor).contiguous()
 
 
 @torch.library.register_fake(NAME)  # type: ignore[untyped-decorator]
@@ -52,9 +53,10 @@ def _setup_context(ctx: Any, inputs: tuple[Tensor, Tensor, int], output: Tensor)
 
 
 def _autograd(ctx: Any, grad: Tensor) -> tuple[Tensor, None, None]:
+    height, width = grad.shape[-2:]
     with torch.enable_grad():  # interpolation is linear: what is interpolated does not matter
         coarse = grad.new_zeros(ctx.shape, requires_grad=True)
-        large = upsample(coarse, *grad.shape[-2:], ctx.factor)
+        large = upsample(coarse, height, width, ctx.factor)
     (found,) = torch.autograd.grad(large, coarse, grad)
     return found, None, None
 
