@@ -5,6 +5,7 @@ Only what is imported in an instant is imported before Ctrl-C and SIGTERM are in
 
 from __future__ import annotations
 
+import io
 import os
 import sys
 from typing import NoReturn
@@ -20,6 +21,7 @@ def main() -> NoReturn:
         SystemExit: with the exit code.
     """
     with handled():
+        _print_any_name()
         try:
             from .cli import app
 
@@ -35,6 +37,13 @@ def main() -> NoReturn:
             sys.stderr.flush()
             os._exit(EXIT_INTERRUPTED)
     raise SystemExit(0)
+
+
+def _print_any_name() -> None:
+    """Names of files may hold what a terminal's encoding does not: it is shown by its code."""
+    for stream in (sys.stdout, sys.stderr):
+        if isinstance(stream, io.TextIOWrapper):
+            stream.reconfigure(errors="backslashreplace")
 
 
 if __name__ == "__main__":

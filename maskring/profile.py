@@ -61,7 +61,7 @@ def profile_models(
         document = {"profiles": [profile.to_json() for profile in profiles], "commands": commands}
         partial.write_text(json.dumps(document, indent=2, allow_nan=False) + "\n", encoding="utf-8")
     with atomic_path(out / "profile.html") as partial:
-        partial.write_text(profile_page(profiles, commands, budget), encoding="utf-8")
+        partial.write_text(profile_page(profiles, commands, budget), "utf-8", "backslashreplace")
     return profiles, commands
 
 

@@ -18,6 +18,7 @@ import cv2
 
 from ..plugins.errors import SourceError, UnavailableError
 from ..plugins.interruption import undisturbed
+from ..plugins.names import opencv_name
 from .readers import IMAGE_SUFFIXES, Capture, FolderReader, Reader, StreamReader, VideoReader, frame_count
 from .readers import Frame as Frame
 from .readers import read_image as read_image
@@ -298,7 +299,7 @@ def _open_reader(text_or_path: str | Path) -> Reader:
     text = text_or_path.strip()
     if text.isascii() and text.isdecimal():
         return _open_camera(int(text[:10]))  # a longer number is none of a camera, either
-    if " ! " in text:
+    if " ! " in text and not os.path.exists(text):  # noqa: PTH110
         return _open_pipeline(text)
     if "://" in text:
         return _open_address(text)
@@ -320,7 +321,7 @@ def _open_path(path: Path) -> Reader:
         raise SourceError(f"{path} may not be read", "check its permissions")
     if path.is_file() and path.stat().st_size == 0:
         raise SourceError(f"{path} is an empty file", "check how it was made or copied")
-    capture = cv2.VideoCapture(str(path), preferred_backend())
+    capture = cv2.VideoCapture(opencv_name(path, SourceError), preferred_backend())
     if not capture.isOpened():
         raise SourceError(
             f"{path} cannot be opened as a video", "check that it plays elsewhere, or convert it to MP4"

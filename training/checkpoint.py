@@ -16,6 +16,7 @@ from torch import Tensor
 
 from ..plugins.errors import ModelError
 from ..plugins.files import atomic_path, make_directory
+from ..plugins.names import require_utf8
 from .encoder import Encoder, EncoderConfig, empty_encoder
 from .torch_files import load_torch_file
 
@@ -157,6 +158,7 @@ def load_checkpoint(path: Path) -> Checkpoint:
     """
     if not path.is_file():
         raise ModelError(f"the checkpoint {path} does not exist", "check the path")
+    require_utf8(path, ModelError, "safetensors")
     try:
         with safe_open(path, framework="pt") as file:
             metadata = file.metadata() or {}

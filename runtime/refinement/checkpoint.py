@@ -11,6 +11,7 @@ from safetensors.torch import save
 
 from ...plugins.errors import ModelError
 from ...plugins.files import atomic_path, make_directory
+from ...plugins.names import require_utf8
 from .predictor import Predictor
 
 FORMAT = "maskring-refiner"
@@ -44,6 +45,7 @@ def load_predictor(path: Path) -> Predictor:
     """
     if not path.is_file():
         raise ModelError(f"the refiner {path} does not exist", "check the path")
+    require_utf8(path, ModelError, "safetensors")
     try:
         with safe_open(path, framework="pt") as file:
             width, ids = _described(path, file.metadata() or {})
