@@ -845,11 +845,13 @@ def _file_sinks(
     sinks: list[Sink] = [stack.enter_context(JsonLinesSink(out_dir / "objects.jsonl"))]
     if masks:
         sinks.append(stack.enter_context(MaskFolderSink(out_dir / "masks")))
+    timed = stream.length is not None  # frames of cameras and endless streams know their arrival alone
     if overlay:
-        sinks.append(stack.enter_context(OverlayVideoSink(out_dir / "overlay.mp4", stream.fps)))
+        video = OverlayVideoSink(out_dir / "overlay.mp4", stream.fps, by_time=timed)
+        sinks.append(stack.enter_context(video))
     if overlay and refine is Refine.offline:
         before = out_dir / "propagated" / "masks"
-        comparison = ComparisonVideoSink(out_dir / "comparison.mp4", stream.fps, before)
+        comparison = ComparisonVideoSink(out_dir / "comparison.mp4", stream.fps, before, by_time=timed)
         sinks.append(stack.enter_context(comparison))
     return sinks
 

@@ -22,6 +22,7 @@ from .png import (
     decode_indices,
     encode_indices,
     parse,
+    upright,
 )
 
 Labels = NDArray[np.uint8]
@@ -46,7 +47,8 @@ def read_mask(path: Path, *, allow_empty: bool = False) -> Labels:
     brightest value, or between black and 255 only the blends of a soft edge, holds object 1 (DAVIS-2016: 0
     and 255); an edge pixel belongs to it from half the brightness on. Colour: black is the background;
     colours of the DAVIS palette mean their index, greys are read as above, any others are numbered from 1 in
-    the order of their (red, green, blue) values. Where there is alpha and it is 0, there is background.
+    the order of their (red, green, blue) values. Where there is alpha and it is 0, there is background. An
+    EXIF orientation is applied, as it is to frames.
 
     Args:
         path: the file.
@@ -59,7 +61,7 @@ def read_mask(path: Path, *, allow_empty: bool = False) -> Labels:
         MaskError: when the file is missing, no PNG, damaged, of 16 bits, empty, not made of few flat
             values, or of several objects with soft edges.
     """
-    labels = _read(path)
+    labels = upright(*_read(path))
     if not allow_empty and not labels.any():
         raise MaskError(f"the mask {path} holds no object", "draw at least one object into it")
     return labels
@@ -94,16 +96,17 @@ def encode_mask(ids: Labels) -> bytes:
     return encode_indices(ids, PALETTE)
 
 
-def _read(path: Path) -> Labels:
+def _read(path: Path) -> tuple[Labels, int]:
+    """Labels as they are stored, and how they are to be turned."""
     try:
         png = parse(_bytes(path))
         if png.header.depth == 16:
             raise MaskError(f"the mask {path} has 16 bits per pixel", REMEDY)
         if png.header.colour == INDEXED:
-            return decode_indices(png)
+            return decode_indices(png), png.orientation
         if png.header.colour == GREY:
-            return _from_grey(decode_indices(png), (1 << png.header.depth) - 1, path)
-        return _from_colours(png, path)
+            return _from_grey(decode_indices(png), (1 << png.header.depth) - 1, path), png.orientation
+        return _from_colours(png, path), png.orientation
     except PngError as error:
         remedy = REMEDY if str(error) == "is not a PNG" else "save or copy it again"
         raise MaskError(f"the mask {path} {error}", remedy) from error

@@ -16,10 +16,9 @@ import cv2
 import numpy as np
 from numpy.typing import NDArray
 
-SIGNATURE = b"\x89PNG\r\n\x1a\n"
+from ..plugins.picture_header import MAX_PIXELS, exif_orientation
 
-MAX_PIXELS = 1 << 27
-"""Larger pictures are refused before anything is unpacked: 134 megapixels are four 8K frames."""
+SIGNATURE = b"\x89PNG\r\n\x1a\n"
 
 GREY, RGB, INDEXED, GREY_ALPHA, RGB_ALPHA = 0, 2, 3, 4, 6
 DEPTHS = {
@@ -53,10 +52,13 @@ class Header:
 
 @dataclass(frozen=True, slots=True)
 class Png:
-    """A parsed file: its header and its compressed scan lines; colour tables and remarks are left out."""
+    """A parsed file: its header, its compressed scan lines, and how they are to be turned (EXIF's 1 to 8);
+    colour tables and other remarks are left out.
+    """
 
     header: Header
     pixels: bytes
+    orientation: int = 1
 
 
 def parse(data: bytes) -> Png:
@@ -74,7 +76,14 @@ def parse(data: bytes) -> Png:
     if width * height > MAX_PIXELS:
         raise PngError(f"claims to hold {width} x {height} pixels")
     pixels = b"".join(body for kind, body in chunks if kind == b"IDAT")
-    return Png(Header(width, height, depth, colour, interlace), pixels)
+    exif = next((body for kind, body in chunks if kind == b"eXIf"), b"")
+    return Png(Header(width, height, depth, colour, interlace), pixels, exif_orientation(exif))
+
+
+def upright(pixels: NDArray[np.uint8], orientation: int) -> NDArray[np.uint8]:
+    """Stored pixels [H, W] as they are to be shown."""
+    mirrored, turns = ((0, 0), (1, 0), (0, 2), (1, 2), (1, 1), (0, 3), (1, 3), (0, 1))[orientation - 1]
+    return np.ascontiguousarray(np.rot90(pixels[:, ::-1] if mirrored else pixels, turns))
 
 
 def read_chunks(data: bytes) -> list[tuple[bytes, bytes]]:

@@ -5,7 +5,6 @@ from __future__ import annotations
 import logging
 import math
 import re
-import struct
 import threading
 import time
 from collections.abc import Callable, Iterator
@@ -18,7 +17,8 @@ import numpy as np
 from numpy.typing import NDArray
 
 from ..plugins.errors import SourceError
-from .png import MAX_PIXELS, SIGNATURE, PngError, read_chunks
+from ..plugins.picture_header import require_modest, told_size
+from .png import SIGNATURE, PngError, read_chunks
 
 Image = NDArray[np.uint8]
 
@@ -29,6 +29,9 @@ FOLDER_FPS = 24.0
 
 FALLBACK_FPS = 30.0
 """For videos and cameras that do not tell theirs."""
+
+MOST_USUAL_FPS = 60.0
+"""Videos that tell a higher rate must show it in the times of their first frames."""
 
 RECONNECT_DELAYS_S = (0.5, 1.0, 2.0, 4.0, 8.0, 15.0, 30.0, 30.0, 30.0)
 """Pauses before each attempt to get a lost camera or network stream back: time for a camera to start anew."""
@@ -60,12 +63,6 @@ class Frame:
     index: int
     timestamp: float
     name: str
-
-
-FRAME_HEADER = re.compile(
-    rb"\xff[\xc0-\xc3\xc5-\xc7\xc9-\xcb\xcd-\xcf].{2}[\x08\x0c](.{4})[\x01-\x04]", re.DOTALL
-)
-"""SOF of a JPEG: marker, length, bits, height, width, components; entropy-coded data never holds a marker."""
 
 
 class Capture(Protocol):
@@ -151,28 +148,33 @@ class VideoReader:
         name: what to call it in errors.
 
     Raises:
-        SourceError: when not one frame can be decoded.
+        SourceError: when not one frame can be decoded, or they are giant.
     """
 
     endless = False
     reconnects = 0
 
     def __init__(self, capture: Capture, name: str) -> None:
+        _require_modest(capture, name)
         self._capture = capture
         self._name = name
-        self.fps = _frame_rate(capture)
+        self.fps = self._told_fps = _frame_rate(capture)
         self.length = frame_count(capture)
         self.undecodable = 0
         self._position = 0  # frames passed, decodable or not
         self._origin, self._timestamp = 0.0, -1.0
         self._digits = max(5, len(str(self.length or 0)))
-        self._first = self._next()
-        if self._first is None:
+        first = self._next()
+        if first is None:
             capture.release()
             raise SourceError(
                 f"no frame of {name} can be decoded", "check that it plays elsewhere, or convert it to MP4"
             )
-        self.size = _size(self._first.image)
+        self.size = _size(first.image)
+        second = self._next()
+        self._begun = [first, second]
+        if second is not None:
+            self.fps = _believable_rate(self.fps, first, second)
 
     def frames(self, stop: threading.Event) -> Iterator[Frame]:
         """The decodable frames.
@@ -180,11 +182,12 @@ class VideoReader:
         Raises:
             SourceError: when the size changes.
         """
-        frame, self._first = self._first, None
-        while frame is not None and not stop.is_set():
+        while not stop.is_set():
+            frame = self._begun.pop(0) if self._begun else self._next(stop)
+            if frame is None:
+                return
             _require_size(frame, self.size, self._name)
             yield frame
-            frame = self._next(stop)
 
     def close(self) -> None:
         """Release the file."""
@@ -205,9 +208,12 @@ class VideoReader:
         return Frame(image, index, self._time_of(index), f"{index:0{self._digits}d}")
 
     def _count_missing_end(self) -> None:
-        # Some containers tell their length rounded up by one frame: that is no damage.
-        missing = 0 if self.length is None else self.length - self._position
-        self.undecodable += missing if missing > 1 else 0
+        # Some containers tell their length rounded up by one frame: that is no damage. Others do not know it,
+        # and what is told is their time in frames of the shortest kind: too many where the rate varies.
+        if self.length is not None:
+            missing_time = self.length / self._told_fps - self._timestamp
+            missing = min(self.length - self._position, round(missing_time * self._told_fps) - 1)
+            self.undecodable += missing if missing > 1 else 0
 
     def _time_of(self, index: int) -> float:
         told = self._capture.get(cv2.CAP_PROP_POS_MSEC) / 1000 - self._origin
@@ -232,13 +238,14 @@ class StreamReader:
         name: what to call it in errors.
 
     Raises:
-        SourceError: when no frame comes.
+        SourceError: when no frame comes, or a giant one.
     """
 
     endless = True
     length = None
 
     def __init__(self, capture: Capture, reopen: Callable[[], Capture], name: str) -> None:
+        _require_modest(capture, name)
         self._capture = capture
         self._reopen = reopen
         self._name = name
@@ -314,9 +321,7 @@ def read_image(path: Path) -> Image:
         data = path.read_bytes()
         if data.startswith(SIGNATURE):
             read_chunks(data)  # the PNG decoder would report damage on stderr
-        height, width = told_size(data) or (0, 0)
-        if height * width > MAX_PIXELS:
-            raise SourceError(f"{path} claims to hold {width} x {height} pixels", "use smaller frames")
+        require_modest(path, *(told_size(data) or (0, 0)))
         image = cv2.imdecode(np.frombuffer(data, np.uint8), cv2.IMREAD_COLOR) if data else None
     except OSError as error:
         raise SourceError(f"{path} cannot be read ({error.strerror})", "check its permissions") from error
@@ -327,40 +332,6 @@ def read_image(path: Path) -> Image:
             f"{path} cannot be decoded as an image", "replace the file or take it out of the folder"
         )
     return _rgb(image)
-
-
-def told_size(data: bytes) -> tuple[int, int] | None:
-    """(H, W) that the header of a PNG, JPEG, BMP or WebP file tells, before anything is unpacked.
-
-    None when there is no such header. Formats: the PNG specification; ITU-T T.81, annex B; Microsoft's
-    BITMAPINFOHEADER; RFC 9649.
-    """
-    if data.startswith(SIGNATURE) and len(data) >= 24:
-        width, height = struct.unpack_from(">II", data, 16)
-        return height, width
-    if data.startswith(b"BM") and len(data) >= 26:
-        width, height = struct.unpack_from("<ii", data, 18)
-        return abs(height), abs(width)
-    if data.startswith(b"RIFF") and data[8:12] == b"WEBP" and len(data) >= 30:
-        return _webp_size(data)
-    return _jpeg_size(data) if data.startswith(b"\xff\xd8") else None
-
-
-def _webp_size(data: bytes) -> tuple[int, int] | None:
-    if data[12:16] == b"VP8X":
-        width, height = (int.from_bytes(data[at : at + 3], "little") + 1 for at in (24, 27))
-        return height, width
-    if data[12:16] == b"VP8L":
-        bits = int.from_bytes(data[21:25], "little")
-        return (bits >> 14 & 0x3FFF) + 1, (bits & 0x3FFF) + 1
-    width, height = struct.unpack_from("<HH", data, 26)
-    return height & 0x3FFF, width & 0x3FFF
-
-
-def _jpeg_size(data: bytes) -> tuple[int, int] | None:
-    """The largest size in any frame header of a JPEG, wherever it stands: thumbnails have their own."""
-    sizes = [struct.unpack(">HH", found) for found in FRAME_HEADER.findall(data)]
-    return max(sizes, key=lambda size: size[0] * size[1], default=None)
 
 
 def natural_order(path: Path) -> tuple[tuple[int, str], ...]:
@@ -435,10 +406,26 @@ def _require_size(frame: Frame, size: tuple[int, int], name: str) -> None:
         )
 
 
+def _require_modest(capture: Capture, name: str) -> None:
+    try:
+        require_modest(name, capture.get(cv2.CAP_PROP_FRAME_HEIGHT), capture.get(cv2.CAP_PROP_FRAME_WIDTH))
+    except SourceError:
+        capture.release()
+        raise
+
+
 def _frame_rate(capture: Capture) -> float:
     told = capture.get(cv2.CAP_PROP_FPS)
     # Streams without a rate report 0, or the tick rate of their clock, such as 90000.
     return told if math.isfinite(told) and 0 < told <= 1000 else FALLBACK_FPS
+
+
+def _believable_rate(told: float, first: Frame, second: Frame) -> float:
+    """Frames per second: where the rate varies, what is told may be the ticks of the video's clock."""
+    passed = second.timestamp - first.timestamp
+    if told <= MOST_USUAL_FPS or passed * told < 1.5 * (second.index - first.index):
+        return told
+    return min(max((second.index - first.index) / passed, FALLBACK_FPS), MOST_USUAL_FPS)
 
 
 def frame_count(capture: Capture) -> int | None:

@@ -17,6 +17,7 @@ import numpy as np
 from ..plugins.errors import OutputError
 from ..plugins.files import atomic_path, make_directory, output_error, require_name
 from ..plugins.interruption import undisturbed
+from ..plugins.names import opencv_name
 from .masks import write_mask
 from .overlay import Image, draw_overlay
 from .readers import Frame
@@ -27,6 +28,9 @@ if TYPE_CHECKING:
 
 CODECS = ("avc1", "mp4v")
 """Best first: H.264, which browsers play too, where this OpenCV encodes it; MPEG-4 Part 2 everywhere."""
+
+LONGEST_STILL_S = 10.0
+"""How long a video stands still at most: what timestamps say may be years."""
 
 DISK_MARGIN = 4 << 20
 """Bytes that are left free on the disk of a video, so that it can always be completed."""
@@ -101,13 +105,16 @@ class OverlayVideoSink(_Closing):
     """An MP4 of the frames with their objects painted over them.
 
     It is written under a temporary name; :meth:`close` completes it and gives it its name, also when the run
-    was interrupted or the disk ran full. A gap in the frames' indices (live mode dropped some) is filled by
-    repeating the picture before it, so that the video keeps the source's speed. Frames of odd size lose their
-    last row or column, which the codecs do not take.
+    was interrupted or the disk ran full. A gap in the frames' indices (live mode dropped some) or times is
+    filled by repeating the picture before it, so that the video keeps the source's speed. Frames of odd size
+    lose their last row or column, which the codecs do not take.
 
     Args:
         path: where to; the suffix must be ``.mp4``.
         fps: frames per second.
+        by_time: place pictures by the frames' timestamps, as videos of variable rate need it; no frame is
+            left out, and none stands longer than :data:`LONGEST_STILL_S`. Otherwise by their indices, as
+            cameras need it, whose timestamps are those of arrival.
 
     Attributes:
         codec: the one of :data:`CODECS` in use, known once a frame was written.
@@ -117,7 +124,7 @@ class OverlayVideoSink(_Closing):
             video has such a rate.
     """
 
-    def __init__(self, path: Path, fps: float) -> None:
+    def __init__(self, path: Path, fps: float, *, by_time: bool = False) -> None:
         if path.suffix.lower() != ".mp4":
             raise OutputError(f"the overlay video {path} is no MP4", "let its name end in .mp4")
         if not 0 < fps < math.inf:  # the encoder would never come back
@@ -125,9 +132,11 @@ class OverlayVideoSink(_Closing):
         if os.path.isdir(path):  # noqa: PTH112 (Path.is_dir raises on names that are too long)
             raise OutputError(f"{path} is a folder", "choose another name for the overlay video")
         make_directory(path.parent)
+        opencv_name(path, OutputError)
         self.codec: str | None = None
         self._path = path
-        self._fps = fps
+        self._fps, self._by_time = fps, by_time
+        self._start = 0.0
         self._file = contextlib.ExitStack()
         self._partial = path
         self._writer: cv2.VideoWriter | None = None
@@ -144,9 +153,11 @@ class OverlayVideoSink(_Closing):
         picture = np.ascontiguousarray(self._picture(frame, result)[..., ::-1])
         if self._writer is None:
             self._writer = self._open(picture.shape[1], picture.shape[0])
-        if self._last is not None:
+        if self._last is None:
+            self._start = frame.timestamp
+        else:
             index, before = self._last
-            for _ in range(index + 1, frame.index):
+            for _ in range(self._late(frame) if self._by_time else frame.index - index - 1):
                 self._append(self._writer, before)
         self._append(self._writer, picture)
         self._last = frame.index, picture
@@ -178,7 +189,7 @@ class OverlayVideoSink(_Closing):
             self._partial = stack.enter_context(atomic_path(self._path))
             for codec in CODECS:
                 fourcc = cv2.VideoWriter.fourcc(*codec)
-                file, backend = str(self._partial), preferred_backend()
+                file, backend = opencv_name(self._partial, OutputError), preferred_backend()
                 writer = cv2.VideoWriter(file, backend, fourcc, self._fps, (width, height))
                 if writer.isOpened():
                     self.codec = codec
@@ -188,6 +199,14 @@ class OverlayVideoSink(_Closing):
                 f"this OpenCV cannot write a video of {width}x{height} pixels at {self._fps:g} fps",
                 "run without the overlay video (--no-overlay)",
             )
+
+    def _late(self, frame: Frame) -> int:
+        """Pictures that are due before the frame's; of a longer still, the rest is left out of the video."""
+        late = round((frame.timestamp - self._start) * self._fps) - self._written
+        longest = int(LONGEST_STILL_S * self._fps)
+        if late > longest:
+            self._start += (late - longest) / self._fps
+        return min(late, longest)
 
     def _append(self, writer: cv2.VideoWriter, picture: Image) -> None:
         writer.write(picture)
@@ -286,7 +305,7 @@ def _object(state: ObjectState) -> dict[str, Any]:
 
 def _frames_in(path: Path) -> int:
     """Frames that a player finds in a video, 0 when it does not play."""
-    capture = cv2.VideoCapture(str(path), preferred_backend())
+    capture = cv2.VideoCapture(opencv_name(path, OutputError), preferred_backend())
     try:
         return int(capture.get(cv2.CAP_PROP_FRAME_COUNT)) if capture.isOpened() else 0
     finally:

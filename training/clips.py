@@ -17,6 +17,8 @@ import numpy.typing as npt
 
 from ..plugins.errors import SourceError
 from ..plugins.files import cache_directory
+from ..plugins.names import opencv_name
+from ..plugins.picture_header import require_modest, told_size
 from .frame_cache import FrameCache, Segment
 from .scenes import scene_starts, thumbnail
 
@@ -245,9 +247,10 @@ def _images(folder: Path) -> list[Path]:
 
 
 def _open(clip: Path) -> cv2.VideoCapture:
-    capture = cv2.VideoCapture(str(clip))
+    capture = cv2.VideoCapture(opencv_name(clip, SourceError))
     if not capture.isOpened():
         raise SourceError(f"{clip} is not a video that can be decoded", "replace or remove it")
+    require_modest(clip, capture.get(cv2.CAP_PROP_FRAME_HEIGHT), capture.get(cv2.CAP_PROP_FRAME_WIDTH))
     return capture
 
 
@@ -272,7 +275,7 @@ def read_frames(clip: Path, start: int, count: int) -> Iterator[Image]:
         SourceError: when a video cannot be opened or an image cannot be decoded.
     """
     if clip.is_dir():
-        yield from map(_read_image, islice(_images(clip), start, start + count))
+        yield from map(read_image, islice(_images(clip), start, start + count))
         return
     capture = _open(clip)
     try:
@@ -287,8 +290,18 @@ def read_frames(clip: Path, start: int, count: int) -> Iterator[Image]:
         capture.release()
 
 
-def _read_image(path: Path) -> Image:
-    image = cv2.imread(str(path), cv2.IMREAD_COLOR)
+def read_image(path: Path) -> Image:
+    """An image [H, W, 3] uint8 BGR.
+
+    Raises:
+        SourceError: when it cannot be decoded, or is giant.
+    """
+    data = path.read_bytes()
+    require_modest(path, *(told_size(data) or (0, 0)))
+    try:
+        image = cv2.imdecode(np.frombuffer(data, np.uint8), cv2.IMREAD_COLOR) if data else None
+    except cv2.error:
+        image = None
     if image is None:
         raise SourceError(f"{path} is not an image that can be decoded", "replace or remove it")
     return image.astype(np.uint8, copy=False)

@@ -19,7 +19,7 @@ import torch
 from ..plugins.errors import SourceError
 from ..plugins.windowed_affinity.native import windowed_affinity
 from .checkpoint import SMOOTHING, Tracking
-from .clips import IMAGE_SUFFIXES, Image
+from .clips import IMAGE_SUFFIXES, Image, read_image
 from .colour import normalise_lab, rgb_to_lab
 from .encoder import STRIDE, Encoder
 from .upsampling import upsample
@@ -220,9 +220,7 @@ def region_similarity(prediction: npt.NDArray[np.bool_], truth: npt.NDArray[np.b
 
 def _read(path: Path, masks: bool = False) -> Image:
     """[H, W, 3] uint8; frames RGB, and masks in the colours of their palette."""
-    image = cv2.imread(str(path), cv2.IMREAD_COLOR)
-    if image is None:
-        raise SourceError(f"{path} is not an image that can be decoded", "replace or remove it")
+    image = read_image(path)
     return np.asarray(image if masks else cv2.cvtColor(image, cv2.COLOR_BGR2RGB), np.uint8)
 
 

@@ -68,10 +68,11 @@ class ComparisonVideoSink(OverlayVideoSink):
         path: where to; the suffix must be ``.mp4``.
         fps: frames per second.
         propagated: folder with the propagated mask of each frame, named like the frame.
+        by_time: place pictures by the frames' timestamps.
     """
 
-    def __init__(self, path: Path, fps: float, propagated: Path) -> None:
-        super().__init__(path, fps)
+    def __init__(self, path: Path, fps: float, propagated: Path, *, by_time: bool = False) -> None:
+        super().__init__(path, fps, by_time=by_time)
         self._propagated = propagated
 
     def _picture(self, frame: Frame, result: Result) -> Image:

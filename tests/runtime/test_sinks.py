@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
+import dataclasses
 import json
 import shutil
 import subprocess
 import sys
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -113,6 +114,29 @@ def test_dropped_frames_are_filled_with_the_picture_before_them(tmp_path: Path) 
     assert len(pictures) == 21
     assert not shows(frame_at(1).image, 20)
     assert all(shows(picture, 1) for picture in pictures[1:20]) and shows(pictures[20], 20)
+
+
+def timed(*seconds: float) -> list[Frame]:
+    return [dataclasses.replace(frame_at(index), timestamp=second) for index, second in enumerate(seconds)]
+
+
+@pytest.mark.parametrize(
+    ("seconds", "expected"),
+    [
+        ((5.0, 5.04, 5.2, 5.24), [0, 1, 1, 1, 1, 2, 3]),  # from the first that was written on
+        ((0.0, 0.01, 0.02, 0.2), [0, 1, 2, 2, 2, 3]),  # faster than the video: each frame is shown
+        ((0.0, 1e9, 1e9 + 0.04), [0] * 251 + [1, 2]),  # a still of years is cut to ten seconds
+    ],
+)
+def test_pictures_placed_by_time(tmp_path: Path, seconds: Sequence[float], expected: list[int]) -> None:
+    with OverlayVideoSink(tmp_path / "overlay.mp4", 25, by_time=True) as sink:
+        for frame in timed(*seconds):
+            sink.write(frame, result_of(frame))
+    pictures = pictures_in(tmp_path / "overlay.mp4")
+    frames = [frame_at(index) for index in range(len(seconds))]
+    overlays = [draw_overlay(frame.image, result_of(frame).labels).astype(int) for frame in frames]
+    differences = [[np.abs(picture - overlay).mean() for overlay in overlays] for picture in pictures]
+    assert [int(np.argmin(row)) for row in differences] == expected
 
 
 @pytest.mark.parametrize("fps", [29.97002997, 23.976, 7.3, 240])

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import functools
+import gc
 import http.server
 import itertools
 import math
@@ -11,6 +12,7 @@ import struct
 import subprocess
 import sys
 import threading
+import weakref
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from itertools import islice
@@ -238,7 +240,7 @@ def test_timestamps_of_the_container_are_used_while_they_grow() -> None:
     told = [500.0, 600.0, 590.0, math.nan, 1500.0]  # milliseconds
     capture = FakeCapture([coded(number) for number in range(5)], fps=10, count=5)
     capture.get = lambda prop, /: (  # type: ignore[method-assign]
-        told[4 - len(capture.images)] if prop == cv2.CAP_PROP_POS_MSEC else capture.properties[prop]
+        told[4 - len(capture.images)] if prop == cv2.CAP_PROP_POS_MSEC else capture.properties.get(prop, 0.0)
     )
     frames = VideoReader(capture, "clip").frames(threading.Event())
     assert [frame.timestamp for frame in frames] == pytest.approx([0.0, 0.1, 0.2, 0.3, 1.0])
@@ -249,6 +251,35 @@ def test_videos_that_do_not_know_their_rate(told: float) -> None:
     reader = VideoReader(FakeCapture([coded(0), coded(1)], fps=told, count=2), "clip")
     assert reader.fps == FALLBACK_FPS
     assert [frame.timestamp for frame in reader.frames(threading.Event())] == [0.0, 1 / FALLBACK_FPS]
+
+
+@pytest.mark.parametrize(
+    ("told", "interval", "believed"),
+    [(600.0, 1 / 30, 30.0), (1000.0, 1 / 50, 50.0), (600.0, 2.0, 30.0), (240.0, 1 / 240, 240.0)],
+)
+def test_a_high_rate_is_believed_when_frames_come_so_fast(
+    told: float, interval: float, believed: float
+) -> None:
+    """Where the rate varies, FFmpeg may tell the ticks of the video's clock."""
+    capture = FakeCapture([coded(number) for number in range(3)], fps=told, count=3)
+    capture.get = lambda prop, /: (  # type: ignore[method-assign]
+        1000 * interval * (2 - len(capture.images))
+        if prop == cv2.CAP_PROP_POS_MSEC
+        else capture.properties.get(prop, 0.0)
+    )
+    reader = VideoReader(capture, "clip")
+    assert reader.fps == pytest.approx(believed)
+    times = [frame.timestamp for frame in reader.frames(threading.Event())]
+    assert times == pytest.approx([0.0, interval, 2 * interval])
+    assert reader.undecodable == 0
+
+
+def test_a_video_keeps_no_frame_that_it_has_handed_out() -> None:
+    """They are large, and belong to the receiver."""
+    reader = VideoReader(FakeCapture([coded(0), coded(1), coded(2)], count=3), "clip")
+    first = weakref.ref(next(reader.frames(threading.Event())).image)
+    gc.collect()
+    assert first() is None
 
 
 def test_a_change_of_size_ends_the_stream_after_the_frames_before_it() -> None:

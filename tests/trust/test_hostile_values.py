@@ -15,6 +15,7 @@ import cv2
 import numpy as np
 import onnx
 import pytest
+from PIL import Image
 from support import moving_square, write_tiny_checkpoint
 
 from maskring.plugins.errors import MaskError, ModelError, SourceError, TrainingError
@@ -348,17 +349,39 @@ def giant_images() -> dict[str, bytes]:
     jpeg[at + 5 : at + 9] = struct.pack(">HH", 30000, 30000)
     bmp = bytearray(cv2.imencode(".bmp", tiny)[1].tobytes())
     bmp[18:26] = struct.pack("<ii", 30000, -30000)
-    return {"png": bytes(png), "jpg": bytes(jpeg), "bmp": bytes(bmp)}
+    tiff = bytearray(cv2.imencode(".tif", tiny)[1].tobytes())
+    for tag in (256, 257):  # width, height: kind, count, value
+        at = tiff.index(struct.pack("<HH", tag, 3))
+        tiff[at : at + 12] = struct.pack("<HHII", tag, 4, 1, 30000)
+    return {"png": bytes(png), "jpg": bytes(jpeg), "bmp": bytes(bmp), "tif": bytes(tiff)}
 
 
-@pytest.mark.parametrize("suffix", ["png", "jpg", "bmp"])
+@pytest.mark.parametrize("suffix", ["png", "jpg", "bmp", "tif"])
 def test_giant_image(tmp_path: Path, suffix: str) -> None:
+    """As a frame to track, and to learn from."""
     from maskring.runtime.readers import read_image
+    from maskring.training import clips
 
     path = tmp_path / f"giant.{suffix}"
     path.write_bytes(giant_images()[suffix])
-    with pytest.raises(SourceError, match="30000"):
-        read_image(path)
+    for read in (read_image, clips.read_image):
+        with pytest.raises(SourceError, match="claims to hold 30000 x 30000 pixels"):
+            read(path)
+
+
+def test_giant_video(tmp_path: Path) -> None:
+    """A few bytes of GIF that FFmpeg would unpack to gigabytes."""
+    from maskring.runtime.sources import open_source
+    from maskring.training.clips import count_frames
+
+    image = Image.fromarray(moving_square(0)[0])
+    image.save(tmp_path / "clip.gif")
+    content = bytearray((tmp_path / "clip.gif").read_bytes())
+    struct.pack_into("<HH", content, 6, 16000, 16000)
+    (tmp_path / "clip.gif").write_bytes(content)
+    for read in (open_source, count_frames):
+        with pytest.raises(SourceError, match=r"clip\.gif claims to hold 16000 x 16000 pixels"):
+            read(tmp_path / "clip.gif")
 
 
 def test_half_a_jpeg(tmp_path: Path) -> None:
