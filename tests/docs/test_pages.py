@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import re
 import shlex
 import shutil
@@ -11,6 +12,7 @@ from pathlib import Path
 import cv2
 import numpy as np
 import pytest
+import tomllib
 import typer
 from support import HEIGHT, WIDTH, moving_square, write_tiny_checkpoint
 from typer.testing import CliRunner
@@ -36,7 +38,6 @@ NOT_RUN_HERE = {
     r"maskring train|--validate": "tests/cli/test_train.py",
     r"maskring demo": "downloads its clip: tests/cli/test_commands.py",
     r"maskring import": "needs a published checkpoint: tests/cli/test_commands.py",
-    r"maskring evaluate": "needs labelled data: tests/runtime/test_evaluation.py",
     r"maskring build|\.engine": "needs NVIDIA's libraries: tests/export/test_engine.py",
     r"--refine|refiner": "adapts for minutes: tests/cli/test_refine.py",
     r"maskring doctor": "its exit depends on the machine: tests/cli/test_commands.py",
@@ -52,10 +53,24 @@ def blocks(page: Path) -> Iterator[tuple[str, str]]:
         yield match["language"], match["body"]
 
 
-def commands(page: Path) -> list[str]:
-    """The lines of shell blocks that begin with ``maskring``, continued lines joined."""
+def shell_lines(page: Path) -> list[str]:
+    """The lines of shell blocks, continued ones joined."""
     shell = "\n".join(body for language, body in blocks(page) if language == "sh").replace("\\\n", " ")
-    return [line.strip() for line in shell.splitlines() if line.startswith("maskring ")]
+    return [line.strip() for line in shell.splitlines() if line.strip()]
+
+
+def commands(page: Path) -> list[str]:
+    """Those that begin with ``maskring``."""
+    return [line for line in shell_lines(page) if line.startswith("maskring ")]
+
+
+def started_by_others(page: Path) -> list[str]:
+    """The ``maskring ...`` within lines of which torchrun or docker starts it."""
+    starts = (
+        re.search(r"^(?:torchrun|docker run) .*\bmaskring(?:-jetson)? (?=[a-z])", line)
+        for line in shell_lines(page)
+    )
+    return [f"maskring {start.string[start.end() :]}" for start in starts if start is not None]
 
 
 def words(line: str) -> list[str]:
@@ -74,7 +89,7 @@ def reason_not_to_run(line: str) -> str | None:
 @pytest.mark.parametrize("page", PAGES, ids=NAMES)
 def test_commands_are_those_of_the_command_line(page: Path) -> None:
     known = typer.main.get_command(app).commands  # type: ignore[attr-defined]
-    for line in commands(page):
+    for line in commands(page) + started_by_others(page):
         name, *arguments = words(line)
         assert name in known, line
         known[name].make_context(name, arguments)
@@ -88,6 +103,25 @@ def test_no_command_hides_from_these_tests(page: Path) -> None:
             assert not re.search(r"^\s*maskring ", body, flags=re.MULTILINE), (
                 f"in a block marked {language!r}"
             )
+
+
+TARGETS = re.findall(r"^([a-z-]+):", (ROOT / "Makefile").read_text(), flags=re.MULTILINE)
+PRESETS = {each["name"] for each in json.loads((ROOT / "CMakePresets.json").read_text())["configurePresets"]}
+
+
+@pytest.mark.parametrize("page", PAGES, ids=NAMES)
+def test_other_commands_name_what_is_there(page: Path) -> None:
+    """Scripts and their options, targets of make, presets of CMake, Dockerfiles, what pip is to install."""
+    shell = "\n".join(shell_lines(page))
+    for script, arguments in re.findall(r"\bpython (bench/\S+\.py)(.*)", shell):
+        for option in re.findall(r" (--[a-z0-9-]+)", arguments):
+            assert f'"{option}"' in (ROOT / script).read_text(), f"{script} knows no {option}"
+    assert set(re.findall(r"^make ([a-z-]+)", shell, flags=re.MULTILINE)) <= set(TARGETS)
+    assert set(re.findall(r"--preset (\S+)", shell)) <= PRESETS
+    for path in re.findall(r"(?:pytest|docker build -f|install -r|-c) ([\w/.-]+)", shell):
+        assert (ROOT / path).exists(), path
+    extras = tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]["optional-dependencies"]
+    assert set(re.findall(r"pip install .*\.\[(\w+)\]", shell)) <= set(extras)
 
 
 @pytest.mark.parametrize("page", PAGES, ids=NAMES)
@@ -104,6 +138,19 @@ def write_video(path: Path, frames: int) -> None:
     writer.release()
 
 
+def write_labelled(root: Path) -> None:
+    """One sequence in DAVIS layout, in the splits that the pages name."""
+    for kind in ("JPEGImages", "Annotations"):
+        (root / kind / "480p" / "square").mkdir(parents=True)
+    for index in range(4):
+        image, mask = moving_square(index)
+        cv2.imwrite(str(root / "JPEGImages" / "480p" / "square" / f"{index:05d}.jpg"), image[..., ::-1])
+        write_mask(root / "Annotations" / "480p" / "square" / f"{index:05d}.png", mask)
+    (root / "ImageSets" / "2017").mkdir(parents=True)
+    for split in ("val", "dev"):
+        (root / "ImageSets" / "2017" / f"{split}.txt").write_text("square\n")
+
+
 @pytest.fixture(scope="session")
 def desk(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A folder with everything that the pages' commands name, small."""
@@ -112,6 +159,8 @@ def desk(tmp_path_factory: pytest.TempPathFactory) -> Path:
     root = tmp_path_factory.mktemp("desk")
     for folder in ("videos", "run", "runs/mine"):
         (root / folder).mkdir(parents=True)
+    for name in ("DAVIS", "ROOT"):
+        write_labelled(root / name)
     write_video(root / "video.mp4", FRAMES)
     shutil.copy(root / "video.mp4", root / "videos" / "one.mp4")
     write_video(root / "clip.mp4", LONG)
