@@ -65,12 +65,10 @@ def commands(page: Path) -> list[str]:
 
 
 def started_by_others(page: Path) -> list[str]:
-    """The ``maskring ...`` within lines of which torchrun or docker starts it."""
-    starts = (
-        re.search(r"^(?:torchrun|docker run) .*\bmaskring(?:-jetson)? (?=[a-z])", line)
-        for line in shell_lines(page)
-    )
-    return [f"maskring {start.string[start.end() :]}" for start in starts if start is not None]
+    """The ``maskring ...`` within lines of which torchrun or docker starts it, but for abbreviated ones."""
+    starter = re.compile(r"^(?:torchrun|docker run) .*\bmaskring(?:-jetson)? (?=[a-z])")
+    lines = [line for line in shell_lines(page) if starter.search(line) and " ... " not in line]
+    return [starter.sub("maskring ", line) for line in lines]
 
 
 def words(line: str) -> list[str]:
