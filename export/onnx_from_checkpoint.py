@@ -22,7 +22,23 @@ from ..plugins.windowed_affinity.onnx_op import (
     is_memory_read,
     op_schema,
 )
-from ..runtime.model import LAB, MAX_LABELS, METADATA_KEY, MOST, ModelMetadata
+from ..runtime.model import (
+    DILATION,
+    FRAME,
+    INPUTS,
+    KEY,
+    KEYS,
+    LAB,
+    LABELS,
+    MAX_LABELS,
+    METADATA_KEY,
+    MOST,
+    OUTPUTS,
+    PROBABILITIES,
+    VALUE,
+    VALUES,
+    ModelMetadata,
+)
 from ..training.checkpoint import Checkpoint, load_checkpoint
 from ..training.colour import LAB_MEAN, LAB_STD
 from ..training.encoder import STRIDE
@@ -32,9 +48,6 @@ from .tracing import ONNX_OPSET, quiet, strip_provenance
 IR_WITH_OVERLOADS = 10
 
 DTYPES = {"float32": torch.float32, "float16": torch.float16}
-
-INPUTS = ("frame", "memory_keys", "memory_values", "memory_dilation")
-OUTPUTS = ("labels", "probabilities", "value", "key")
 
 # Sizes to trace dynamic axes with: all different, none 0 or 1, for which tracing would take a special path.
 TRACED_HEIGHT, TRACED_WIDTH, TRACED_LABELS, TRACED_SLOTS = 50, 70, 4, 5
@@ -262,14 +275,14 @@ def _describe_interface(model: onnx.ModelProto, metadata: ModelMetadata) -> None
     height, width = metadata.height or "H", metadata.width or "W"
     slots, labels, channels = metadata.slots or "N", metadata.labels or "O", metadata.channels
     shapes: dict[str, list[str | int]] = {
-        "frame": [1, height, width, 3],
-        "memory_keys": [1, slots, channels, rows, columns],
-        "memory_values": [1, slots, labels, rows, columns],
-        "memory_dilation": [1, slots],
-        "labels": [1, height, width],
-        "probabilities": [1, labels, rows, columns],
-        "value": [1, labels, rows, columns],
-        "key": [1, channels, rows, columns],
+        FRAME: [1, height, width, 3],
+        KEYS: [1, slots, channels, rows, columns],
+        VALUES: [1, slots, labels, rows, columns],
+        DILATION: [1, slots],
+        LABELS: [1, height, width],
+        PROBABILITIES: [1, labels, rows, columns],
+        VALUE: [1, labels, rows, columns],
+        KEY: [1, channels, rows, columns],
     }
     for tensor in (*model.graph.input, *model.graph.output):
         kind = tensor.type.tensor_type.elem_type
@@ -278,11 +291,11 @@ def _describe_interface(model: onnx.ModelProto, metadata: ModelMetadata) -> None
 
 def _read_bytes_once(graph: onnx.GraphProto) -> None:
     """Ask the frame's copy in floats for its shape: TensorRT takes bytes in conversions alone."""
-    cast = next(node for node in graph.node if node.op_type == "Cast" and node.input[0] == INPUTS[0])
+    cast = next(node for node in graph.node if node.op_type == "Cast" and node.input[0] == FRAME)
     graph.node.remove(cast)
     graph.node.insert(0, cast)
     for node in graph.node:
-        if node.op_type == "Shape" and node.input[0] == INPUTS[0]:
+        if node.op_type == "Shape" and node.input[0] == FRAME:
             node.input[0] = cast.output[0]
 
 

@@ -11,15 +11,12 @@ from typing import Any
 import numpy as np
 import onnx
 import onnxruntime
-import torch
 from numpy.typing import NDArray
 
 from ..plugins.errors import ModelError, SourceError
 from ..plugins.windowed_affinity.onnx_op import use_native_kernel
 from ..runtime.backends.step_graph_parts import load_step_graph
-from ..runtime.model import EXPORT_AGAIN, QUANTIZATION_KEY, ModelMetadata
-from ..training.checkpoint import load_checkpoint
-from .onnx_from_checkpoint import OUTPUTS, step_graph
+from ..runtime.model import EXPORT_AGAIN, OUTPUTS, QUANTIZATION_KEY, ModelMetadata
 
 Array = NDArray[Any]
 Step = dict[str, Array]
@@ -123,6 +120,12 @@ def verify_model(model: Path, *, checkpoint: Path | None, frames: Iterable[Array
 
 
 def _torch_runner(checkpoint: Path, metadata: ModelMetadata, model: Path) -> Runner:
+    # Here alone: the other ways are compared on machines without torch, too.
+    import torch
+
+    from ..training.checkpoint import load_checkpoint
+    from .onnx_from_checkpoint import step_graph
+
     loaded = load_checkpoint(checkpoint)
     if hashlib.sha256(checkpoint.read_bytes()).hexdigest() != metadata.checkpoint_sha256:
         raise ModelError(

@@ -25,6 +25,9 @@ if TYPE_CHECKING:
 
 EXIT_USER_ERROR = 2
 
+OF_THE_TRAIN_EXTRA = ("torch", "onnxscript", "safetensors", "tomli")
+"""Modules that an installation without ``[train]`` does not have."""
+
 RATE_STEPS = 20  # over which a training run's speed is measured
 
 out = Console(highlight=False)
@@ -45,6 +48,12 @@ def one_sentence(command: Callable[P, T]) -> Callable[P, T]:
             return command(*args, **kwargs)
         except UserError as error:
             err.print(f"error: {error}", **ERROR_STYLE)
+            raise typer.Exit(EXIT_USER_ERROR) from error
+        except ModuleNotFoundError as error:
+            if error.name not in OF_THE_TRAIN_EXTRA:
+                raise
+            lacking = f"{error.name} is not installed, which this command needs"
+            err.print(f"error: {lacking}; run pip install 'maskring[train]'.", **ERROR_STYLE)
             raise typer.Exit(EXIT_USER_ERROR) from error
         except OSError as error:  # names too long, disks that fail: what rooms do not foresee of the system
             named = f"{str(error.filename)[:200]}: " if error.filename else ""

@@ -36,6 +36,20 @@ def maskring(*arguments: str | Path, timeout: float = 120) -> subprocess.Complet
     return subprocess.run(command, capture_output=True, text=True, timeout=timeout, check=False)
 
 
+OF_THE_BASE_INSTALL = """
+import sys
+sys.modules.update(dict.fromkeys(("torch", "onnxscript", "safetensors")))  # as if they were not installed
+from maskring.__main__ import main
+main()
+"""
+
+
+def base_maskring(*arguments: str | Path) -> subprocess.CompletedProcess[str]:
+    """Run the command line of an installation without ``[train]``."""
+    command = [sys.executable, "-c", OF_THE_BASE_INSTALL, *map(str, arguments)]
+    return subprocess.run(command, capture_output=True, text=True, timeout=120, check=False)
+
+
 def assert_one_sentence(run: subprocess.CompletedProcess[str], *words: str) -> None:
     """Exit code 2 and a single line on stderr that holds every one of ``words``."""
     assert run.returncode == 2, run.stderr
@@ -176,6 +190,26 @@ def test_output_in_the_way(workspace: Workspace, tmp_path: Path) -> None:
 def test_output_not_writable(workspace: Workspace, small_disk: Path) -> None:
     subprocess.run(["mount", "-o", "remount,ro", str(small_disk)], check=True)
     assert_one_sentence(track(workspace, small_disk / "out"), "out", "not writable")
+
+
+@pytest.mark.parametrize("command", ["train", "export", "import", "export-refiner", "verify"])
+def test_what_the_base_install_cannot_do(workspace: Workspace, tmp_path: Path, command: str) -> None:
+    arguments = {
+        "train": ["nano", "--data", workspace.frames, "--out", tmp_path / "run"],
+        "export": [workspace.checkpoint, "--out", tmp_path / "model.onnx"],
+        "import": [workspace.checkpoint, "--out", tmp_path / "imported.safetensors"],
+        "export-refiner": [workspace.checkpoint, "--out", tmp_path / "refiner.onnx"],
+        "verify": [workspace.model, "--checkpoint", workspace.checkpoint, "--source", workspace.frames],
+    }[command]
+    run = base_maskring(command, *arguments)
+    assert_one_sentence(run, " is not installed", "pip install 'maskring[train]'")
+    assert not list(tmp_path.iterdir())
+
+
+def test_the_base_install_verifies_without_the_checkpoint(workspace: Workspace) -> None:
+    run = base_maskring("verify", workspace.model, "--source", workspace.frames, "--frames", "3")
+    assert run.returncode == 0, run.stderr
+    assert run.stdout.count("ok") == 4
 
 
 def test_disk_full(workspace: Workspace, small_disk: Path) -> None:
