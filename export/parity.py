@@ -224,10 +224,10 @@ class _Differences:
 
     def _row(self, compared: str, name: str) -> ParityRow:
         largest, mean, equal, size = zip(*self._errors[compared, name], strict=True)
-        tolerance, worst = self._tolerances[name], max(largest)
+        tolerance, worst = self._tolerances[name], float(np.max(largest))  # Python's max may pass over nan
         if name in ("labels", "value"):
             agreement, ok = min(equal), min(equal) >= tolerance
         else:
-            tolerance *= max(size) if name == "key" else 1.0
+            tolerance *= float(np.max(size)) if name == "key" else 1.0
             agreement, ok = None, worst <= tolerance
         return ParityRow(compared, name, worst, float(np.mean(mean)), agreement, tolerance, bool(ok))

@@ -13,6 +13,7 @@ import pytest
 import torch
 from support import HEIGHT, WIDTH, moving_square, write_tiny_checkpoint
 
+from maskring.export import parity
 from maskring.export.cache import cached_onnx
 from maskring.export.onnx_from_checkpoint import export_onnx, step_graph
 from maskring.export.parity import verify_model
@@ -133,6 +134,14 @@ def test_bytes_become_floats_before_anything_else(exports: Export) -> None:
             if types.get(name) == onnx.TensorProto.UINT8
         }
         assert touching <= {"Cast", "Shape"}
+
+
+def test_nan_in_a_later_frame_is_beyond_tolerance() -> None:
+    differences = parity._Differences("float32")
+    for value in (0.5, np.nan):
+        step = {name: np.full((1, 2), value) for name in OUTPUTS}
+        differences.add("one to another", step, step)
+    assert {row.output: row.ok for row in differences.rows()}["probabilities"] is False
 
 
 def test_batch_norms_are_folded(exports: Export) -> None:
