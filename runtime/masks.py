@@ -40,7 +40,7 @@ MAX_FILE_BYTES = 1 << 28
 REMEDY = "save it as a palette PNG in which the index of a pixel is the number of its object"
 
 
-def read_mask(path: Path, *, allow_empty: bool = False) -> Labels:
+def read_mask(path: Path | str, *, allow_empty: bool = False) -> Labels:
     """Read object ids from a PNG.
 
     Palette: the index is the id. Grey: the value is the id, but a mask that knows only black and the
@@ -61,13 +61,14 @@ def read_mask(path: Path, *, allow_empty: bool = False) -> Labels:
         MaskError: when the file is missing, no PNG, damaged, of 16 bits, empty, not made of few flat
             values, or of several objects with soft edges.
     """
+    path = Path(path)
     labels = upright(*_read(path))
     if not allow_empty and not labels.any():
         raise MaskError(f"the mask {path} holds no object", "draw at least one object into it")
     return labels
 
 
-def write_mask(path: Path, ids: Labels) -> None:
+def write_mask(path: Path | str, ids: Labels) -> None:
     """Write object ids as a palette PNG in DAVIS colours; the file appears only when it is whole.
 
     Args:
@@ -78,7 +79,7 @@ def write_mask(path: Path, ids: Labels) -> None:
         OutputError: when it cannot be written.
         ValueError: when ``ids`` is no filled array of that kind.
     """
-    with atomic_path(path) as partial:
+    with atomic_path(Path(path)) as partial:
         partial.write_bytes(encode_mask(ids))
 
 

@@ -44,6 +44,12 @@ def packed_lines(pixels: np.ndarray, depth: int) -> bytes:
     return b"".join(b"\0" + line.tobytes() for line in np.packbits(bits, axis=1))
 
 
+def test_files_may_be_named_by_strings(tmp_path: Path) -> None:
+    name = str(tmp_path / "mask.png")
+    write_mask(name, IDS)
+    np.testing.assert_array_equal(read_mask(name), IDS)
+
+
 def test_palette_is_that_of_davis() -> None:
     known = {
         0: (0, 0, 0),
