@@ -628,6 +628,7 @@ def track(
     with ExitStack() as stack:
         reopen = partial(open_source, source, live=live, first=first, last=last)
         stream = stack.enter_context(reopen())
+        _require_reached(stream, first, last, {"--add": add or [], "--remove": remove or []})
         refinement.require_possible(source, stream, live, save_refiner is not None)
         with busy("opening the model"):
             plain = open_tracker(model, soft=soft, kernel=kernel.value, threads=threads)
@@ -883,12 +884,13 @@ def _planned(mask: Path | None, boxes: list[str], additions: list[str], removals
     """The masks, boxes and removals named on the command line, read."""
     from .runtime.boxes import Boxed
     from .runtime.masks import read_mask
-    from .runtime.pipeline import Edits, Schedule
+    from .runtime.pipeline import Edits, Schedule, laid_above
 
     masks = {} if mask is None else {0: read_mask(mask)}
     for text in additions:
         frame, png = _at_frame(text, "--add", "FRAME=PNG")
-        masks[frame] = read_mask(Path(png))
+        added = read_mask(Path(png))
+        masks[frame] = laid_above(added, masks[frame]) if frame in masks else added
     removed: dict[int, list[int]] = {}
     for text in removals:
         frame, object_id = _at_frame(text, "--remove", "FRAME=ID")
@@ -897,6 +899,18 @@ def _planned(mask: Path | None, boxes: list[str], additions: list[str], removals
         removed.setdefault(frame, []).append(int(object_id))
     schedule = Schedule(Edits(masks, removed))
     return Boxed([_box(text) for text in boxes], schedule) if boxes else schedule
+
+
+def _require_reached(stream: Source, first: int, last: int | None, edits: dict[str, list[str]]) -> None:
+    """Refuse edits behind the last frame that is tracked: nobody would notice that nothing came of them."""
+    end = last if stream.length is None else first + stream.length - 1
+    for option, texts in edits.items():
+        for text in texts:
+            if end is not None and int(text.partition("=")[0]) > end:
+                raise MaskError(
+                    f"{option} {text} lies behind frame {end}, the last one that is tracked",
+                    "name an earlier frame, counting from 0",
+                )
 
 
 def _box(text: str) -> Box:

@@ -61,7 +61,7 @@ def with_boxes(image: Image, boxes: Sequence[Box], drawn: Labels | None = None) 
         x0, y0, x1, y1 = box
         if not (0 <= x0 < x1 <= width and 0 <= y0 < y1 <= height):
             raise MaskError(
-                f"the box {named} does not lie in the frame of {width}x{height} pixels",
+                f"the box {named} is empty or does not lie in the frame of {width}x{height} pixels",
                 "give its left, top, right and bottom edge in pixels: X0,Y0,X1,Y1",
             )
         number = free_id(taken)

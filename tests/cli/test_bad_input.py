@@ -101,6 +101,22 @@ def test_part_that_is_not_there(workspace: Workspace, tmp_path: Path, part: list
     assert_one_sentence(track(workspace, tmp_path / "out", *part), words)
 
 
+@pytest.mark.parametrize(
+    ("part", "end"), [([], 5), (["--to", "3"], 3), (["--from", "2", "--to", "9"], 5)], ids=str
+)
+@pytest.mark.parametrize("option", ["--add", "--remove"])
+def test_edit_behind_the_last_frame(
+    workspace: Workspace, tmp_path: Path, option: str, part: list[str], end: int
+) -> None:
+    what = workspace.mask if option == "--add" else "1"
+    mask = ("--mask", workspace.mask, "--model", workspace.model, "--out", tmp_path / "out", "--no-overlay")
+    edits = [option, f"{end}={what}", option, f"{end + 1}={what}"]
+    run = maskring("track", workspace.frames, *mask, *part, *edits)
+    assert_one_sentence(run, f"{option} {end + 1}={what} lies behind frame {end}")
+    reached = maskring("track", workspace.frames, *mask, *part, *edits[:2])
+    assert reached.returncode == 0, reached.stderr
+
+
 def test_object_too_small_for_the_size(workspace: Workspace, tmp_path: Path) -> None:
     mask = moving_square(0)[1]
     mask[0, 0] = 4

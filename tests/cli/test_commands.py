@@ -71,6 +71,21 @@ def test_objects_come_and_go(workspace: Workspace, tmp_path: Path) -> None:
     assert not (out / "overlay.mp4").exists()
 
 
+def test_of_several_masks_for_a_frame_none_is_lost(workspace: Workspace, tmp_path: Path) -> None:
+    for number, left in ((7, 40), (8, 50)):
+        mask = np.zeros((HEIGHT, WIDTH), np.uint8)
+        mask[4:12, left : left + 14] = number
+        write_mask(tmp_path / f"{number}.png", mask)
+    out = tmp_path / "out"
+    added = ["--add", f"0={tmp_path / '7.png'}", "--add", f"0={tmp_path / '8.png'}", "--to", "0"]
+    done = run(
+        "track", workspace.frames, "--mask", workspace.mask, "--model", workspace.model, "--out", out, *added
+    )
+    assert done.exit_code == 0, done.output
+    (line,) = followed_in(out)
+    assert [(state["id"], state["area"]) for state in line["objects"]] == [(1, 256), (7, 80), (8, 112)]
+
+
 def followed_in(out: Path) -> list[dict[str, Any]]:
     return [json.loads(line) for line in (out / "objects.jsonl").read_text().splitlines()]
 
