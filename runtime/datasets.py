@@ -21,6 +21,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from ..plugins.errors import MaskError, SourceError
+from ..plugins.folders import images_in
 
 IMAGES, ANNOTATIONS, LISTS = "JPEGImages", "Annotations", "ImageSets"
 
@@ -141,11 +142,11 @@ def _sequence(root: Path, name: str, split: str) -> Sequence:
 
 def _pair(name: str, images: Path, masks: Path) -> Sequence:
     """Match frames and annotations by file name."""
-    frames = tuple(sorted(path for path in images.iterdir() if path.suffix.lower() in IMAGE_SUFFIXES))
+    frames = tuple(images_in(images, IMAGE_SUFFIXES))
     if not frames:
         raise SourceError(f"{images} holds no image", "complete the dataset")
     index = {path.stem: position for position, path in enumerate(frames)}
-    files = sorted(masks.glob("*.png"))
+    files = images_in(masks, {".png"})
     if strays := [path.name for path in files if path.stem not in index]:
         raise MaskError(
             f"{masks / strays[0]} belongs to no frame in {images}", "give masks the names of their frames"

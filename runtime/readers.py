@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import logging
 import math
-import re
 import threading
 import time
 from collections.abc import Callable, Iterator
@@ -17,6 +16,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from ..plugins.errors import SourceError
+from ..plugins.folders import images_in
 from ..plugins.picture_header import require_modest, told_size
 from .png import SIGNATURE, PngError, read_chunks
 
@@ -334,21 +334,13 @@ def read_image(path: Path) -> Image:
     return _rgb(image)
 
 
-def natural_order(path: Path) -> tuple[tuple[int, str], ...]:
-    """Sort key that takes digits as numbers: frame2 comes before frame10."""
-    parts = re.split(r"([0-9]+)", path.name.lower())
-    return tuple((int(part), "") if part.isdecimal() else (-1, part) for part in parts if part)
 
 
 def _images_in(folder: Path) -> list[Path]:
     try:
-        entries = list(folder.iterdir())
+        paths = images_in(folder, IMAGE_SUFFIXES)
     except OSError as error:
         raise SourceError(f"{folder} cannot be read ({error.strerror})", "check its permissions") from error
-    paths = sorted(
-        (path for path in entries if path.suffix.lower() in IMAGE_SUFFIXES and not path.name.startswith(".")),
-        key=natural_order,
-    )
     if not paths:
         raise SourceError(f"{folder} holds no image (jpg, png, bmp, webp)", _nearby_images(folder))
     names: dict[str, Path] = {}

@@ -17,6 +17,7 @@ import numpy.typing as npt
 
 from ..plugins.errors import SourceError
 from ..plugins.files import cache_directory
+from ..plugins.folders import images_in
 from ..plugins.names import opencv_name
 from ..plugins.picture_header import require_modest, told_size
 from .frame_cache import FrameCache, Segment
@@ -233,17 +234,9 @@ def _first(skipped: dict[Path, str]) -> str:
 
 def _identity(clip: Path) -> str:
     """Path, size and time of change of all files of a clip."""
-    files = _images(clip) if clip.is_dir() else [clip]
+    files = images_in(clip, IMAGE_SUFFIXES) if clip.is_dir() else [clip]
     states = [(path.name, path.stat().st_size, path.stat().st_mtime_ns) for path in files]
     return repr((str(clip.resolve()), states))
-
-
-def _images(folder: Path) -> list[Path]:
-    return sorted(
-        path
-        for path in folder.iterdir()
-        if path.suffix.lower() in IMAGE_SUFFIXES and not path.name.startswith(".")
-    )
 
 
 def _open(clip: Path) -> cv2.VideoCapture:
@@ -261,7 +254,7 @@ def count_frames(clip: Path) -> int:
         SourceError: when it cannot be opened.
     """
     if clip.is_dir():
-        return len(_images(clip))
+        return len(images_in(clip, IMAGE_SUFFIXES))
     capture = _open(clip)
     count = int(capture.get(cv2.CAP_PROP_FRAME_COUNT))
     capture.release()
@@ -275,7 +268,7 @@ def read_frames(clip: Path, start: int, count: int) -> Iterator[Image]:
         SourceError: when a video cannot be opened or an image cannot be decoded.
     """
     if clip.is_dir():
-        yield from map(read_image, islice(_images(clip), start, start + count))
+        yield from map(read_image, islice(images_in(clip, IMAGE_SUFFIXES), start, start + count))
         return
     capture = _open(clip)
     try:

@@ -17,6 +17,7 @@ import numpy.typing as npt
 import torch
 
 from ..plugins.errors import SourceError
+from ..plugins.folders import images_in
 from ..plugins.windowed_affinity.native import windowed_affinity
 from .checkpoint import SMOOTHING, Tracking
 from .clips import IMAGE_SUFFIXES, Image, read_image
@@ -71,7 +72,7 @@ def find_sequences(root: Path, limit: int | None = None) -> list[LabelledSequenc
 
 def _paired(images: Path, masks: Path) -> LabelledSequence | None:
     named = {path.stem: path for path in masks.glob("*.png")}
-    frames = sorted(path for path in images.iterdir() if path.suffix.lower() in IMAGE_SUFFIXES)
+    frames = images_in(images, IMAGE_SUFFIXES)
     first = next((index for index, path in enumerate(frames) if path.stem in named), len(frames))
     frames = frames[first:]
     known = {index: named[path.stem] for index, path in enumerate(frames) if path.stem in named}

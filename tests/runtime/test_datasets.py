@@ -43,6 +43,15 @@ def test_davis(tmp_path: Path) -> None:
     }
 
 
+def test_frames_in_natural_order(tmp_path: Path) -> None:
+    fill(tmp_path / "JPEGImages/480p/swan", ".jpg", ["9", "10", "8", "._8"])
+    fill(tmp_path / "Annotations/480p/swan", ".png", ["10", "9", "._9"])
+    write_list(tmp_path, "2017", "val", "swan\n")
+    (swan,) = load_split(tmp_path, "val")
+    assert [path.stem for path in swan.frames] == ["8", "9", "10"]
+    assert {index: path.stem for index, path in swan.annotations.items()} == {1: "9", 2: "10"}
+
+
 def test_the_list_of_2017_comes_before_that_of_2016(tmp_path: Path) -> None:
     root = davis(tmp_path, ["old", "new"])
     write_list(root, "2016", "val", "old\n")

@@ -54,6 +54,14 @@ def test_windows_hold_the_frames_they_name(footage: Path) -> None:
     assert seen == set(library.clips)
 
 
+def test_frames_of_a_folder_in_natural_order(tmp_path: Path, make_folder: Make) -> None:
+    folder = make_folder(tmp_path / "frames", frames=12)
+    for path in list(folder.iterdir()):
+        path.rename(folder / f"{int(path.stem)}{path.suffix}")
+    for index, frame in enumerate(read_frames(folder, 0, 12)):
+        assert np.abs(frame.astype(int) - drawn_frame(index)).mean() < 6
+
+
 def test_windows_depend_on_the_generator_alone(footage: Path) -> None:
     library = ClipLibrary([footage], short_side=HEIGHT)
     first = windows(library)
