@@ -52,7 +52,7 @@ TRACK, TRAIN, DEPLOY, MACHINE = "Track", "Train", "Deploy", "This machine"
 """Parts of the list of commands."""
 
 LARGEST_SIDE, LARGEST_RADIUS = 1 << 15, 1 << 8
-"""Of what an export may be fixed to."""
+"""Of what an export may be fixed to, and of what is tracked."""
 
 LARGEST_U_NET = 1 << 12
 """Pixels of a side."""
@@ -699,7 +699,10 @@ def evaluate(
     json_file: Annotated[Path, typer.Option("--json", help="File for the measures.")],
     model: ModelOption = None,
     size: Annotated[
-        int | None, typer.Option(min=16, help="Shorter side to track at; masks keep the annotations' size.")
+        int | None,
+        typer.Option(
+            min=16, max=LARGEST_SIDE, help="Shorter side to track at; masks keep the annotations' size."
+        ),
     ] = None,
     soft: SoftOption = False,
     kernel: KernelOption = Kernel.native,

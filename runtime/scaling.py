@@ -115,14 +115,21 @@ def enlarged(result: Result, shape: tuple[int, ...], mask: Labels | None = None)
 
 
 def scaled_to(frame: Image, size: int | None) -> Image:
-    """The frame with ``size`` pixels on its shorter side; None leaves it as it is."""
+    """The frame with ``size`` pixels on its shorter side; None leaves it as it is.
+
+    Raises:
+        MemoryError: when there is no room for so large a one.
+    """
     height, width = frame.shape[:2]
     if size is None or size == min(height, width):
         return frame
     scale = size / min(height, width)
     shape = (round(width * scale), round(height * scale))
     method = cv2.INTER_AREA if scale < 1 else cv2.INTER_LINEAR
-    return np.asarray(cv2.resize(frame, shape, interpolation=method), np.uint8)
+    try:
+        return np.asarray(cv2.resize(frame, shape, interpolation=method), np.uint8)
+    except cv2.error as error:  # of a frame and a size that are sound there is no other
+        raise MemoryError(str(error)) from error
 
 
 def majority(labels: Labels, shape: tuple[int, ...]) -> Labels:

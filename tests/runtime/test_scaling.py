@@ -97,6 +97,11 @@ def test_outlines_are_interpolated() -> None:
     assert (smooth(small, (160, 240)) != large).sum() < 0.8 * (nearest(small, (160, 240)) != large).sum()
 
 
+def test_no_room_for_a_frame_is_told_as_such() -> None:
+    with pytest.raises(MemoryError):
+        scaled_to(np.zeros((2, 2, 3), np.uint8), 1 << 23)
+
+
 def test_a_size_that_is_there_is_left_alone() -> None:
     labels, image = disc(SIZE, 80, 10), np.zeros((SIZE, 80, 3), np.uint8)
     assert smooth(labels, (SIZE, 80)) is labels and majority(labels, (SIZE, 80, 3)) is labels
