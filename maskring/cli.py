@@ -229,10 +229,12 @@ def train(
     # Threads that wait spin by default, and take the cores from the decoding of clips.
     os.environ.setdefault("OMP_WAIT_POLICY", "passive")
     from .models import model_file
+    from .runtime.sources import silence_opencv
     from .training.loop import train as train_encoder
     from .training.recipe import load_recipe
     from .training.validation import validator
 
+    silence_opencv()  # what cannot be decoded is named in the end
     settings = load_recipe(recipe)
     score = None if validate is None else validator(validate, settings.tracking)
     footage = [*data, *(more or [])]

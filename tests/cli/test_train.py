@@ -91,6 +91,18 @@ def test_skipped_clips_are_named(footage: Path) -> None:
     assert f"skipped {broken}: " in found.output and "1 clips skipped" in found.output
 
 
+def test_only_maskring_speaks_of_damaged_videos(footage: Path) -> None:
+    """In a process of its own: FFmpeg reads once how much it may say, and says it past Python."""
+    (footage.parent / "mine.toml").write_text(RECIPE.replace("clips = 1", "clips = 6"))
+    (footage / "cut.mp4").write_bytes(b"\0\0\0\x18ftypmp42" + bytes(5000))
+    arguments = ["train", footage.parent / "mine.toml", "--data", footage, "--out", footage.parent / "run"]
+    command = [sys.executable, "-m", "maskring", *map(str, arguments)]
+    done = subprocess.run(command, capture_output=True, text=True, timeout=120, check=False)
+    assert done.returncode == 0, done.stderr
+    (line,) = done.stderr.splitlines()
+    assert line.startswith(f"skipped {footage / 'cut.mp4'}: ")
+
+
 @pytest.mark.parametrize(
     ("text", "sentence"),
     [("steps = 0", "steps = 0, which must be at least 1"), ("stepz = 1", "unknown setting stepz")],
