@@ -811,7 +811,9 @@ def doctor() -> None:
 
     findings = examine()
     colours = {"ok": "green", "optional": "yellow", "missing": "red"}
-    table = Table("part", "state", "found", "to mend it", box=box.SIMPLE)
+    table = Table(box=box.SIMPLE)
+    for heading in ("part", "state", "found", "to mend it"):
+        table.add_column(heading, overflow="fold")  # names are of no use when cut off
     for finding in findings:
         state = Text(finding.state, style=colours[finding.state])
         table.add_row(finding.part, state, Text(finding.found), Text(finding.remedy))

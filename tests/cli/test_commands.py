@@ -179,6 +179,7 @@ def test_import_reads_a_published_checkpoint(tmp_path: Path) -> None:
 def test_doctor_finds_what_tracking_needs() -> None:
     done = run("doctor")
     assert done.exit_code == 0, done.output
+    assert "…" not in done.stdout  # names are whole
     for use in (
         "track on a CPU (onnxruntime)",
         "refine masks",
