@@ -233,7 +233,7 @@ class JsonLinesSink(_Closing):
     with refinement ``kept``, for the objects whose mask is propagation's all the same, id to reason.
 
     Args:
-        path: where to; what stood there is replaced at once.
+        path: where to; what stood there stays until the first line replaces it.
 
     Raises:
         OutputError: when the file cannot be opened for writing.
@@ -246,7 +246,7 @@ class JsonLinesSink(_Closing):
         self._last_index: int | None = None
         try:
             # Under its own name, to be followed (tail -f). Unbuffered: after write() the line is in the file.
-            self._file = path.open("wb", buffering=0)
+            self._file = path.open("ab", buffering=0)
         except OSError as error:
             raise output_error(path, error) from error
 
@@ -259,6 +259,8 @@ class JsonLinesSink(_Closing):
         skipped = 0 if self._last_index is None else max(0, frame.index - self._last_index - 1)
         line = json.dumps(_record(frame, result, skipped)).encode() + b"\n"
         try:
+            if self._length == 0 and os.fstat(self._file.fileno()).st_size:  # a pipe cannot be cut
+                self._file.truncate(0)
             written = 0
             while written < len(line):
                 written += self._file.write(line[written:])

@@ -233,6 +233,13 @@ def test_json_lines_replace_those_of_an_earlier_run(tmp_path: Path) -> None:
     assert len(records(tmp_path / "objects.jsonl")) == 1
 
 
+def test_json_lines_of_an_earlier_run_outlive_one_that_came_to_nothing(tmp_path: Path) -> None:
+    path = tmp_path / "objects.jsonl"
+    path.write_text("earlier\n")
+    JsonLinesSink(path).close()
+    assert path.read_text() == "earlier\n"
+
+
 def test_json_lines_in_the_way(tmp_path: Path) -> None:
     (tmp_path / "objects.jsonl").mkdir()
     with pytest.raises(OutputError, match="in the way"):
