@@ -273,8 +273,10 @@ def import_checkpoint(
     out_file: Annotated[Path, typer.Option("--out", help="The maskring checkpoint to write (.safetensors).")],
 ) -> None:
     """Convert a published MAST checkpoint into a maskring checkpoint."""
+    from .models import CHECKPOINT_SUFFIX
     from .training.checkpoint import import_mast, save_checkpoint
 
+    _require_suffix(out_file, CHECKPOINT_SUFFIX)
     imported, leftovers = import_mast(checkpoint)
     save_checkpoint(out_file, imported)
     for key in leftovers:
@@ -336,6 +338,8 @@ def export(
     checkpoint = model_file(checkpoint)
     if out_file is None and triton is None:
         raise OutputError("nothing is to be written", "name a file with --out or a folder with --triton")
+    if out_file is not None:
+        _require_suffix(out_file, ".onnx")
     labels = None if objects is None else objects + 1
     read: dict[str, Any] = {
         "radius": radius,
@@ -822,6 +826,12 @@ def doctor() -> None:
         out.print(f"{use}: " + (f"not ready, needs {', '.join(parts)}" if parts else "ready"), markup=False)
     if any(finding.state == "missing" for finding in findings):
         raise typer.Exit(1)
+
+
+def _require_suffix(out_file: Path, suffix: str) -> None:
+    """Refuse to write what no command would take afterwards: what a file holds is told by its name."""
+    if out_file.suffix != suffix:
+        raise OutputError(f"{out_file} would not be taken for a model by its name", f"let it end in {suffix}")
 
 
 def _require_use(

@@ -198,6 +198,16 @@ def test_truncated_checkpoint(workspace: Workspace, tmp_path: Path) -> None:
     assert not (tmp_path / "cut.onnx").exists()
 
 
+@pytest.mark.parametrize(("command", "suffix"), [("export", ".onnx"), ("import", ".safetensors")])
+@pytest.mark.parametrize("name", ["model", "model.pt"])
+def test_output_that_would_not_be_taken_for_a_model(
+    workspace: Workspace, tmp_path: Path, command: str, suffix: str, name: str
+) -> None:
+    run = maskring(command, workspace.checkpoint, "--out", tmp_path / name)
+    assert_one_sentence(run, name, f"let it end in {suffix}")
+    assert not list(tmp_path.iterdir())
+
+
 def test_output_in_the_way(workspace: Workspace, tmp_path: Path) -> None:
     (tmp_path / "out").write_text("a file")
     assert_one_sentence(track(workspace, tmp_path / "out"), "out")

@@ -51,6 +51,8 @@ def files(tmp_path_factory: pytest.TempPathFactory, exported: Path) -> dict[str,
         "mask": folder / "mask.png",
         "masks": folder / "masks",
         "out": folder / "out",
+        "onnx": folder / "out.onnx",
+        "weights": folder / "out.safetensors",
     }
 
 
@@ -102,10 +104,10 @@ class TestTrack:
 
 COMMANDS = {
     "track": ("--mask", "MASK", "--model", "MODEL", "--out", "OUT"),
-    "export": ("--out", "OUT"),
+    "export": ("--out", "ONNX"),
     "export-refiner": ("--out", "OUT"),
     "build": ("--out", "OUT"),
-    "import": ("--out", "OUT"),
+    "import": ("--out", "WEIGHTS"),
     "quantize": ("--calibrate", "FRAMES", "--out", "OUT"),
     "verify": (),
     "train": ("--data", "FRAMES", "--out", "OUT"),
@@ -115,7 +117,7 @@ COMMANDS = {
 @FEW
 @given(command=st.sampled_from(sorted(COMMANDS)), path=strange_paths)
 def test_strange_inputs(files: dict[str, Path], command: str, path: str) -> None:
-    names = {"MASK": files["mask"], "MODEL": files["model"], "OUT": files["out"], "FRAMES": files["frames"]}
+    names = {name.upper(): path for name, path in files.items()}
     if not path.startswith("-"):
         run(command, path, *(names.get(word, word) for word in COMMANDS[command]))
 
@@ -170,8 +172,8 @@ def test_evaluate(files: dict[str, Path], split: str, root: str) -> None:
 LINES = {
     "demo": ("--out", "OUT", "--clip", "MASK", "--model", "MODEL"),
     "train": ("nano", "--data", "MASK", "--out", "OUT"),
-    "import": ("MASK", "--out", "OUT"),
-    "export": ("MODEL", "--out", "OUT"),
+    "import": ("MASK", "--out", "WEIGHTS"),
+    "export": ("MODEL", "--out", "ONNX"),
     "export-refiner": ("MASK", "--out", "OUT"),
     "build": ("MODEL", "--out", "OUT"),
     "quantize": ("MASK", "--calibrate", "FRAMES", "--out", "OUT"),
@@ -274,7 +276,7 @@ ENDLESS = ("nan", "inf", "-inf", "1e400")
 @pytest.mark.parametrize(
     "command",
     [
-        ("export", "CHECKPOINT", "--out", "OUT", "--scale"),
+        ("export", "CHECKPOINT", "--out", "ONNX", "--scale"),
         ("train", "nano", "--data", "FRAMES", "--out", "OUT", "--max-minutes"),
         ("train", "nano", "--data", "FRAMES", "--out", "OUT", "--cache-gb"),
         ("track", "FRAMES", "--mask", "MASK", "--out", "OUT", "--refine", "online", "--refine-budget"),
