@@ -334,8 +334,6 @@ def read_image(path: Path) -> Image:
     return _rgb(image)
 
 
-
-
 def _images_in(folder: Path) -> list[Path]:
     try:
         paths = images_in(folder, IMAGE_SUFFIXES)
