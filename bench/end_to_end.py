@@ -43,7 +43,7 @@ matplotlib.use("Agg")
 
 Image = NDArray[np.uint8]
 CLIP = "dog-agility"
-MODELS = ("nano", "nano int8", "full", "full int8")
+MODELS = ("pico", "pico int8", "nano", "nano int8", "full", "full int8")
 AIMS = {"nano": 20, "full": 8}
 """Times faster than SAM 2.1 tiny that the project aims at."""
 WARM_UP = 8

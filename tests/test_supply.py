@@ -99,7 +99,7 @@ def test_the_bill_tells_a_board_that_tracks_from_a_desk_that_trains(bill: dict[s
     base = tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]["dependencies"]
     assert {normal(re.match(r"[\w-]+", line)[0]) for line in base} < required  # type: ignore[index]
     assert not required & {"torch", "safetensors", "pytest", "mkdocs", "pip"}
-    assert {"nano-safetensors", "full-safetensors"} < required
+    assert {"nano-safetensors", "pico-safetensors", "full-safetensors"} < required
 
 
 def test_the_bill_names_only_what_it_lists(bill: dict[str, Any]) -> None:

@@ -110,6 +110,8 @@ LATER = pytest.mark.slow
     ("name", "dtype"),
     [
         ("nano", "float16"),
+        ("pico", "float32"),
+        pytest.param("pico", "float16", marks=LATER),
         pytest.param("nano", "float32", marks=LATER),
         pytest.param("full", "float16", marks=LATER),
         ("full", "float32"),

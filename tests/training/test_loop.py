@@ -364,7 +364,7 @@ def test_missing_tensorboard_is_named(
         train(recipe, [footage], tmp_path / "run", tensorboard=True)
 
 
-@pytest.mark.parametrize("name", ["colorization", "full", "mast", "nano", "paper"])
+@pytest.mark.parametrize("name", ["colorization", "full", "mast", "nano", "paper", "pico"])
 def test_every_shipped_recipe_learns(name: str, tiny_preset: str, footage: Path, tmp_path: Path) -> None:
     """Each system as it stands, shrunk to a toy: the loss falls, and the checkpoint loads."""
     small = {"encoder": tiny_preset, "clips": 2, "short_side": 40, "crop": 32, "radius": 2, "warmup": 2}

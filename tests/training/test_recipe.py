@@ -12,7 +12,7 @@ from maskring.training.recipe import Recipe, load_recipe, parse_recipe, recipe_n
 
 
 def test_every_shipped_recipe_loads_under_its_name() -> None:
-    assert recipe_names() == ["colorization", "full", "mast", "nano", "paper", "tune"]
+    assert recipe_names() == ["colorization", "full", "mast", "nano", "paper", "pico", "tune"]
     for name in recipe_names():
         assert load_recipe(name).name == name
     assert load_recipe("nano").encoder == "nano-patch"

@@ -23,12 +23,12 @@ def test_shipped_checkpoints_are_valid_small_and_have_a_card(name: str) -> None:
     assert f"{checkpoint.provenance.steps:,} steps" in card and checkpoint.provenance.licence in card
 
 
-def test_both_sizes_are_shipped() -> None:
-    assert shipped_names() == ["full", "nano"]
+def test_three_sizes_are_shipped() -> None:
+    assert shipped_names() == ["full", "nano", "pico"]
 
 
 def test_unknown_name_says_what_there_is() -> None:
     with pytest.raises(
-        ModelError, match="no checkpoint 'giant' comes with maskring; name one of: full, nano"
+        ModelError, match="no checkpoint 'giant' comes with maskring; name one of: full, nano, pico"
     ):
         shipped_checkpoint("giant")
