@@ -192,7 +192,9 @@ def demo(
 def train(
     recipe: Annotated[
         str,
-        typer.Argument(help="nano, pico, tune, full (CPUs); paper, mast, colorization (GPUs); or a TOML file."),
+        typer.Argument(
+            help="nano, pico, full, tune (CPUs); paper, mast, colorization (GPUs); or a TOML file."
+        ),
     ],
     data: Annotated[
         list[Path],

@@ -46,7 +46,8 @@ def model_file(model: Path | None) -> Path:
     """The file behind MODEL.
 
     Args:
-        model: a file, the name of a shipped checkpoint (``nano``, ``pico``, ``full``), or None for :data:`SHIPPED`.
+        model: a file, the name of a shipped checkpoint (``nano``, ``pico``, ``full``), or None for
+            :data:`SHIPPED`.
 
     Raises:
         ModelError: when there is no such file and no checkpoint of that name.

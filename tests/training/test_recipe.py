@@ -57,7 +57,7 @@ def test_mistakes_are_named(text: str, sentence: str) -> None:
 def test_unknown_recipe_names_those_there_are(tmp_path: Path) -> None:
     with pytest.raises(
         TrainingError,
-        match="there is no recipe absent; name one of colorization, full, mast, nano, paper, tune",
+        match="there is no recipe absent; name one of colorization, full, mast, nano, paper, pico, tune",
     ):
         load_recipe("absent")
     (tmp_path / "binary.toml").write_bytes(b"\xff\xfe\x00")
