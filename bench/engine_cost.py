@@ -113,7 +113,7 @@ def main() -> None:
         f"sm{options.architecture}; 10^9 multiply-adds per frame",
     )
     with tempfile.TemporaryDirectory() as folder:
-        for checkpoint in ("nano", "full"):
+        for checkpoint in ("pico", "nano", "full"):
             table.add_row(*row(checkpoint, options, Path(folder)))
     Console(width=110).print(table)
 
