@@ -13,15 +13,16 @@ from pathlib import Path
 import numpy as np
 import torch
 
+from ..plugins.errors import TrainingError
 from ..plugins.files import make_directory
 from .augment import augment
 from .checkpoint import Checkpoint, load_checkpoint, save_checkpoint
 from .clips import CACHE_BYTES, ClipLibrary
 from .distributed import World, joined_world
-from .encoder import Encoder
+from .encoder import PRESETS, Encoder
 from .journal import Journal
 from .pretext import fit_palette
-from .recipe import Recipe
+from .recipe import START, Recipe
 from .sheet import write_sheet
 from .trainer import Batch, StepReport, Trainer
 
@@ -83,12 +84,13 @@ def train(
         SourceError: when ``data`` holds no usable clip.
         ModelError: when ``start`` is no checkpoint.
         TrainingError: when the loss is not finite, ``out`` holds another run, or ``start`` is of another
-            encoder than the recipe's.
+            encoder than the recipe's, or missing where the recipe goes on from it.
         OutputError: when ``out`` is not writable.
         UnavailableError: when TensorBoard was asked for and is not installed.
     """
-    library = ClipLibrary(data, recipe.short_side, cache_bytes=cache_bytes)
     begun = None if start is None else load_checkpoint(start)
+    recipe = _with_encoder(recipe, begun)
+    library = ClipLibrary(data, recipe.short_side, cache_bytes=cache_bytes)
     make_directory(out)
     with ExitStack() as stack:
         world = stack.enter_context(joined_world())
@@ -102,6 +104,24 @@ def train(
         run.save()
     done = trainer.step >= recipe.total_steps
     return Outcome(out / CHECKPOINT_NAME, trainer.step, done, dict(library.skipped))
+
+
+def _with_encoder(recipe: Recipe, start: Checkpoint | None) -> Recipe:
+    """``recipe``, its encoder that of ``start`` where it says so."""
+    if recipe.encoder != START:
+        return recipe
+    if start is None:
+        raise TrainingError(
+            f"the recipe {recipe.name} goes on from a checkpoint and none is named",
+            "name one with --start, a shipped one for instance: --start nano",
+        )
+    fitting = [name for name, preset in PRESETS.items() if preset == start.config]
+    if not fitting:
+        raise TrainingError(
+            f"the checkpoint to start from holds an encoder that the recipe {recipe.name} cannot train",
+            f"start from one of {', '.join(PRESETS)}",
+        )
+    return replace(recipe, encoder=fitting[0])
 
 
 @dataclass

@@ -20,6 +20,9 @@ if sys.version_info >= (3, 11):
 else:
     import tomli as tomllib
 
+START = "start"
+"""As a recipe's encoder: that of the checkpoint which training starts from."""
+
 CHOICES = {
     "target": ("channel", "clusters"),
     "references": ("others", "previous"),
@@ -34,7 +37,7 @@ class Recipe:
 
     Attributes:
         name: for people, and for the checkpoint's provenance.
-        encoder: preset of the encoder (:data:`.encoder.PRESETS`).
+        encoder: preset of the encoder (:data:`.encoder.PRESETS`), or :data:`START`.
         seed: of weights, windows and augmentation.
 
         target: what is reconstructed. ``channel``: one of the Lab channels a and b, hidden from the network
@@ -149,7 +152,7 @@ ABOVE_ZERO = ("learning_rate", "finetune_learning_rate", "delta", "zoom", "logit
 def _complaints(recipe: Recipe) -> list[str]:
     """What is wrong with the values, in the recipe's own words."""
     found = []
-    for name, known in (("encoder", tuple(PRESETS)), *CHOICES.items()):
+    for name, known in (("encoder", (*PRESETS, START)), *CHOICES.items()):
         if getattr(recipe, name) not in known:
             found.append(f"the unknown {name} {_shown(getattr(recipe, name))} (there are {', '.join(known)})")
     for name, value in asdict(recipe).items():

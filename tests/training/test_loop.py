@@ -17,12 +17,12 @@ import torch
 
 from maskring.plugins.errors import ModelError, SourceError, TrainingError, UnavailableError
 from maskring.training import loop
-from maskring.training.checkpoint import load_checkpoint
+from maskring.training.checkpoint import Checkpoint, load_checkpoint, save_checkpoint
 from maskring.training.distributed import World
-from maskring.training.encoder import Encoder
+from maskring.training.encoder import Encoder, EncoderConfig
 from maskring.training.journal import LOG_NAME
 from maskring.training.loop import train
-from maskring.training.recipe import Recipe, load_recipe
+from maskring.training.recipe import START, Recipe, load_recipe
 from maskring.training.schedule import learning_rate
 from maskring.training.trainer import Batch, StepReport, Trainer
 from maskring.training.weights import shipped_checkpoint
@@ -156,6 +156,22 @@ def test_a_run_begins_with_the_weights_of_a_checkpoint(recipe: Recipe, footage: 
     assert load_checkpoint(done.checkpoint).provenance.data == f"{data}; before: test, 60 steps, {data}"
     with pytest.raises(TrainingError, match=r"began with other weights; give the --start .* \(none\)"):
         train(recipe, [footage], tmp_path / "fresh", start=first.checkpoint)
+
+
+def test_a_recipe_may_take_the_encoder_of_its_start(recipe: Recipe, footage: Path, tmp_path: Path) -> None:
+    first = train(replace(recipe, steps=2), [footage], tmp_path / "first").checkpoint
+    on = replace(recipe, name="tune", encoder=START, steps=2)
+    done = train(on, [footage], tmp_path / "on", start=first)
+    assert load_checkpoint(done.checkpoint).config == load_checkpoint(first).config
+    with pytest.raises(TrainingError, match=r"tune goes on from a checkpoint and none is named; .* --start"):
+        train(on, [footage], tmp_path / "none")
+    assert not (tmp_path / "none").exists()
+    config = EncoderConfig(stem=4, stages=(4, 4, 4, 4), channels=4)
+    save_checkpoint(tmp_path / "other.safetensors", Checkpoint(config, Encoder(config).state_dict()))
+    with pytest.raises(
+        TrainingError, match="an encoder that the recipe tune cannot train; start from one of"
+    ):
+        train(on, [footage], tmp_path / "none", start=tmp_path / "other.safetensors")
 
 
 def test_a_state_without_a_start_is_one_of_random_weights(

@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 
 from maskring.plugins.errors import TrainingError
-from maskring.training.recipe import Recipe, load_recipe, parse_recipe, recipe_names
+from maskring.training.recipe import START, Recipe, load_recipe, parse_recipe, recipe_names
 
 
 def test_every_shipped_recipe_loads_under_its_name() -> None:
@@ -65,10 +65,10 @@ def test_unknown_recipe_names_those_there_are(tmp_path: Path) -> None:
         load_recipe(str(tmp_path / "binary.toml"))
 
 
-def test_tune_goes_on_from_nano() -> None:
+@pytest.mark.parametrize("name", ["nano", "pico", "full"])
+def test_tune_goes_on_from_shipped_checkpoints(name: str) -> None:
     """The same training at another pace: weights of one recipe start the other."""
-    nano, tune = load_recipe("nano"), load_recipe("tune")
-    assert tune.learning_rate == nano.learning_rate / 10
-    assert tune == replace(
-        nano, name="tune", steps=tune.steps, learning_rate=tune.learning_rate, warmup=tune.warmup
-    )
+    recipe, tune = load_recipe(name), load_recipe("tune")
+    assert tune.encoder == START and tune.learning_rate == recipe.learning_rate / 10
+    own = {"steps": recipe.steps, "learning_rate": recipe.learning_rate, "warmup": recipe.warmup}
+    assert recipe == replace(tune, name=name, encoder=recipe.encoder, **own)  # type: ignore[arg-type]
