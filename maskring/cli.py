@@ -25,6 +25,7 @@ from .console import (
     split_callback,
     step_callback,
     stop_request,
+    tell_losses,
 )
 from .plugins.errors import MaskError, ModelError, OutputError, SourceError, UserError, one_line
 from .plugins.interruption import EXIT_INTERRUPTED
@@ -653,7 +654,8 @@ def track(
     # With a window, most of the time may have been the user's.
     speed = "" if show else f", {summary.fps:.1f} fps"
     where = "" if out_dir is None else f"; results in {out_dir}"
-    out.print(f"{summary.frames} frames{dropped}{lost}{speed}{where}", markup=False)
+    out.print(f"{summary.frames} frames{dropped}{lost}{speed}{where}", markup=False, soft_wrap=True)
+    tell_losses(summary.losses())
     _note_others(sinks)
 
 
@@ -692,6 +694,7 @@ def label(
     with split_callback(shown=this is None or this.local_rank == 0) as on_frame:
         labelled = label_clips(clips, new_tracker, shard=this, size=size, on_frame=on_frame)
     out.print(f"{labelled}; labels in {out_dir}", markup=False, soft_wrap=True)
+    tell_losses(labelled.losses)
     for clip, reason in labelled.failed.items():
         err.print(f"error: {clip} is not labelled: {reason}", style="red", markup=False, soft_wrap=True)
     if labelled.failed:

@@ -8,7 +8,7 @@ import math
 import signal
 import tempfile
 from collections import deque
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager, nullcontext
 from datetime import timedelta
 from typing import TYPE_CHECKING, Any, ParamSpec, TypeVar
@@ -37,6 +37,18 @@ ERROR_STYLE: dict[str, Any] = {"style": "red", "markup": False, "soft_wrap": Tru
 
 P = ParamSpec("P")
 T = TypeVar("T")
+
+
+LOSSES_SHOWN = 5
+"""Objects that are named; of more, which may be hundreds in many videos, only their number is told."""
+
+
+def tell_losses(losses: Sequence[str]) -> None:
+    """Say which objects were lost, a line each."""
+    for line in losses[:LOSSES_SHOWN]:
+        out.print(line, markup=False, soft_wrap=True)
+    if len(losses) > LOSSES_SHOWN:
+        out.print(f"and {len(losses) - LOSSES_SHOWN} more")
 
 
 def one_sentence(command: Callable[P, T]) -> Callable[P, T]:

@@ -44,6 +44,7 @@ class Labelled:
     Attributes:
         videos, frames, seconds: that it labelled, and how long that took.
         present: clips whose labels were there.
+        losses: a sentence for each object that was lost before the end of its clip.
         failed: why others could not be labelled, a sentence by clip.
     """
 
@@ -51,13 +52,15 @@ class Labelled:
     frames: int = 0
     seconds: float = 0.0
     present: int = 0
+    losses: list[str] = field(default_factory=list)
     failed: dict[Path, str] = field(default_factory=dict)
 
-    def add(self, summary: Summary) -> None:
+    def add(self, clip: Clip, summary: Summary) -> None:
         """Count one more video."""
         self.videos += 1
         self.frames += summary.frames
         self.seconds += summary.seconds
+        self.losses += [f"{clip.source}: {loss}" for loss in summary.losses()]
 
     def __str__(self) -> str:
         speed = f", {self.frames / self.seconds:.1f} fps" if self.seconds else ""
@@ -127,7 +130,7 @@ def label_clips(
             labelled.present += 1
             continue
         try:
-            labelled.add(_label(clip, new_tracker, size, on_frame))
+            labelled.add(clip, _label(clip, new_tracker, size, on_frame))
         except (MaskError, SourceError) as error:
             labelled.failed[clip.source] = one_line(str(error))
     return labelled

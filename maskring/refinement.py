@@ -134,7 +134,7 @@ class Refinement:
 
         with reopen() as again, frame_callback("refining", stream.length) as on_frame:
             refined = revisit(again, refine, sinks, on_frame)
-        return Summary(refined.frames, time.perf_counter() - started)
+        return replace(refined, seconds=time.perf_counter() - started)
 
     def require_possible(self, source: str, stream: Source, live: bool, save: bool) -> None:
         """Refuse what cannot be done with a stream.

@@ -94,15 +94,51 @@ class Schedule:
 
 @dataclass(frozen=True)
 class Summary:
-    """What a finished run did: frames processed and wall-clock seconds."""
+    """What a finished run did.
+
+    Attributes:
+        frames: processed.
+        seconds: of wall-clock time.
+        last: index of the last frame, None when there was none.
+        lost: objects that are followed and cover no pixel of it, with the index of the last frame that shows
+            them, None when there is none.
+    """
 
     frames: int
     seconds: float
+    last: int | None = None
+    lost: Mapping[int, int | None] = field(default_factory=dict)
 
     @property
     def fps(self) -> float:
         """Frames per second of the whole loop: decoding, tracking and writing."""
         return self.frames / self.seconds if self.seconds else 0.0
+
+    def losses(self) -> list[str]:
+        """A sentence for each object that was lost."""
+        return [
+            f"object {object_id} was " + ("never seen" if index is None else f"last seen in frame {index}")
+            for object_id, index in self.lost.items()
+        ]
+
+
+class _Log:
+    """Takes note of results for a :class:`Summary`."""
+
+    def __init__(self) -> None:
+        self._start, self._frames = time.perf_counter(), 0
+        self._last: int | None = None
+        self._seen: dict[int, int] = {}
+        self._lost: dict[int, int | None] = {}
+
+    def add(self, frame: Frame, result: Result) -> None:
+        self._frames += 1
+        self._last = frame.index
+        self._seen |= {state.id: frame.index for state in result.objects if state.area}
+        self._lost = {state.id: self._seen.get(state.id) for state in result.objects if not state.area}
+
+    def summary(self) -> Summary:
+        return Summary(self._frames, time.perf_counter() - self._start, self._last, self._lost)
 
 
 class FrameTracker(Protocol):
@@ -140,7 +176,7 @@ def track(
         OutputError: when a sink cannot write.
     """
     steering = Schedule(edits) if isinstance(edits, Edits) else edits
-    start, frames = time.perf_counter(), 0
+    log = _Log()
     for frame in source:
         decision = steering.decide(frame)
         if decision.verdict == "stop":
@@ -156,9 +192,9 @@ def track(
             result = tracker.step(frame.image, decision.mask)
             for sink in sinks:
                 sink.write(frame, result)
-            frames += 1
+            log.add(frame, result)
             on_frame(frame, result)
-    return Summary(frames, time.perf_counter() - start)
+    return log.summary()
 
 
 def revisit(
@@ -175,12 +211,12 @@ def revisit(
         sinks: where results go, in this order; the caller closes them.
         on_frame: called after each frame, e.g. for progress.
     """
-    start, frames = time.perf_counter(), 0
+    log = _Log()
     for index, frame in enumerate(source):
         with undisturbed():
             result = refine(frame.image, index)
             for sink in sinks:
                 sink.write(frame, result)
-            frames += 1
+            log.add(frame, result)
             on_frame(frame, result)
-    return Summary(frames, time.perf_counter() - start)
+    return log.summary()

@@ -13,6 +13,7 @@ import numpy as np
 import onnx
 import pytest
 import torch
+from pixel_model import write_pixel_model
 from support import HEIGHT, WIDTH, moving_square
 from typer.testing import CliRunner, Result
 
@@ -84,6 +85,62 @@ def test_of_several_masks_for_a_frame_none_is_lost(workspace: Workspace, tmp_pat
     assert done.exit_code == 0, done.output
     (line,) = followed_in(out)
     assert [(state["id"], state["area"]) for state in line["objects"]] == [(1, 256), (7, 80), (8, 112)]
+
+
+COLOURS = [(255, 0, 0), (0, 255, 0), (0, 0, 255), (255, 255, 0), (255, 0, 255), (0, 255, 255), (0, 0, 0)]
+
+
+@pytest.fixture
+def vanishing(tmp_path: Path) -> Path:
+    """A folder with ``frames``, five of them, ``mask.png`` and ``pixel.onnx``.
+
+    Seven bars are in view. From frame 2 on that of object 1 is gone, from frame 3 on there is only object 7.
+    """
+    (tmp_path / "frames").mkdir()
+    mask = np.zeros((HEIGHT, WIDTH), np.uint8)
+    for object_id in range(1, 8):
+        mask[:, 8 * object_id - 4 : 8 * object_id] = object_id
+    write_mask(tmp_path / "mask.png", mask)
+    for index in range(5):
+        image = np.full((HEIGHT, WIDTH, 3), 128, np.uint8)
+        for object_id, colour in enumerate(COLOURS, start=1):
+            if object_id == 7 or index < (2 if object_id == 1 else 3):
+                image[mask == object_id] = colour
+        cv2.imwrite(str(tmp_path / "frames" / f"{index}.png"), image)
+    write_pixel_model(tmp_path / "pixel.onnx")
+    return tmp_path
+
+
+def track_vanishing(folder: Path, *more: str) -> list[str]:
+    """Lines below the first one that ``track`` prints."""
+    arguments = ["--mask", folder / "mask.png", "--model", folder / "pixel.onnx", "--out", folder / "out"]
+    done = run("track", folder / "frames", *arguments, *more)
+    assert done.exit_code == 0, done.output
+    return done.stdout.splitlines()[1:]
+
+
+@pytest.mark.parametrize("live", [[], ["--live"]])
+def test_lost_objects_are_named_in_the_end(vanishing: Path, live: list[str]) -> None:
+    removed = [text for object_id in (3, 4, 5, 6) for text in ("--remove", f"3={object_id}")]
+    lost = track_vanishing(vanishing, *live, *removed)
+    if not live:  # which drops frames
+        assert lost == ["object 1 was last seen in frame 1", "object 2 was last seen in frame 2"]
+    assert [line.partition(" was last seen in frame ")[0] for line in lost] == ["object 1", "object 2"]
+    assert track_vanishing(vanishing, *live, "--to", "0") == []
+
+
+def test_of_many_lost_objects_a_few_are_named(vanishing: Path) -> None:
+    told = track_vanishing(vanishing)
+    assert told[-2:] == ["object 5 was last seen in frame 2", "and 1 more"] and len(told) == 6
+
+
+def test_lost_objects_of_many_videos_are_named_with_their_video(vanishing: Path) -> None:
+    (vanishing / "masks").mkdir()
+    (vanishing / "mask.png").rename(vanishing / "masks" / "frames.png")
+    arguments = ["--masks", vanishing / "masks", "--model", vanishing / "pixel.onnx"]
+    done = run("label", vanishing / "frames", *arguments, "--out", vanishing / "out")
+    assert done.exit_code == 0, done.output
+    assert done.stdout.splitlines()[1] == f"{vanishing / 'frames'}: object 1 was last seen in frame 1"
 
 
 def followed_in(out: Path) -> list[dict[str, Any]]:
