@@ -6,6 +6,9 @@ import re
 from collections.abc import Container
 from pathlib import Path
 
+VIDEO_SUFFIXES = frozenset({".mp4", ".avi", ".mov", ".mkv", ".webm", ".m4v", ".mpg", ".mpeg", ".mts", ".y4m"})
+"""By which videos are found in folders; one that is named may have any."""
+
 
 def images_in(folder: Path, suffixes: Container[str]) -> list[Path]:
     """The images of a folder in natural order, hidden files passed over.

@@ -16,7 +16,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from ..plugins.errors import SourceError
-from ..plugins.folders import images_in
+from ..plugins.folders import VIDEO_SUFFIXES, images_in
 from ..plugins.picture_header import require_modest, told_size
 from .png import SIGNATURE, PngError, read_chunks
 
@@ -353,7 +353,9 @@ def _images_in(folder: Path) -> list[Path]:
 
 
 def _nearby_images(folder: Path) -> str:
-    """The remedy for a folder without images: in a dataset, name a sequence."""
+    """The remedy for a folder without images: among videos, name one; in a dataset, a sequence."""
+    for video in images_in(folder, VIDEO_SUFFIXES)[:1]:
+        return f"name one of its videos, for example {video}, or label all of them with maskring label"
     for pattern in ("*", "JPEGImages/*", "JPEGImages/*/*"):
         for inner in sorted(folder.glob(pattern)):
             if inner.is_dir() and _holds_images(inner):

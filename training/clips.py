@@ -17,7 +17,7 @@ import numpy.typing as npt
 
 from ..plugins.errors import SourceError
 from ..plugins.files import cache_directory
-from ..plugins.folders import images_in
+from ..plugins.folders import VIDEO_SUFFIXES, images_in
 from ..plugins.names import opencv_name
 from ..plugins.picture_header import require_modest, told_size
 from .frame_cache import FrameCache, Segment
@@ -25,7 +25,6 @@ from .scenes import scene_starts, thumbnail
 
 Image = npt.NDArray[np.uint8]
 
-VIDEO_SUFFIXES = {".mp4", ".avi", ".mov", ".mkv", ".webm", ".m4v", ".mpg", ".mpeg", ".mts", ".y4m"}
 IMAGE_SUFFIXES = {".jpg", ".jpeg", ".png", ".bmp", ".webp", ".tif", ".tiff"}
 
 IMAGES = "JPEGImages"  # DAVIS and YouTube-VOS have it beside folders of labels

@@ -167,6 +167,13 @@ def test_folder_without_images(workspace: Workspace, tmp_path: Path) -> None:
     assert_one_sentence(track(workspace, tmp_path / "out", source=tmp_path / "empty"), "empty")
 
 
+def test_folder_of_videos(workspace: Workspace, tmp_path: Path) -> None:
+    for name in ("b10.mp4", "b9.MP4", "notes.txt"):
+        (tmp_path / name).touch()
+    run = track(workspace, tmp_path / "out", source=tmp_path)
+    assert_one_sentence(run, "holds no image", f"for example {tmp_path / 'b9.MP4'}", "maskring label")
+
+
 def test_resolution_change(workspace: Workspace, tmp_path: Path) -> None:
     frames = tmp_path / "frames"
     shutil.copytree(workspace.frames, frames)
