@@ -187,7 +187,8 @@ def test_a_state_without_a_start_is_one_of_random_weights(
 
 def test_weights_of_another_encoder_are_refused(recipe: Recipe, footage: Path, tmp_path: Path) -> None:
     nano = shipped_checkpoint("nano")
-    with pytest.raises(TrainingError, match="which has tiny; choose a recipe with encoder = 'nano-patch'"):
+    remedy = r"which has tiny; choose a recipe with encoder = 'nano-patch' \(nano or tune\)"
+    with pytest.raises(TrainingError, match=remedy):
         train(recipe, [footage], tmp_path / "run", start=nano)
     with pytest.raises(ModelError, match="does not exist"):
         train(recipe, [footage], tmp_path / "run", start=tmp_path / "none.safetensors")
