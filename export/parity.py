@@ -40,6 +40,9 @@ UNDECIDED = 0.01
 """Share of probabilities that may be off in a model that searches for window centres: one that lies half-way
 between two features is rounded to either by the last bit of a sum, and its square sees another window."""
 
+COLUMNS = ("output", "max error", "mean error", "agreement", "tolerance", "")
+"""What :meth:`ParityRow.cells` holds."""
+
 ROUTES = ("torch", "function body", "native kernel")
 
 
@@ -65,12 +68,12 @@ class ParityRow:
     ok: bool
 
     def cells(self) -> tuple[str, ...]:
-        """The row as texts for a table."""
+        """The row as texts in the order of :data:`COLUMNS`."""
         if self.agreement is None:
             figures = f"{self.max_error:.2e}", f"{self.mean_error:.2e}", "", f"<= {self.tolerance:.2e}"
         else:  # differences of labels' numbers say nothing
             figures = "", "", f"{100 * self.agreement:.3f} %", f">= {100 * self.tolerance:g} %"
-        return self.compared, self.output, *figures, "ok" if self.ok else "BEYOND"
+        return self.output, *figures, "ok" if self.ok else "BEYOND"
 
 
 @dataclass(frozen=True)

@@ -7,6 +7,7 @@ import os
 from contextlib import ExitStack
 from enum import Enum
 from functools import partial
+from itertools import groupby
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
@@ -423,6 +424,7 @@ class HardwareCompatibility(str, Enum):
 
 
 RANGE = "N|MIN:BEST:MAX"
+"""No placeholder of ``build`` is longer: terminals of 80 columns would cut its longest option off."""
 
 
 @app.command(rich_help_panel=DEPLOY)
@@ -434,7 +436,10 @@ def build(
     ],
     runtime: Annotated[
         EngineRuntime,
-        typer.Option(help="tensorrt: the plugin, on this GPU. tensorrt-rtx: ahead of time, without a GPU."),
+        typer.Option(
+            metavar="NAME",
+            help="tensorrt: the plugin, on this GPU. tensorrt-rtx: ahead of time, without a GPU.",
+        ),
     ] = EngineRuntime.tensorrt,
     compute_capability: Annotated[
         str, typer.Option(metavar="sm86,sm89", help="GPUs to compile for (tensorrt-rtx).")
@@ -445,14 +450,20 @@ def build(
         str | None, typer.Option(metavar=RANGE, help="Number of objects, if not fixed; default 1:3:15.")
     ] = None,
     optimization_level: Annotated[
-        int | None, typer.Option(min=0, max=5, help="How long to search for fast kernels.")
+        int | None, typer.Option(min=0, max=5, metavar="LEVEL", help="How long to search for fast kernels.")
     ] = None,
-    workspace: Annotated[int | None, typer.Option(min=1, help="Limit of scratch memory in MiB.")] = None,
+    workspace: Annotated[
+        int | None, typer.Option(min=1, metavar="MIB", help="Limit of scratch memory in MiB.")
+    ] = None,
     version_compatible: Annotated[
         bool, typer.Option("--version-compatible", help="Run on later TensorRT of this major version too.")
     ] = False,
     hardware_compatibility: Annotated[
-        HardwareCompatibility | None, typer.Option(help="Run on other GPUs too; may cost speed.")
+        HardwareCompatibility | None,
+        typer.Option(
+            metavar="GPUS",
+            help="Run on other GPUs too, at some cost of speed: ampere-plus or same-compute-capability.",
+        ),
     ] = None,
     timing_cache: Annotated[
         Path | None, typer.Option(metavar="FILE", help="Timings kept for the next build.")
@@ -533,18 +544,18 @@ def verify(
     frames: Annotated[int, typer.Option(min=2, help="Frames to compare.")] = 4,
 ) -> None:
     """Compare torch, plain onnxruntime and the native kernel on frames; exit 1 beyond tolerance."""
+    from .export.parity import COLUMNS
     from .models import model_file
     from .verification import verify_on_frames
 
     checkpoint = None if checkpoint is None else model_file(checkpoint)
     with busy("executing the model in every way there is"):
         report = verify_on_frames(model, checkpoint, source, frames)
-    table = Table(
-        "compared", "output", "max error", "mean error", "agreement", "tolerance", "", box=box.SIMPLE
-    )
-    for row in report.rows:
-        table.add_row(*row.cells())
-    out.print(table)
+    for compared, rows in groupby(report.rows, lambda row: row.compared):
+        table = Table(*COLUMNS, box=box.SIMPLE, title=compared, title_justify="left")
+        for row in rows:
+            table.add_row(*row.cells())
+        out.print(table)
     if not report.ok:
         err.print(f"{model} does not compute what it was exported from.", style="red", markup=False)
         raise typer.Exit(1)

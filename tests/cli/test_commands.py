@@ -18,6 +18,7 @@ from support import HEIGHT, WIDTH, moving_square
 from typer.testing import CliRunner, Result
 
 import maskring
+from maskring import console
 from maskring import demo as demo_module
 from maskring.cli import app
 from maskring.runtime.masks import read_mask, write_mask
@@ -206,6 +207,22 @@ def test_verify_says_yes_and_no(workspace: Workspace, tmp_path: Path) -> None:
     bad = run("verify", tmp_path / "changed.onnx", *arguments)
     assert bad.exit_code == 1
     assert "BEYOND" in bad.stdout
+
+
+def test_narrow_terminals_show_verification_a_line_each_and_options_whole(
+    workspace: Workspace, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(console.out, "_width", 80)
+    arguments = ["--checkpoint", workspace.checkpoint, "--source", workspace.frames, "--frames", "2"]
+    lines = run("verify", workspace.model, *arguments).stdout.splitlines()
+    rows = [line.split()[0] for line in lines if line.split()[-1:] == ["ok"]]
+    assert rows == ["key", "probabilities", "labels", "value"] * 2
+    assert [line.strip() for line in lines if " to torch" in line] == [
+        "function body to torch",
+        "native kernel to torch",
+    ]
+    shown = CliRunner().invoke(app, ["build", "--help"], env={"COLUMNS": "80"}).stdout
+    assert "--hardware-compatibility " in shown and "…" not in shown
 
 
 def test_verify_renders_frames_of_the_size_that_the_model_is_fixed_to(
