@@ -519,6 +519,7 @@ def quantize(
     """Make the encoder of an exported model compute in int8, calibrated on unlabelled videos."""
     from .calibration import quantize_on_videos
 
+    _require_suffix(out_file, ".onnx")
     with busy("calibrating"):
         seen = quantize_on_videos(model, [*calibrate, *(more or [])], out_file, frames=frames, size=size)
     out.print(

@@ -205,12 +205,15 @@ def test_truncated_checkpoint(workspace: Workspace, tmp_path: Path) -> None:
     assert not (tmp_path / "cut.onnx").exists()
 
 
-@pytest.mark.parametrize(("command", "suffix"), [("export", ".onnx"), ("import", ".safetensors")])
+@pytest.mark.parametrize(
+    ("command", "suffix"), [("export", ".onnx"), ("import", ".safetensors"), ("quantize", ".onnx")]
+)
 @pytest.mark.parametrize("name", ["model", "model.pt"])
 def test_output_that_would_not_be_taken_for_a_model(
     workspace: Workspace, tmp_path: Path, command: str, suffix: str, name: str
 ) -> None:
-    run = maskring(command, workspace.checkpoint, "--out", tmp_path / name)
+    footage = ["--calibrate", workspace.frames] if command == "quantize" else []
+    run = maskring(command, workspace.checkpoint, "--out", tmp_path / name, *footage)
     assert_one_sentence(run, name, f"let it end in {suffix}")
     assert not list(tmp_path.iterdir())
 
