@@ -649,7 +649,8 @@ def track(
     with ExitStack() as stack:
         reopen = partial(open_source, source, live=live, first=first, last=last)
         stream = stack.enter_context(reopen())
-        _require_reached(stream, first, last, {"--add": add or [], "--remove": remove or []})
+        edits = {"--add": add or [], "--remove": remove or []}
+        _require_reached(stream.end, edits)
         refinement.require_possible(source, stream, live, save_refiner is not None)
         with busy("opening the model"):
             plain = open_tracker(model, soft=soft, kernel=kernel.value, threads=threads)
@@ -669,6 +670,8 @@ def track(
     out.print(f"{summary.frames} frames{dropped}{lost}{speed}{where}", markup=False, soft_wrap=True)
     tell_losses(summary.losses())
     _note_others(sinks)
+    if not show:  # a user who watches may stop before
+        _require_reached(summary.last, edits)
 
 
 @app.command(rich_help_panel=TRACK)
@@ -935,9 +938,8 @@ def _planned(mask: Path | None, boxes: list[str], additions: list[str], removals
     return Boxed([_box(text) for text in boxes], schedule) if boxes else schedule
 
 
-def _require_reached(stream: Source, first: int, last: int | None, edits: dict[str, list[str]]) -> None:
-    """Refuse edits behind the last frame that is tracked: nobody would notice that nothing came of them."""
-    end = last if stream.length is None else first + stream.length - 1
+def _require_reached(end: int | None, edits: dict[str, list[str]]) -> None:
+    """Refuse edits behind the last frame, once that is known: nobody would see that they came to nothing."""
     for option, texts in edits.items():
         for text in texts:
             if end is not None and int(text.partition("=")[0]) > end:

@@ -76,7 +76,11 @@ class Capture(Protocol):
 
 
 class Reader(Protocol):
-    """Where frames come from, without threads: a folder, a video with an end, an endless stream."""
+    """Where frames come from, without threads: a folder, a video with an end, an endless stream.
+
+    Attributes:
+        length: in frames, as far as it is told, which is ``counted`` or what a container claims.
+    """
 
     @property
     def fps(self) -> float: ...
@@ -84,6 +88,8 @@ class Reader(Protocol):
     def size(self) -> tuple[int, int]: ...
     @property
     def length(self) -> int | None: ...
+    @property
+    def counted(self) -> bool: ...
     @property
     def endless(self) -> bool: ...
     @property
@@ -109,6 +115,7 @@ class FolderReader:
     """
 
     endless = False
+    counted = True
     undecodable = reconnects = 0
     fps = FOLDER_FPS
 
@@ -151,7 +158,7 @@ class VideoReader:
         SourceError: when not one frame can be decoded, or they are giant.
     """
 
-    endless = False
+    endless = counted = False
     reconnects = 0
 
     def __init__(self, capture: Capture, name: str) -> None:
@@ -242,6 +249,7 @@ class StreamReader:
     """
 
     endless = True
+    counted = False
     length = None
 
     def __init__(self, capture: Capture, reopen: Callable[[], Capture], name: str) -> None:

@@ -40,12 +40,14 @@ class Source:
         fps: frames per second the source claims.
         size: (H, W) of every frame, in pixels.
         length: number of frames to come by what the source claims, None for cameras and endless streams.
+            Videos whose rate varies, or whose writer was cut off, claim more or less than they hold.
+        end: index of the last frame that there can be, None where only the end will tell.
 
     Iterating raises :class:`SourceError` when a frame cannot be read, when the size changes, when a lost
     camera does not come back, or when the source ends before its first frame that is asked for.
 
     Raises:
-        SourceError: when no frame lies between ``first`` and ``last``.
+        SourceError: when it is known that no frame lies between ``first`` and ``last``.
     """
 
     def __init__(
@@ -60,6 +62,7 @@ class Source:
         self.fps = reader.fps
         self.size = reader.size
         self.length = _length_between(reader, first, last)
+        self.end = last if self.length is None or not reader.counted else first + self.length - 1
         self._first, self._last = first, last
         self._reader = reader
         self._stop = stop or threading.Event()
@@ -119,11 +122,12 @@ class Source:
         """The next frame between the first and the last; None after that."""
         if self._latest is not None and self._latest == self._last:
             return None  # without waiting for another, which a camera may never send
-        frame = self._handoff.get()
+        frame, passed = self._handoff.get(), 0
         while frame is not None and frame.index < self._first:
+            passed = frame.index + 1
             frame = self._handoff.get()
         if frame is None and self._latest is None and not self._closed:
-            raise _no_frame(self._first)
+            raise _no_frame(self._first, passed)
         return None if frame is None or (self._last is not None and frame.index > self._last) else frame
 
     def close(self) -> None:
@@ -159,7 +163,8 @@ def open_source(
         last: index of the last one, None for all.
 
     Raises:
-        SourceError: when it is missing, holds no frame between ``first`` and ``last``, or cannot be decoded.
+        SourceError: when it is missing, is a folder without a frame between ``first`` and ``last``, or cannot
+            be decoded.
         UnavailableError: when a pipeline is given and OpenCV was built without GStreamer.
     """
     silence_opencv()
@@ -173,20 +178,26 @@ def open_source(
 
 
 def _length_between(reader: Reader, first: int, last: int | None) -> int | None:
-    """Frames from the first to the last that is asked for, as far as the source tells its length."""
+    """Frames from the first to the last that is asked for, as far as the source tells its length.
+
+    A video that claims to end before them may be longer, and holds one at least if there is no error to come.
+    """
     if first < 0 or (last is not None and last < first):
         raise SourceError(
             f"there is no frame from {first} to {last}", "count from 0, the first before the last"
         )
     if reader.length is None:
         return None
-    if first >= reader.length:
-        raise _no_frame(first, f", for it has {reader.length} frames")
-    return (reader.length if last is None else min(reader.length, last + 1)) - first
+    if first >= reader.length and reader.counted:
+        raise _no_frame(first, reader.length)
+    return max(1, (reader.length if last is None else min(reader.length, last + 1)) - first)
 
 
-def _no_frame(first: int, reason: str = "") -> SourceError:
-    return SourceError(f"the source has no frame {first}{reason}", "begin earlier, counting frames from 0")
+def _no_frame(first: int, length: int) -> SourceError:
+    return SourceError(
+        f"the source has no frame {first}, for it has {length} frames",
+        "begin earlier, counting frames from 0",
+    )
 
 
 def silence_opencv() -> None:

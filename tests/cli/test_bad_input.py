@@ -117,6 +117,26 @@ def test_edit_behind_the_last_frame(
     assert reached.returncode == 0, reached.stderr
 
 
+@pytest.mark.parametrize("live", [[], ["--live"]])
+def test_edits_of_a_video_that_claims_too_few_frames(
+    workspace: Workspace, tmp_path: Path, live: list[str]
+) -> None:
+    clip, out = tmp_path / "clip.avi", tmp_path / "out"
+    writer = cv2.VideoWriter(str(clip), cv2.VideoWriter.fourcc(*"MJPG"), 24.0, (WIDTH, HEIGHT))
+    for index in range(6):
+        writer.write(np.ascontiguousarray(moving_square(index)[0][..., ::-1]))
+    writer.release()
+    data = bytearray(clip.read_bytes())
+    for at in (data.index(b"avih") + 8 + 16, data.index(b"strh") + 8 + 32):
+        data[at : at + 4] = (3).to_bytes(4, "little")
+    clip.write_bytes(data)
+    reached = track(workspace, out, "--remove", "5=1", *live, source=clip)
+    assert reached.returncode == 0, reached.stderr
+    beyond = track(workspace, out, "--remove", "6=1", *live, source=clip)
+    assert_one_sentence(beyond, "--remove 6=1 lies behind frame 5, the last one")
+    assert " frames, " in beyond.stdout and (out / "objects.jsonl").stat().st_size
+
+
 def test_object_too_small_for_the_size(workspace: Workspace, tmp_path: Path) -> None:
     mask = moving_square(0)[1]
     mask[0, 0] = 4

@@ -103,6 +103,7 @@ class FakeReader:
     """A reader whose frames come from a generator function."""
 
     fps, size, length, undecodable, reconnects = 25.0, (HEIGHT, WIDTH), None, 0, 0
+    counted = False
 
     def __init__(self, generate: Callable[[], Iterator[Frame]], *, endless: bool = True) -> None:
         self.generate = generate
@@ -858,13 +859,32 @@ def test_a_part_that_ends_before_it_begins_is_refused(tmp_path: Path, first: int
 
 
 def test_a_part_beyond_the_end_is_refused(tmp_path: Path) -> None:
-    path = write_video(tmp_path / "clip.mp4", 8)
+    folder = write_folder(tmp_path / "clip", [f"{number}.png" for number in range(8)])
     with pytest.raises(SourceError, match="has no frame 8, for it has 8 frames; begin earlier"):
-        open_source(path, first=8)
+        open_source(folder, first=8)
+    with open_source(write_video(tmp_path / "clip.mp4", 8), first=8) as source:
+        assert source.end is None
+        with pytest.raises(SourceError, match="has no frame 8, for it has 8 frames; begin earlier"):
+            next(source)
+
+
+def test_a_video_may_be_longer_than_it_claims() -> None:
+    def opened(last: int | None = None) -> Source:
+        capture = FakeCapture([coded(number) for number in range(7)], count=4)
+        return Source(VideoReader(capture, "clip"), first=5, last=last)
+
+    with opened() as source:
+        assert source.length == 1 and source.end is None
+        assert [frame.index for frame in source] == [5, 6]
+    with opened(last=5) as source:
+        assert source.end == 5 and [frame.index for frame in source] == [5]
 
 
 def test_a_stream_that_ends_before_the_part_is_an_error() -> None:
     reader = FakeReader(lambda: iter([Frame(coded(0), 0, 0.0, "0")]))
-    with Source(reader, first=5) as source, pytest.raises(SourceError, match="has no frame 5; begin earlier"):
+    with (
+        Source(reader, first=5) as source,
+        pytest.raises(SourceError, match="has no frame 5, for it has 1 frames; begin"),
+    ):
         next(source)
     assert reader.closed
