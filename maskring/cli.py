@@ -632,7 +632,7 @@ def track(
 ) -> None:
     """Follow objects through SOURCE: those of a mask, in boxes, or drawn in a window."""
     from .models import open_tracker
-    from .plugins.files import make_directory
+    from .plugins.files import directory
     from .refinement import Refinement
     from .refinement import save_refiner as write_refiner
     from .runtime.refinement.settings import RefinementSettings
@@ -644,9 +644,9 @@ def track(
         size=refine_size, iterations=refine_iterations, budget=refine_budget, feedback=refine_feedback
     )
     refinement = Refinement(refine.value, settings, refine_steps, refiner)
-    if out_dir is not None:
-        make_directory(out_dir)
     with ExitStack() as stack:
+        if out_dir is not None:
+            stack.enter_context(directory(out_dir))
         reopen = partial(open_source, source, live=live, first=first, last=last)
         stream = stack.enter_context(reopen())
         edits = {"--add": add or [], "--remove": remove or []}
@@ -666,7 +666,7 @@ def track(
         lost += f", reconnects: {stream.reconnects}" if stream.reconnects else ""
     # With a window, most of the time may have been the user's.
     speed = "" if show else f", {summary.fps:.1f} fps"
-    where = "" if out_dir is None else f"; results in {out_dir}"
+    where = "" if out_dir is None or not summary.frames else f"; results in {out_dir}"
     out.print(f"{summary.frames} frames{dropped}{lost}{speed}{where}", markup=False, soft_wrap=True)
     tell_losses(summary.losses())
     _note_others(sinks)
@@ -697,18 +697,20 @@ def label(
     """Follow objects through many videos, from the masks of their first frames."""
     from .labelling import clips_to_label, label_clips
     from .models import open_tracker, resolve_model
-    from .plugins.files import make_directory
+    from .plugins.files import directory
     from .sharding import join
 
     clips = clips_to_label(videos, masks, out_dir)
     this, threads = join(shard, threads)
-    make_directory(out_dir)
-    with busy("opening the model"):
-        executable = resolve_model(model)
-    new_tracker = partial(open_tracker, executable, soft=soft, kernel=kernel.value, threads=threads)
-    with split_callback(shown=this is None or this.local_rank == 0) as on_frame:
+    with ExitStack() as stack:
+        stack.enter_context(directory(out_dir))
+        with busy("opening the model"):
+            executable = resolve_model(model)
+        new_tracker = partial(open_tracker, executable, soft=soft, kernel=kernel.value, threads=threads)
+        on_frame = stack.enter_context(split_callback(shown=this is None or this.local_rank == 0))
         labelled = label_clips(clips, new_tracker, shard=this, size=size, on_frame=on_frame)
-    out.print(f"{labelled}; labels in {out_dir}", markup=False, soft_wrap=True)
+    where = f"; labels in {out_dir}" if labelled.videos or labelled.present else ""
+    out.print(f"{labelled}{where}", markup=False, soft_wrap=True)
     tell_losses(labelled.losses)
     for clip, reason in labelled.failed.items():
         err.print(f"error: {clip} is not labelled: {reason}", style="red", markup=False, soft_wrap=True)

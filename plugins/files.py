@@ -65,6 +65,23 @@ def make_directory(path: Path) -> Path:
 
 
 @contextlib.contextmanager
+def directory(path: Path) -> Iterator[Path]:
+    """:func:`make_directory` for a block; what it had to make and the block left empty is removed.
+
+    Raises:
+        OutputError: when the folder cannot be made or does not accept files.
+    """
+    require_name(path)
+    missing = [folder for folder in (path, *path.parents) if not os.path.lexists(folder)]
+    try:
+        yield make_directory(path)
+    finally:
+        with contextlib.suppress(OSError):  # of the first that holds something, or was never made
+            for folder in missing:
+                folder.rmdir()
+
+
+@contextlib.contextmanager
 def atomic_path(path: Path) -> Iterator[Path]:
     """Yield a temporary sibling of ``path`` that takes its place when the block succeeds.
 

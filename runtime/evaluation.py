@@ -19,7 +19,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from ..plugins.errors import MaskError, OutputError
-from ..plugins.files import atomic_path, make_directory
+from ..plugins.files import atomic_path, directory, make_directory
 from ..plugins.interruption import undisturbed
 from .annotations import Annotations, pixels
 from .datasets import Sequence, load_split
@@ -176,11 +176,11 @@ def evaluate(
         OutputError: when the results cannot be written.
     """
     sequences = load_split(root, split)
-    require_outputs(out_dir, json_file)
-    evaluation = Evaluation(
-        split, size, tuple(track_sequences(sequences, new_tracker, out_dir, size, on_frame))
-    )
-    write_measures(evaluation, json_file)
+    with directory(out_dir), directory(json_file.parent):
+        require_outputs(out_dir, json_file)
+        results = tuple(track_sequences(sequences, new_tracker, out_dir, size, on_frame))
+        evaluation = Evaluation(split, size, results)
+        write_measures(evaluation, json_file)
     return evaluation
 
 
@@ -262,18 +262,18 @@ def _track(
     annotations: Annotations, tracker: SequenceTracker, folder: Path, size: int | None
 ) -> Iterator[float]:
     """Write the mask of each frame into ``folder``; yields the seconds that the tracker took for it."""
-    make_directory(folder)
-    for index, path in enumerate(annotations.sequence.frames):
-        labels, taken = np.zeros(annotations.shape, np.uint8), 0.0
-        with undisturbed():
-            if index >= annotations.start:
-                frame = scaled_to(_frame(path, annotations), size)
-                mask = _prompt(annotations, index, frame)
-                begun = time.perf_counter()
-                labels = tracker.step(frame, mask).labels
-                taken = time.perf_counter() - begun
-            annotations.write(folder / f"{path.stem}.png", nearest(labels, annotations.shape))
-        yield taken
+    with directory(folder):
+        for index, path in enumerate(annotations.sequence.frames):
+            labels, taken = np.zeros(annotations.shape, np.uint8), 0.0
+            with undisturbed():
+                if index >= annotations.start:
+                    frame = scaled_to(_frame(path, annotations), size)
+                    mask = _prompt(annotations, index, frame)
+                    begun = time.perf_counter()
+                    labels = tracker.step(frame, mask).labels
+                    taken = time.perf_counter() - begun
+                annotations.write(folder / f"{path.stem}.png", nearest(labels, annotations.shape))
+            yield taken
 
 
 def _track_again(annotations: Annotations, tracker: TwoPassTracker, folder: Path, size: int | None) -> float:

@@ -15,7 +15,7 @@ import cv2
 import numpy as np
 
 from ..plugins.errors import OutputError
-from ..plugins.files import atomic_path, make_directory, output_error, require_name
+from ..plugins.files import atomic_path, directory, make_directory, output_error, require_name
 from ..plugins.interruption import undisturbed
 from ..plugins.names import opencv_name
 from .masks import write_mask
@@ -72,7 +72,8 @@ class MaskFolderSink(_Closing):
     """One palette PNG per frame, in DAVIS colours, named like the frame; each appears only when it is whole.
 
     Args:
-        folder: made when it is not there; files of other names in it are left alone.
+        folder: made when it is not there, and removed again when nothing was written; files of other names in
+            it are left alone.
 
     Attributes:
         others: names of PNGs in the folder that were not written by this sink, but before.
@@ -82,7 +83,8 @@ class MaskFolderSink(_Closing):
     """
 
     def __init__(self, folder: Path) -> None:
-        self.folder = make_directory(folder)
+        self._closing = contextlib.ExitStack()
+        self.folder = self._closing.enter_context(directory(folder))
         self.others = {path.name for path in folder.glob("[!.]*.png")}
 
     def write(self, frame: Frame, result: Result) -> None:
@@ -99,6 +101,7 @@ class MaskFolderSink(_Closing):
 
     def close(self) -> None:
         """Nothing is held open."""
+        self._closing.close()
 
 
 class OverlayVideoSink(_Closing):
@@ -233,22 +236,26 @@ class JsonLinesSink(_Closing):
     with refinement ``kept``, for the objects whose mask is propagation's all the same, id to reason.
 
     Args:
-        path: where to; what stood there stays until the first line replaces it.
+        path: where to; what stood there stays until the first line replaces it. Without any, nothing new is
+            left there.
 
     Raises:
         OutputError: when the file cannot be opened for writing.
     """
 
     def __init__(self, path: Path) -> None:
-        make_directory(require_name(path).parent)
         self._path = path
         self._length = 0
         self._last_index: int | None = None
-        try:
-            # Under its own name, to be followed (tail -f). Unbuffered: after write() the line is in the file.
-            self._file = path.open("ab", buffering=0)
-        except OSError as error:
-            raise output_error(path, error) from error
+        with contextlib.ExitStack() as stack:
+            stack.enter_context(directory(require_name(path).parent))
+            self._is_new = not os.path.lexists(path)
+            try:
+                # Under its own name, to be followed (tail -f). Unbuffered: after write() the line is in it.
+                self._file = stack.enter_context(path.open("ab", buffering=0))
+            except OSError as error:
+                raise output_error(path, error) from error
+            self._closing = stack.pop_all()
 
     def write(self, frame: Frame, result: Result) -> None:
         """Append the frame's line.
@@ -275,7 +282,11 @@ class JsonLinesSink(_Closing):
 
     def close(self) -> None:
         """Close the file."""
-        self._file.close()
+        if self._is_new and not self._length:
+            self._is_new = False
+            with contextlib.suppress(OSError):
+                self._path.unlink()
+        self._closing.close()
 
 
 def _record(frame: Frame, result: Result, skipped: int) -> dict[str, Any]:

@@ -90,7 +90,7 @@ def test_box_that_is_none(workspace: Workspace, tmp_path: Path, box: str, words:
     out = tmp_path / "out"
     arguments = ["track", workspace.frames, "--model", workspace.model, "--out", out, "--box", box]
     assert_one_sentence(maskring(*arguments), words, box)
-    assert not list(out.glob("masks/*.png"))
+    assert not out.exists()
 
 
 @pytest.mark.parametrize(
@@ -159,6 +159,16 @@ def test_mask_of_another_size(workspace: Workspace, tmp_path: Path) -> None:
     write_mask(tmp_path / "large.png", np.ones((HEIGHT * 2, WIDTH), np.uint8))
     run = track(workspace, tmp_path / "out", mask=tmp_path / "large.png")
     assert_one_sentence(run, f"{WIDTH}", f"{HEIGHT * 2}", f"{HEIGHT}")
+    assert not (tmp_path / "out").exists()
+
+
+def test_refused_runs_leave_what_was_there(workspace: Workspace, tmp_path: Path) -> None:
+    write_mask(tmp_path / "large.png", np.ones((HEIGHT * 2, WIDTH), np.uint8))
+    (tmp_path / "out" / "masks").mkdir(parents=True)
+    (tmp_path / "out" / "objects.jsonl").touch()
+    run = track(workspace, tmp_path / "out", mask=tmp_path / "large.png")
+    assert run.returncode == 2
+    assert sorted(path.name for path in (tmp_path / "out").iterdir()) == ["masks", "objects.jsonl"]
 
 
 def test_more_objects_than_the_model_takes(workspace: Workspace, tmp_path: Path) -> None:

@@ -132,6 +132,16 @@ def test_what_cannot_be_labelled_is_named_and_keeps_nothing_back(
     assert [path.name for path in (tmp_path / "out").iterdir()] == ["long"]
 
 
+def test_where_nothing_can_be_labelled_no_folder_is_left(
+    footage: Path, workspace: Workspace, tmp_path: Path
+) -> None:
+    (tmp_path / "long.avi").write_bytes(b"no video")
+    videos = ["label", tmp_path / "long.avi", "--masks", footage / "masks", "--model", workspace.model]
+    done = CliRunner().invoke(app, [*map(str, videos), "--out", str(tmp_path / "labels" / "new")])
+    assert done.exit_code == 2 and done.stdout == "0 videos, 0 frames\n"
+    assert [path.name for path in tmp_path.iterdir()] == ["long.avi"]
+
+
 def test_refusals_come_before_any_work(footage: Path, workspace: Workspace, tmp_path: Path) -> None:
     source, out = tmp_path / "footage", tmp_path / "out"
     shutil.copytree(footage, source)

@@ -13,7 +13,7 @@ import pytest
 
 from maskring.plugins import files
 from maskring.plugins.errors import OutputError
-from maskring.plugins.files import FORSAKEN, PARTIAL_NAME, atomic_path, remove_abandoned
+from maskring.plugins.files import FORSAKEN, PARTIAL_NAME, atomic_path, directory, remove_abandoned
 
 WRITE = """
 import os, signal, sys
@@ -125,6 +125,19 @@ def test_where_processes_have_no_start_age_decides(tmp_path: Path, monkeypatch: 
         remove_abandoned(tmp_path)
         assert partial.exists()
     files._owner.cache_clear()
+
+
+def test_folders_made_for_nothing_are_removed(tmp_path: Path) -> None:
+    (tmp_path / "old").mkdir()
+    with directory(tmp_path / "old" / "new" / "newer") as made:
+        assert made.is_dir()
+    assert not list((tmp_path / "old").iterdir())
+    with directory(tmp_path / "old"):
+        pass
+    assert (tmp_path / "old").is_dir()
+    with directory(tmp_path / "new" / "newer"):
+        (tmp_path / "new" / "file").touch()
+    assert [path.name for path in (tmp_path / "new").iterdir()] == ["file"]
 
 
 def test_a_folder_that_is_not_there(tmp_path: Path) -> None:

@@ -347,6 +347,7 @@ def test_frames_of_another_shape_than_the_annotations(mixed: Path) -> None:
         cv2.imwrite(str(path), np.zeros((WIDTH, HEIGHT, 3), np.uint8))
     with pytest.raises(MaskError, match=rf"{HEIGHT}x{WIDTH} pixels .* {WIDTH}x{HEIGHT} pixels"):
         run(mixed)
+    assert not (mixed.parent / "out").exists()
 
 
 def test_an_object_too_small_for_the_size(tmp_path: Path) -> None:
