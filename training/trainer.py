@@ -23,7 +23,7 @@ from .encoder import PRESETS, Encoder, EncoderConfig
 from .losses import reconstruct, targets_and_references
 from .momentum import follow, momentum_copy, running_mean
 from .pretext import Pretext, make_pretext
-from .recipe import Recipe, load_recipe, recipe_names
+from .recipe import START, Recipe, load_recipe, recipe_names
 from .schedule import learning_rate
 from .torch_files import load_torch_file
 
@@ -299,7 +299,7 @@ def _digest(start: Checkpoint | None) -> str:
 def _require_encoder(start: Checkpoint, config: EncoderConfig, recipe: Recipe) -> None:
     if start.config != config:
         fitting = [name for name, preset in PRESETS.items() if preset == start.config]
-        shipped = [name for name in recipe_names() if load_recipe(name).encoder in fitting]
+        shipped = [name for name in recipe_names() if load_recipe(name).encoder in (*fitting, START)]
         named = f" ({' or '.join(shipped)})" if shipped else ""
         raise TrainingError(
             f"the checkpoint to start from holds another encoder than the recipe {recipe.name}, "
