@@ -79,6 +79,11 @@ class EncoderConfig:
             raise ValueError(f"no encoder preset {name!r}; there are {', '.join(PRESETS)}")
         return PRESETS[name]
 
+    @property
+    def preset_name(self) -> str | None:
+        """Its name in :data:`PRESETS`, None for a configuration of another kind."""
+        return next((name for name, preset in PRESETS.items() if preset == self), None)
+
 
 PRESETS = {
     "full": EncoderConfig(stem=64, stages=(64, 128, 256, 256)),

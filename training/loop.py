@@ -115,13 +115,13 @@ def _with_encoder(recipe: Recipe, start: Checkpoint | None) -> Recipe:
             f"the recipe {recipe.name} goes on from a checkpoint and none is named",
             "name one with --start, a shipped one for instance: --start nano",
         )
-    fitting = [name for name, preset in PRESETS.items() if preset == start.config]
-    if not fitting:
+    encoder = start.config.preset_name
+    if encoder is None:
         raise TrainingError(
             f"the checkpoint to start from holds an encoder that the recipe {recipe.name} cannot train",
             f"start from one of {', '.join(PRESETS)}",
         )
-    return replace(recipe, encoder=fitting[0])
+    return replace(recipe, encoder=encoder)
 
 
 @dataclass

@@ -298,13 +298,12 @@ def _digest(start: Checkpoint | None) -> str:
 
 def _require_encoder(start: Checkpoint, config: EncoderConfig, recipe: Recipe) -> None:
     if start.config != config:
-        fitting = [name for name, preset in PRESETS.items() if preset == start.config]
-        shipped = [name for name in recipe_names() if load_recipe(name).encoder in (*fitting, START)]
-        named = f" ({' or '.join(shipped)})" if shipped else ""
+        encoder = start.config.preset_name
+        fitting = [name for name in recipe_names() if load_recipe(name).encoder in (encoder, START)]
         raise TrainingError(
             f"the checkpoint to start from holds another encoder than the recipe {recipe.name}, "
             f"which has {recipe.encoder}",
-            f"choose a recipe with encoder = {fitting[0]!r}{named}"
-            if fitting
+            f"choose a recipe with encoder = {encoder!r} ({' or '.join(fitting)})"
+            if encoder
             else "start from another checkpoint",
         )
