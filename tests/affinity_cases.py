@@ -26,6 +26,9 @@ class Case:
     that rounding cannot change which are the k largest) or ``large`` (logits that overflow exp unless the
     largest is taken off first; any two are far apart or equal, and equal in any order of arithmetic).
 
+    Values are noise or, with ``objects``, labels as tracking has them: one object on a background, all over
+    the frame, or nowhere.
+
     Windows are moved by up to ``offsets``. In every second frame of memory, from the first on, squares of
     ``shared_offsets`` x ``shared_offsets`` pixels move alike; in the others each pixel's window moves alone.
     """
@@ -41,6 +44,7 @@ class Case:
     shared_offsets: int = 1
     top_k: int = 0
     features: Features = "normal"
+    objects: bool = False
     dtype: str = "float32"
     seed: int = 0
 
@@ -79,13 +83,28 @@ def inputs_of(case: Case) -> Inputs:
     return Inputs(
         query=query.astype(case.dtype),
         keys=keys.astype(case.dtype),
-        values=rng.uniform(-1, 1, (batch, slots, case.labels, *frame)).astype(case.dtype),
+        values=_values(case, rng, (batch, slots, case.labels, *frame)).astype(case.dtype),
         dilation=np.array(case.dilation, np.int32),
         offsets=offsets,
         radius=case.radius,
         scale=2 / case.channels**0.5 if case.features == "normal" else 0.5,
         top_k=case.top_k,
     )
+
+
+def _values(case: Case, rng: np.random.Generator, shape: tuple[int, ...]) -> Array:
+    """Label maps of the given shape."""
+    if not case.objects:
+        return rng.uniform(-1, 1, shape)
+    values = np.zeros(shape)
+    values[:, :, 0] = 1
+    for batch, slot in np.ndindex(*shape[:2]):
+        label, share = rng.integers(shape[2]), rng.choice([0, 0.3, 0.3, 1])
+        height, width = (int(np.ceil(share * side)) for side in shape[3:])
+        top, left = rng.integers(shape[3] - height + 1), rng.integers(shape[4] - width + 1)
+        values[batch, slot, :, top : top + height, left : left + width] = 0
+        values[batch, slot, label, top : top + height, left : left + width] = 1
+    return values
 
 
 def _features(
@@ -142,6 +161,7 @@ def random_case(seed: int) -> Case:
         features="integers" if top_k else draw.choice(["normal", "normal", "integers", "large"]),
         dtype=draw.choice(["float32", "float32", "float16"]),
         shared_offsets=draw.choice([1, 2, 100]),
+        objects=draw.choice([False, False, True]),
         seed=seed,
     )
 
@@ -170,6 +190,7 @@ def any_case(draw: strategies.DrawFn) -> Case:
         features="integers" if top_k else draw(strategies.sampled_from(["normal", "integers", "large"])),
         dtype=draw(strategies.sampled_from(["float32", "float16"])),
         seed=number(0, 2**20),
+        objects=draw(strategies.booleans()),
     )
 
 
@@ -230,6 +251,11 @@ def corner_cases() -> list[Case]:
             seed=2,
         ),
         Case("offsets and enormous steps", offsets=3, dilation=((2**31 - 1, 100, 5),)),
+        *(
+            Case(f"objects, {seed}", objects=True, height=25, width=70, dilation=((1, 2), (3, 0)), seed=seed)
+            for seed in range(8)
+        ),
+        Case("one label everywhere", objects=True, labels=1, width=33),
         Case("ties", features="integers", channels=2),
         Case("large logits", features="large", channels=64),
         Case("large logits of mixed dilations", features="large", dilation=both),

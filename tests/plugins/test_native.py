@@ -89,6 +89,28 @@ def test_wide_frames_are_cut_into_columns() -> None:
         np.testing.assert_allclose(whole[..., left : left + 12], near[..., 8:20], atol=1e-6)
 
 
+@pytest.mark.parametrize("instruction_set", native.instruction_sets())
+@pytest.mark.parametrize("dtype", [np.float32, np.float16])
+def test_keys_are_read_where_labels_differ(
+    monkeypatch: pytest.MonkeyPatch, instruction_set: str, dtype: type
+) -> None:
+    """An object in one of two frames: out of its reach all is background, whatever the features."""
+    monkeypatch.setenv(native.ISA_VARIABLE, instruction_set)
+    values = np.zeros((1, 2, 2, 40, 80), dtype)
+    values[:, :, 0] = 1
+    values[0, 1, :, 20, 40] = 0, 1
+    steps, radius = np.array([[1, 2]], np.int32), 3
+    data = {"query": np.zeros((1, 3, 40, 80), dtype), "keys": np.zeros((1, 2, 3, 40, 80), dtype)}
+    plain = native.windowed_affinity(**data, values=values, dilation=steps, radius=radius, scale=1.0)
+    assert 0 < plain[0, 1].max() < 1
+    away = np.indices((40, 80)) - np.array([20, 40])[:, None, None]
+    far = (np.abs(away[0]) > 7) | (np.abs(away[1]) > 6 + 2 * 16)
+    data["query"][:, :, far] = np.nan
+    out = native.windowed_affinity(**data, values=values, dilation=steps, radius=radius, scale=1.0)
+    np.testing.assert_array_equal(out, plain)
+    np.testing.assert_array_equal(out[0, :, far], np.broadcast_to([1, 0], (far.sum(), 2)))
+
+
 def test_an_infinite_dilation_leaves_the_own_pixel() -> None:
     rng = np.random.default_rng(0)
     values = rng.random((1, 1, 2, 4, 5), np.float32)

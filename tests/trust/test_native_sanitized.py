@@ -26,7 +26,7 @@ def sweep(tmp_path_factory: pytest.TempPathFactory) -> Path:
     compiler = shutil.which("g++") or shutil.which("clang++")
     if compiler is None:
         pytest.skip("no C++ compiler")
-    names = ["compute.cpp", "clusters.cpp", "kernels_portable.cpp"]
+    names = ["compute.cpp", "clusters.cpp", "settled.cpp", "kernels_portable.cpp"]
     names += list(INSTRUCTIONS) if platform.machine() in ("x86_64", "AMD64") else ["kernels_neon.cpp"]
     folder = tmp_path_factory.mktemp("sanitized")
 

@@ -1,13 +1,12 @@
 // Choosing an instruction set, cutting the frame into rectangles, and the threads that work on them.
 #include <algorithm>
-#include <atomic>
 #include <functional>
 #include <memory>
 #include <new>
-#include <thread>
 #include <vector>
 
-#include "problem.hpp"
+#include "parallel.hpp"
+#include "settled.hpp"
 
 namespace maskring {
 
@@ -70,25 +69,6 @@ std::vector<Rectangle> rectangles(const Problem& p, int threads) {
   // Tall rectangles pack each key row for many queries; enough of them keep all threads busy to the end.
   const long long wanted = static_cast<long long>(p.batch) * across * p.height / (kRectanglesPerThread * threads);
   return cut(p, static_cast<int>(std::clamp<long long>((wanted + 3) / 4 * 4, 4, kMostRows)), columns);
-}
-
-// Run `work(index, thread)` for all indices on `threads` threads, this one included; work must not throw.
-template <typename Work>
-void parallel(int count, int threads, const Work& work) {
-  std::atomic<int> next{0};
-  const auto loop = [&](int thread) {
-    for (int i; (i = next.fetch_add(1, std::memory_order_relaxed)) < count;) work(i, thread);
-  };
-  const int wanted = std::min(threads, count);
-  std::vector<std::thread> helpers;
-  helpers.reserve(std::max(wanted, 0));  // an exception beside threads that are not joined would end the process
-  try {
-    for (int t = 1; t < wanted; ++t) helpers.emplace_back(loop, t);
-  } catch (const std::exception&) {
-    // The system gives no more threads, or no memory for one: those there are share the work.
-  }
-  loop(0);
-  for (std::thread& helper : helpers) helper.join();
 }
 
 size_t fused_scratch(const Problem& p, const Kernel& kernel) {
@@ -192,8 +172,9 @@ void compute_fused(const Problem& p, const Kernel& kernel, int threads) {
   std::vector<Buffer> scratch;
   for (int t = 0; t < threads; ++t) scratch.push_back(make_buffer(fused_scratch(p, kernel)));
   const std::vector<Rectangle> work = rectangles(p, threads);
+  const SettledQueries known = settled_queries(p, threads);
   parallel(static_cast<int>(work.size()), threads,
-           [&](int i, int t) { kernel.fused(p, work[i], scratch[t].get()); });
+           [&](int i, int t) { kernel.fused(p, work[i], known.view(), scratch[t].get()); });
 }
 
 void compute_gathered(const Problem& p, const Kernel& kernel, int threads) {

@@ -174,6 +174,13 @@ inline int packed_stride(const Problem& p, long long left, int columns, int dila
   return static_cast<int>(round_up(static_cast<size_t>(stop - *packed_left), 16));
 }
 
+// Whether the queries of one row of a strip need no keys.
+inline bool is_settled(const Problem& p, const Settled* settled, const Rectangle& area, int s, int r) {
+  if (settled == nullptr) return false;
+  const size_t row = static_cast<size_t>(area.batch) * p.height + area.top + r;
+  return settled->blocks[row * ((p.width + kBlock - 1) / kBlock) + (area.left + s * LANES) / kBlock];
+}
+
 template <typename T>
 void load_queries(const Problem& p, const Rectangle& area, int strips, const Workspace& space) {
   const size_t plane = static_cast<size_t>(p.height) * p.width;
@@ -211,8 +218,10 @@ KeyRow window_of(KeyRow row, int x, int packed_left, const Problem& p, float* hi
   return row;
 }
 
+// `settled` may be null, where windows are not centred on their own pixels.
 template <typename T>
-void add_slot(const Problem& p, const Rectangle& area, int strips, int slot, Shift shift, const Workspace& space) {
+void add_slot(const Problem& p, const Rectangle& area, int strips, int slot, Shift shift, const Settled* settled,
+              const Workspace& space) {
   const size_t plane = static_cast<size_t>(p.height) * p.width;
   const size_t image = static_cast<size_t>(area.batch) * p.slots + slot;
   const int dilation = p.dilation[image];
@@ -232,31 +241,46 @@ void add_slot(const Problem& p, const Rectangle& area, int strips, int slot, Shi
       const long long away = y > top + r ? y - top - r : top + r - y;
       if (away <= reach && away % dilation == 0) rows[count++] = r;
     }
-    if (count == 0) continue;
     const size_t row_start = static_cast<size_t>(y) * p.width;
-    const T* key_image = static_cast<const T*>(p.keys) + image * p.channels * plane;
-    const T* value_image = static_cast<const T*>(p.values) + image * p.labels * plane;
-    pack(key_image + row_start, plane, p.channels, p.width, packed_left, keys, stride);
-    pack(value_image + row_start, plane, p.labels, p.width, packed_left, values, stride);
+    const T* key_row = static_cast<const T*>(p.keys) + image * p.channels * plane + row_start;
+    const T* value_row = static_cast<const T*>(p.values) + image * p.labels * plane + row_start;
     const KeyRow packed{keys, values, stride, dilation, 0, nullptr};
+    bool is_packed = false;
     for (int s = 0; s < strips; ++s) {
+      int needed[kMostRows], needing = 0;
+      for (int i = 0; i < count; ++i)
+        if (!is_settled(p, settled, area, s, rows[i])) needed[needing++] = rows[i];
+      if (needing == 0) continue;
+      if (!is_packed) {
+        pack(key_row, plane, p.channels, p.width, packed_left, keys, stride);
+        pack(value_row, plane, p.labels, p.width, packed_left, values, stride);
+        is_packed = true;
+      }
       const KeyRow row = window_of(packed, static_cast<int>(left) + s * LANES, packed_left, p, space.hide);
-      if (row.steps > 0) add_key_row_to(rows, count, row, space.strip(s), p, space.logits);
+      if (row.steps > 0) add_key_row_to(needed, needing, row, space.strip(s), p, space.logits);
     }
   }
 }
 
 template <typename T>
-void write_result(const Problem& p, const Rectangle& area, int strips, const Workspace& space) {
+void write_result(const Problem& p, const Rectangle& area, int strips, const Settled& settled,
+                  const Workspace& space) {
   const size_t plane = static_cast<size_t>(p.height) * p.width;
   T* image = static_cast<T*>(p.out) + area.batch * p.labels * plane;
+  const size_t first = static_cast<size_t>(area.batch) * p.slots + settled.slot[area.batch];
+  const T* labels = static_cast<const T*>(p.values) + first * p.labels * plane;
   for (int s = 0; s < strips; ++s) {
     const Strip strip = space.strip(s);
     const int x = area.left + s * LANES, columns = smaller_of(LANES, p.width - x);
     for (int r = 0; r < area.rows; ++r)
       for (int o = 0; o < p.labels; ++o) {
         const float* weighted = strip.weighted + (static_cast<size_t>(r) * p.labels + o) * LANES;
-        T* to = image + o * plane + static_cast<size_t>(area.top + r) * p.width + x;
+        const size_t at = o * plane + static_cast<size_t>(area.top + r) * p.width + x;
+        T* to = image + at;
+        if (is_settled(p, &settled, area, s, r)) {
+          for (int i = 0; i < columns; ++i) to[i] = labels[at + i];
+          continue;
+        }
         for (int i = 0; i < columns; ++i) {
           const bool reached = strip.maximum[r * LANES + i] > kNothing;
           narrow(reached ? weighted[i] / strip.sum[r * LANES + i] : 0.f, to + i);
@@ -283,16 +307,16 @@ void write_sums(const Problem& p, const Rectangle& area, int strips, const Works
 }
 
 template <typename T>
-void fused_as(const Problem& p, const Rectangle& area, float* scratch) {
+void fused_as(const Problem& p, const Rectangle& area, const Settled& settled, float* scratch) {
   const int strips = (area.columns + LANES - 1) / LANES;
   const Workspace space(p, area.rows, strips, scratch);
   load_queries<T>(p, area, strips, space);
-  for (int slot = 0; slot < p.slots; ++slot) add_slot<T>(p, area, strips, slot, Shift{}, space);
-  write_result<T>(p, area, strips, space);
+  for (int slot = 0; slot < p.slots; ++slot) add_slot<T>(p, area, strips, slot, Shift{}, &settled, space);
+  write_result<T>(p, area, strips, settled, space);
 }
 
-void fused(const Problem& p, const Rectangle& area, float* scratch) {
-  p.storage == Storage::f32 ? fused_as<float>(p, area, scratch) : fused_as<uint16_t>(p, area, scratch);
+void fused(const Problem& p, const Rectangle& area, const Settled& settled, float* scratch) {
+  p.storage == Storage::f32 ? fused_as<float>(p, area, settled, scratch) : fused_as<uint16_t>(p, area, settled, scratch);
 }
 
 template <typename T>
@@ -302,7 +326,7 @@ void shifted_as(const Problem& p, const Rectangle& area, const Shift* shifts, co
   load_queries<T>(p, area, strips, space);
   for (int slot = 0; slot < p.slots; ++slot) {
     const Shift& shift = shifts[area.batch * p.slots + slot];
-    if (shift.whole_frame) add_slot<T>(p, area, strips, slot, shift, space);
+    if (shift.whole_frame) add_slot<T>(p, area, strips, slot, shift, nullptr, space);
   }
   write_sums(p, area, strips, space, sums);
 }

@@ -29,6 +29,14 @@ struct Rectangle {
   int batch, top, left, rows, columns;
 };
 
+constexpr int kBlock = 16;  // neighbours in a row that are settled together; a multiple of every kernel's LANES
+
+// Which queries need no keys, since all labels in their reach are equal; and where these labels stand.
+struct Settled {
+  const int* slot;        // [B] the first one that is read, N when there is none
+  const uint8_t* blocks;  // [B, H, ceil(W / kBlock)] 1 = settled
+};
+
 // The softmax of every query between two frames of memory, and the labels weighted by it so far.
 struct Sums {
   float* maximum;   // [B, H, W]
@@ -79,7 +87,7 @@ int arrange(const Problem& p, const Rectangle& tile, int image, int lanes, Centr
 struct Kernel {
   const char* name;
   // Windows centred on their own pixel, all logits kept: the fast path.
-  void (*fused)(const Problem&, const Rectangle&, float* scratch);
+  void (*fused)(const Problem&, const Rectangle&, const Settled&, float* scratch);
   size_t (*fused_scratch)(const Problem&, int rows, int columns);
   // The frames whose windows are shifted alike, all logits kept; starts the sums. Scratch as `fused`.
   void (*shifted)(const Problem&, const Rectangle&, const Shift*, const Sums&, float* scratch);
