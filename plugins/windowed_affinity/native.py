@@ -56,8 +56,9 @@ def windowed_affinity(
     Arguments and meaning are those of ``reference.windowed_affinity``, on C-contiguous numpy arrays,
     float32 or float16 (arithmetic is float32 in both). Logits must stay below 1e37 in magnitude. Windows
     centred on their own pixel with all logits kept take the fast path, whose extra memory is a few key rows
-    per thread. So do frames in which all ``offsets`` are equal; the keys and values of other frames are
-    copied as float32, one slot at a time. With ``top_k`` all are copied at once.
+    per thread, and which reads no keys for queries in whose reach all labels are equal. Frames in which all
+    ``offsets`` are equal take it too, but read all keys; keys and values of other frames are copied as
+    float32, one slot at a time. With ``top_k`` all are copied at once.
 
     Args:
         out: [B, O, H, W] array that takes the result; None for a new one.
