@@ -42,6 +42,7 @@ namespace {
 #include "half.inl"
 
 constexpr int kMostColumns = 256;  // a wider packed key row would leave the cache
+static_assert(kMostColumns % kBlock == 0);
 constexpr int kMostRows = 24;
 constexpr int kRectanglesPerThread = 4;
 

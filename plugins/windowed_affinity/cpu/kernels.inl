@@ -12,6 +12,7 @@ namespace maskring {
 namespace {
 
 constexpr int kMostRows = 64;  // of a rectangle
+static_assert(kBlock % LANES == 0);
 
 #include "simd.inl"
 
