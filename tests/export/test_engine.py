@@ -266,8 +266,8 @@ def test_files_that_are_no_models(models: dict[str, Path], tmp_path: Path) -> No
     for name, sentence in (("absent.onnx", "does not exist"), ("damaged.onnx", "is not an ONNX file")):
         with pytest.raises(ModelError, match=sentence):
             build_engine(tmp_path / name, tmp_path / "m.engine", RTX)
-    with pytest.raises(OutputError, match=r"does not end in \.engine"):
-        build_engine(models["float32-fixed"], tmp_path / "m.plan", RTX)
+    with pytest.raises(OutputError, match=r"ends neither in \.engine nor in \.plan"):
+        build_engine(models["float32-fixed"], tmp_path / "m.trt", RTX)
 
 
 def test_manifests_of_other_versions_are_refused(rtx: Any, models: dict[str, Path], tmp_path: Path) -> None:
