@@ -29,7 +29,7 @@ def test_pixels_are_labelled_as_in_the_graph(labels: int, height: int, width: in
     np.testing.assert_array_equal(best, probabilities.argmax(0))
     found = np.full((height, width), 77, np.uint8)
     best_labels_of_pixels(probabilities, best, STRIDE, out=found)
-    exact = upsample(torch.from_numpy(probabilities.astype(np.float64))[None], height, width)[0]
+    exact = upsample(torch.from_numpy(probabilities.astype(np.float64))[None], height, width, STRIDE)[0]
     leads = exact.topk(min(2, labels), dim=0).values
     clear = ((leads[0] - leads[-1] > 1e-6) | (labels == 1)).numpy()
     assert clear.mean() > 0.95
