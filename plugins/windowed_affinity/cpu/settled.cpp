@@ -79,8 +79,9 @@ SettledQueries settled_queries(const Problem& p, int threads) {
     while (found.slot[b] < p.slots && dilation[found.slot[b]] <= 0) ++found.slot[b];
   }
   std::vector<uint8_t> equal(static_cast<size_t>(p.batch) * p.slots * blocks, 1);  // frames that are not read: to any
-  std::vector<Borders> borders(threads, Borders(p));
-  parallel(p.batch * p.slots, threads, [&](int image, int t) {
+  const int images = p.batch * p.slots;
+  std::vector<Borders> borders(std::min(threads, images), Borders(p));  // one for each thread that has work
+  parallel(images, threads, [&](int image, int t) {
     if (p.dilation[image] <= 0) return;
     const int first = image / p.slots * p.slots + found.slot[image / p.slots];
     (p.storage == Storage::f32 ? compare<float> : compare<uint16_t>)(p, image, first, borders[t],
