@@ -47,8 +47,8 @@ docs: $(STAMP) typecheck
 
 # Tools that resolve imports by path are shown the package as users import it.
 typecheck:
-	@mkdir -p build/typecheck/maskring
-	@ln -sfn $(CURDIR)/maskring/*.py $(CURDIR)/maskring/py.typed $(addprefix $(CURDIR)/,training export runtime plugins) build/typecheck/maskring/
+	@rm -rf build/typecheck && mkdir -p build/typecheck/maskring
+	@ln -sfn $(CURDIR)/src/maskring/* $(addprefix $(CURDIR)/,common plugins runtime training export) build/typecheck/maskring/
 
 bench: $(STAMP)
 	$(BIN)/python bench/affinity.py
@@ -65,7 +65,7 @@ sbom: $(STAMP)
 FUZZ_SECONDS ?= 60
 fuzz: $(STAMP)
 	$(BIN)/python -m pip install --quiet -c constraints.txt atheris
-	cd tests && ../$(BIN)/python -m trust.fuzz --seconds $(FUZZ_SECONDS) --corpus ../build/fuzz
+	cd tests/tools && ../../$(BIN)/python -m trust.fuzz --seconds $(FUZZ_SECONDS) --corpus ../../build/fuzz
 
 clean:
 	rm -rf build demo .pytest_cache .mypy_cache .ruff_cache

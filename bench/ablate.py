@@ -21,11 +21,11 @@ from typing import Any
 import matplotlib
 from feature_tracker import Features, encoder_features, feature_tracker
 
-from maskring.plugins.files import atomic_path, make_directory
-from maskring.runtime.evaluation import evaluate
-from maskring.runtime.memory import MemoryPolicy
+from maskring.common.files import atomic_path, make_directory
+from maskring.runtime.evaluation.protocol import evaluate
+from maskring.runtime.tracking.memory import MemoryPolicy
+from maskring.runtime.video.folders import find_clips
 from maskring.training.checkpoint import load_checkpoint
-from maskring.training.clips import find_clips
 from maskring.training.loop import train
 from maskring.training.recipe import Recipe, load_recipe
 

@@ -29,7 +29,8 @@ from onnx import TensorProto, helper
 from rich.console import Console
 from rich.table import Table
 
-from maskring.plugins.windowed_affinity import native, onnx_op
+from maskring.plugins.windowed_affinity import cpu_op as native
+from maskring.plugins.windowed_affinity import onnx_op
 
 HEIGHT = WIDTH = 120
 CHANNELS, SLOTS, LABELS, SCALE = 64, 5, 3, 0.125

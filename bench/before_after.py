@@ -38,7 +38,7 @@ def work(pipe: Connection, package: Path | None, model: Path, threads: int) -> N
         sys.path.insert(0, str(package))
     import maskring.runtime
     from maskring.runtime.backends import open_backend
-    from maskring.runtime.tracker import Tracker
+    from maskring.runtime.tracking.tracker import Tracker
 
     if package is not None:
         assert package.resolve() in Path(str(maskring.runtime.__file__)).resolve().parents
@@ -110,7 +110,7 @@ def main() -> None:
     parser.add_argument("--threads", type=int, default=2)
     options = parser.parse_args()
     # Not above: workers import this file before they choose their version.
-    from maskring.runtime.readers import read_image
+    from maskring.runtime.video.readers import read_image
 
     read = [read_image(path) for path in sorted(options.frames.glob("*.jpg"))[: options.count]]
     print(row(HEADINGS), row(["---"] * len(HEADINGS)), sep="\n")

@@ -20,10 +20,10 @@ import torch
 from feature_tracker import FirstMask, encoder_features, feature_tracker, lab_features
 
 from maskring.models import open_tracker, resolve_model
-from maskring.runtime.evaluation import Evaluation, SequenceTracker, evaluate
-from maskring.runtime.memory import MemoryPolicy
+from maskring.runtime.evaluation.protocol import Evaluation, SequenceTracker, evaluate
+from maskring.runtime.tracking.memory import MemoryPolicy
 from maskring.training.checkpoint import load_checkpoint
-from maskring.training.encoder import Encoder
+from maskring.training.network.encoder import Encoder
 from maskring.training.weights import shipped_checkpoint
 
 RADIUS = 12

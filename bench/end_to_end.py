@@ -34,10 +34,10 @@ from numpy.typing import NDArray
 from rich.console import Console
 from rich.table import Table
 
+from maskring.common.files import atomic_path, make_directory
 from maskring.models import open_tracker, resolve_model
-from maskring.plugins.files import atomic_path, make_directory
-from maskring.runtime.memory import MemoryPolicy
-from maskring.runtime.tracker import Tracker
+from maskring.runtime.tracking.memory import MemoryPolicy
+from maskring.runtime.tracking.tracker import Tracker
 
 matplotlib.use("Agg")
 
@@ -91,7 +91,7 @@ def model_file(name: str, davis: Path, folder: Path) -> Path:
     model = resolve_model(Path(encoder))
     if not integer:
         return model
-    from maskring.export.quantize import quantize_onnx
+    from maskring.export.int8 import quantize_onnx
 
     out = folder / f"{encoder}-int8.onnx"
     if not out.exists():

@@ -24,11 +24,11 @@ import onnxruntime
 from rich.console import Console
 from rich.table import Table
 
-from maskring.export.engine_from_onnx import EngineOptions, build_engine
-from maskring.export.onnx_from_checkpoint import export_onnx
-from maskring.runtime.backends.step_graph_parts import load_step_graph
-from maskring.runtime.memory import MemoryPolicy
-from maskring.runtime.model import DILATION, FRAME, KEYS, VALUES, ModelMetadata
+from maskring.export.engine import EngineOptions, build_engine
+from maskring.export.onnx_export import export_onnx
+from maskring.runtime.model.metadata import DILATION, FRAME, KEYS, VALUES, ModelMetadata
+from maskring.runtime.model.step_graph import load_step_graph
+from maskring.runtime.tracking.memory import MemoryPolicy
 from maskring.training.weights import shipped_checkpoint
 
 SLOTS = MemoryPolicy().slots

@@ -10,15 +10,15 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 
-from maskring.export.step_graph import one_hot_argmax, smoothed
+from maskring.export.step_module import one_hot_argmax, smoothed
 from maskring.plugins.windowed_affinity.torch_localisation import localise
 from maskring.plugins.windowed_affinity.torch_op import windowed_affinity
-from maskring.runtime.memory import MemoryPolicy
-from maskring.runtime.model import ModelMetadata
-from maskring.runtime.tracker import Tracker
-from maskring.training.colour import normalise_lab, rgb_to_lab
-from maskring.training.encoder import STRIDE, Encoder
-from maskring.training.upsampling import upsample
+from maskring.runtime.model.metadata import ModelMetadata
+from maskring.runtime.tracking.memory import MemoryPolicy
+from maskring.runtime.tracking.tracker import Tracker
+from maskring.training.network.colour import normalise_lab, rgb_to_lab
+from maskring.training.network.encoder import STRIDE, Encoder
+from maskring.training.network.upsampling import upsample
 
 Image = NDArray[np.uint8]
 Features = Callable[[Image], tuple[torch.Tensor, torch.Tensor]]

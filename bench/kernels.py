@@ -28,7 +28,7 @@ from pathlib import Path
 from rich.console import Console
 from rich.table import Table
 
-from maskring.runtime.memory import MemoryPolicy
+from maskring.runtime.tracking.memory import MemoryPolicy
 
 REPOSITORY = Path(__file__).resolve().parents[1]
 KERNELS = REPOSITORY / "plugins" / "windowed_affinity" / "kernels"

@@ -20,7 +20,7 @@ import numpy as np
 from rich.console import Console
 from rich.table import Table
 
-from maskring.export.onnx_from_checkpoint import export_onnx
+from maskring.export.onnx_export import export_onnx
 from maskring.models import open_tracker
 from maskring.training.weights import shipped_checkpoint
 

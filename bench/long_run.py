@@ -28,10 +28,10 @@ import numpy as np
 from rich.console import Console
 
 from maskring import open_source, open_tracker
-from maskring.plugins.files import atomic_path
-from maskring.runtime.readers import Frame
-from maskring.runtime.sinks import JsonLinesSink, MaskFolderSink, OverlayVideoSink
-from maskring.runtime.tracker import Tracker
+from maskring.common.files import atomic_path
+from maskring.runtime.tracking.tracker import Tracker
+from maskring.runtime.video.readers import Frame
+from maskring.runtime.video.sinks import JsonLinesSink, MaskFolderSink, OverlayVideoSink
 
 HEIGHT, WIDTH = 48, 64
 MOST_OBJECTS = 8

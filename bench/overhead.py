@@ -22,17 +22,17 @@ import pytest
 from rich.console import Console
 from rich.table import Table
 
-sys.path.insert(0, str(Path(__file__).resolve().parents[1] / "tests"))
+sys.path.insert(0, str(Path(__file__).resolve().parents[1] / "tests" / "tools"))
 
 import fake_device
 from fake_device import FakeGpu
 from pixel_model import write_pixel_model
 from step import scene
 
-from maskring.export.engine_from_onnx import EngineOptions
-from maskring.runtime.backends.tensorrt import TensorRTBackend
-from maskring.runtime.label_maps import sample_hard
-from maskring.runtime.tracker import Tracker
+from maskring.export.engine import EngineOptions
+from maskring.runtime.arrays.label_maps import sample_hard
+from maskring.runtime.backends.trt.backend import TensorRTBackend
+from maskring.runtime.tracking.tracker import Tracker
 
 ALLOWED_MS = 0.5
 """Median time of a frame beside its engine that the project allows itself, at 480x480."""

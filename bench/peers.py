@@ -34,7 +34,7 @@ import matplotlib.pyplot as plt
 import peer_ways
 from peer_ways import SCALE, Case, Maker, NotExpressible
 
-from maskring.plugins.files import atomic_path, make_directory
+from maskring.common.files import atomic_path, make_directory
 
 matplotlib.use("Agg")
 

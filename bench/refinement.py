@@ -25,22 +25,22 @@ import cv2
 import numpy as np
 from davis import table
 
+from maskring.common.files import atomic_path
 from maskring.models import open_tracker, resolve_model
-from maskring.plugins.files import atomic_path
-from maskring.refinement import Refinement
-from maskring.runtime.evaluation import Evaluation, SequenceTracker, evaluate
-from maskring.runtime.masks import read_mask, write_mask
-from maskring.runtime.overlay import draw_overlay
-from maskring.runtime.readers import read_image
-from maskring.runtime.refinement.adaptation import Adaptation
+from maskring.runtime.evaluation.protocol import Evaluation, SequenceTracker, evaluate
 from maskring.runtime.refinement.comparison import side_by_side
 from maskring.runtime.refinement.guard import Guard
+from maskring.runtime.refinement.network.adaptation import Adaptation
+from maskring.runtime.refinement.network.predictor import one_thread
 from maskring.runtime.refinement.online import OnlineRefiner
-from maskring.runtime.refinement.predictor import one_thread
 from maskring.runtime.refinement.samples import Buffer, SampleMaker
+from maskring.runtime.refinement.session import Refinement
 from maskring.runtime.refinement.settings import RefinementSettings
 from maskring.runtime.refinement.view import View
-from maskring.runtime.synthetic import render_clip, render_lookalike_clip
+from maskring.runtime.video.masks import read_mask, write_mask
+from maskring.runtime.video.overlay import draw_overlay
+from maskring.runtime.video.readers import read_image
+from maskring.runtime.video.synthetic import render_clip, render_lookalike_clip
 
 STEPS_PER_FRAME = 4
 """Of the online rows: about what a GPU does in the time of a frame; the same in every run."""

@@ -22,12 +22,12 @@ import numpy as np
 from rich.console import Console
 from rich.table import Table
 
-from maskring.runtime.backends import onnxruntime
-from maskring.runtime.backends.integer_encoder import for_integer_kernels
-from maskring.runtime.backends.onnxruntime import BoundSession, open_session
-from maskring.runtime.backends.step_graph_parts import load_step_graph, memory_read, subgraph
-from maskring.runtime.model import LAB
-from maskring.runtime.tracker import Tracker
+from maskring.runtime.backends.onnxrt import backend as onnxruntime
+from maskring.runtime.backends.onnxrt.backend import BoundSession, open_session
+from maskring.runtime.backends.onnxrt.integer_encoder import for_integer_kernels
+from maskring.runtime.model.metadata import LAB
+from maskring.runtime.model.step_graph import load_step_graph, memory_read, subgraph
+from maskring.runtime.tracking.tracker import Tracker
 
 ALLOWED_SHARE = 0.20
 """Time outside the encoder that the project allows itself, as a share of the encoder's."""
@@ -73,9 +73,9 @@ def export_random(encoder: str, radius: int, folder: Path) -> Path:
     """Export an untrained encoder: weights do not change the time."""
     import torch
 
-    from maskring.export.onnx_from_checkpoint import export_onnx
+    from maskring.export.onnx_export import export_onnx
     from maskring.training.checkpoint import Checkpoint, save_checkpoint
-    from maskring.training.encoder import Encoder, EncoderConfig
+    from maskring.training.network.encoder import Encoder, EncoderConfig
 
     torch.manual_seed(0)
     config = EncoderConfig.preset(encoder)
@@ -101,7 +101,7 @@ def scene(index: int, height: int, width: int, objects: int) -> tuple[np.ndarray
 
 def quantized(model: Path) -> Path:
     """``model`` with an int8 encoder, calibrated on a few invented frames: ranges do not change the time."""
-    from maskring.export.quantize import quantize_onnx
+    from maskring.export.int8 import quantize_onnx
 
     out = model.with_name(f"{model.stem}-int8.onnx")
     quantize_onnx(model, out, [scene(index, 96, 128, 2)[0] for index in range(2)])

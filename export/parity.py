@@ -13,10 +13,10 @@ import onnx
 import onnxruntime
 from numpy.typing import NDArray
 
-from ..plugins.errors import ModelError, SourceError
+from ..common.errors import ModelError, SourceError
 from ..plugins.windowed_affinity.onnx_op import use_native_kernel
-from ..runtime.backends.step_graph_parts import load_step_graph
-from ..runtime.model import EXPORT_AGAIN, OUTPUTS, QUANTIZATION_KEY, ModelMetadata
+from ..runtime.model.metadata import EXPORT_AGAIN, OUTPUTS, QUANTIZATION_KEY, ModelMetadata
+from ..runtime.model.step_graph import load_step_graph
 
 Array = NDArray[Any]
 Step = dict[str, Array]
@@ -127,7 +127,7 @@ def _torch_runner(checkpoint: Path, metadata: ModelMetadata, model: Path) -> Run
     import torch
 
     from ..training.checkpoint import load_checkpoint
-    from .onnx_from_checkpoint import step_graph
+    from .onnx_export import step_graph
 
     loaded = load_checkpoint(checkpoint)
     if hashlib.sha256(checkpoint.read_bytes()).hexdigest() != metadata.checkpoint_sha256:

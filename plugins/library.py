@@ -9,7 +9,7 @@ from pathlib import Path
 from types import ModuleType
 from typing import Any
 
-from .errors import UnavailableError
+from ..common.errors import UnavailableError
 
 LIBRARY_VARIABLE = "MASKRING_PLUGINS_LIBRARY"
 """Environment variable that names the library to use instead of the one beside the package."""

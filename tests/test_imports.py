@@ -1,4 +1,4 @@
-"""Who imports whom: the rooms keep their doors, and a machine that only tracks needs no torch."""
+"""Packages import in one order, and a machine that only tracks needs no torch."""
 
 from __future__ import annotations
 
@@ -11,26 +11,21 @@ from pathlib import Path
 import pytest
 
 ROOT = Path(__file__).resolve().parents[1]
-ROOMS = ("plugins", "training", "export", "runtime")
+PACKAGES = ("common", "plugins", "runtime", "training", "export", "face")
+"""Each may import itself and those before it. ``face`` is the API and the commands, in ``src/maskring``."""
 
-MAY_IMPORT = {
-    "plugins": ("plugins",),
-    "training": ("training", "plugins"),
-    "runtime": ("runtime", "plugins"),
-    "export": (
-        "export",
-        "training",
-        "plugins",
-        "runtime.model",
-        "runtime.engine_file",
-        "runtime.memory",
-        "runtime.refinement",
-        "runtime.backends.step_graph_parts",
-    ),
-}
-"""What of maskring each room may import, anywhere in its files; never the face."""
+RUNTIME = (
+    ("arrays",),
+    ("model",),
+    ("backends",),
+    ("tracking",),
+    ("video",),
+    ("pipeline",),
+    ("interaction", "refinement", "evaluation", "profiling"),
+)
+"""The same inside ``runtime``; those of one rank do not import each other."""
 
-TORCH_ROOMS = (
+MAY_IMPORT_TORCH = (
     "training",
     "export",
     "runtime.refinement",
@@ -44,11 +39,12 @@ HEAVY = ("torch", "onnx", "onnxruntime", "cv2")
 
 
 def modules() -> dict[str, Path]:
-    """Every module of the package by its name below ``maskring``; the face is ``face`` and ``face.*``."""
+    """Every module by its name below ``maskring``; API and commands are ``face`` and ``face.*``."""
     found = {}
-    for folder, name in [("maskring", "face"), *((room, room) for room in ROOMS)]:
-        for path in sorted((ROOT / folder).rglob("*.py")):
-            parts = path.relative_to(ROOT / folder).with_suffix("").parts
+    folders = {name: ROOT / name for name in PACKAGES} | {"face": ROOT / "src" / "maskring"}
+    for name, folder in folders.items():
+        for path in sorted(folder.rglob("*.py")):
+            parts = path.relative_to(folder).with_suffix("").parts
             found[".".join([name, *(part for part in parts if part != "__init__")])] = path
     return found
 
@@ -58,7 +54,8 @@ MODULES = modules()
 
 def imported(name: str, path: Path) -> Iterator[tuple[int, str]]:
     """(line, absolute module or member) of every import in the file, in functions too."""
-    package = ["maskring", *name.split(".")]
+    package = ["maskring", *name.removeprefix("face").strip(".").split(".")]
+    package = [part for part in package if part]
     if path.name != "__init__.py":
         package.pop()
     for node in ast.walk(ast.parse(path.read_text(encoding="utf-8"))):
@@ -75,22 +72,59 @@ def starts(name: str, beginnings: tuple[str, ...]) -> bool:
 
 
 def needs_torch(name: str) -> bool:
-    return any(name.startswith(begin) for begin in TORCH_ROOMS)
+    return any(name.startswith(begin) for begin in MAY_IMPORT_TORCH)
 
 
-@pytest.mark.parametrize("name", [name for name in MODULES if starts(name, ROOMS)])
-def test_rooms_keep_their_doors(name: str) -> None:
-    room = name.split(".")[0]
-    allowed = tuple(f"maskring.{other}" for other in MAY_IMPORT[room])
+def rank(name: str) -> tuple[int, int, str]:
+    """Rank of a module's package, rank within ``runtime``, and the package of that second rank."""
+    first, second = [*name.split("."), ""][:2]
+    outer = PACKAGES.index(first if first in PACKAGES else "face")
+    if first != "runtime" or not second:
+        return outer, -1, ""
+    inner = next((index for index, names in enumerate(RUNTIME) if second in names), None)
+    assert inner is not None, f"{name} is in no package of runtime that RUNTIME lists"
+    return outer, inner, second
+
+
+def may_import(name: str, target: str) -> bool:
+    """Whether module ``name`` may import module ``target``; both named as in :data:`MODULES`."""
+    importer, imported_one = rank(name), rank(target)
+    if importer[0] != imported_one[0] or -1 in (importer[1], imported_one[1]):
+        return imported_one[0] <= importer[0]
+    return imported_one[1] < importer[1] or imported_one[2] == importer[2]
+
+
+@pytest.mark.parametrize("name", MODULES)
+def test_imports_point_down(name: str) -> None:
     wrong = [
         f"{MODULES[name].relative_to(ROOT)}:{line} imports {target}"
         for line, target in imported(name, MODULES[name])
-        if starts(target, ("maskring",)) and not starts(target, allowed)
+        if starts(target, ("maskring",)) and not may_import(name, target.removeprefix("maskring."))
     ]
     assert not wrong
 
 
-@pytest.mark.parametrize("name", [name for name in MODULES if starts(name, ROOMS) and not needs_torch(name)])
+@pytest.mark.parametrize(
+    ("name", "target", "allowed"),
+    [
+        ("training.loop", "runtime.video.folders", True),
+        ("runtime.video.folders", "training.loop", False),
+        ("common.files", "plugins.library", False),
+        ("export.onnx_export", "models", False),
+        ("face.models", "export.export_cache", True),
+        ("runtime.pipeline.loop", "runtime.tracking.tracker", True),
+        ("runtime.tracking.tracker", "runtime.pipeline.loop", False),
+        ("runtime.evaluation.protocol", "runtime.refinement.session", False),
+        ("runtime.evaluation.protocol", "runtime.evaluation.measures", True),
+    ],
+)
+def test_ranks_decide(name: str, target: str, allowed: bool) -> None:
+    assert may_import(name, target) is allowed
+
+
+@pytest.mark.parametrize(
+    "name", [name for name in MODULES if not starts(name, ("face",)) and not needs_torch(name)]
+)
 def test_the_base_install_names_no_torch(name: str) -> None:
     lines = [line for line, target in imported(name, MODULES[name]) if starts(target, OF_THE_TRAIN_EXTRA)]
     assert not lines
@@ -105,8 +139,10 @@ def python(program: str) -> str:
 
 
 def test_the_base_install_works_where_torch_is_missing() -> None:
-    base = [f"maskring.{n}" for n in MODULES if starts(n, ("runtime", "plugins")) and not needs_torch(n)]
-    assert {"maskring.plugins", "maskring.runtime.model"} <= set(base)
+    base = [
+        f"maskring.{n}" for n in MODULES if starts(n, ("common", "plugins", "runtime")) and not needs_torch(n)
+    ]
+    assert {"maskring.plugins", "maskring.runtime.model.metadata"} <= set(base)
     # None in sys.modules makes an import fail as if the package were not installed.
     python(
         "import importlib, sys\n"
@@ -115,7 +151,9 @@ def test_the_base_install_works_where_torch_is_missing() -> None:
     )
 
 
-@pytest.mark.parametrize("name", ["maskring", "maskring.cli", *(f"maskring.{room}" for room in ROOMS)])
+@pytest.mark.parametrize(
+    "name", ["maskring", "maskring.cli", *(f"maskring.{name}" for name in PACKAGES if name != "face")]
+)
 def test_nothing_heavy_is_imported_before_it_is_needed(name: str) -> None:
     loaded = python(f"import sys, {name}\nprint(*sys.modules)").split()
     assert name in loaded

@@ -14,10 +14,10 @@ from safetensors import SafetensorError, safe_open
 from safetensors.torch import save
 from torch import Tensor
 
-from ..plugins.errors import ModelError
-from ..plugins.files import atomic_path, make_directory
-from ..plugins.names import require_utf8
-from .encoder import Encoder, EncoderConfig, empty_encoder
+from ..common.errors import ModelError
+from ..common.filenames import require_utf8
+from ..common.files import atomic_path, make_directory
+from .network.encoder import Encoder, EncoderConfig, empty_encoder
 from .torch_files import load_torch_file
 
 FORMAT = "maskring-checkpoint"
@@ -40,7 +40,7 @@ State = dict[str, Tensor]
 
 
 @dataclass(frozen=True)
-class Tracking:
+class AffinitySettings:
     """How the features of a checkpoint are to be compared (``windowed_affinity``'s settings).
 
     Attributes:
@@ -49,7 +49,7 @@ class Tracking:
         top_k: logits kept per pixel, 0 for all.
         localise: step of the search for window centres in dilated slots, 0 for none.
         smooth: radius of the smoothing behind the read, in features, 0 for none; both as in
-            :class:`maskring.runtime.model.ModelMetadata`.
+            :class:`maskring.runtime.model.metadata.ModelMetadata`.
     """
 
     radius: int = 12
@@ -93,7 +93,7 @@ class Checkpoint:
     config: EncoderConfig
     query: State
     key: State | None = None
-    tracking: Tracking = field(default_factory=Tracking)
+    tracking: AffinitySettings = field(default_factory=AffinitySettings)
     provenance: Provenance = field(default_factory=Provenance)
 
     @property
@@ -179,7 +179,7 @@ def load_checkpoint(path: Path) -> Checkpoint:
         config=config,
         query=_with_prefix(tensors, "query."),
         key=_with_prefix(tensors, "key.") or None,
-        tracking=_from_json(Tracking, metadata, "tracking", path),
+        tracking=_from_json(AffinitySettings, metadata, "tracking", path),
         provenance=_from_json(Provenance, metadata, "provenance", path),
     )
 
@@ -195,7 +195,7 @@ def _check_format(metadata: Mapping[str, str], path: Path) -> None:
         )
 
 
-Described = TypeVar("Described", Tracking, Provenance)
+Described = TypeVar("Described", AffinitySettings, Provenance)
 ACCEPTED: dict[str, tuple[type, ...]] = {
     "int": (int,),
     "float": (int, float),
@@ -208,8 +208,8 @@ def _from_json(kind: type[Described], metadata: Mapping[str, str], entry: str, p
     """Read one dataclass back; every field must be there with a value of its type."""
     try:
         stored: dict[str, Any] = json.loads(metadata[entry])
-        if kind is Tracking:  # files older than a setting do not tell it
-            stored = {"localise": Tracking.localise, "smooth": Tracking.smooth} | stored
+        if kind is AffinitySettings:  # files older than a setting do not tell it
+            stored = {"localise": AffinitySettings.localise, "smooth": AffinitySettings.smooth} | stored
         if set(stored) != {item.name for item in fields(kind)}:
             raise ValueError(f"fields {sorted(stored)}")
         for item in fields(kind):
@@ -314,7 +314,7 @@ def import_mast(path: Path) -> tuple[Checkpoint, list[str]]:
             "give a checkpoint published for MAST with its ResNet-18 encoder",
         )
     # Compared without a scale and not smoothed, as its authors did.
-    published = Tracking(scale=1.0, smooth=0)
+    published = AffinitySettings(scale=1.0, smooth=0)
     return Checkpoint(config, state, tracking=published, provenance=Provenance("MAST")), leftovers
 
 

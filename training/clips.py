@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import hashlib
-import os
 from collections import OrderedDict
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
@@ -15,21 +14,15 @@ import cv2
 import numpy as np
 import numpy.typing as npt
 
-from ..plugins.errors import SourceError
-from ..plugins.files import cache_directory
-from ..plugins.folders import VIDEO_SUFFIXES, images_in
-from ..plugins.names import opencv_name
-from ..plugins.picture_header import require_modest, told_size
+from ..common.errors import SourceError
+from ..common.filenames import opencv_name
+from ..common.files import cache_directory
+from ..runtime.video.folders import find_clips, images_in
+from ..runtime.video.picture_header import check_pixel_limit, told_size
 from .frame_cache import FrameCache, Segment
-from .scenes import scene_starts, thumbnail
+from .scene_cuts import scene_starts, thumbnail
 
 Image = npt.NDArray[np.uint8]
-
-IMAGE_SUFFIXES = {".jpg", ".jpeg", ".png", ".bmp", ".webp", ".tif", ".tiff"}
-
-IMAGES = "JPEGImages"  # DAVIS and YouTube-VOS have it beside folders of labels
-LABELS = ("Annotations", "Scribbles")  # beginnings of those folders' names
-RESOLUTIONS = ("480p", "Full-Resolution")  # of DAVIS, which has all sequences in each; best first
 
 SEGMENT = 256  # frames decoded together: bounds the memory of long videos and the cost of reaching a window
 ATTEMPTS = 1000  # unusable picks in a row after which the data is declared unusable
@@ -51,43 +44,6 @@ class Window:
     frames: list[Image]
     clip: Path
     indices: tuple[int, ...]
-
-
-def find_clips(root: Path) -> list[Path]:
-    """Videos and folders of frames in ``root``, at any depth, in a fixed order.
-
-    Labels of DAVIS and YouTube-VOS are passed over; of the resolutions of DAVIS, one is taken. Hidden files
-    and folders are passed over, too.
-
-    Raises:
-        SourceError: when ``root`` does not exist or holds no clip.
-    """
-    if root.is_file():
-        return [root]
-    if not root.is_dir():
-        raise SourceError(f"the training data {root} does not exist", "check the path")
-    found = []
-    for name, folders, files in os.walk(root):
-        folder = Path(name)
-        folders[:] = _entered(folder, folders)
-        visible = [folder / file for file in files if not file.startswith(".")]
-        found += [path for path in visible if path.suffix.lower() in VIDEO_SUFFIXES]
-        if any(path.suffix.lower() in IMAGE_SUFFIXES for path in visible):
-            found.append(folder)
-    if not found:
-        raise SourceError(
-            f"{root} holds neither videos nor folders of images", "name a folder with your footage"
-        )
-    return sorted(found)
-
-
-def _entered(folder: Path, names: list[str]) -> list[str]:
-    """Those of a folder's folders that may hold footage."""
-    if folder.name == IMAGES:
-        names = next(([wanted] for wanted in RESOLUTIONS if wanted in names), names)
-    if IMAGES in names:
-        names = [name for name in names if not name.startswith(LABELS)]
-    return [name for name in names if not name.startswith(".")]
 
 
 class ClipLibrary:
@@ -233,7 +189,7 @@ def _first(skipped: dict[Path, str]) -> str:
 
 def _identity(clip: Path) -> str:
     """Path, size and time of change of all files of a clip."""
-    files = images_in(clip, IMAGE_SUFFIXES) if clip.is_dir() else [clip]
+    files = images_in(clip) if clip.is_dir() else [clip]
     states = [(path.name, path.stat().st_size, path.stat().st_mtime_ns) for path in files]
     return repr((str(clip.resolve()), states))
 
@@ -242,7 +198,7 @@ def _open(clip: Path) -> cv2.VideoCapture:
     capture = cv2.VideoCapture(opencv_name(clip, SourceError))
     if not capture.isOpened():
         raise SourceError(f"{clip} is not a video that can be decoded", "replace or remove it")
-    require_modest(clip, capture.get(cv2.CAP_PROP_FRAME_HEIGHT), capture.get(cv2.CAP_PROP_FRAME_WIDTH))
+    check_pixel_limit(clip, capture.get(cv2.CAP_PROP_FRAME_HEIGHT), capture.get(cv2.CAP_PROP_FRAME_WIDTH))
     return capture
 
 
@@ -253,7 +209,7 @@ def count_frames(clip: Path) -> int:
         SourceError: when it cannot be opened.
     """
     if clip.is_dir():
-        return len(images_in(clip, IMAGE_SUFFIXES))
+        return len(images_in(clip))
     capture = _open(clip)
     count = int(capture.get(cv2.CAP_PROP_FRAME_COUNT))
     capture.release()
@@ -267,7 +223,7 @@ def read_frames(clip: Path, start: int, count: int) -> Iterator[Image]:
         SourceError: when a video cannot be opened or an image cannot be decoded.
     """
     if clip.is_dir():
-        yield from map(read_image, islice(images_in(clip, IMAGE_SUFFIXES), start, start + count))
+        yield from map(read_image, islice(images_in(clip), start, start + count))
         return
     capture = _open(clip)
     try:
@@ -289,7 +245,7 @@ def read_image(path: Path) -> Image:
         SourceError: when it cannot be decoded, or is giant.
     """
     data = path.read_bytes()
-    require_modest(path, *(told_size(data) or (0, 0)))
+    check_pixel_limit(path, *(told_size(data) or (0, 0)))
     try:
         image = cv2.imdecode(np.frombuffer(data, np.uint8), cv2.IMREAD_COLOR) if data else None
     except cv2.error:

@@ -13,7 +13,7 @@ from torch import Tensor
 
 
 @dataclass(frozen=True)
-class World:
+class DistributedContext:
     """The processes of a run.
 
     Attributes:
@@ -27,7 +27,7 @@ class World:
     device: torch.device
 
     @property
-    def leads(self) -> bool:
+    def is_main_process(self) -> bool:
         """Whether this process writes files and talks to the user."""
         return self.rank == 0
 
@@ -45,17 +45,17 @@ class World:
 
 
 @contextmanager
-def joined_world() -> Iterator[World]:
+def distributed_context() -> Iterator[DistributedContext]:
     """The processes that ``torchrun`` started, or this one alone; gloo on CPUs, NCCL on GPUs."""
     size = int(os.environ.get("WORLD_SIZE", "1"))
     cuda = torch.cuda.is_available()
     local = int(os.environ.get("LOCAL_RANK", "0"))
     device = torch.device("cuda", local) if cuda else torch.device("cpu")
     if size == 1:
-        yield World(0, 1, device)
+        yield DistributedContext(0, 1, device)
         return
     dist.init_process_group("nccl" if cuda else "gloo")
     try:
-        yield World(dist.get_rank(), size, device)
+        yield DistributedContext(dist.get_rank(), size, device)
     finally:
         dist.destroy_process_group()

@@ -13,8 +13,8 @@ from pathlib import Path
 
 import numpy as np
 
-from ..plugins.errors import OutputError
-from ..plugins.files import atomic_path, make_directory, remove_abandoned
+from ..common.errors import OutputError
+from ..common.files import atomic_path, make_directory, remove_abandoned
 
 SUFFIX = ".frames"
 MAGIC = b"MRFRAME1"

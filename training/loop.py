@@ -13,17 +13,17 @@ from pathlib import Path
 import numpy as np
 import torch
 
-from ..plugins.errors import TrainingError
-from ..plugins.files import make_directory
-from .augment import augment
+from ..common.errors import TrainingError
+from ..common.files import make_directory
+from .augmentation import augment
 from .checkpoint import Checkpoint, load_checkpoint, save_checkpoint
 from .clips import CACHE_BYTES, ClipLibrary
-from .distributed import World, joined_world
-from .encoder import PRESETS, Encoder
-from .journal import Journal
+from .contact_sheet import write_sheet
+from .distributed import DistributedContext, distributed_context
+from .network.encoder import PRESETS, Encoder
 from .pretext import fit_palette
 from .recipe import START, Recipe
-from .sheet import write_sheet
+from .run_log import Journal
 from .trainer import Batch, StepReport, Trainer
 
 STATE_NAME = "state.pt"
@@ -93,10 +93,10 @@ def train(
     library = ClipLibrary(data, recipe.short_side, cache_bytes=cache_bytes)
     make_directory(out)
     with ExitStack() as stack:
-        world = stack.enter_context(joined_world())
+        world = stack.enter_context(distributed_context())
         trainer = _start_or_resume(recipe, world, library, out / STATE_NAME, begun)
         journal = None
-        if world.leads:
+        if world.is_main_process:
             journal = stack.enter_context(closing(Journal(out, trainer.step, tensorboard)))
         described = _described(library, data, begun)
         run = _Run(trainer, library, described, out, journal, validate, report, stop)
@@ -157,12 +157,12 @@ class _Run:
 
     def save(self) -> None:
         """The state to go on with, and the checkpoint to track with."""
-        if self.trainer.world.leads:
+        if self.trainer.world.is_main_process:
             self.trainer.save(self.out / STATE_NAME)
             save_checkpoint(self.out / CHECKPOINT_NAME, self.trainer.checkpoint(self.described))
 
     def _score(self) -> float | None:
-        if self.validate is None or not self.trainer.world.leads:
+        if self.validate is None or not self.trainer.world.is_main_process:
             return None
         encoder = self.trainer.tracking_encoder()
         encoder.eval()
@@ -176,14 +176,14 @@ class _Run:
             self.report(done)
 
     def _draw(self, batch: Batch) -> None:
-        if self.trainer.world.leads:
+        if self.trainer.world.is_main_process:
             make_directory(self.out / SHEETS_NAME)
             path = self.out / SHEETS_NAME / f"{self.trainer.step:07d}.png"
             write_sheet(path, *self.trainer.painted(batch))
 
 
 def _start_or_resume(
-    recipe: Recipe, world: World, library: ClipLibrary, state: Path, begun: Checkpoint | None
+    recipe: Recipe, world: DistributedContext, library: ClipLibrary, state: Path, begun: Checkpoint | None
 ) -> Trainer:
     if state.exists():
         return Trainer.resume(recipe, world, state, begun)
@@ -216,12 +216,14 @@ def make_batch(recipe: Recipe, library: ClipLibrary, step: int, number: int) -> 
     return Batch(torch.from_numpy(np.stack(windows)), torch.tensor(channels))
 
 
-def _passes(recipe: Recipe, library: ClipLibrary, step: int, world: World) -> list[Batch]:
+def _passes(recipe: Recipe, library: ClipLibrary, step: int, world: DistributedContext) -> list[Batch]:
     numbers = range(world.rank, recipe.accumulate * world.size, world.size)
     return [make_batch(recipe, library, step, number) for number in numbers]
 
 
-def _batches(recipe: Recipe, library: ClipLibrary, first: int, world: World) -> Iterator[list[Batch]]:
+def _batches(
+    recipe: Recipe, library: ClipLibrary, first: int, world: DistributedContext
+) -> Iterator[list[Batch]]:
     """The passes of all steps from ``first`` on, made ready in the background."""
     with ThreadPoolExecutor(max_workers=1) as worker:
         pending: list[Future[list[Batch]]] = []

@@ -8,7 +8,7 @@ from torch.nn import functional
 
 from ..plugins.windowed_affinity.torch_localisation import localise
 from ..plugins.windowed_affinity.torch_op import windowed_affinity
-from .encoder import STRIDE
+from .network.encoder import STRIDE
 
 LEAST_PROBABILITY = 1e-6
 

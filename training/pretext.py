@@ -10,9 +10,9 @@ import torch
 from torch import Tensor
 
 from .clips import ClipLibrary
-from .colour import normalise_lab, rgb_to_lab
-from .encoder import STRIDE
 from .losses import colour_classes, cross_entropy, drop_colour, grid_colours, huber
+from .network.colour import normalise_lab, rgb_to_lab
+from .network.encoder import STRIDE
 from .recipe import Recipe
 
 FITTED_WINDOWS = 64

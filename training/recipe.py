@@ -11,9 +11,9 @@ from importlib.resources import files
 from pathlib import Path
 from typing import Any
 
-from ..plugins.errors import TrainingError
-from .checkpoint import Tracking
-from .encoder import PRESETS
+from ..common.errors import TrainingError
+from .checkpoint import AffinitySettings
+from .network.encoder import PRESETS
 
 if sys.version_info >= (3, 11):
     import tomllib
@@ -124,9 +124,9 @@ class Recipe:
         return self.steps + self.finetune_steps
 
     @property
-    def tracking(self) -> Tracking:
+    def tracking(self) -> AffinitySettings:
         """Defaults written into the checkpoint."""
-        return Tracking(self.tracking_radius, self.tracking_scale, self.tracking_top_k, self.localise)
+        return AffinitySettings(self.tracking_radius, self.tracking_scale, self.tracking_top_k, self.localise)
 
     def frames_at(self, step: int) -> int:
         """Frames per window in the step after ``step``."""

@@ -14,14 +14,14 @@ import torch
 from torch import Tensor, nn
 from torch.nn.parallel import DistributedDataParallel
 
-from ..plugins.errors import TrainingError
-from ..plugins.files import atomic_path
+from ..common.errors import TrainingError
+from ..common.files import atomic_path
+from .averaging import follow, momentum_copy, running_mean
 from .checkpoint import Checkpoint, Provenance
-from .colour import normalise_lab, rgb_to_lab
-from .distributed import World
-from .encoder import PRESETS, Encoder, EncoderConfig
+from .distributed import DistributedContext
 from .losses import reconstruct, targets_and_references
-from .momentum import follow, momentum_copy, running_mean
+from .network.colour import normalise_lab, rgb_to_lab
+from .network.encoder import PRESETS, Encoder, EncoderConfig
 from .pretext import Pretext, make_pretext
 from .recipe import START, Recipe, load_recipe, recipe_names
 from .schedule import learning_rate
@@ -84,7 +84,11 @@ class Trainer:
     """
 
     def __init__(
-        self, recipe: Recipe, world: World, palette: Tensor | None = None, start: Checkpoint | None = None
+        self,
+        recipe: Recipe,
+        world: DistributedContext,
+        palette: Tensor | None = None,
+        start: Checkpoint | None = None,
     ) -> None:
         """Step 0.
 
@@ -237,7 +241,9 @@ class Trainer:
         return {name: encoder for name, encoder in named.items() if encoder is not None}
 
     @classmethod
-    def resume(cls, recipe: Recipe, world: World, path: Path, start: Checkpoint | None = None) -> Trainer:
+    def resume(
+        cls, recipe: Recipe, world: DistributedContext, path: Path, start: Checkpoint | None = None
+    ) -> Trainer:
         """Go on from a saved state, exactly.
 
         Raises:
@@ -265,7 +271,7 @@ class Trainer:
             raise damaged from error
 
     @classmethod
-    def _restored(cls, recipe: Recipe, world: World, state: Mapping[str, Any]) -> Trainer:
+    def _restored(cls, recipe: Recipe, world: DistributedContext, state: Mapping[str, Any]) -> Trainer:
         trainer = cls(recipe, world, state["palette"])
         for name, encoder in trainer._encoders().items():
             encoder.load_state_dict(state[name])

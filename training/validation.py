@@ -16,14 +16,14 @@ import numpy as np
 import numpy.typing as npt
 import torch
 
-from ..plugins.errors import SourceError
-from ..plugins.folders import images_in
-from ..plugins.windowed_affinity.native import windowed_affinity
-from .checkpoint import SMOOTHING, Tracking
-from .clips import IMAGE_SUFFIXES, Image, read_image
-from .colour import normalise_lab, rgb_to_lab
-from .encoder import STRIDE, Encoder
-from .upsampling import upsample
+from ..common.errors import SourceError
+from ..plugins.windowed_affinity.cpu_op import windowed_affinity
+from ..runtime.video.folders import images_in
+from .checkpoint import SMOOTHING, AffinitySettings
+from .clips import Image, read_image
+from .network.colour import normalise_lab, rgb_to_lab
+from .network.encoder import STRIDE, Encoder
+from .network.upsampling import upsample
 
 Maps = npt.NDArray[np.float32]
 
@@ -72,7 +72,7 @@ def find_sequences(root: Path, limit: int | None = None) -> list[LabelledSequenc
 
 def _paired(images: Path, masks: Path) -> LabelledSequence | None:
     named = {path.stem: path for path in masks.glob("*.png")}
-    frames = images_in(images, IMAGE_SUFFIXES)
+    frames = images_in(images)
     first = next((index for index, path in enumerate(frames) if path.stem in named), len(frames))
     frames = frames[first:]
     known = {index: named[path.stem] for index, path in enumerate(frames) if path.stem in named}
@@ -84,7 +84,7 @@ def propagation_score(
     root: Path,
     *,
     size: int = 240,
-    tracking: Tracking | None = None,
+    tracking: AffinitySettings | None = None,
     sequences: int | None = None,
 ) -> dict[str, float]:
     """Follow the objects of each first mask, and compare with the other masks.
@@ -103,7 +103,7 @@ def propagation_score(
     Raises:
         SourceError: when ``root`` holds no labelled sequence, or an image cannot be decoded.
     """
-    tracking = tracking or Tracking()
+    tracking = tracking or AffinitySettings()
     scores: dict[str, list[float]] = {}
     for sequence in find_sequences(root, sequences):
         scores[sequence.name] = _object_scores(encoder, sequence, size, tracking)
@@ -114,7 +114,9 @@ def propagation_score(
     return {**means, "mean": 100 * float(np.mean(everything))}
 
 
-def validator(root: Path, tracking: Tracking, sequences: int | None = 10) -> Callable[[Encoder], float]:
+def validator(
+    root: Path, tracking: AffinitySettings, sequences: int | None = 10
+) -> Callable[[Encoder], float]:
     """``train``'s validation on ``root``, which is looked at now, so that a wrong path is an error now.
 
     Raises:
@@ -125,7 +127,7 @@ def validator(root: Path, tracking: Tracking, sequences: int | None = 10) -> Cal
 
 
 def _object_scores(
-    encoder: Encoder, sequence: LabelledSequence, size: int, tracking: Tracking
+    encoder: Encoder, sequence: LabelledSequence, size: int, tracking: AffinitySettings
 ) -> list[float]:
     """Mean J of each object of a sequence, in 0..1."""
     first = _scaled(_read(sequence.masks[0], masks=True), size, cv2.INTER_NEAREST_EXACT)
@@ -156,7 +158,7 @@ def _object_scores(
 class _Memory:
     """Features and labels of the frames that are read again."""
 
-    def __init__(self, radius: int, tracking: Tracking) -> None:
+    def __init__(self, radius: int, tracking: AffinitySettings) -> None:
         self._radius, self._tracking, self._clock = radius, tracking, 0
         self._frames: dict[int, tuple[Maps, Maps]] = {}
 
@@ -186,7 +188,7 @@ class _Memory:
         self._clock += 1
 
 
-def _smoothed(read: Maps, query: Maps, key: Maps, tracking: Tracking) -> Maps:
+def _smoothed(read: Maps, query: Maps, key: Maps, tracking: AffinitySettings) -> Maps:
     """What was read [O, h, w], smoothed by the frame's own features as tracking does it."""
     if not tracking.smooth:
         return read

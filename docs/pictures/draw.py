@@ -18,7 +18,7 @@ from matplotlib.axes import Axes
 from matplotlib.patches import Rectangle
 from numpy.typing import NDArray
 
-from maskring.runtime.memory import MemoryPolicy, MemoryRing
+from maskring.runtime.tracking.memory import MemoryPolicy, MemoryRing
 
 SIZE, RADIUS, SCALE = 16, 3, 12.0
 LEFTS = (3, 4, 6)

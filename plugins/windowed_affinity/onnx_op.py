@@ -323,10 +323,10 @@ def use_native_kernel(model: onnx.ModelProto, options: onnxruntime.SessionOption
     """Bind the memory reads of ``model`` to the native CPU kernel, for a session made with ``options``.
 
     The nodes move to onnxruntime-extensions' domain, where a Python operator hands their tensors to
-    :func:`.native.windowed_affinity`; the function body is dropped. Python operators know no float16, so half
+    :func:`.cpu_op.windowed_affinity`; the function body is dropped. Python operators know no float16, so half
     tensors are cast on the way. They are also handed copies: a program that holds the memory itself does
     better to call the kernel between two sessions, as
-    :class:`maskring.runtime.backends.onnxruntime.OnnxRuntimeBackend` does.
+    :class:`maskring.runtime.backends.onnxrt.backend.OnnxRuntimeBackend` does.
 
     Args:
         model: any model with :data:`OP_TYPE` nodes in its main graph; it is not changed.
@@ -469,7 +469,7 @@ def _same_environment() -> Iterator[None]:
 
 
 def _run_native(*arrays: NDArray[Any], radius: int, scale: float, top_k: int) -> NDArray[Any]:
-    from . import native
+    from . import cpu_op as native
 
     return native.windowed_affinity(
         *map(np.ascontiguousarray, arrays), radius=radius, scale=scale, top_k=top_k

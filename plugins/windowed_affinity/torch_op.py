@@ -14,7 +14,8 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
-from . import native, torch_blocks
+from . import cpu_op as native
+from . import torch_blocks
 
 NAME = "maskring::windowed_affinity"
 

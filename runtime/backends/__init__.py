@@ -8,9 +8,9 @@ from typing import Any, Literal, Protocol, runtime_checkable
 import numpy as np
 from numpy.typing import NDArray
 
-from ...plugins.errors import ModelError
-from ..engine_file import ENGINE_SUFFIX
-from ..model import ModelMetadata
+from ...common.errors import ModelError
+from ..model.engine_file import ENGINE_SUFFIX
+from ..model.metadata import ModelMetadata
 from .device_frame import DeviceFrame as DeviceFrame
 from .device_frame import Pixels
 
@@ -20,7 +20,7 @@ class Backend(Protocol):
 
     A tracker calls :meth:`allocate` once per stream (and again when the number of labels outgrows it), then
     :meth:`step` once per frame. The bookkeeping of which frame stands in which slot is not the backend's:
-    see :class:`maskring.runtime.memory.MemoryRing`.
+    see :class:`maskring.runtime.tracking.memory.MemoryRing`.
 
     A call that raises leaves the content of all slots but ``write_slot`` as it was.
     """
@@ -95,7 +95,7 @@ def open_backend(
             raise ModelError(
                 f"what reads memory was built into the engine {model}", f"leave --kernel {kernel} out"
             )
-        from .tensorrt import TensorRTBackend
+        from .trt.backend import TensorRTBackend
 
         return TensorRTBackend(model)
     if model.suffix in (".safetensors", ".pth", ".pt"):
@@ -107,6 +107,6 @@ def open_backend(
         raise ModelError(
             f"{model} is not an exported model by its name", "give a file that ends in .onnx or .engine"
         )
-    from .onnxruntime import OnnxRuntimeBackend
+    from .onnxrt.backend import OnnxRuntimeBackend
 
     return OnnxRuntimeBackend(model, kernel=kernel, threads=threads)

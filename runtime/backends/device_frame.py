@@ -9,7 +9,7 @@ from typing import Any, NoReturn
 import numpy as np
 from numpy.typing import NDArray
 
-from ...plugins.errors import SourceError
+from ...common.errors import SourceError
 
 _CUDA, _CUDA_MANAGED = 2, 13
 """DLDeviceType of memory that a GPU reads."""

@@ -11,11 +11,11 @@ import cv2
 import numpy as np
 from numpy.typing import NDArray
 
-from ..masks import read_mask
-from ..overlay import draw_overlay
-from ..sinks import OverlayVideoSink
-from ..sources import Frame
-from ..tracker import Result
+from ..tracking.tracker import Result
+from ..video.masks import read_mask
+from ..video.open_source import Frame
+from ..video.overlay import draw_overlay
+from ..video.sinks import OverlayVideoSink
 
 Image = NDArray[np.uint8]
 Labels = NDArray[np.uint8]

@@ -12,8 +12,8 @@ import cv2
 import numpy as np
 from numpy.typing import NDArray
 
-from .. import label_maps
-from ..tracker import ObjectState, Result
+from ..arrays import label_maps
+from ..tracking.tracker import ObjectState, Result
 from .quality import agreement
 from .view import View
 

@@ -14,13 +14,13 @@ from types import TracebackType
 import numpy as np
 from numpy.typing import NDArray
 
-from ..tracker import Result, Tracker
-from .adaptation import Adaptation
+from ..tracking.tracker import Result, Tracker
 from .guard import Guard, unsure
-from .predictor import Predictor
+from .network.adaptation import Adaptation
+from .network.predictor import Predictor
+from .result_store import Spool
 from .samples import Buffer, SampleMaker
 from .settings import RefinementSettings
-from .spool import Spool
 
 REASSESSED = 0.5
 """Share of the iterations after which propagated masks are judged by what the U-Net has learned."""

@@ -10,10 +10,10 @@ from types import TracebackType
 import numpy as np
 from numpy.typing import NDArray
 
-from ...plugins.errors import UserError
-from ..tracker import Result, Tracker
+from ...common.errors import UserError
+from ..tracking.tracker import Result, Tracker
 from .guard import NOT_ADAPTED_REASON, Guard
-from .predictor import Predictor, one_thread
+from .network.predictor import Predictor, one_thread
 from .samples import SampleMaker
 from .settings import RefinementSettings
 from .worker import Worker

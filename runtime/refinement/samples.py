@@ -7,8 +7,8 @@ from dataclasses import dataclass, field
 import numpy as np
 from numpy.typing import NDArray
 
-from .. import label_maps
-from ..tracker import ObjectState, Result
+from ..arrays import label_maps
+from ..tracking.tracker import ObjectState, Result
 from .quality import RECENT, confidence, frame_quality
 from .settings import RefinementSettings
 from .view import View

@@ -5,7 +5,7 @@ from __future__ import annotations
 import math
 from dataclasses import asdict, dataclass
 
-from ...plugins.errors import UserError
+from ...common.errors import UserError
 
 SMALLEST_SIZE = 32
 """Pixels; below this the coarsest level of the U-Net is smaller than one pixel."""

@@ -9,8 +9,8 @@ import cv2
 import numpy as np
 from numpy.typing import NDArray
 
-from ..label_maps import Box
-from ..tracker import ObjectState
+from ..arrays.label_maps import Box
+from ..tracking.tracker import ObjectState
 
 Image = NDArray[np.uint8]
 Labels = NDArray[np.uint8]

@@ -24,9 +24,9 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 
-from ...plugins.errors import UserError
-from .adaptation import Adaptation
-from .predictor import Predictor
+from ...common.errors import UserError
+from .network.adaptation import Adaptation
+from .network.predictor import Predictor
 from .samples import Buffer, Sample
 from .settings import RefinementSettings
 

@@ -24,8 +24,8 @@ class Workspace:
 
 @pytest.fixture(scope="session")
 def workspace(tmp_path_factory: pytest.TempPathFactory) -> Workspace:
-    from maskring.export.onnx_from_checkpoint import export_onnx
-    from maskring.runtime.masks import write_mask
+    from maskring.export.onnx_export import export_onnx
+    from maskring.runtime.video.masks import write_mask
 
     root = tmp_path_factory.mktemp("workspace")
     frames = root / "frames"

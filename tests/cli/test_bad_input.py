@@ -16,7 +16,7 @@ import numpy as np
 import pytest
 from support import HEIGHT, WIDTH, moving_square
 
-from maskring.runtime.masks import write_mask
+from maskring.runtime.video.masks import write_mask
 
 if TYPE_CHECKING:
     from conftest import Workspace

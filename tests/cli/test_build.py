@@ -17,7 +17,7 @@ from typer.testing import CliRunner, Result
 
 from maskring.cli import app
 from maskring.plugins import library
-from maskring.runtime.engine_file import read_engine, read_manifest
+from maskring.runtime.model.engine_file import read_engine, read_manifest
 
 SIZES = ("--height", "32:48:96", "--width", "64", "--objects", "2")
 RTX = ("--runtime", "tensorrt-rtx", "--compute-capability", "sm86")

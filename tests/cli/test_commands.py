@@ -18,11 +18,11 @@ from support import HEIGHT, WIDTH, moving_square
 from typer.testing import CliRunner, Result
 
 import maskring
-from maskring import console
-from maskring import demo as demo_module
 from maskring.cli import app
-from maskring.runtime.masks import read_mask, write_mask
-from maskring.training.encoder import Encoder, EncoderConfig
+from maskring.commands import console
+from maskring.demo import run as demo_module
+from maskring.runtime.video.masks import read_mask, write_mask
+from maskring.training.network.encoder import Encoder, EncoderConfig
 
 if TYPE_CHECKING:
     from conftest import Workspace

@@ -13,9 +13,9 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from maskring import demo_clip as module
-from maskring.demo_clip import MEMBER, demo_clip, demo_mask
-from maskring.plugins.errors import UnavailableError
+from maskring.common.errors import UnavailableError
+from maskring.demo.clip import MEMBER, demo_clip, demo_mask
+from maskring.demo import clip as module
 
 VIDEO = b"stands for the video"
 

@@ -15,11 +15,11 @@ from support import HEIGHT, WIDTH
 from typer.testing import CliRunner, Result
 
 from maskring.cli import app
-from maskring.export.engine_from_onnx import EngineOptions, build_engine
+from maskring.common.errors import UserError
+from maskring.export.engine import EngineOptions, build_engine
 from maskring.models import open_tracker
-from maskring.plugins.errors import UserError
-from maskring.runtime.masks import read_mask
-from maskring.runtime.memory import MemoryPolicy
+from maskring.runtime.tracking.memory import MemoryPolicy
+from maskring.runtime.video.masks import read_mask
 
 if TYPE_CHECKING:
     from conftest import Workspace

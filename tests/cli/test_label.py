@@ -16,7 +16,7 @@ from support import HEIGHT, WIDTH, moving_square
 from typer.testing import CliRunner, Result
 
 from maskring.cli import app
-from maskring.runtime.masks import write_mask
+from maskring.runtime.video.masks import write_mask
 
 if TYPE_CHECKING:
     from conftest import Workspace

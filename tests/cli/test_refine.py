@@ -12,9 +12,9 @@ import pytest
 from typer.testing import CliRunner, Result
 
 from maskring.cli import app
-from maskring.runtime.masks import read_mask
 from maskring.runtime.refinement import offline, worker
 from maskring.runtime.refinement.settings import RefinementSettings
+from maskring.runtime.video.masks import read_mask
 
 if TYPE_CHECKING:
     from conftest import Workspace

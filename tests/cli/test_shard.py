@@ -14,10 +14,10 @@ import cv2
 import pytest
 from support import moving_square
 
-from maskring.plugins.errors import UnavailableError
-from maskring.runtime.datasets import Sequence
-from maskring.runtime.masks import write_mask
-from maskring.runtime.sharding import Shard
+from maskring.common.errors import UnavailableError
+from maskring.runtime.evaluation.datasets import DatasetSequence
+from maskring.runtime.pipeline.shard import Shard
+from maskring.runtime.video.masks import write_mask
 
 if TYPE_CHECKING:
     from conftest import Workspace
@@ -152,8 +152,8 @@ def test_environments_that_make_no_sense(variables: dict[str, str]) -> None:
 
 
 def test_shares_are_whole_and_even() -> None:
-    sequences = [Sequence(str(n), (Path("f"),) * (n % 7 + 1), {0: Path("m")}) for n in range(23)]
-    shares = [Shard(rank, 4).share(sequences) for rank in range(4)]
+    sequences = [DatasetSequence(str(n), (Path("f"),) * (n % 7 + 1), {0: Path("m")}) for n in range(23)]
+    shares = [Shard(rank, 4).deal(sequences, lambda item: (len(item.frames), item.name)) for rank in range(4)]
     assert sorted(s.name for share in shares for s in share) == sorted(s.name for s in sequences)
     frames = [sum(len(s.frames) for s in share) for share in shares]
     assert max(frames) - min(frames) <= 7

@@ -17,9 +17,9 @@ from support import moving_square
 from typer.testing import CliRunner, Result
 
 from maskring.cli import app
-from maskring.console import StepMeter, stop_request
+from maskring.commands.console import StepMeter, stop_request
 from maskring.training.checkpoint import load_checkpoint
-from maskring.training.journal import Journal
+from maskring.training.run_log import Journal
 from maskring.training.trainer import StepReport
 
 RECIPE = """

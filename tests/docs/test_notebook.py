@@ -32,8 +32,8 @@ def test_no_outputs_are_kept(path: Path) -> None:
 def test_it_runs_from_a_fresh_kernel(path: Path, tmp_path: Path) -> None:
     nbclient = pytest.importorskip("nbclient", reason="nbclient is not installed")
     pytest.importorskip("ipykernel", reason="ipykernel is not installed")
-    from maskring.demo_clip import demo_clip
-    from maskring.plugins.errors import UnavailableError
+    from maskring.common.errors import UnavailableError
+    from maskring.demo.clip import demo_clip
 
     try:
         demo_clip(Path.home() / ".cache" / "maskring")

@@ -18,7 +18,7 @@ from support import HEIGHT, WIDTH, moving_square, write_tiny_checkpoint
 from typer.testing import CliRunner
 
 from maskring.cli import app
-from maskring.runtime.masks import write_mask
+from maskring.runtime.video.masks import write_mask
 
 ROOT = Path(__file__).parents[2]
 PAGES = [ROOT / "README.md", *sorted((ROOT / "docs").rglob("*.md"))]
@@ -152,7 +152,7 @@ def write_labelled(root: Path) -> None:
 @pytest.fixture(scope="session")
 def desk(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A folder with everything that the pages' commands name, small."""
-    from maskring.export.onnx_from_checkpoint import export_onnx
+    from maskring.export.onnx_export import export_onnx
 
     root = tmp_path_factory.mktemp("desk")
     for folder in ("videos", "run", "runs/mine"):

@@ -13,12 +13,12 @@ from typing import Any
 import pytest
 from support import write_tiny_checkpoint
 
-from maskring.export.engine_from_onnx import EngineOptions, build_engine, parse_range, profile_shapes
-from maskring.export.onnx_from_checkpoint import export_onnx
-from maskring.plugins.errors import ModelError, OutputError, UnavailableError
-from maskring.runtime.engine_file import manifest_path, read_engine, read_manifest
-from maskring.runtime.memory import MemoryPolicy
-from maskring.runtime.model import ModelMetadata
+from maskring.common.errors import ModelError, OutputError, UnavailableError
+from maskring.export.engine import EngineOptions, build_engine, parse_range, profile_shapes
+from maskring.export.onnx_export import export_onnx
+from maskring.runtime.model.engine_file import manifest_path, read_engine, read_manifest
+from maskring.runtime.model.metadata import ModelMetadata
+from maskring.runtime.tracking.memory import MemoryPolicy
 from maskring.training.weights import shipped_checkpoint
 
 RTX = EngineOptions(runtime="tensorrt-rtx", compute_capabilities=("sm86",))

@@ -13,17 +13,17 @@ import pytest
 import torch
 from support import HEIGHT, WIDTH, moving_square, write_tiny_checkpoint
 
+from maskring.common.errors import ModelError
 from maskring.export import parity
-from maskring.export.cache import cached_onnx
-from maskring.export.onnx_from_checkpoint import export_onnx, step_graph
+from maskring.export.export_cache import cached_onnx
+from maskring.export.onnx_export import export_onnx, step_graph
 from maskring.export.parity import verify_model
-from maskring.export.step_graph import fold_batch_norms, one_hot_argmax, smoothed
-from maskring.plugins.errors import ModelError
+from maskring.export.step_module import fold_batch_norms, one_hot_argmax, smoothed
 from maskring.plugins.windowed_affinity.onnx_op import is_memory_read
-from maskring.runtime.backends.step_graph_parts import load_step_graph, smoothing_read
-from maskring.runtime.model import INPUTS, METADATA_KEY, OUTPUTS, ModelMetadata
+from maskring.runtime.model.metadata import INPUTS, METADATA_KEY, OUTPUTS, ModelMetadata
+from maskring.runtime.model.step_graph import load_step_graph, smoothing_read
 from maskring.training.checkpoint import load_checkpoint, save_checkpoint
-from maskring.training.encoder import Encoder, EncoderConfig
+from maskring.training.network.encoder import Encoder, EncoderConfig
 
 RADIUS = 3
 CHANNELS = 8

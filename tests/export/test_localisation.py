@@ -10,14 +10,14 @@ import pytest
 import torch
 from support import HEIGHT, WIDTH, moving_square, write_tiny_checkpoint
 
-from maskring.export.onnx_from_checkpoint import export_onnx, step_graph
+from maskring.common.errors import ModelError
+from maskring.export.onnx_export import export_onnx, step_graph
 from maskring.export.parity import verify_model
-from maskring.plugins.errors import ModelError
-from maskring.plugins.windowed_affinity import native_localisation
+from maskring.plugins.windowed_affinity import cpu_localisation as native_localisation
 from maskring.plugins.windowed_affinity.torch_localisation import localise
-from maskring.runtime.backends.onnxruntime import Kernel, OnnxRuntimeBackend
-from maskring.runtime.backends.step_graph_parts import load_step_graph
-from maskring.runtime.model import ModelMetadata
+from maskring.runtime.backends.onnxrt.backend import Kernel, OnnxRuntimeBackend
+from maskring.runtime.model.metadata import ModelMetadata
+from maskring.runtime.model.step_graph import load_step_graph
 from maskring.training.checkpoint import load_checkpoint
 
 RADIUS = 3

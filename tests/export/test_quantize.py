@@ -14,15 +14,19 @@ from support import moving_square, write_tiny_checkpoint
 from typer.testing import CliRunner
 
 from maskring.cli import app
-from maskring.export.onnx_from_checkpoint import export_onnx
+from maskring.common.errors import ModelError, SourceError
+from maskring.export.int8 import quantize_onnx
+from maskring.export.onnx_export import export_onnx
 from maskring.export.parity import verify_model
-from maskring.export.quantize import quantize_onnx
-from maskring.plugins.errors import ModelError, SourceError
-from maskring.runtime.backends.integer_encoder import fold_rectifiers, for_integer_kernels, keep_float_layers
-from maskring.runtime.backends.onnxruntime import OnnxRuntimeBackend
-from maskring.runtime.backends.step_graph_parts import memory_read, subgraph
-from maskring.runtime.model import LAB, METADATA_KEY, OUTPUTS, QUANTIZATION_KEY
-from maskring.runtime.tracker import Tracker
+from maskring.runtime.backends.onnxrt.backend import OnnxRuntimeBackend
+from maskring.runtime.backends.onnxrt.integer_encoder import (
+    fold_rectifiers,
+    for_integer_kernels,
+    keep_float_layers,
+)
+from maskring.runtime.model.metadata import LAB, METADATA_KEY, OUTPUTS, QUANTIZATION_KEY
+from maskring.runtime.model.step_graph import memory_read, subgraph
+from maskring.runtime.tracking.tracker import Tracker
 
 FRAMES = [moving_square(index)[0] for index in range(4)]
 

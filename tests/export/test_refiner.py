@@ -12,10 +12,10 @@ import pytest
 from disc_clip import OBJECT, OTHER, SIZE, clip
 from real_bindings import assert_rtx_builds
 
-from maskring.export.onnx_from_refiner import export_refiner
-from maskring.plugins.errors import ModelError, UserError
-from maskring.runtime.refinement.checkpoint import save_predictor
-from maskring.runtime.refinement.predictor import Predictor
+from maskring.common.errors import ModelError, UserError
+from maskring.export.refiner_export import export_refiner
+from maskring.runtime.refinement.network.checkpoint import save_predictor
+from maskring.runtime.refinement.network.predictor import Predictor
 
 
 @pytest.fixture

@@ -10,7 +10,7 @@ import numpy as np
 import pytest
 from support import moving_square
 
-from maskring.export.onnx_from_checkpoint import export_onnx
+from maskring.export.onnx_export import export_onnx
 from maskring.training.weights import shipped_checkpoint
 
 PAGE = Path(__file__).parents[2] / "docs" / "step_graph.md"

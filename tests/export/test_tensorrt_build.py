@@ -23,11 +23,11 @@ from pixel_model import write_pixel_model
 from real_bindings import BARE, arguments, describe, fits, installed, public
 from support import HEIGHT, WIDTH, moving_square
 
-from maskring.export.engine_from_onnx import BuiltEngine, EngineOptions, build_engine
+from maskring.common.errors import ModelError, OutputError, UnavailableError
+from maskring.export.engine import BuiltEngine, EngineOptions, build_engine
 from maskring.models import open_tracker
 from maskring.plugins import library
-from maskring.plugins.errors import ModelError, OutputError, UnavailableError
-from maskring.runtime.engine_file import read_engine, read_manifest, sha256
+from maskring.runtime.model.engine_file import read_engine, read_manifest, sha256
 
 OPEN = EngineOptions(height=(32, HEIGHT, 96), width=(32, WIDTH, 128), objects=(1, 2, 5))
 CACHED = dataclasses.replace(OPEN, timing_cache=Path("timings"))
@@ -527,7 +527,7 @@ import json, sys, warnings
 from pathlib import Path
 import tensorrt_rtx_bindings as nvidia
 from maskring.export import engine_from_onnx as export
-from maskring.plugins.errors import UserError
+from maskring.common.errors import UserError
 
 warnings.simplefilter("ignore")  # TensorRT-RTX calls its timing caches deprecated
 nvidia.__version__ = "11.1.0"

@@ -22,20 +22,20 @@ from support import HEIGHT, WIDTH, moving_square, write_tiny_checkpoint
 from typer.testing import CliRunner
 
 from maskring.cli import app
-from maskring.export.engine_from_onnx import EngineOptions, build_engine
-from maskring.export.onnx_from_checkpoint import export_onnx
-from maskring.export.triton import windows_read, write_triton_repository
+from maskring.common.errors import ModelError
+from maskring.export.engine import EngineOptions, build_engine
+from maskring.export.onnx_export import export_onnx
+from maskring.export.triton.repository import windows_read, write_triton_repository
 from maskring.plugins import library
-from maskring.plugins.errors import ModelError
-from maskring.runtime.backends.step_graph_parts import load_step_graph
-from maskring.runtime.datasets import load_split
-from maskring.runtime.engine_file import read_manifest
-from maskring.runtime.masks import read_mask
-from maskring.runtime.memory import MemoryPolicy, MemoryRing
-from maskring.runtime.model import ModelMetadata
-from maskring.runtime.readers import read_image
-from maskring.runtime.sources import open_source
-from maskring.runtime.tracker import Tracker
+from maskring.runtime.evaluation.datasets import load_split
+from maskring.runtime.model.engine_file import read_manifest
+from maskring.runtime.model.metadata import ModelMetadata
+from maskring.runtime.model.step_graph import load_step_graph
+from maskring.runtime.tracking.memory import MemoryPolicy, MemoryRing
+from maskring.runtime.tracking.tracker import Tracker
+from maskring.runtime.video.masks import read_mask
+from maskring.runtime.video.open_source import open_source
+from maskring.runtime.video.readers import read_image
 from maskring.training.weights import shipped_checkpoint
 
 FRAMES = 24

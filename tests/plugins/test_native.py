@@ -12,7 +12,7 @@ import numpy as np
 import pytest
 from affinity_cases import Case, corner_cases, inputs_of, random_case
 
-from maskring.plugins.windowed_affinity import native
+from maskring.plugins.windowed_affinity import cpu_op as native
 
 CASES = [*corner_cases()[:6], *map(random_case, range(100, 110))]
 

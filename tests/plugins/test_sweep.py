@@ -27,7 +27,8 @@ from affinity_cases import (
 from hypothesis import HealthCheck, given, settings
 from onnx import helper
 
-from maskring.plugins.windowed_affinity import native, onnx_op, torch_blocks, torch_op
+from maskring.plugins.windowed_affinity import cpu_op as native
+from maskring.plugins.windowed_affinity import onnx_op, torch_blocks, torch_op
 
 CASES = [*corner_cases(), *map(random_case, range(60))]
 

@@ -28,13 +28,13 @@ from cuda_on_cpu.kernel_cases import ROWS, Row, cases_of
 from onnx import TensorProto, helper
 
 import maskring.plugins
+from maskring.common.errors import UnavailableError
 from maskring.plugins import library
-from maskring.plugins.errors import UnavailableError
 from maskring.plugins.windowed_affinity import onnx_op
 
 REPOSITORY = Path(__file__).resolve().parents[2]
 SOURCES = REPOSITORY / "plugins" / "windowed_affinity"
-TEST_SOURCES = Path(__file__).resolve().parent / "tensorrt_cpp"
+TEST_SOURCES = REPOSITORY / "tests" / "tools" / "tensorrt_cpp"
 SANITIZERS = ("-O0", "-g", "-fsanitize=address,undefined", "-fno-sanitize-recover=all")
 WARNINGS = ("-Wall", "-Wextra", "-Werror")
 ARCHITECTURE = "87"

@@ -11,7 +11,8 @@ from affinity_cases import Case, inputs_of, random_case
 from torch import Tensor
 from torch.utils._python_dispatch import TorchDispatchMode
 
-from maskring.plugins.windowed_affinity import native, reference, torch_blocks, torch_op
+from maskring.plugins.windowed_affinity import cpu_op as native
+from maskring.plugins.windowed_affinity import reference, torch_blocks, torch_op
 
 OPERATOR = torch.ops.maskring.windowed_affinity.default
 

@@ -6,10 +6,10 @@ import numpy as np
 import pytest
 from support import HEIGHT, WIDTH, moving_square
 
-from maskring.plugins.errors import MaskError
-from maskring.runtime.boxes import Boxed, with_boxes
-from maskring.runtime.pipeline import Edits, Schedule
-from maskring.runtime.readers import Frame
+from maskring.common.errors import MaskError
+from maskring.runtime.interaction.boxes import Boxed, masks_from_boxes
+from maskring.runtime.pipeline.loop import Edits, Schedule
+from maskring.runtime.video.readers import Frame
 
 AROUND = (6, 10, 36, 40)
 """A box around the square of the first frame."""
@@ -21,7 +21,7 @@ def iou(one: np.ndarray, other: np.ndarray) -> float:
 
 def test_the_object_in_a_box_is_found() -> None:
     image, truth = moving_square(0)
-    assert iou(with_boxes(image, [AROUND]) == 1, truth == 1) > 0.95
+    assert iou(masks_from_boxes(image, [AROUND]) == 1, truth == 1) > 0.95
 
 
 def test_boxes_take_the_numbers_that_the_mask_leaves_and_lie_below_it() -> None:
@@ -29,7 +29,7 @@ def test_boxes_take_the_numbers_that_the_mask_leaves_and_lie_below_it() -> None:
     drawn = np.zeros_like(truth)
     drawn[14:18, 10:40] = 1
     drawn[0:4, 0:4] = 3
-    labels = with_boxes(image, [AROUND], drawn)
+    labels = masks_from_boxes(image, [AROUND], drawn)
     assert np.array_equal(labels[drawn > 0], drawn[drawn > 0])
     assert set(np.unique(labels)) == {0, 1, 2, 3}
     assert iou(labels == 2, (truth == 1) & (drawn == 0)) > 0.95
@@ -49,7 +49,7 @@ def test_only_the_first_frame_is_given_the_boxes() -> None:
 @pytest.mark.parametrize("box", [(0, 0, WIDTH + 1, 8), (8, 8, 8, 20), (20, 8, 8, 20), (0, 0, 8, HEIGHT + 1)])
 def test_a_box_beyond_the_frame_is_refused(box: tuple[int, int, int, int]) -> None:
     with pytest.raises(MaskError, match=f"does not lie in the frame of {WIDTH}x{HEIGHT} pixels"):
-        with_boxes(moving_square(0)[0], [box])
+        masks_from_boxes(moving_square(0)[0], [box])
 
 
 @pytest.mark.parametrize("box", [(0, 0, WIDTH, HEIGHT), (10, 10, 13, 30)])
@@ -57,11 +57,11 @@ def test_a_box_without_background_or_of_few_pixels_is_refused(box: tuple[int, in
     with pytest.raises(
         MaskError, match=r"no object can be cut out of the box .*; let it be 6 pixels at least"
     ):
-        with_boxes(moving_square(0)[0], [box])
+        masks_from_boxes(moving_square(0)[0], [box])
 
 
 def test_more_objects_than_a_mask_holds_are_refused() -> None:
     drawn = np.zeros((HEIGHT, WIDTH), np.uint8)
     drawn.ravel()[:255] = np.arange(1, 256)
     with pytest.raises(MaskError, match="more than 255"):
-        with_boxes(moving_square(0)[0], [AROUND], drawn)
+        masks_from_boxes(moving_square(0)[0], [AROUND], drawn)

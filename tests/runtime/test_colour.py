@@ -10,10 +10,10 @@ import onnx
 import pytest
 from support import moving_square, write_tiny_checkpoint
 
-from maskring.export.onnx_from_checkpoint import export_onnx
-from maskring.runtime.backends.onnxruntime import OnnxRuntimeBackend
-from maskring.runtime.colour import normalised_lab
-from maskring.runtime.model import METADATA_KEY, ModelMetadata
+from maskring.export.onnx_export import export_onnx
+from maskring.runtime.backends.onnxrt.backend import OnnxRuntimeBackend
+from maskring.runtime.backends.onnxrt.colour import normalised_lab
+from maskring.runtime.model.metadata import METADATA_KEY, ModelMetadata
 
 
 @pytest.mark.parametrize("dtype", ["float32", "float16"])

@@ -6,8 +6,8 @@ from pathlib import Path
 
 import pytest
 
-from maskring.plugins.errors import MaskError, SourceError
-from maskring.runtime.datasets import load_split
+from maskring.common.errors import MaskError, SourceError
+from maskring.runtime.evaluation.datasets import load_split
 
 
 def fill(folder: Path, suffix: str, stems: list[str]) -> None:

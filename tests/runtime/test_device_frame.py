@@ -15,12 +15,12 @@ from fake_device import FakeGpu, on_gpu, write_engine
 from pixel_model import write_pixel_model
 
 import maskring
-from maskring.export.engine_from_onnx import EngineOptions
-from maskring.plugins.errors import SourceError, UserError
+from maskring.common.errors import SourceError, UserError
+from maskring.export.engine import EngineOptions
 from maskring.runtime.backends.device_frame import DeviceFrame, _Tensor
-from maskring.runtime.backends.onnxruntime import OnnxRuntimeBackend
-from maskring.runtime.backends.tensorrt import TensorRTBackend
-from maskring.runtime.tracker import Tracker
+from maskring.runtime.backends.onnxrt.backend import OnnxRuntimeBackend
+from maskring.runtime.backends.trt.backend import TensorRTBackend
+from maskring.runtime.tracking.tracker import Tracker
 
 SHAPE = (49, 66, 3)
 OPTIONS = EngineOptions(height=(32, 49, 96), width=(32, 66, 128), objects=(1, 2, 4))

@@ -6,8 +6,17 @@ import cv2
 import numpy as np
 import pytest
 
-from maskring.runtime.drawing import GRABCUT_PIXELS, Drawing, Key, Outcome, Pointer, Tool, View, cut_from_box
-from maskring.runtime.palette import PALETTE
+from maskring.runtime.interaction.drawing import (
+    GRABCUT_PIXELS,
+    Drawing,
+    Key,
+    Outcome,
+    Pointer,
+    Tool,
+    View,
+    cut_from_box,
+)
+from maskring.runtime.video.palette import PALETTE
 
 HEIGHT, WIDTH = 60, 80
 SQUARE = (slice(20, 40), slice(30, 50))

@@ -15,11 +15,11 @@ import pytest
 from PIL import Image
 from vos_benchmark.benchmark import VideoEvaluator
 
-from maskring.plugins.errors import MaskError, OutputError
-from maskring.runtime.datasets import load_split
-from maskring.runtime.evaluation import COLUMNS, Evaluation, evaluate, score_sequence
-from maskring.runtime.masks import write_mask
-from maskring.runtime.synthetic import render_clip
+from maskring.common.errors import MaskError, OutputError
+from maskring.runtime.evaluation.datasets import load_split
+from maskring.runtime.evaluation.protocol import COLUMNS, Evaluation, evaluate, score_sequence
+from maskring.runtime.video.masks import write_mask
+from maskring.runtime.video.synthetic import render_clip
 
 HEIGHT, WIDTH, FRAMES = 90, 160, 10
 

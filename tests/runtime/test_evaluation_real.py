@@ -8,9 +8,9 @@ from types import SimpleNamespace
 
 import numpy as np
 
-from maskring.export.onnx_from_checkpoint import export_onnx
+from maskring.export.onnx_export import export_onnx
 from maskring.models import open_tracker
-from maskring.runtime.evaluation import Evaluation, SequenceTracker, evaluate
+from maskring.runtime.evaluation.protocol import Evaluation, SequenceTracker, evaluate
 from maskring.training.weights import shipped_checkpoint
 
 SEQUENCES = ("rollerblade", "dog-agility")

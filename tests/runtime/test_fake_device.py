@@ -14,8 +14,8 @@ import pytest
 from fake_device import FakeGpu
 from real_bindings import BARE, arguments, describe, fits, installed, public
 
-from maskring.plugins.errors import UnavailableError
-from maskring.plugins.machine import cuda_driver
+from maskring.common.errors import UnavailableError
+from maskring.common.machine import cuda_driver
 
 BINDINGS = ["tensorrt", BARE, "tensorrt_rtx", "tensorrt_rtx_bindings", "tensorrt_lean_bindings"]
 
@@ -132,7 +132,7 @@ def test_driver_calls_have_the_arguments_of_cuda_h() -> None:
 
 
 def test_constants_are_those_of_cuda_h() -> None:
-    from maskring.runtime.backends import device
+    from maskring.runtime.backends.trt import device
 
     header = cuda_header()
     expected = {

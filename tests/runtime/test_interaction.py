@@ -8,11 +8,11 @@ import numpy as np
 import pytest
 from support import moving_square
 
-from maskring.runtime.drawing import Event, Key, Pointer, View
-from maskring.runtime.interaction import Interaction
-from maskring.runtime.pipeline import Edits, Schedule, track
-from maskring.runtime.readers import Frame
-from maskring.runtime.tracker import ObjectState, Result, Timings
+from maskring.runtime.interaction.drawing import Event, Key, Pointer, View
+from maskring.runtime.interaction.session import Interaction
+from maskring.runtime.pipeline.loop import Edits, Schedule, track
+from maskring.runtime.tracking.tracker import ObjectState, Result, Timings
+from maskring.runtime.video.readers import Frame
 
 FRAMES = 6
 VIEW = View(*moving_square(0)[1].shape)

@@ -6,9 +6,9 @@ import numpy as np
 import pytest
 import torch
 
-from maskring.runtime.label_maps import best_labels, best_labels_of_pixels
-from maskring.training.encoder import STRIDE
-from maskring.training.upsampling import upsample
+from maskring.runtime.arrays.label_maps import best_labels, best_labels_of_pixels
+from maskring.training.network.encoder import STRIDE
+from maskring.training.network.upsampling import upsample
 
 
 def smooth_probabilities(labels: int, rows: int, columns: int, seed: int) -> np.ndarray:

@@ -14,10 +14,10 @@ from hypothesis import strategies as st
 from hypothesis.extra import numpy as arrays
 from PIL import Image
 
-from maskring.plugins.errors import MaskError, OutputError
-from maskring.runtime import png
-from maskring.runtime.masks import MAX_VALUES, encode_mask, read_mask, write_mask
-from maskring.runtime.palette import PALETTE
+from maskring.common.errors import MaskError, OutputError
+from maskring.runtime.video import png
+from maskring.runtime.video.masks import MAX_VALUES, encode_mask, read_mask, write_mask
+from maskring.runtime.video.palette import PALETTE
 
 IDS = np.array([[0, 0, 1, 1, 7], [0, 2, 2, 3, 3], [9, 0, 0, 5, 0]], np.uint8)
 ANY_IDS = arrays.arrays(np.uint8, arrays.array_shapes(min_dims=2, max_dims=2, max_side=33))

@@ -14,8 +14,8 @@ from PIL import Image
 from vos_benchmark.evaluator import Evaluator
 from vos_benchmark.utils import _seg2bmap
 
-from maskring.runtime.datasets import load_split
-from maskring.runtime.measures import (
+from maskring.runtime.evaluation.datasets import load_split
+from maskring.runtime.evaluation.measures import (
     Measure,
     Score,
     SequenceScorer,

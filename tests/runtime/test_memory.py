@@ -9,8 +9,8 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from maskring.plugins.errors import UserError
-from maskring.runtime.memory import MemoryPolicy, MemoryRing
+from maskring.common.errors import UserError
+from maskring.runtime.tracking.memory import MemoryPolicy, MemoryRing
 
 SIDE, RADIUS = 96, 8  # features: the frame's shorter side, a window's radius
 

@@ -9,8 +9,8 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from maskring.plugins.errors import ModelError, SourceError
-from maskring.runtime.model import FORMAT_VERSION, ModelMetadata
+from maskring.common.errors import ModelError, SourceError
+from maskring.runtime.model.metadata import FORMAT_VERSION, ModelMetadata
 
 FULL = ModelMetadata(
     stride=4,

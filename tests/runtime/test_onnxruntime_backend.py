@@ -17,11 +17,11 @@ from onnx import helper
 from pixel_backend import PixelBackend, interpolate, pixel_metadata
 from pixel_model import pixel_model, write_pixel_model
 
-from maskring.plugins.errors import ModelError, SourceError, UnavailableError
+from maskring.common.errors import ModelError, SourceError, UnavailableError
 from maskring.runtime.backends import Backend, open_backend
-from maskring.runtime.backends.onnxruntime import BoundSession, OnnxRuntimeBackend, open_session
-from maskring.runtime.model import METADATA_KEY
-from maskring.runtime.tracker import Result, Tracker
+from maskring.runtime.backends.onnxrt.backend import BoundSession, OnnxRuntimeBackend, open_session
+from maskring.runtime.model.metadata import METADATA_KEY
+from maskring.runtime.tracking.tracker import Result, Tracker
 
 HEIGHT, WIDTH = 49, 66
 RANDOM = np.random.default_rng(0)
@@ -137,7 +137,7 @@ from pathlib import Path
 def peak():  # not ru_maxrss: a child process inherits its parent's
     lines = Path("/proc/self/status").read_text().splitlines()
     return next(int(line.split()[1]) for line in lines if line.startswith("VmHWM"))
-from maskring.runtime.backends.onnxruntime import OnnxRuntimeBackend
+from maskring.runtime.backends.onnxrt.backend import OnnxRuntimeBackend
 backend = OnnxRuntimeBackend(Path(sys.argv[1]), threads=1)
 slots = 4000
 backend.allocate(240, 320, slots, 2)
@@ -267,8 +267,8 @@ def test_a_name_that_is_no_text(tmp_path: Path) -> None:
     """protobuf's Python implementation, which some programs ask for, has an error of its own for it."""
     path = write_pixel_model(tmp_path / "strange.onnx")
     path.write_bytes(path.read_bytes().replace(b"probabilities", b"\xffrobabilities"))
-    code = "import sys; from pathlib import Path; from maskring.plugins.errors import ModelError\n"
-    code += "from maskring.runtime.backends.step_graph_parts import load_step_graph\n"
+    code = "import sys; from pathlib import Path; from maskring.common.errors import ModelError\n"
+    code += "from maskring.runtime.model.step_graph import load_step_graph\n"
     code += "try: load_step_graph(Path(sys.argv[1]))\nexcept ModelError as error: print(error)"
     environment = {**os.environ, "PROTOCOL_BUFFERS_PYTHON_IMPLEMENTATION": "python"}
     command = [sys.executable, "-c", code, str(path)]

@@ -5,9 +5,9 @@ from __future__ import annotations
 import numpy as np
 import pytest
 
-from maskring.runtime import overlay
-from maskring.runtime.overlay import LINES_PER_PIXEL, draw_overlay
-from maskring.runtime.palette import PALETTE
+from maskring.runtime.video import overlay
+from maskring.runtime.video.overlay import LINES_PER_PIXEL, draw_overlay
+from maskring.runtime.video.palette import PALETTE
 
 
 def scene() -> tuple[np.ndarray, np.ndarray]:

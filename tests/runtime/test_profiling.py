@@ -19,11 +19,11 @@ from support import moving_square
 from typer.testing import CliRunner
 
 from maskring.cli import app
-from maskring.export.engine_from_onnx import EngineOptions
+from maskring.common.errors import SourceError, UnavailableError
+from maskring.export.engine import EngineOptions
 from maskring.plugins import library
-from maskring.plugins.errors import SourceError, UnavailableError
-from maskring.runtime.backends.tensorrt import TensorRTBackend
-from maskring.runtime.profiling import (
+from maskring.runtime.backends.trt.backend import TensorRTBackend
+from maskring.runtime.profiling.stages import (
     STAGES,
     Latency,
     Profile,
@@ -32,7 +32,7 @@ from maskring.runtime.profiling import (
     time_engine,
     write_inputs,
 )
-from maskring.runtime.tracker import Tracker
+from maskring.runtime.tracking.tracker import Tracker
 
 FRAMES = [moving_square(index)[0] for index in range(6)]
 
@@ -137,8 +137,8 @@ TIME_RTX = """
 import sys
 from pathlib import Path
 import numpy as np
-from maskring.export.engine_from_onnx import EngineOptions, build_engine
-from maskring.runtime.profiling import time_engine
+from maskring.export.engine import EngineOptions, build_engine
+from maskring.runtime.profiling.stages import time_engine
 
 model, engine = map(Path, sys.argv[1:])
 sizes = {"height": (48,) * 3, "width": (64,) * 3, "objects": (1,) * 3}

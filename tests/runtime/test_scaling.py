@@ -7,9 +7,9 @@ from dataclasses import dataclass, field
 import numpy as np
 import pytest
 
-from maskring.plugins.errors import MaskError
-from maskring.runtime.scaling import Scaled, majority, nearest, scaled_to, smooth
-from maskring.runtime.tracker import ObjectState, Result, Timings
+from maskring.common.errors import MaskError
+from maskring.runtime.pipeline.resized import ResizedTracker, majority, nearest, scaled_to, smooth
+from maskring.runtime.tracking.tracker import ObjectState, Result, Timings
 
 HEIGHT, WIDTH, SIZE = 96, 160, 48
 
@@ -48,7 +48,7 @@ def frame(seed: int) -> np.ndarray:
 
 def test_the_tracker_sees_small_frames_and_the_caller_large_masks() -> None:
     recorder, mask = Recorder(), disc(HEIGHT, WIDTH, 30)
-    tracker = Scaled(recorder, SIZE)
+    tracker = ResizedTracker(recorder, SIZE)
     given = tracker.step(frame(0), mask)
     assert recorder.stepped[0].shape == (SIZE, 80, 3)
     assert np.array_equal(given.labels, mask)  # exactly what was drawn
@@ -65,7 +65,7 @@ def test_the_tracker_sees_small_frames_and_the_caller_large_masks() -> None:
 
 def test_a_staged_frame_is_the_one_that_is_stepped() -> None:
     recorder = Recorder()
-    tracker = Scaled(recorder, SIZE)
+    tracker = ResizedTracker(recorder, SIZE)
     frames = [frame(index) for index in range(4)]
     for index, image in enumerate(frames):
         if index < 3:
@@ -83,16 +83,16 @@ def test_an_object_that_vanishes_at_the_smaller_size_is_refused() -> None:
     mask = disc(HEIGHT, WIDTH, 30)
     mask[3, 3] = 7
     with pytest.raises(MaskError, match="nothing is left of object 7 at 48 pixels"):
-        Scaled(Recorder(), SIZE).step(frame(0), mask)
+        ResizedTracker(Recorder(), SIZE).step(frame(0), mask)
 
 
 def test_a_mask_of_another_size_is_refused_in_sizes_that_the_user_knows() -> None:
     with pytest.raises(MaskError, match="the mask is 80x48 pixels and the frame 160x96"):
-        Scaled(Recorder(), SIZE).step(frame(0), disc(SIZE, 80, 10))
+        ResizedTracker(Recorder(), SIZE).step(frame(0), disc(SIZE, 80, 10))
 
 
 def test_outlines_are_interpolated() -> None:
-    """Four times as large, a disc is closer to the true one than its enlarged pixels are."""
+    """Four times as large, a disc is closer to the true one than its upscale_result pixels are."""
     small, large = disc(40, 60, 15), disc(160, 240, 60)
     assert (smooth(small, (160, 240)) != large).sum() < 0.8 * (nearest(small, (160, 240)) != large).sum()
 

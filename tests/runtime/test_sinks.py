@@ -15,13 +15,19 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from maskring.plugins.errors import OutputError
-from maskring.runtime import sinks
-from maskring.runtime.masks import read_mask
-from maskring.runtime.overlay import draw_overlay
-from maskring.runtime.sinks import CODECS, DISK_MARGIN, JsonLinesSink, MaskFolderSink, OverlayVideoSink
-from maskring.runtime.sources import Frame, open_source
-from maskring.runtime.tracker import ObjectState, Result, Timings
+from maskring.common.errors import OutputError
+from maskring.runtime.tracking.tracker import ObjectState, Result, Timings
+from maskring.runtime.video import sinks
+from maskring.runtime.video.masks import read_mask
+from maskring.runtime.video.open_source import Frame, open_source
+from maskring.runtime.video.overlay import draw_overlay
+from maskring.runtime.video.sinks import (
+    CODECS,
+    DISK_MARGIN,
+    JsonLinesSink,
+    MaskFolderSink,
+    OverlayVideoSink,
+)
 
 HEIGHT, WIDTH = 48, 64
 

@@ -23,10 +23,19 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from maskring.plugins.errors import SourceError, UnavailableError
-from maskring.runtime import readers, sources
-from maskring.runtime.pipeline import Edits, track
-from maskring.runtime.readers import (
+from maskring.common.errors import SourceError, UnavailableError
+from maskring.runtime.pipeline.loop import Edits, track
+from maskring.runtime.tracking.tracker import Result, Timings
+from maskring.runtime.video import open_source as sources
+from maskring.runtime.video import readers
+from maskring.runtime.video.open_source import (
+    FRAMES_AHEAD,
+    Frame,
+    Source,
+    open_source,
+    without_credentials,
+)
+from maskring.runtime.video.readers import (
     FALLBACK_FPS,
     PATIENCE,
     RECONNECT_DELAYS_S,
@@ -34,8 +43,6 @@ from maskring.runtime.readers import (
     StreamReader,
     VideoReader,
 )
-from maskring.runtime.sources import FRAMES_AHEAD, Frame, Source, open_source, without_credentials
-from maskring.runtime.tracker import Result, Timings
 
 HEIGHT, WIDTH, BITS = 64, 96, 6
 
@@ -771,8 +778,8 @@ def test_decoders_keep_off_stderr(tmp_path: Path) -> None:
     (folder / "1.png").write_bytes(whole[: len(whole) // 2])
     script = """
 import sys
-from maskring.plugins.errors import SourceError
-from maskring.runtime.sources import open_source
+from maskring.common.errors import SourceError
+from maskring.runtime.video.open_source import open_source
 for text in sys.argv[1:]:
     try:
         with open_source(text) as source:

@@ -12,9 +12,9 @@ import pytest
 from support import moving_square, write_tiny_checkpoint
 
 from maskring.runtime.backends import open_backend
-from maskring.runtime.tracker import Tracker
+from maskring.runtime.tracking.tracker import Tracker
 
-TESTS = Path(__file__).resolve().parents[1]
+TOOLS = Path(__file__).resolve().parents[1] / "tools"
 
 STREAM = """
 import gc, json, sys
@@ -22,7 +22,7 @@ from pathlib import Path
 import numpy as np, psutil
 from support import moving_square
 from maskring.runtime.backends import open_backend
-from maskring.runtime.tracker import Tracker
+from maskring.runtime.tracking.tracker import Tracker
 
 def usage():
     gc.collect()
@@ -50,7 +50,7 @@ print(json.dumps({"frames": frames, "snapshots": snapshots}))
 
 @pytest.fixture(scope="module")
 def model(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    from maskring.export.onnx_from_checkpoint import export_onnx
+    from maskring.export.onnx_export import export_onnx
 
     root = tmp_path_factory.mktemp("stream")
     export_onnx(write_tiny_checkpoint(root / "tiny.safetensors"), root / "tiny.onnx", radius=3)
@@ -72,7 +72,7 @@ def test_memory_is_flat_over_3000_frames(model: Path) -> None:
     """Objects come and go all the while; a process of its own, so that nothing else moves its memory."""
     stream = subprocess.run(
         [sys.executable, "-c", STREAM, str(model)],
-        cwd=TESTS,
+        cwd=TOOLS,
         capture_output=True,
         text=True,
         timeout=300,

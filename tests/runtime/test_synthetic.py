@@ -6,7 +6,7 @@ import cv2
 import numpy as np
 import pytest
 
-from maskring.runtime.synthetic import render_clip, render_lookalike_clip
+from maskring.runtime.video.synthetic import render_clip, render_lookalike_clip
 
 HEIGHT, WIDTH, FRAMES = 120, 214, 24
 

@@ -21,15 +21,15 @@ import pytest
 from fake_device import FakeGpu, write_engine
 from pixel_model import write_pixel_model
 
-from maskring.export.engine_from_onnx import EngineOptions
-from maskring.plugins.errors import UnavailableError
+from maskring.common.errors import UnavailableError
+from maskring.export.engine import EngineOptions
 from maskring.runtime.backends import StagingBackend, open_backend
-from maskring.runtime.backends.kernel_cache import kernels_path
-from maskring.runtime.backends.onnxruntime import OnnxRuntimeBackend
-from maskring.runtime.backends.tensorrt import ADDRESSES_IN_GRAPHS, TensorRTBackend
-from maskring.runtime.engine_file import manifest_path, sha256
-from maskring.runtime.memory import MemoryPolicy
-from maskring.runtime.tracker import Result, Tracker
+from maskring.runtime.backends.onnxrt.backend import OnnxRuntimeBackend
+from maskring.runtime.backends.trt.backend import ADDRESSES_IN_GRAPHS, TensorRTBackend
+from maskring.runtime.backends.trt.kernel_cache import kernels_path
+from maskring.runtime.model.engine_file import manifest_path, sha256
+from maskring.runtime.tracking.memory import MemoryPolicy
+from maskring.runtime.tracking.tracker import Result, Tracker
 
 # At the first size, slots of the memory do not begin where TensorRT can write, at the second they do.
 SIZES = [(49, 66), (64, 64)]

@@ -17,13 +17,13 @@ import pytest
 from fake_device import FakeGpu, write_engine
 from pixel_model import write_pixel_model
 
-from maskring.export.engine_from_onnx import EngineOptions
+from maskring.common.errors import MaskError, ModelError, SourceError, UnavailableError, UserError
+from maskring.export.engine import EngineOptions
 from maskring.plugins import library
-from maskring.plugins.errors import MaskError, ModelError, SourceError, UnavailableError, UserError
-from maskring.runtime.backends.onnxruntime import OnnxRuntimeBackend
-from maskring.runtime.backends.tensorrt import TensorRTBackend
-from maskring.runtime.engine_file import manifest_path, sha256
-from maskring.runtime.tracker import Tracker
+from maskring.runtime.backends.onnxrt.backend import OnnxRuntimeBackend
+from maskring.runtime.backends.trt.backend import TensorRTBackend
+from maskring.runtime.model.engine_file import manifest_path, sha256
+from maskring.runtime.tracking.tracker import Tracker
 
 HEIGHT, WIDTH = 49, 66
 OPTIONS = EngineOptions(height=(32, 49, 96), width=(32, 66, 128), objects=(1, 2, 4))

@@ -12,15 +12,15 @@ import numpy as np
 import pytest
 from support import HEIGHT, WIDTH, moving_square, write_tiny_checkpoint
 
-from maskring.export.engine_from_onnx import EngineOptions, build_engine
-from maskring.plugins.errors import UnavailableError
+from maskring.common.errors import UnavailableError
+from maskring.common.machine import compute_capability
+from maskring.export.engine import EngineOptions, build_engine
 from maskring.plugins.library import library_path
-from maskring.plugins.machine import compute_capability
 from maskring.runtime.backends.device_frame import DeviceFrame
-from maskring.runtime.backends.onnxruntime import OnnxRuntimeBackend
-from maskring.runtime.backends.tensorrt import TensorRTBackend
-from maskring.runtime.engine_file import TENSORRT, TENSORRT_RTX, import_tensorrt
-from maskring.runtime.tracker import Tracker
+from maskring.runtime.backends.onnxrt.backend import OnnxRuntimeBackend
+from maskring.runtime.backends.trt.backend import TensorRTBackend
+from maskring.runtime.model.engine_file import TENSORRT, TENSORRT_RTX, import_tensorrt
+from maskring.runtime.tracking.tracker import Tracker
 
 FRAMES = 40
 
@@ -38,7 +38,7 @@ def gpu() -> str:
 
 @pytest.fixture(scope="module")
 def model(gpu: str, tmp_path_factory: pytest.TempPathFactory) -> Path:
-    from maskring.export.onnx_from_checkpoint import export_onnx
+    from maskring.export.onnx_export import export_onnx
 
     folder = tmp_path_factory.mktemp("hardware")
     out = folder / "tiny.onnx"

@@ -9,9 +9,9 @@ import numpy as np
 import pytest
 from pixel_backend import PixelBackend, pixel_metadata
 
-from maskring.plugins.errors import MaskError, SourceError, UserError
-from maskring.runtime.memory import MemoryPolicy
-from maskring.runtime.tracker import Result, Tracker
+from maskring.common.errors import MaskError, SourceError, UserError
+from maskring.runtime.tracking.memory import MemoryPolicy
+from maskring.runtime.tracking.tracker import Result, Tracker
 
 HEIGHT, WIDTH = 49, 66  # no multiple of the stride
 COLOURS = {1: (250, 40, 40), 2: (40, 250, 40), 3: (40, 40, 250), 7: (250, 250, 40), 200: (250, 40, 250)}

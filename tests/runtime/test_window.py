@@ -16,10 +16,10 @@ import numpy as np
 import pytest
 from support import moving_square, write_tiny_checkpoint
 
-from maskring.plugins.errors import UnavailableError
-from maskring.runtime.drawing import Drawing, Key, Pointer
-from maskring.runtime.masks import read_mask
-from maskring.runtime.window import require_windows
+from maskring.common.errors import UnavailableError
+from maskring.runtime.interaction.drawing import Drawing, Key, Pointer
+from maskring.runtime.interaction.window import require_windows
+from maskring.runtime.video.masks import read_mask
 
 if TYPE_CHECKING:
     from Xlib.display import Display
@@ -117,7 +117,7 @@ def desktop(tmp_path: Path) -> Iterator[Desktop]:
 
 @pytest.fixture(scope="module")
 def model(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    from maskring.export.onnx_from_checkpoint import export_onnx
+    from maskring.export.onnx_export import export_onnx
 
     folder = tmp_path_factory.mktemp("model")
     export_onnx(write_tiny_checkpoint(folder / "tiny.safetensors"), folder / "tiny.onnx", radius=3)

@@ -10,7 +10,7 @@ import numpy as np
 import pytest
 import torch
 
-from maskring.training.encoder import PRESETS, EncoderConfig
+from maskring.training.network.encoder import PRESETS, EncoderConfig
 
 WIDTH, HEIGHT = 64, 48
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import numpy as np
 
-from maskring.training.augment import augment
+from maskring.training.augmentation import augment
 
 
 def test_shape_and_type() -> None:

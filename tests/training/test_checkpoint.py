@@ -12,16 +12,16 @@ from safetensors import safe_open
 from safetensors.torch import save_file
 from torch import Tensor
 
-from maskring.plugins.errors import ModelError, OutputError
+from maskring.common.errors import ModelError, OutputError
 from maskring.training.checkpoint import (
+    AffinitySettings,
     Checkpoint,
     Provenance,
-    Tracking,
     import_mast,
     load_checkpoint,
     save_checkpoint,
 )
-from maskring.training.encoder import Encoder, EncoderConfig
+from maskring.training.network.encoder import Encoder, EncoderConfig
 
 TINY = EncoderConfig(stem=8, stages=(8, 8, 8, 8), blocks=(1, 1, 1, 1), channels=8)
 
@@ -32,7 +32,7 @@ def tiny(seed: int = 0, *, key: bool = False) -> Checkpoint:
         config=TINY,
         query=Encoder(TINY).state_dict(),
         key=Encoder(TINY).state_dict() if key else None,
-        tracking=Tracking(radius=7, scale=0.2, top_k=36),
+        tracking=AffinitySettings(radius=7, scale=0.2, top_k=36),
         provenance=Provenance("nano", 12, 3, "two clips", "Apache-2.0"),
     )
 
@@ -201,7 +201,7 @@ def test_mast_file_is_read(tmp_path: Path, full_state: dict[str, Tensor], prefix
     assert leftovers == [f"{prefix}extra.weight"]
     assert checkpoint.config == EncoderConfig.preset("full")
     assert equal(checkpoint.query, full_state)
-    assert checkpoint.tracking == Tracking(radius=12, scale=1.0, top_k=0, smooth=0)
+    assert checkpoint.tracking == AffinitySettings(radius=12, scale=1.0, top_k=0, smooth=0)
     assert equal(checkpoint.query_encoder().state_dict(), full_state)
 
 

@@ -10,9 +10,10 @@ import cv2
 import numpy as np
 import pytest
 
-from maskring.plugins.errors import SourceError
+from maskring.common.errors import SourceError
+from maskring.runtime.video.folders import find_clips
 from maskring.training import clips as clips_module
-from maskring.training.clips import ClipLibrary, Window, find_clips, read_frames
+from maskring.training.clips import ClipLibrary, Window, read_frames
 
 from .conftest import HEIGHT, drawn_frame
 

@@ -8,7 +8,7 @@ import onnxruntime
 import torch
 from torch import Tensor
 
-from maskring.training.colour import LAB_MEAN, LAB_STD, normalise_lab, rgb_to_lab
+from maskring.training.network.colour import LAB_MEAN, LAB_STD, normalise_lab, rgb_to_lab
 
 
 def opencv_lab(rgb: np.ndarray) -> np.ndarray:

@@ -8,7 +8,7 @@ import pytest
 import torch
 from torch.utils.flop_counter import FlopCounterMode
 
-from maskring.training.encoder import Encoder, EncoderConfig
+from maskring.training.network.encoder import Encoder, EncoderConfig
 
 TINY = EncoderConfig(stem=4, stages=(4, 4, 4, 4), blocks=(1, 1, 1, 1), channels=4)
 PYRAMID = dataclasses.replace(TINY, pyramid=True)

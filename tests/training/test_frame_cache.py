@@ -9,7 +9,7 @@ from pathlib import Path
 
 import pytest
 
-from maskring.plugins import files
+from maskring.common import files
 from maskring.training.frame_cache import SUFFIX, FrameCache, Segment
 
 LONG_AGO = 1_000_000_000

@@ -15,19 +15,19 @@ import numpy as np
 import pytest
 import torch
 
-from maskring.plugins.errors import ModelError, SourceError, TrainingError, UnavailableError
+from maskring.common.errors import ModelError, SourceError, TrainingError, UnavailableError
 from maskring.training import loop
 from maskring.training.checkpoint import Checkpoint, load_checkpoint, save_checkpoint
-from maskring.training.distributed import World
-from maskring.training.encoder import Encoder, EncoderConfig
-from maskring.training.journal import LOG_NAME
+from maskring.training.distributed import DistributedContext
 from maskring.training.loop import train
+from maskring.training.network.encoder import Encoder, EncoderConfig
 from maskring.training.recipe import START, Recipe, load_recipe
+from maskring.training.run_log import LOG_NAME
 from maskring.training.schedule import learning_rate
 from maskring.training.trainer import Batch, StepReport, Trainer
 from maskring.training.weights import shipped_checkpoint
 
-ALONE = World(0, 1, torch.device("cpu"))
+ALONE = DistributedContext(0, 1, torch.device("cpu"))
 
 
 @pytest.fixture
@@ -400,7 +400,7 @@ import sys
 from dataclasses import replace
 from pathlib import Path
 import torch
-from maskring.training.encoder import PRESETS, EncoderConfig
+from maskring.training.network.encoder import PRESETS, EncoderConfig
 from maskring.training.loop import train
 from maskring.training.recipe import Recipe
 torch.set_num_threads(1)

@@ -9,7 +9,7 @@ import torch
 from torch.nn import functional
 
 from maskring.plugins.windowed_affinity.reference import windowed_affinity
-from maskring.training.encoder import Encoder, EncoderConfig
+from maskring.training.averaging import follow, momentum_copy, running_mean
 from maskring.training.losses import (
     colour_classes,
     cross_entropy,
@@ -19,7 +19,7 @@ from maskring.training.losses import (
     reconstruct,
     targets_and_references,
 )
-from maskring.training.momentum import follow, momentum_copy, running_mean
+from maskring.training.network.encoder import Encoder, EncoderConfig
 
 
 def test_dropout_hides_one_colour_channel_in_all_frames_of_a_window() -> None:

@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 
-from maskring.plugins.errors import TrainingError
+from maskring.common.errors import TrainingError
 from maskring.training.recipe import START, Recipe, load_recipe, parse_recipe, recipe_names
 
 

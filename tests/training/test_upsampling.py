@@ -5,7 +5,7 @@ from __future__ import annotations
 import pytest
 import torch
 
-from maskring.training.upsampling import upsample, upsample_like
+from maskring.training.network.upsampling import upsample, upsample_like
 
 
 def test_elements_stay_on_their_places() -> None:

@@ -10,11 +10,16 @@ import numpy as np
 import pytest
 import torch
 
-from maskring.plugins.errors import SourceError
+from maskring.common.errors import SourceError
 from maskring.training import validation
-from maskring.training.checkpoint import Tracking
-from maskring.training.encoder import Encoder, EncoderConfig
-from maskring.training.validation import find_sequences, propagation_score, region_similarity, validator
+from maskring.training.checkpoint import AffinitySettings
+from maskring.training.network.encoder import Encoder, EncoderConfig
+from maskring.training.validation import (
+    find_sequences,
+    propagation_score,
+    region_similarity,
+    validator,
+)
 
 SIZE = 64
 COLOURS = {1: (0, 0, 128), 2: (0, 128, 0)}  # BGR of DAVIS' palette
@@ -46,7 +51,7 @@ def write(root: Path, name: str, frames: int = 9, step: int = 2, masks: set[int]
 def test_easy_objects_are_followed(tmp_path: Path, encoder: Encoder) -> None:
     root = write(tmp_path, "squares")
     before = {name: tensor.clone() for name, tensor in encoder.state_dict().items()}
-    scores = propagation_score(encoder, root, size=SIZE, tracking=Tracking(radius=30, scale=1.0))
+    scores = propagation_score(encoder, root, size=SIZE, tracking=AffinitySettings(radius=30, scale=1.0))
     assert set(scores) == {"squares", "mean"} and scores["squares"] == scores["mean"]
     assert 70 < scores["mean"] <= 100  # edges lie between the features of plain squares this small
     assert all(torch.equal(before[name], tensor) for name, tensor in encoder.state_dict().items())
@@ -55,8 +60,10 @@ def test_easy_objects_are_followed(tmp_path: Path, encoder: Encoder) -> None:
 def test_objects_that_outrun_the_window_are_lost(tmp_path: Path, encoder: Encoder) -> None:
     """Radius 7.5 at 480 is one feature, four pixels, at 64; the squares move twelve per frame."""
     root = write(tmp_path, "fast", frames=5, step=12)
-    slow = propagation_score(encoder, root, size=SIZE, tracking=Tracking(radius=30, scale=1.0))["mean"]
-    lost = propagation_score(encoder, root, size=SIZE, tracking=Tracking(radius=7, scale=1.0))["mean"]
+    slow = propagation_score(encoder, root, size=SIZE, tracking=AffinitySettings(radius=30, scale=1.0))[
+        "mean"
+    ]
+    lost = propagation_score(encoder, root, size=SIZE, tracking=AffinitySettings(radius=7, scale=1.0))["mean"]
     assert lost < 30 < 60 < slow
 
 
@@ -77,7 +84,7 @@ def test_first_and_last_mask_do_not_count(
 
 
 def test_reads_frames_0_and_5_and_ages_1_3_5() -> None:
-    memory = validation._Memory(2, Tracking(radius=2, scale=1.0))
+    memory = validation._Memory(2, AffinitySettings(radius=2, scale=1.0))
     query = np.zeros((2, 4, 4), np.float32)  # equal logits: the mean over what is read
     for clock in range(12):
         memory.write(query, np.full((1, 4, 4), float(clock), np.float32))
@@ -111,7 +118,7 @@ def test_layout_without_resolutions(tmp_path: Path) -> None:
 
 def test_nothing_to_score_is_one_sentence(tmp_path: Path, encoder: Encoder) -> None:
     with pytest.raises(SourceError, match="holds no sequence with at least three masks"):
-        validator(tmp_path, Tracking())
+        validator(tmp_path, AffinitySettings())
     root = write(tmp_path, "torn")
     (root / "JPEGImages" / "480p" / "torn" / "00002.png").write_bytes(b"nothing")
     with pytest.raises(SourceError, match=r"00002\.png is not an image"):
@@ -122,11 +129,11 @@ def test_agrees_with_the_evaluation_of_the_exported_model(
     tmp_path: Path, encoder: Encoder, shared_data: Path
 ) -> None:
     """The same sequence, tracked by the runtime and scored by the benchmark's measure."""
-    from maskring.export.onnx_from_checkpoint import export_onnx
+    from maskring.export.onnx_export import export_onnx
     from maskring.runtime.backends import open_backend
-    from maskring.runtime.evaluation import evaluate
-    from maskring.runtime.memory import MemoryPolicy
-    from maskring.runtime.tracker import Tracker
+    from maskring.runtime.evaluation.protocol import evaluate
+    from maskring.runtime.tracking.memory import MemoryPolicy
+    from maskring.runtime.tracking.tracker import Tracker
     from maskring.training.checkpoint import Checkpoint, save_checkpoint
 
     root = tmp_path / "davis"
@@ -139,7 +146,7 @@ def test_agrees_with_the_evaluation_of_the_exported_model(
             shutil.copy(path, root / kind / "480p" / "schoolgirls")
     (root / "ImageSets" / "2017").mkdir(parents=True)
     (root / "ImageSets" / "2017" / "dev.txt").write_text("schoolgirls\n")
-    checkpoint = Checkpoint(encoder.config, encoder.state_dict(), tracking=Tracking(scale=1.0))
+    checkpoint = Checkpoint(encoder.config, encoder.state_dict(), tracking=AffinitySettings(scale=1.0))
     save_checkpoint(tmp_path / "tiny.safetensors", checkpoint)
     export_onnx(tmp_path / "tiny.safetensors", tmp_path / "tiny.onnx", radius=6)
     policy = MemoryPolicy((0, 5), (1, 3, 5), dilate_after=0)

@@ -4,9 +4,9 @@ from __future__ import annotations
 
 import pytest
 
-from maskring.plugins.errors import ModelError
+from maskring.common.errors import ModelError
 from maskring.training.checkpoint import load_checkpoint
-from maskring.training.encoder import EncoderConfig
+from maskring.training.network.encoder import EncoderConfig
 from maskring.training.recipe import load_recipe
 from maskring.training.weights import shipped_checkpoint, shipped_names
 

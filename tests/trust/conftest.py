@@ -18,7 +18,7 @@ SECONDS = int(os.environ.get("MASKRING_TRUST_SECONDS", "3600"))
 @pytest.fixture(scope="session")
 def exported(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A tiny checkpoint as ONNX file."""
-    from maskring.export.onnx_from_checkpoint import export_onnx
+    from maskring.export.onnx_export import export_onnx
 
     folder = tmp_path_factory.mktemp("exported")
     export_onnx(write_tiny_checkpoint(folder / "tiny.safetensors"), folder / "tiny.onnx", radius=2)

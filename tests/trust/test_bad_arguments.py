@@ -13,7 +13,7 @@ from support import moving_square, write_tiny_checkpoint
 from typer.testing import CliRunner
 
 from maskring.cli import app
-from maskring.runtime.model import MAX_LABELS, MOST
+from maskring.runtime.model.metadata import MAX_LABELS, MOST
 
 numbers = st.one_of(
     st.integers(-3, 40),
@@ -34,7 +34,7 @@ def files(tmp_path_factory: pytest.TempPathFactory, exported: Path) -> dict[str,
     """Sound inputs, so that the arguments under test are reached."""
     import cv2
 
-    from maskring.runtime.masks import write_mask
+    from maskring.runtime.video.masks import write_mask
 
     folder = tmp_path_factory.mktemp("files")
     (folder / "frames").mkdir()

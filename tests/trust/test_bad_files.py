@@ -12,7 +12,7 @@ from pathlib import Path
 import pytest
 from trust.targets import TARGETS
 
-TESTS = Path(__file__).resolve().parents[1]
+TOOLS = Path(__file__).resolve().parents[1] / "tools"
 
 SAMPLE = 40
 """Cases per kind of file in the short run; each kind has its own seed."""
@@ -34,7 +34,7 @@ def attack(names: Sequence[str], seed: int, count: int, folder: Path, exported: 
     shutil.copy(exported, folder / "models" / "sound.onnx")
     run = subprocess.run(
         [sys.executable, "-m", "trust.attack", ",".join(names), str(seed), str(count), str(folder)],
-        cwd=TESTS,
+        cwd=TOOLS,
         env={**os.environ, "PYTHONWARNINGS": "ignore", "OMP_NUM_THREADS": "1"},
         capture_output=True,
         text=True,

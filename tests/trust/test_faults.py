@@ -18,8 +18,8 @@ import cv2
 import pytest
 from support import moving_square
 
-from maskring.plugins.errors import OutputError
-from maskring.runtime.masks import read_mask, write_mask
+from maskring.common.errors import OutputError
+from maskring.runtime.video.masks import read_mask, write_mask
 
 RECIPE = """
 encoder = "nano"
@@ -120,11 +120,11 @@ def test_no_room_for_a_training_state(tmp_path: Path) -> None:
     """torch reports it as a RuntimeError."""
     import torch
 
-    from maskring.training.distributed import World
+    from maskring.training.distributed import DistributedContext
     from maskring.training.recipe import Recipe
     from maskring.training.trainer import Trainer
 
-    trainer = Trainer(Recipe("tiny", encoder="nano"), World(0, 1, torch.device("cpu")))
+    trainer = Trainer(Recipe("tiny", encoder="nano"), DistributedContext(0, 1, torch.device("cpu")))
     (tmp_path / "state.pt").write_bytes(b"before")
     with files_of_1000_bytes(), pytest.raises(OutputError):
         trainer.save(tmp_path / "state.pt")
@@ -133,7 +133,7 @@ def test_no_room_for_a_training_state(tmp_path: Path) -> None:
 
 
 def test_no_room_for_a_line_of_the_log(tmp_path: Path) -> None:
-    from maskring.training.journal import Journal
+    from maskring.training.run_log import Journal
     from maskring.training.trainer import StepReport
 
     journal = Journal(tmp_path, 0, tensorboard=False)
@@ -144,7 +144,7 @@ def test_no_room_for_a_line_of_the_log(tmp_path: Path) -> None:
 
 
 WALL_CLOCK = {
-    "plugins/files.py": "the age of files that others left",
+    "common/files.py": "the age of files that others left",
     "training/frame_cache.py": "which files were used since",
 }
 """Who may ask for the time of day, and for what: it can jump."""

@@ -18,7 +18,7 @@ import pytest
 from PIL import Image
 from support import moving_square, write_tiny_checkpoint
 
-from maskring.plugins.errors import MaskError, ModelError, SourceError, TrainingError
+from maskring.common.errors import MaskError, ModelError, SourceError, TrainingError
 
 if TYPE_CHECKING:
     from maskring.training.trainer import Trainer
@@ -94,8 +94,8 @@ def test_words_of_files_that_never_end(tmp_path: Path) -> None:
 
 
 def test_refiner_header(tmp_path: Path) -> None:
-    from maskring.runtime.refinement.checkpoint import load_predictor, save_predictor
-    from maskring.runtime.refinement.predictor import Predictor
+    from maskring.runtime.refinement.network.checkpoint import load_predictor, save_predictor
+    from maskring.runtime.refinement.network.predictor import Predictor
 
     path = tmp_path / "refiner.safetensors"
     predictor = Predictor.untrained(8, seed=0)
@@ -180,8 +180,8 @@ def test_cached_frames(tmp_path: Path, body: bytes) -> None:
 
 
 def manifest_text(**changes: Any) -> str:
-    from maskring.runtime.engine_file import EngineKey, EngineManifest
-    from maskring.runtime.model import ModelMetadata
+    from maskring.runtime.model.engine_file import EngineKey, EngineManifest
+    from maskring.runtime.model.metadata import ModelMetadata
 
     shapes = {"frame": [[1], [1], [1]]}
     key = EngineKey("tensorrt", "0" * 64, "0" * 64, "float16", shapes, "10.3.0", ("sm87",))
@@ -215,7 +215,7 @@ def manifest_text(**changes: Any) -> str:
     ],
 )
 def test_manifest(tmp_path: Path, changes: dict[str, Any]) -> None:
-    from maskring.runtime.engine_file import manifest_path, read_manifest
+    from maskring.runtime.model.engine_file import manifest_path, read_manifest
 
     engine = tmp_path / "model.engine"
     engine.write_bytes(b"engine")
@@ -228,7 +228,7 @@ def test_manifest(tmp_path: Path, changes: dict[str, Any]) -> None:
 
 def test_manifest_of_gigabytes(tmp_path: Path) -> None:
     """Refused before it is read: the file has no content, and fills no disk."""
-    from maskring.runtime.engine_file import manifest_path, read_manifest
+    from maskring.runtime.model.engine_file import manifest_path, read_manifest
 
     engine = tmp_path / "model.engine"
     engine.write_bytes(b"engine")
@@ -245,7 +245,7 @@ def model(exported: Path) -> onnx.ModelProto:
 
 def step_through(model: onnx.ModelProto, path: Path) -> None:
     from maskring.runtime.backends import open_backend
-    from maskring.runtime.tracker import Tracker
+    from maskring.runtime.tracking.tracker import Tracker
 
     path.write_bytes(model.SerializeToString())
     frame, mask = moving_square(0)
@@ -329,7 +329,7 @@ def test_names_that_are_no_text(
 @pytest.mark.parametrize("name", ["x" * 300, "..", "/", "/etc", "a/../../b", ".", "a\0b"])
 def test_names_in_split_lists(tmp_path: Path, name: str) -> None:
     """A sequence's name becomes a folder of results: it must not lead anywhere else."""
-    from maskring.runtime.datasets import load_split
+    from maskring.runtime.evaluation.datasets import load_split
 
     for folder in ("JPEGImages", "Annotations", "ImageSets"):
         (tmp_path / folder / "a").mkdir(parents=True)
@@ -359,7 +359,7 @@ def giant_images() -> dict[str, bytes]:
 @pytest.mark.parametrize("suffix", ["png", "jpg", "bmp", "tif"])
 def test_giant_image(tmp_path: Path, suffix: str) -> None:
     """As a frame to track, and to learn from."""
-    from maskring.runtime.readers import read_image
+    from maskring.runtime.video.readers import read_image
     from maskring.training import clips
 
     path = tmp_path / f"giant.{suffix}"
@@ -371,7 +371,7 @@ def test_giant_image(tmp_path: Path, suffix: str) -> None:
 
 def test_giant_video(tmp_path: Path) -> None:
     """A few bytes of GIF that FFmpeg would unpack to gigabytes."""
-    from maskring.runtime.sources import open_source
+    from maskring.runtime.video.open_source import open_source
     from maskring.training.clips import count_frames
 
     image = Image.fromarray(moving_square(0)[0])
@@ -386,7 +386,7 @@ def test_giant_video(tmp_path: Path) -> None:
 
 def test_half_a_jpeg(tmp_path: Path) -> None:
     """The decoder fills what is missing with grey: a frame that was half copied would be tracked."""
-    from maskring.runtime.readers import read_image
+    from maskring.runtime.video.readers import read_image
 
     path = tmp_path / "half.jpg"
     data = cv2.imencode(".jpg", moving_square(0)[0])[1].tobytes()
@@ -398,7 +398,7 @@ def test_half_a_jpeg(tmp_path: Path) -> None:
 
 
 def test_video_that_claims_two_billion_frames(tmp_path: Path) -> None:
-    from maskring.runtime.sources import open_source
+    from maskring.runtime.video.open_source import open_source
 
     path = tmp_path / "clip.avi"
     writer = cv2.VideoWriter(str(path), cv2.CAP_FFMPEG, cv2.VideoWriter.fourcc(*"MJPG"), 24.0, (64, 48))
@@ -420,14 +420,14 @@ def saved_state(path: Path, monkeypatch: pytest.MonkeyPatch) -> Callable[[], Tra
     import torch
 
     from maskring.training import trainer as module
-    from maskring.training.distributed import World
-    from maskring.training.encoder import EncoderConfig
+    from maskring.training.distributed import DistributedContext
+    from maskring.training.network.encoder import EncoderConfig
     from maskring.training.recipe import Recipe
     from maskring.training.trainer import Trainer
 
     config = EncoderConfig(stem=8, stages=(8, 8, 8, 8), blocks=(1, 1, 1, 1), channels=8)
     monkeypatch.setattr(module, "PRESETS", {**module.PRESETS, "nano": config})
-    recipe, world = Recipe("tiny", encoder="nano"), World(0, 1, torch.device("cpu"))
+    recipe, world = Recipe("tiny", encoder="nano"), DistributedContext(0, 1, torch.device("cpu"))
     Trainer(recipe, world).save(path)
     return lambda: Trainer.resume(recipe, world, path)
 
@@ -501,7 +501,7 @@ def test_training_state_of_other_content(
 
 
 def test_training_log_that_is_no_text(tmp_path: Path) -> None:
-    from maskring.training.journal import Journal
+    from maskring.training.run_log import Journal
 
     (tmp_path / "log.jsonl").write_bytes(b'{"step": 1}\n\xff\xfe\n{"st')
     Journal(tmp_path, 1, tensorboard=False).close()
@@ -509,14 +509,14 @@ def test_training_log_that_is_no_text(tmp_path: Path) -> None:
 
 
 def test_mask_of_a_name_too_long(tmp_path: Path) -> None:
-    from maskring.runtime.masks import read_mask
+    from maskring.runtime.video.masks import read_mask
 
     with pytest.raises(MaskError):
         read_mask(tmp_path / ("x" * 300 + ".png"))
 
 
 def test_metadata_of_every_type_is_an_object() -> None:
-    from maskring.runtime.model import ModelMetadata
+    from maskring.runtime.model.metadata import ModelMetadata
 
     sound = asdict(ModelMetadata(stride=4, channels=64, radius=12, scale=0.125))
     assert ModelMetadata.from_json(json.dumps(sound), "m").channels == 64

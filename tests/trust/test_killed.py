@@ -18,17 +18,17 @@ from support import moving_square, write_tiny_checkpoint
 from typer.testing import CliRunner
 
 from maskring.cli import app
-from maskring.plugins.files import PARTIAL_NAME, remove_abandoned
-from maskring.runtime.masks import read_mask, write_mask
+from maskring.common.files import PARTIAL_NAME, remove_abandoned
+from maskring.runtime.video.masks import read_mask, write_mask
 
-TESTS = Path(__file__).resolve().parents[1]
+TOOLS = Path(__file__).resolve().parents[1] / "tools"
 
 
 def kill(what: str, number: int, arguments: Sequence[str | Path], **environment: str) -> None:
     """Run a command that is killed at its ``number``-th ``write`` or ``replace``."""
     done = subprocess.run(
         [sys.executable, "-m", "trust.killed", what, str(number), *map(str, arguments)],
-        cwd=TESTS,
+        cwd=TOOLS,
         env={**os.environ, **environment},
         capture_output=True,
         text=True,
@@ -68,8 +68,8 @@ def test_export(tmp_path: Path) -> None:
     kill("write", 1, command)
     assert out.read_bytes() == b"before" and len(partials(tmp_path)) == 1
     finish(command)
-    finish(["export", checkpoint, "--out", tmp_path / "undisturbed.onnx"])
-    assert out.read_bytes() == (tmp_path / "undisturbed.onnx").read_bytes()
+    finish(["export", checkpoint, "--out", tmp_path / "defer_interrupts.onnx"])
+    assert out.read_bytes() == (tmp_path / "defer_interrupts.onnx").read_bytes()
     assert [path.name for path in out.parent.iterdir()] == ["tiny.onnx"]
 
 
@@ -167,11 +167,11 @@ def test_evaluate(tmp_path: Path, dataset: Path, exported: Path, number: int) ->
     for path in whole:
         read_mask(path, allow_empty=True)
     finish(command(out))
-    finish(command(tmp_path / "undisturbed"))
+    finish(command(tmp_path / "defer_interrupts"))
     assert not partials(out)
-    for path in sorted((tmp_path / "undisturbed").rglob("*.png")):
-        assert (out / path.relative_to(tmp_path / "undisturbed")).read_bytes() == path.read_bytes()
-    scores = [json.loads((run / "scores.json").read_text()) for run in (out, tmp_path / "undisturbed")]
+    for path in sorted((tmp_path / "defer_interrupts").rglob("*.png")):
+        assert (out / path.relative_to(tmp_path / "defer_interrupts")).read_bytes() == path.read_bytes()
+    scores = [json.loads((run / "scores.json").read_text()) for run in (out, tmp_path / "defer_interrupts")]
     assert scores[0]["sequences"].keys() == scores[1]["sequences"].keys()
 
 

@@ -19,9 +19,9 @@ from support import moving_square
 from typer.testing import CliRunner
 
 from maskring.cli import app
-from maskring.runtime import readers
-from maskring.runtime.masks import write_mask
-from maskring.runtime.sources import open_source
+from maskring.runtime.video import readers
+from maskring.runtime.video.masks import write_mask
+from maskring.runtime.video.open_source import open_source
 
 
 def jpeg(index: int) -> bytes:

@@ -38,7 +38,10 @@ def sweep(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
     with ThreadPoolExecutor(2) as pool:
         objects = list(
-            pool.map(compiled, [*(SOURCES / name for name in names), HERE / "native" / "sweep.cpp"])
+            pool.map(
+                compiled,
+                [*(SOURCES / name for name in names), HERE.parent / "tools" / "native_sweep" / "sweep.cpp"],
+            )
         )
     program = folder / "sweep"
     subprocess.run([compiler, *FLAGS, *SANITIZERS, *objects, "-o", str(program)], check=True)

@@ -19,12 +19,12 @@ from support import HEIGHT, WIDTH, moving_square
 from typer.testing import CliRunner
 
 from maskring.cli import app
-from maskring.plugins.errors import ModelError
-from maskring.runtime import png
-from maskring.runtime.masks import read_mask, write_mask
-from maskring.runtime.readers import read_image
-from maskring.runtime.refinement.checkpoint import load_predictor
-from maskring.runtime.sources import open_source, silence_opencv
+from maskring.common.errors import ModelError
+from maskring.runtime.refinement.network.checkpoint import load_predictor
+from maskring.runtime.video import png
+from maskring.runtime.video.masks import read_mask, write_mask
+from maskring.runtime.video.open_source import open_source, silence_opencv
+from maskring.runtime.video.readers import read_image
 from maskring.training.checkpoint import load_checkpoint
 
 

@@ -16,9 +16,9 @@ import pytest
 from support import moving_square, write_tiny_checkpoint
 from trust.offline import UNAVAILABLE
 
-from maskring.runtime.masks import write_mask
+from maskring.runtime.video.masks import write_mask
 
-TESTS = Path(__file__).resolve().parents[1]
+TOOLS = Path(__file__).resolve().parents[1] / "tools"
 
 SHORT_DEMO = """
 import functools, sys
@@ -43,7 +43,7 @@ def offline(command: Sequence[str | Path], folder: Path) -> list[dict[str, Any]]
     report = folder / "asked.json"
     done = subprocess.run(
         [sys.executable, "-m", "trust.offline", report, sys.executable, *map(str, command)],
-        cwd=TESTS,
+        cwd=TOOLS,
         env={**os.environ, "MASKRING_CACHE": str(folder / "cache")},
         capture_output=True,
         text=True,

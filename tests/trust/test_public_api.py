@@ -26,8 +26,8 @@ from pixel_model import write_pixel_model
 from support import HEIGHT, WIDTH, moving_square, write_tiny_checkpoint
 
 import maskring
-from maskring.plugins import errors
-from maskring.plugins.errors import MaskError, ModelError, OutputError, UserError
+from maskring.common import errors
+from maskring.common.errors import MaskError, ModelError, OutputError, UserError
 
 ROOT = Path(__file__).resolve().parents[2]
 
@@ -162,17 +162,17 @@ def keeps_its_word(found: maskring.Result, frame: NDArray[Any]) -> None:
 
 
 def scaled(data: st.DataObject, folder: Path) -> None:
-    from maskring.runtime.scaling import Scaled
+    from maskring.runtime.pipeline.resized import ResizedTracker
 
     size = data.draw(st.sampled_from([24, 40, 96]) | integers.filter(lambda side: not 200 < side < 2**15 + 1))
-    with its_word(Scaled), tracker(folder) as opened:
-        inner = Scaled(opened, size)
+    with its_word(ResizedTracker), tracker(folder) as opened:
+        inner = ResizedTracker(opened, size)
         for _ in range(data.draw(st.integers(1, 4))):
             frame, mask = data.draw(frames()), data.draw(st.none() | masks())
             if data.draw(st.booleans()):
-                with its_word(Scaled.stage):
+                with its_word(ResizedTracker.stage):
                     inner.stage(frame)
-            with its_word(Scaled.step):
+            with its_word(ResizedTracker.step):
                 found = inner.step(frame, mask)
                 assert found.labels.shape == frame.shape[:2]
                 assert set(np.unique(found.labels)) <= {0, *(state.id for state in found.objects)}
@@ -206,8 +206,8 @@ def policies(data: st.DataObject, folder: Path) -> None:
 
 
 def sources(data: st.DataObject, folder: Path) -> None:
-    from maskring.runtime.masks import write_mask
-    from maskring.runtime.sources import Source
+    from maskring.runtime.video.masks import write_mask
+    from maskring.runtime.video.open_source import Source
 
     images = folder / "images"
     if not images.exists():
@@ -250,13 +250,15 @@ def read(data: st.DataObject, folder: Path) -> None:
     path = folder / "read.png"
     path.write_bytes(data.draw(st.binary(max_size=40)))
     strange = st.sampled_from([path, folder, folder / "none", Path("x" * 5000), Path("a\0b"), Path()])
-    with its_word(home("maskring.runtime.masks.read_mask")):
-        home("maskring.runtime.masks.read_mask")(data.draw(strange), allow_empty=data.draw(st.booleans()))
+    with its_word(home("maskring.runtime.video.masks.read_mask")):
+        home("maskring.runtime.video.masks.read_mask")(
+            data.draw(strange), allow_empty=data.draw(st.booleans())
+        )
 
 
 def write(data: st.DataObject, folder: Path) -> None:
     """What was written is read again; what cannot be written leaves nothing."""
-    from maskring.runtime.masks import read_mask, write_mask
+    from maskring.runtime.video.masks import read_mask, write_mask
 
     where = folder / "written"
     where.mkdir(exist_ok=True)
@@ -271,7 +273,7 @@ def write(data: st.DataObject, folder: Path) -> None:
 
 
 def overlay(data: st.DataObject, folder: Path) -> None:
-    from maskring.runtime.overlay import draw_overlay
+    from maskring.runtime.video.overlay import draw_overlay
 
     image, labels = data.draw(frames()), data.draw(masks() | arrays())
     before = image.copy()
@@ -285,8 +287,8 @@ def overlay(data: st.DataObject, folder: Path) -> None:
 
 
 def pipeline(data: st.DataObject, folder: Path) -> None:
-    from maskring.runtime.pipeline import Edits, track
-    from maskring.runtime.readers import Frame
+    from maskring.runtime.pipeline.loop import Edits, track
+    from maskring.runtime.video.readers import Frame
 
     edits = st.dictionaries(st.integers(-1, 3), masks(), max_size=2)
     removals = st.dictionaries(st.integers(-1, 3), st.lists(integers, max_size=2), max_size=1)
@@ -299,8 +301,8 @@ def pipeline(data: st.DataObject, folder: Path) -> None:
 
 def sinks(data: st.DataObject, folder: Path) -> None:
     """Results stay in the folder, whatever frames are called."""
-    from maskring.runtime.readers import Frame
-    from maskring.runtime.sinks import JsonLinesSink, MaskFolderSink, OverlayVideoSink
+    from maskring.runtime.video.readers import Frame
+    from maskring.runtime.video.sinks import JsonLinesSink, MaskFolderSink, OverlayVideoSink
 
     out = folder / "deep" / "out"
     with tracker(folder) as opened:
@@ -326,7 +328,7 @@ def sinks(data: st.DataObject, folder: Path) -> None:
 
 
 def events() -> st.SearchStrategy[Any]:
-    from maskring.runtime.drawing import Key, Pointer
+    from maskring.runtime.interaction.drawing import Key, Pointer
 
     keys = ["enter", "backspace", "escape", "space", *"qspbrxn1239ar", "", "é"]
     place = st.integers(-50, 1500) | integers
@@ -335,7 +337,7 @@ def events() -> st.SearchStrategy[Any]:
 
 
 def drawing(data: st.DataObject, folder: Path) -> None:
-    from maskring.runtime.drawing import Drawing
+    from maskring.runtime.interaction.drawing import Drawing
 
     image, mask = moving_square(0)
     shape = data.draw(st.sampled_from([(48, 64), (1, 1), (3, 60), (40, 3)]))
@@ -350,7 +352,7 @@ def drawing(data: st.DataObject, folder: Path) -> None:
 
 
 def boxes(data: st.DataObject, folder: Path) -> None:
-    from maskring.runtime.drawing import cut_from_box
+    from maskring.runtime.interaction.drawing import cut_from_box
 
     side = st.integers(-20, 90) | integers
     box = tuple(data.draw(side) for _ in range(4))
@@ -361,22 +363,22 @@ def boxes(data: st.DataObject, folder: Path) -> None:
 
 
 def masks_of_boxes(data: st.DataObject, folder: Path) -> None:
-    from maskring.runtime.boxes import with_boxes
+    from maskring.runtime.interaction.boxes import masks_from_boxes
 
     image, side = moving_square(0)[0], st.integers(-2, 66) | integers
     box = st.tuples(side, side, side, side) | st.just((8, 12, 40, 36))
     drawn = data.draw(st.none() | st.just(moving_square(4)[1]) | st.just(np.zeros((3, 3), np.uint8)))
-    with its_word(with_boxes):
-        mask = with_boxes(image, data.draw(st.lists(box, max_size=2)), drawn)
+    with its_word(masks_from_boxes):
+        mask = masks_from_boxes(image, data.draw(st.lists(box, max_size=2)), drawn)
         assert mask.dtype == np.uint8 and mask.shape == (image.shape[:2] if drawn is None else drawn.shape)
         assert drawn is None or np.array_equal(mask[drawn > 0], drawn[drawn > 0])
 
 
 def interaction(data: st.DataObject, folder: Path) -> None:
-    from maskring.runtime.drawing import Key
-    from maskring.runtime.interaction import Interaction
-    from maskring.runtime.pipeline import Edits, Schedule, track
-    from maskring.runtime.readers import Frame
+    from maskring.runtime.interaction.drawing import Key
+    from maskring.runtime.interaction.session import Interaction
+    from maskring.runtime.pipeline.loop import Edits, Schedule, track
+    from maskring.runtime.video.readers import Frame
 
     heard = [data.draw(st.lists(events(), max_size=4)) for _ in range(4)]
     screen = SimpleNamespace(show=lambda _: None, close=lambda: None)
@@ -397,8 +399,8 @@ class Accepted(Exception):
 
 def export(data: st.DataObject, folder: Path) -> None:
     """What is accepted is what the runtime would open; what is refused is refused before any work."""
-    import maskring.export.onnx_from_checkpoint as module
-    from maskring.runtime.model import ModelMetadata
+    import maskring.export.onnx_export as module
+    from maskring.runtime.model.metadata import ModelMetadata
 
     checkpoint = folder / "tiny.safetensors"
     if not checkpoint.exists():
@@ -424,38 +426,38 @@ def export(data: st.DataObject, folder: Path) -> None:
 
 ATTACKS: dict[str, Attack] = {
     "maskring.models.open_tracker": open_tracker,
-    "maskring.runtime.tracker.Tracker": steps,
-    "maskring.runtime.scaling.Scaled": scaled,
-    "maskring.runtime.tracker.Result": results,
-    "maskring.runtime.memory.MemoryPolicy": policies,
-    "maskring.runtime.sources.open_source": sources,
+    "maskring.runtime.tracking.tracker.Tracker": steps,
+    "maskring.runtime.pipeline.resized.ResizedTracker": scaled,
+    "maskring.runtime.tracking.tracker.Result": results,
+    "maskring.runtime.tracking.memory.MemoryPolicy": policies,
+    "maskring.runtime.video.open_source.open_source": sources,
     "maskring.runtime.backends.device_frame.DeviceFrame": frames_on_a_gpu,
-    "maskring.runtime.masks.read_mask": read,
-    "maskring.runtime.masks.write_mask": write,
-    "maskring.runtime.boxes.with_boxes": masks_of_boxes,
-    "maskring.runtime.overlay.draw_overlay": overlay,
-    "maskring.runtime.pipeline.track": pipeline,
-    "maskring.runtime.sinks.MaskFolderSink": sinks,
-    "maskring.runtime.drawing.Drawing": drawing,
-    "maskring.runtime.drawing.cut_from_box": boxes,
-    "maskring.runtime.interaction.Interaction": interaction,
-    "maskring.export.onnx_from_checkpoint.export_onnx": export,
+    "maskring.runtime.video.masks.read_mask": read,
+    "maskring.runtime.video.masks.write_mask": write,
+    "maskring.runtime.interaction.boxes.masks_from_boxes": masks_of_boxes,
+    "maskring.runtime.video.overlay.draw_overlay": overlay,
+    "maskring.runtime.pipeline.loop.track": pipeline,
+    "maskring.runtime.video.sinks.MaskFolderSink": sinks,
+    "maskring.runtime.interaction.drawing.Drawing": drawing,
+    "maskring.runtime.interaction.drawing.cut_from_box": boxes,
+    "maskring.runtime.interaction.session.Interaction": interaction,
+    "maskring.export.onnx_export.export_onnx": export,
 }
 
 ATTACKED_ELSEWHERE = {
-    "maskring.runtime.sources.Source": "open_source",
-    "maskring.runtime.sinks.OverlayVideoSink": "MaskFolderSink",
-    "maskring.runtime.sinks.JsonLinesSink": "MaskFolderSink",
-    "maskring.runtime.pipeline.Edits": "track",
+    "maskring.runtime.video.open_source.Source": "open_source",
+    "maskring.runtime.video.sinks.OverlayVideoSink": "MaskFolderSink",
+    "maskring.runtime.video.sinks.JsonLinesSink": "MaskFolderSink",
+    "maskring.runtime.pipeline.loop.Edits": "track",
 }
 
 ONLY_HOLD = {
-    "maskring.runtime.tracker.ObjectState",
-    "maskring.runtime.tracker.Timings",
-    "maskring.runtime.readers.Frame",
-    "maskring.runtime.pipeline.Steering",
-    "maskring.runtime.pipeline.Decision",
-    "maskring.runtime.interaction.Screen",
+    "maskring.runtime.tracking.tracker.ObjectState",
+    "maskring.runtime.tracking.tracker.Timings",
+    "maskring.runtime.video.readers.Frame",
+    "maskring.runtime.pipeline.loop.Steering",
+    "maskring.runtime.pipeline.loop.Decision",
+    "maskring.runtime.interaction.session.Screen",
 }
 """Records without behaviour, and protocols."""
 
@@ -506,7 +508,7 @@ def test_errors_are_one_line(problem: str, remedy: str) -> None:
 
 def test_rates_that_no_video_has(tmp_path: Path) -> None:
     """OpenCV's encoder never came back from an infinite one."""
-    from maskring.runtime.sinks import OverlayVideoSink
+    from maskring.runtime.video.sinks import OverlayVideoSink
 
     for rate in (math.inf, math.nan, 0.0, -1.0):
         with pytest.raises(OutputError, match="frames per second"):
@@ -514,8 +516,8 @@ def test_rates_that_no_video_has(tmp_path: Path) -> None:
 
 
 def test_masks_of_different_sizes_for_one_frame() -> None:
-    from maskring.runtime.pipeline import Edits, Schedule
-    from maskring.runtime.readers import Frame
+    from maskring.runtime.pipeline.loop import Edits, Schedule
+    from maskring.runtime.video.readers import Frame
 
     frame, mask = moving_square(0)
     schedule = Schedule(Edits({0: mask, 1: mask[:5]}))
@@ -524,8 +526,8 @@ def test_masks_of_different_sizes_for_one_frame() -> None:
 
 
 def test_frames_named_like_folders(tmp_path: Path) -> None:
-    from maskring.runtime.readers import Frame
-    from maskring.runtime.sinks import MaskFolderSink
+    from maskring.runtime.video.readers import Frame
+    from maskring.runtime.video.sinks import MaskFolderSink
 
     with tracker(tmp_path) as opened:
         result = opened.step(*moving_square(0))
@@ -537,7 +539,7 @@ def test_frames_named_like_folders(tmp_path: Path) -> None:
 
 
 def test_boxes_beside_the_frame() -> None:
-    from maskring.runtime.drawing import cut_from_box
+    from maskring.runtime.interaction.drawing import cut_from_box
 
     image = moving_square(0)[0]
     for box in ((-900, 0, -800, 40), (70, 0, 90, 40), (0, 0, 64, 48)):
@@ -546,7 +548,7 @@ def test_boxes_beside_the_frame() -> None:
 
 @pytest.mark.parametrize("setting", ["slots", "radius", "top_k", "localise", "smooth", "labels"])
 def test_no_export_that_could_not_be_opened(tmp_path: Path, setting: str) -> None:
-    from maskring.export.onnx_from_checkpoint import export_onnx
+    from maskring.export.onnx_export import export_onnx
 
     checkpoint = write_tiny_checkpoint(tmp_path / "tiny.safetensors")
     with pytest.raises(ModelError, match="the runtime would refuse"):

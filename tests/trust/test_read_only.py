@@ -17,8 +17,8 @@ from support import moving_square, write_tiny_checkpoint
 from typer.testing import CliRunner
 
 from maskring.cli import app
-from maskring.plugins.files import PARTIAL_NAME
-from maskring.runtime.masks import write_mask
+from maskring.common.files import PARTIAL_NAME
+from maskring.runtime.video.masks import write_mask
 
 RECIPE = """
 encoder = "nano"

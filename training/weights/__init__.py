@@ -5,7 +5,7 @@ from __future__ import annotations
 from importlib.resources import files
 from pathlib import Path
 
-from ...plugins.errors import ModelError
+from ...common.errors import ModelError
 
 _FOLDER = Path(str(files(__package__)))
 

@@ -10,15 +10,15 @@ import pytest
 import torch
 from disc_clip import OBJECT, OTHER, QUICK, SIZE, clip, new_tracker, overlap
 
-from maskring.plugins.errors import ModelError
-from maskring.runtime.refinement.adaptation import Adaptation
-from maskring.runtime.refinement.augmentation import STRONG, augment
-from maskring.runtime.refinement.checkpoint import load_predictor, save_predictor
+from maskring.common.errors import ModelError
 from maskring.runtime.refinement.guard import NOT_LEARNED_REASON
-from maskring.runtime.refinement.losses import weighted_cross_entropy, weighted_dice
-from maskring.runtime.refinement.predictor import Predictor
+from maskring.runtime.refinement.network.adaptation import Adaptation
+from maskring.runtime.refinement.network.augmentation import STRONG, augment
+from maskring.runtime.refinement.network.checkpoint import load_predictor, save_predictor
+from maskring.runtime.refinement.network.losses import weighted_cross_entropy, weighted_dice
+from maskring.runtime.refinement.network.predictor import Predictor
+from maskring.runtime.refinement.network.unet import UNet
 from maskring.runtime.refinement.samples import Buffer, SampleMaker
-from maskring.runtime.refinement.unet import UNet
 
 
 def filled(length: int = 6, objects: int = 1) -> Buffer:

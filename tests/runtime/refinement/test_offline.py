@@ -10,11 +10,11 @@ import pytest
 from disc_clip import OBJECT, OTHER, QUICK, Frames, clip, new_tracker, overlap
 from numpy.typing import NDArray
 
-from maskring.runtime.evaluation import TwoPassTracker
+from maskring.runtime.evaluation.protocol import TwoPassTracker
 from maskring.runtime.refinement.guard import NOT_LEARNED_REASON
 from maskring.runtime.refinement.offline import OfflineRefiner
 from maskring.runtime.refinement.settings import RefinementSettings
-from maskring.runtime.tracker import Result, Tracker
+from maskring.runtime.tracking.tracker import Result, Tracker
 
 
 class Drifting(Tracker):

@@ -15,7 +15,7 @@ import numpy as np
 import pytest
 from disc_clip import OBJECT, OTHER, QUICK, clip, new_tracker, overlap
 
-from maskring.plugins.errors import MaskError, UserError
+from maskring.common.errors import MaskError, UserError
 from maskring.runtime.refinement.guard import NOT_ADAPTED_REASON
 from maskring.runtime.refinement.online import OnlineRefiner
 from maskring.runtime.refinement.samples import Sample, SampleMaker
@@ -267,13 +267,13 @@ def test_a_failed_thread_is_reported() -> None:
 
 
 def test_tracking_without_refinement_imports_no_torch() -> None:
-    tests = Path(__file__).resolve().parents[2]
+    tools = Path(__file__).resolve().parents[2] / "tools"
     program = f"""
         import sys
         sys.modules["torch"] = None  # makes an import fail as if it were not installed
-        sys.path.insert(0, {str(tests)!r})
+        sys.path.insert(0, {str(tools)!r})
         from disc_clip import clip, new_tracker
-        from maskring.refinement import Refinement
+        from maskring.runtime.refinement.session import Refinement
         tracker = Refinement().wrap(new_tracker())
         for index, (image, labels) in enumerate(clip(3)):
             tracker.step(image, labels if index == 0 else None)

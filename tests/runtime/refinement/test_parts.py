@@ -11,16 +11,22 @@ import pytest
 from disc_clip import OBJECT, OTHER, SIZE, clip, new_tracker
 from numpy.typing import NDArray
 
-from maskring.plugins.errors import OutputError, UserError
+from maskring.common.errors import OutputError, UserError
 from maskring.runtime.refinement import guard
-from maskring.runtime.refinement.comparison import ADDED, CAPTION_HEIGHT, MISSED, compare, draw_error
+from maskring.runtime.refinement.comparison import (
+    ADDED,
+    CAPTION_HEIGHT,
+    MISSED,
+    compare,
+    draw_error,
+)
 from maskring.runtime.refinement.guard import Guard, fuse, keep_propagated
 from maskring.runtime.refinement.quality import agreement, area_quality, confidence, frame_quality
+from maskring.runtime.refinement.result_store import Spool
 from maskring.runtime.refinement.samples import Buffer, Sample, SampleMaker
 from maskring.runtime.refinement.settings import RefinementSettings
-from maskring.runtime.refinement.spool import Spool
 from maskring.runtime.refinement.view import View
-from maskring.runtime.tracker import ObjectState, Result, Timings
+from maskring.runtime.tracking.tracker import ObjectState, Result, Timings
 
 WHOLE = View((0, 0, 32, 32), 32)
 

@@ -1,0 +1,1 @@
+"""Shared by every package: errors, atomic files, interrupts, what the machine has."""

@@ -1,0 +1,318 @@
+"""From an exported model to an engine of TensorRT or TensorRT-RTX, and what decided it beside it."""
+
+from __future__ import annotations
+
+import hashlib
+import re
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import onnx
+
+from ..common.errors import ModelError, OutputError, UnavailableError
+from ..common.files import atomic_path, make_directory
+from ..common.machine import compute_capability
+from ..plugins.library import library_path
+from ..plugins.library import load as load_plugin
+from ..plugins.windowed_affinity.onnx_op import use_tensorrt_plugin, without_matrix_products
+from ..runtime.model.engine_file import (
+    ENGINE_SUFFIX,
+    HARDWARE_COMPATIBILITY,
+    RUNTIMES,
+    TENSORRT,
+    TENSORRT_RTX,
+    EngineKey,
+    EngineManifest,
+    Shapes,
+    load_for_polygraphy,
+    manifest_path,
+    read_engine,
+    read_manifest,
+    sha256,
+)
+from ..runtime.model.metadata import MAX_LABELS, QUANTIZATION_KEY, ModelMetadata
+from ..runtime.model.step_graph import load_step_graph, read_export
+from ..runtime.tracking.memory import MemoryPolicy
+from .engine_builder import Progress, build
+
+Range = tuple[int, int, int]
+"""Smallest, best and largest."""
+
+DEFAULT_OBJECTS: Range = (1, 3, 15)
+
+PLAN_SUFFIX = ".plan"
+"""By which Triton knows engines."""
+
+TURING = "sm75"
+"""The architecture for which TensorRT-RTX has no float32 matrix products."""
+
+
+@dataclass(frozen=True)
+class EngineOptions:
+    """What the user decides about an engine.
+
+    Attributes:
+        runtime: one of :data:`maskring.runtime.model.engine_file.RUNTIMES`.
+        height, width: of the frames, where the model takes any.
+        objects: without background, where the model takes any; None for :data:`DEFAULT_OBJECTS`.
+        compute_capabilities: GPUs to compile for, as ``sm86``; TensorRT-RTX alone, TensorRT times kernels on
+            the GPU that is here.
+        optimization_level: of the builder, 0 to 5; None for its default.
+        workspace_mb: limit of scratch memory in MiB.
+        version_compatible: run on later TensorRT of the same major version.
+        hardware_compatibility: one of :data:`maskring.runtime.model.engine_file.HARDWARE_COMPATIBILITY`, or empty.
+        timing_cache: file that keeps timings for the next build.
+    """
+
+    runtime: str = TENSORRT
+    height: Range | None = None
+    width: Range | None = None
+    objects: Range | None = None
+    compute_capabilities: tuple[str, ...] = ()
+    optimization_level: int | None = None
+    workspace_mb: int | None = None
+    version_compatible: bool = False
+    hardware_compatibility: str = ""
+    timing_cache: Path | None = None
+
+
+@dataclass(frozen=True)
+class BuiltEngine:
+    """What :func:`build_engine` did.
+
+    Attributes:
+        manifest: what stands beside the engine.
+        reused: nothing was built, since the engine that was there is the one asked for.
+        replaced: why the engine that was there is another one; empty when there was none.
+    """
+
+    manifest: EngineManifest
+    reused: bool
+    replaced: str = ""
+
+
+def parse_range(text: str, option: str) -> Range:
+    """``480`` or ``240:480:1080`` -> smallest, best, largest.
+
+    Raises:
+        ModelError: when the text says anything else.
+    """
+    parts = text.split(":")
+    # int reads other scripts' digits, too, and refuses thousands of them.
+    numbers = [int(part) for part in parts if part.isascii() and part.isdecimal() and len(part) < 10]
+    rising = len(numbers) == len(parts) and 0 not in numbers and numbers == sorted(numbers)
+    if not rising or len(numbers) not in (1, 3):
+        raise ModelError(f"{option} {text} is no range", f"give {option} N or SMALLEST:BEST:LARGEST")
+    return numbers[0], numbers[len(numbers) // 2], numbers[-1]
+
+
+def build_engine(
+    model: Path, out: Path, options: EngineOptions, progress: Progress | None = None
+) -> BuiltEngine:
+    """Build ``model`` into the engine ``out`` and ``out``.json, unless both are there and the right ones.
+
+    For TensorRT the memory read becomes the plugin; for TensorRT-RTX, which takes no plugin, its function
+    body is built in. Precision is the model's own.
+
+    Args:
+        model: an exported ``.onnx``; for a ``.plan`` the one in a Triton repository.
+        out: the ``.engine`` to write, or the ``.plan``.
+        options: what the user decides.
+        progress: told of the build's phases.
+
+    Raises:
+        ModelError: when the model, a size or an option does not fit, or TensorRT refuses the model.
+        UnavailableError: when TensorRT, polygraphy, the plugin or a GPU is missing.
+        OutputError: when a file cannot be written.
+    """
+    if out.suffix not in (ENGINE_SUFFIX, PLAN_SUFFIX):
+        raise OutputError(
+            f"{out} ends neither in .engine nor in .plan, by which trackers and Triton know engines",
+            "rename it",
+        )
+    served = out.suffix == PLAN_SUFFIX
+    graph, metadata, fixed = _load_served_model(model) if served else (*load_step_graph(model), {})
+    _check_options(options)
+    if served and options.runtime != TENSORRT:
+        raise ModelError("Triton runs no engines of TensorRT-RTX", "build with --runtime tensorrt")
+    for path in (out, manifest_path(out), options.timing_cache):
+        if path is not None and path.is_dir():
+            raise OutputError(f"{path} is a folder", "name a file")
+    shapes = profile_shapes(metadata, options)
+    if served:
+        shapes = {name: [shape] * 3 for name, shape in fixed.items()}
+    trt = load_for_polygraphy(options.runtime)
+    targets = (compute_capability(),) if options.runtime == TENSORRT else _targets(trt, options)
+    network = _network(graph, shapes, options.runtime, targets)
+    key = EngineKey(
+        runtime=options.runtime,
+        onnx_sha256=sha256(model),
+        network_sha256=hashlib.sha256(network).hexdigest(),
+        precision=_precision(graph, metadata),
+        shapes=shapes,
+        tensorrt_version=str(trt.__version__),
+        compute_capability=targets,
+        plugin_sha256=sha256(library_path()) if options.runtime == TENSORRT else "",
+        optimization_level=options.optimization_level,
+        workspace_mb=options.workspace_mb,
+        version_compatible=options.version_compatible,
+        hardware_compatibility=options.hardware_compatibility,
+    )
+    manifest, why = _present(out, key)
+    if manifest is not None:
+        return BuiltEngine(manifest, reused=True)
+    make_directory(out.parent)
+    if options.timing_cache is not None:
+        make_directory(options.timing_cache.parent)
+    if options.runtime == TENSORRT:
+        load_plugin(trt)
+    engine, log = build(trt, network, key, options.timing_cache, progress)
+    built = EngineManifest(key, metadata, hashlib.sha256(engine).hexdigest(), log.memory)
+    _write(out, engine, built)
+    return BuiltEngine(built, reused=False, replaced=why)
+
+
+def _load_served_model(path: Path) -> tuple[onnx.ModelProto, ModelMetadata, dict[str, list[int]]]:
+    """Read the model of a Triton repository; also the shapes of its inputs, which are fixed.
+
+    Raises:
+        ModelError: when the file is missing, damaged or another one.
+    """
+    model, metadata = read_export(path)
+    shapes = {
+        tensor.name: [axis.dim_value for axis in tensor.type.tensor_type.shape.dim]
+        for tensor in model.graph.input
+    }
+    if set(shapes) != {"frame", "mask", "start", "keys", "values", "clock"}:
+        raise ModelError(
+            f"{path} is not the model of a Triton repository",
+            "write one: maskring export CHECKPOINT --triton DIR",
+        )
+    return model, metadata, shapes
+
+
+def profile_shapes(metadata: ModelMetadata, options: EngineOptions) -> Shapes:
+    """Smallest, best and largest shape of each input of the step graph.
+
+    Raises:
+        ModelError: when a size that the model leaves open is not given, or one that it fixes is another.
+    """
+    height = _range("height", options.height, metadata.height, None)
+    width = _range("width", options.width, metadata.width, None)
+    fixed = None if metadata.labels is None else metadata.labels - 1
+    objects = _range("objects", options.objects, fixed, DEFAULT_OBJECTS)
+    if objects[2] >= MAX_LABELS:
+        raise ModelError(
+            f"{objects[2]} objects do not fit into a label map", f"ask for {MAX_LABELS - 1} at most"
+        )
+    policy = MemoryPolicy(metadata.long_term, metadata.short_term)
+    slots = metadata.slots or policy.slots
+    shapes: Shapes = {"frame": [], "memory_keys": [], "memory_values": [], "memory_dilation": []}
+    for pixels_high, pixels_wide, count in zip(height, width, objects, strict=True):
+        grid = metadata.feature_size(pixels_high, pixels_wide)
+        shapes["frame"].append([1, pixels_high, pixels_wide, 3])
+        shapes["memory_keys"].append([1, slots, metadata.channels, *grid])
+        shapes["memory_values"].append([1, slots, count + 1, *grid])
+        shapes["memory_dilation"].append([1, slots])
+    return shapes
+
+
+def _network(graph: onnx.ModelProto, shapes: Shapes, runtime: str, targets: tuple[str, ...]) -> bytes:
+    """The model as TensorRT's parser is to see it."""
+    if runtime == TENSORRT:
+        graph = use_tensorrt_plugin(graph)
+    elif TURING in targets:
+        graph = without_matrix_products(graph)
+    # Where the profile fixes an extent, the builder needs less scratch memory if the graph does, too.
+    for tensor in graph.graph.input:
+        extents = zip(*shapes[tensor.name], strict=True)
+        for axis, (smallest, _, largest) in zip(tensor.type.tensor_type.shape.dim, extents, strict=True):
+            if smallest == largest:
+                axis.dim_value = largest
+    network: bytes = graph.SerializeToString(deterministic=True)
+    return network
+
+
+def _range(name: str, asked: Range | None, fixed: int | None, default: Range | None) -> Range:
+    if fixed is not None:
+        if asked not in (None, (fixed, fixed, fixed)):
+            raise ModelError(
+                f"the model is fixed to {name} {fixed}",
+                f"leave --{name} out, or export the model without --{name}",
+            )
+        return fixed, fixed, fixed
+    chosen = asked or default
+    if chosen is None:
+        raise ModelError(
+            f"the model takes any {name} and an engine needs bounds",
+            f"give --{name} N, or --{name} SMALLEST:BEST:LARGEST",
+        )
+    return chosen
+
+
+def _check_options(options: EngineOptions) -> None:
+    if options.runtime not in RUNTIMES:
+        raise ModelError(f"there is no runtime {options.runtime}", f"choose {' or '.join(RUNTIMES)}")
+    if options.hardware_compatibility not in ("", *HARDWARE_COMPATIBILITY):
+        raise ModelError(
+            f"there is no hardware compatibility {options.hardware_compatibility}",
+            f"choose {' or '.join(HARDWARE_COMPATIBILITY)}",
+        )
+    if options.runtime == TENSORRT and options.compute_capabilities:
+        raise ModelError(
+            "TensorRT times its kernels on the GPU that is here and takes no --compute-capability",
+            "leave it out, or build with --runtime tensorrt-rtx",
+        )
+    if options.runtime == TENSORRT_RTX and (
+        options.version_compatible or options.hardware_compatibility or options.timing_cache
+    ):
+        raise ModelError(
+            "TensorRT-RTX has no version or hardware compatibility and no timing cache",
+            "leave these options out and name the GPUs with --compute-capability",
+        )
+    if options.runtime == TENSORRT_RTX and not options.compute_capabilities:
+        raise ModelError(
+            "an ahead-of-time engine needs the GPUs it is for",
+            "name them: --compute-capability sm86,sm89 (maskring doctor knows that of a GPU that is here)",
+        )
+
+
+def _precision(graph: onnx.ModelProto, metadata: ModelMetadata) -> str:
+    quantized = any(entry.key == QUANTIZATION_KEY for entry in graph.metadata_props)
+    return metadata.dtype + ("+int8" if quantized else "")
+
+
+def _targets(trt: Any, options: EngineOptions) -> tuple[str, ...]:
+    known = [name.lower() for name in trt.ComputeCapability.__members__ if name.startswith("SM")]
+    # NVIDIA writes 8.9, sm_89 and sm89 for one thing.
+    wanted = [
+        re.sub(r"(?:sm_?)?(\d+)\.?(\d)", r"sm\1\2", name.lower()) for name in options.compute_capabilities
+    ]
+    unknown = [name for name in wanted if name not in known]
+    if unknown:
+        raise UnavailableError(
+            f"TensorRT-RTX {trt.__version__} compiles for no {', '.join(unknown)}",
+            f"choose from {', '.join(known)}",
+        )
+    return tuple(dict.fromkeys(wanted))
+
+
+def _present(out: Path, key: EngineKey) -> tuple[EngineManifest | None, str]:
+    """The manifest of the engine at ``out`` if it is what ``key`` asks for; otherwise why it is not."""
+    if not out.exists():
+        return None, ""
+    try:
+        manifest = read_manifest(out)
+        read_engine(out, manifest)
+    except ModelError as error:
+        return None, error.problem
+    differences = manifest.key.differences(key)
+    return (None, "; ".join(differences)) if differences else (manifest, "")
+
+
+def _write(out: Path, engine: bytes, manifest: EngineManifest) -> None:
+    """Both files, or neither: an engine under a manifest of another one is refused by its digest."""
+    with atomic_path(out) as partial, atomic_path(manifest_path(out)) as partial_manifest:
+        partial.write_bytes(engine)
+        partial_manifest.write_text(manifest.to_json(), encoding="utf-8")

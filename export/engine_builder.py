@@ -1,0 +1,285 @@
+"""TensorRT's builder and ONNX parser through polygraphy's loaders, with what they say kept for the user."""
+
+from __future__ import annotations
+
+import contextlib
+import re
+import signal
+import tempfile
+import threading
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any, BinaryIO
+
+from ..common.errors import ModelError, UnavailableError
+from ..common.files import atomic_path
+from ..runtime.model.engine_file import HARDWARE_COMPATIBILITY, TENSORRT_RTX, EngineKey
+
+Progress = Callable[[str, int, int], None]
+"""Called with a phase of the build, the steps of it that are done, and all its steps."""
+
+_MEMORY = {
+    "scratch": r"Max Scratch Memory: (\d+) bytes",
+    "activation": r"Total Activation Memory: (\d+) bytes",
+    "weights": r"Total Weights Memory: (\d+) bytes",
+}
+
+
+@dataclass
+class BuildLog:
+    """What TensorRT said during one build.
+
+    Attributes:
+        errors: its errors, first one first.
+        memory: bytes by name, see :attr:`maskring.runtime.model.engine_file.EngineManifest.memory`.
+    """
+
+    errors: list[str] = field(default_factory=list)
+    memory: dict[str, int] = field(default_factory=dict)
+
+    def hear(self, message: str, is_error: bool) -> None:
+        """Keep what matters of a message."""
+        if is_error:
+            self.errors.append(message)
+        for name, pattern in _MEMORY.items():
+            if found := re.search(pattern, message):
+                self.memory[name] = max(self.memory.get(name, 0), int(found.group(1)))
+
+    def reason(self, otherwise: object) -> str:
+        """The first error, on one line: the later ones follow from it."""
+        text = " ".join((self.errors or [str(otherwise)])[0].split())
+        return text[:300].rstrip(". ")
+
+
+def build(
+    trt: Any, onnx_bytes: bytes, key: EngineKey, timing_cache: Path | None, progress: Progress | None
+) -> tuple[bytes, BuildLog]:
+    """Parse and build, strongly typed, with one optimization profile.
+
+    Args:
+        trt: the module from :func:`maskring.runtime.model.engine_file.load_for_polygraphy`.
+        onnx_bytes: the model as the parser shall see it.
+        key: shapes and options.
+        timing_cache: file with timings of earlier builds, read and added to.
+        progress: told of the build's phases.
+
+    Returns:
+        the serialized engine and what TensorRT said.
+
+    Raises:
+        ModelError: with TensorRT's words when it refuses the model, or a timing cache is not one of its own.
+        UnavailableError: when an option asks for what this TensorRT does not have.
+        OutputError: when the timing cache cannot be written.
+        KeyboardInterrupt: when the user interrupted the build.
+    """
+    from polygraphy.backend.trt import EngineBytesFromNetwork, NetworkFromOnnxBytes
+    from polygraphy.exception import PolygraphyException
+
+    monitor = _monitor(trt, progress)
+    with (
+        _listening(trt) as log,
+        _interrupts(monitor),
+        _timings(timing_cache) as timings,
+        tempfile.TemporaryFile() as new_timings,
+    ):
+        try:
+            network = NetworkFromOnnxBytes(onnx_bytes, strongly_typed=True)
+            config = _config(trt, key, timings, monitor)
+            # Files, not their names: polygraphy would leave lock files beside them.
+            save = None if timing_cache is None else new_timings
+            engine = EngineBytesFromNetwork(network, config, save_timing_cache=save)()
+        except (PolygraphyException, TypeError, RuntimeError) as error:
+            # The bindings have no other words for a builder that could not be made, as where CUDA fails.
+            if monitor.interrupted:
+                raise KeyboardInterrupt from error
+            raise ModelError(
+                f"{key.runtime} {key.tensorrt_version} could not build the engine: {log.reason(error)}",
+                "change what it names, and export the model again where that is the model's",
+            ) from error
+        if monitor.interrupted:
+            raise KeyboardInterrupt
+        if timing_cache is not None:
+            new_timings.seek(0)
+            with atomic_path(timing_cache) as partial:
+                partial.write_bytes(new_timings.read())
+        return bytes(engine), log
+
+
+def _timings(timing_cache: Path | None) -> contextlib.AbstractContextManager[BinaryIO | None]:
+    """The file with timings of earlier builds, open; None where there is none yet."""
+    if timing_cache is None or not timing_cache.exists():
+        return contextlib.nullcontext()
+    try:
+        return timing_cache.open("rb")
+    except OSError as error:
+        raise ModelError(
+            f"the timing cache {timing_cache} cannot be read ({error.strerror})", "check the path"
+        ) from error
+
+
+def _config(trt: Any, key: EngineKey, timings: BinaryIO | None, monitor: Any) -> Any:
+    from polygraphy.backend.trt import PostprocessConfig, Profile
+
+    profile = Profile()
+    for name, (smallest, best, largest) in key.shapes.items():
+        profile.add(name, min=tuple(smallest), opt=tuple(best), max=tuple(largest))
+    options: dict[str, Any] = {
+        "profiles": [profile],
+        "progress_monitor": monitor,
+        "builder_optimization_level": key.optimization_level,
+    }
+    if key.workspace_mb is not None:
+        options["memory_pool_limits"] = {trt.MemoryPoolType.WORKSPACE: key.workspace_mb << 20}
+    if key.runtime == TENSORRT_RTX:
+        from polygraphy.backend.tensorrt_rtx import CreateConfigRTX
+
+        targets = [divmod(int(name.removeprefix("sm")), 10) for name in key.compute_capability]
+        return PostprocessConfig(
+            CreateConfigRTX(compute_capabilities=targets, **options),
+            lambda builder, network, config: _set_flags(trt, config),
+        )
+    from polygraphy.backend.trt import CreateConfig
+
+    config = CreateConfig(
+        load_timing_cache=timings,
+        version_compatible=key.version_compatible,
+        hardware_compatibility_level=_hardware_compatibility(trt, key.hardware_compatibility),
+        **options,
+    )
+    return PostprocessConfig(config, lambda builder, network, config: _require_taken(config, timings))
+
+
+def _set_flags(trt: Any, config: Any) -> None:
+    """What TensorRT-RTX decides otherwise by itself, and polygraphy leaves to it."""
+    config.clear_flag(trt.BuilderFlag.TF32)
+    # Without it an engine of large tensors may allocate while it executes: CUDA graphs could not capture it.
+    config.set_flag(trt.BuilderFlag.REQUIRE_USER_ALLOCATION)
+
+
+def _hardware_compatibility(trt: Any, asked: str) -> Any:
+    """TensorRT's name for it, None where none is asked for."""
+    if not asked:
+        return None
+    name = asked.upper().replace("-", "_")
+    level = getattr(trt.HardwareCompatibilityLevel, name, None)
+    if level is None:
+        known = [name for name in HARDWARE_COMPATIBILITY if name != asked]
+        raise UnavailableError(
+            f"TensorRT {trt.__version__} knows no hardware compatibility {asked}",
+            f"choose {' or '.join(known)}, or leave --hardware-compatibility out",
+        )
+    return level
+
+
+def _require_taken(config: Any, timings: BinaryIO | None) -> None:
+    """Refuse timings that the builder passed over: an empty cache would be written in their place.
+
+    TensorRT attaches no cache of another kind of GPU, and makes an empty one of bytes that it cannot read.
+    """
+    if timings is None:
+        return
+    timings.seek(0)
+    stored, attached = timings.read(), config.get_timing_cache()
+    empty = bytes(config.create_timing_cache(b"").serialize())
+    if attached is None or (bytes(attached.serialize()) == empty != stored):
+        raise ModelError(
+            f"the timing cache {timings.name} is damaged, or of another GPU or version of TensorRT",
+            "name another file with --timing-cache, or delete this one",
+        )
+
+
+def _monitor(trt: Any, progress: Progress | None) -> Any:
+    """A progress monitor; who sets ``interrupted`` ends the build between two of its steps."""
+
+    class Monitor(trt.IProgressMonitor):  # type: ignore[misc]
+        def __init__(self) -> None:
+            trt.IProgressMonitor.__init__(self)
+            self.interrupted = False
+            self._steps: dict[str, int] = {}
+
+        def phase_start(self, phase_name: str, parent_phase: str | None, num_steps: int) -> None:
+            self._steps[phase_name] = num_steps
+            self._tell(phase_name, 0)
+
+        def phase_finish(self, phase_name: str) -> None:
+            self._tell(phase_name, self._steps.get(phase_name, 0))
+
+        def step_complete(self, phase_name: str, step: int) -> bool:
+            self._tell(phase_name, step + 1)
+            return not self.interrupted
+
+        def _tell(self, phase: str, done: int) -> None:
+            # TensorRT calls from C++, where no exception may arrive.
+            try:
+                if progress is not None:
+                    progress(phase, done, self._steps.get(phase, 0))
+            except KeyboardInterrupt:
+                self.interrupted = True
+
+    return Monitor()
+
+
+@contextlib.contextmanager
+def _interrupts(monitor: Any) -> Iterator[None]:
+    """Let Ctrl-C and SIGTERM end the build after its present step; the second one does not wait.
+
+    An exception out of a callback of TensorRT's never reaches Python: its bindings print and drop it.
+    """
+    if threading.current_thread() is not threading.main_thread():
+        yield
+        return
+    before = {number: signal.getsignal(number) for number in (signal.SIGINT, signal.SIGTERM)}
+
+    def interrupt(*_: Any) -> None:
+        monitor.interrupted = True
+        restore()
+
+    def restore() -> None:
+        for number, handler in before.items():
+            if handler is not None:  # None: set by other code than Python's
+                signal.signal(number, handler)
+
+    for number in before:
+        signal.signal(number, interrupt)
+    try:
+        yield
+    finally:
+        restore()
+
+
+@contextlib.contextmanager
+def _listening(trt: Any) -> Iterator[BuildLog]:
+    """Collect what TensorRT logs; keep polygraphy off the terminal.
+
+    TensorRT keeps the first logger of a process for good, so there is one, and it speaks to whoever listens.
+    """
+    from polygraphy.backend.trt import util
+    from polygraphy.logger import G_LOGGER
+
+    log = BuildLog()
+    _logger(trt, util).listener = log
+    severity = G_LOGGER.module_severity
+    G_LOGGER.module_severity = G_LOGGER.CRITICAL + 1
+    try:
+        yield log
+    finally:
+        G_LOGGER.module_severity = severity
+        util.TRT_LOGGER.listener = None
+
+
+def _logger(trt: Any, util: Any) -> Any:
+    if hasattr(util.TRT_LOGGER, "listener"):
+        return util.TRT_LOGGER
+
+    class Logger(trt.ILogger):  # type: ignore[misc]
+        def __init__(self) -> None:
+            trt.ILogger.__init__(self)
+            self.listener: BuildLog | None = None
+
+        def log(self, severity: Any, msg: str) -> None:
+            if self.listener is not None:
+                self.listener.hear(msg, severity in (trt.ILogger.ERROR, trt.ILogger.INTERNAL_ERROR))
+
+    util.TRT_LOGGER = Logger()
+    return util.TRT_LOGGER

@@ -1,0 +1,129 @@
+"""Windowed memory affinity on a CPU: fused, threaded, with the instruction set chosen at run time."""
+
+from __future__ import annotations
+
+import os
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from ...common.machine import usable_cores
+from . import _native
+
+ISA_VARIABLE = "MASKRING_ISA"
+"""Environment variable that names the instruction set to use, for tests and comparisons."""
+
+_FLOATS = (np.dtype(np.float32), np.dtype(np.float16))
+
+
+def instruction_sets() -> list[str]:
+    """Instruction sets of this library that this processor can run, best first."""
+    names: list[str] = _native.instruction_sets()
+    return names
+
+
+def instruction_set() -> str:
+    """The instruction set in use: the best one, or the one that ``MASKRING_ISA`` names.
+
+    Raises:
+        ValueError: when that variable names one that this processor cannot run.
+    """
+    names = instruction_sets()
+    wanted = os.environ.get(ISA_VARIABLE)
+    if wanted is None:
+        return names[0]
+    if wanted not in names:
+        raise ValueError(f"{ISA_VARIABLE}={wanted}, but this processor can run {', '.join(names)}")
+    return wanted
+
+
+def windowed_affinity(
+    query: NDArray[Any],
+    keys: NDArray[Any],
+    values: NDArray[Any],
+    dilation: NDArray[np.int32],
+    offsets: NDArray[np.int32] | None = None,
+    *,
+    radius: int,
+    scale: float,
+    top_k: int = 0,
+    out: NDArray[Any] | None = None,
+    threads: int = 0,
+) -> NDArray[Any]:
+    """Copy labels from memory frames by feature similarity inside a window.
+
+    Arguments and meaning are those of ``reference.windowed_affinity``, on C-contiguous numpy arrays,
+    float32 or float16 (arithmetic is float32 in both). Logits must stay below 1e37 in magnitude. Windows
+    centred on their own pixel with all logits kept take the fast path, whose extra memory is a few key rows
+    per thread, and which reads no keys for queries in whose reach all labels are equal. Frames in which all
+    ``offsets`` are equal take it too, but read all keys; keys and values of other frames are copied as
+    float32, one slot at a time. With ``top_k`` all are copied at once.
+
+    Args:
+        out: [B, O, H, W] array that takes the result; None for a new one.
+        threads: CPU threads, 0 for all that this process may use.
+
+    Raises:
+        ValueError: when shapes, types or layouts of the arguments do not fit each other.
+    """
+    _check(query, keys, values, dilation, offsets, radius, top_k)
+    if not 0 <= scale < float("inf"):
+        raise ValueError(f"scale must be finite and not negative, not {scale}")
+    shape = (query.shape[0], values.shape[2], *query.shape[2:])
+    if out is None:
+        out = np.empty(shape, values.dtype)
+    _check_array("out", out, shape, (values.dtype,))
+    _native.windowed_affinity(
+        query,
+        keys,
+        values,
+        dilation,
+        offsets,
+        out,
+        radius,
+        scale,
+        top_k,
+        threads or usable_cores(),
+        instruction_set(),
+    )
+    return out
+
+
+def _check(
+    query: NDArray[Any],
+    keys: NDArray[Any],
+    values: NDArray[Any],
+    dilation: NDArray[np.int32],
+    offsets: NDArray[np.int32] | None,
+    radius: int,
+    top_k: int,
+) -> None:
+    for name, array, rank in (("query", query, 4), ("keys", keys, 5), ("values", values, 5)):
+        if array.ndim != rank:
+            raise ValueError(f"{name} must have {rank} dimensions, not shape {array.shape}")
+    batch, channels, height, width = query.shape
+    slots, labels = values.shape[1:3]
+    types = (query.dtype,) if query.dtype in _FLOATS else _FLOATS
+    integers = (np.dtype(np.int32),)
+    _check_array("query", query, query.shape, types)
+    _check_array("keys", keys, (batch, slots, channels, height, width), types)
+    _check_array("values", values, (batch, slots, labels, height, width), types)
+    _check_array("dilation", dilation, (batch, slots), integers)
+    if offsets is not None:
+        _check_array("offsets", offsets, (batch, slots, 2, height, width), integers)
+    if 0 in (channels, height, width):
+        raise ValueError(f"query must not be empty, not shape {query.shape}")
+    if radius < 0 or top_k < 0:
+        raise ValueError(f"radius and top_k must not be negative, not {radius} and {top_k}")
+
+
+def _check_array(
+    name: str, array: NDArray[Any], shape: tuple[int, ...], types: tuple[np.dtype[Any], ...]
+) -> None:
+    if array.shape != shape:
+        raise ValueError(f"{name} must have shape {shape}, not {array.shape}")
+    if array.dtype not in types:
+        raise ValueError(f"{name} must be {' or '.join(map(str, types))}, not {array.dtype}")
+    if not array.flags.c_contiguous:
+        raise ValueError(f"{name} must be C-contiguous (numpy.ascontiguousarray)")

@@ -1,0 +1,172 @@
+"""Labelled video datasets on disk: the DAVIS and the YouTube-VOS layout.
+
+DAVIS (2016 masks and 2017 palettes)::
+
+    ROOT/JPEGImages/RESOLUTION/SEQUENCE/00000.jpg ...
+    ROOT/Annotations/RESOLUTION/SEQUENCE/00000.png ...
+    ROOT/ImageSets/2017/SPLIT.txt, else ROOT/ImageSets/2016/SPLIT.txt
+
+YouTube-VOS, where the split is a folder and any frames may be annotated::
+
+    ROOT/SPLIT/JPEGImages/SEQUENCE/00000.jpg ...
+    ROOT/SPLIT/Annotations/SEQUENCE/00000.png ...
+
+ROOT may also be a split's own folder (``ROOT/JPEGImages/SEQUENCE``); the split ``all`` is all of it.
+"""
+
+from __future__ import annotations
+
+import os
+from dataclasses import dataclass
+from pathlib import Path
+
+from ...common.errors import MaskError, SourceError
+from ..video.folders import images_in
+
+IMAGES, ANNOTATIONS, LISTS = "JPEGImages", "Annotations", "ImageSets"
+
+LIST_FOLDERS = ("2017", "2016", "")
+"""Where a split's list is looked for below ``ImageSets``, best first."""
+
+WHOLE_FOLDER = "all"
+"""Name of the split that holds every sequence of a folder without lists."""
+
+PREFERRED_RESOLUTIONS = ("480p", "Full-Resolution")
+"""480p is the resolution of the benchmark; other folders follow in alphabetical order."""
+
+LONGEST_NAME = 255
+"""Bytes that file systems allow a name."""
+
+
+@dataclass(frozen=True)
+class DatasetSequence:
+    """A video with annotated frames.
+
+    Attributes:
+        name: as in the split's list.
+        frames: image files in temporal order.
+        annotations: frame index -> mask file; at least one.
+    """
+
+    name: str
+    frames: tuple[Path, ...]
+    annotations: dict[int, Path]
+
+
+def load_split(root: Path, split: str) -> list[DatasetSequence]:
+    """The sequences of a split, in the order of its list. Looks at names only, opens no image.
+
+    Raises:
+        SourceError: when the root, the split or a sequence is missing.
+        MaskError: when a sequence has no annotation that belongs to a frame.
+    """
+    if not root.is_dir():
+        raise SourceError(f"the dataset root {root} is not a folder", "check the path")
+    names = _listed(root, split)
+    if names is not None:
+        return [_sequence(root, name, split) for name in names]
+    folder = root if split == WHOLE_FOLDER else root / split
+    if not (folder / IMAGES).is_dir():
+        raise SourceError(f"{root} has no split named {split}", _known_splits(root))
+    return [_sequence(folder, name, split) for name in _folders(folder / IMAGES)]
+
+
+def _listed(root: Path, split: str) -> list[str] | None:
+    """Sequence names in the split's list, None when there is no such list."""
+    for folder in LIST_FOLDERS:
+        path = root / LISTS / folder / f"{split}.txt"
+        if path.is_file():
+            names = [name for line in _text(path).splitlines() if (name := line.strip())]
+            if not names:
+                raise SourceError(f"{path} names no sequence", "write one sequence name per line into it")
+            if wrong := [name for name in names if not _is_folder_name(name)]:
+                raise SourceError(
+                    f"{path} holds {wrong[0][:80]!r}, which is no name of a sequence",
+                    "write the name of one folder per line into it",
+                )
+            return names
+    return None
+
+
+def _is_folder_name(name: str) -> bool:
+    """Whether a name is that of a folder right below another one: results are written under it."""
+    return (
+        name not in (".", "..")
+        and not {"/", "\\", "\0"} & set(name)
+        and len(os.fsencode(name)) <= LONGEST_NAME
+    )
+
+
+def _text(path: Path) -> str:
+    try:
+        return path.read_text(encoding="utf-8-sig")
+    except (OSError, UnicodeDecodeError) as error:
+        raise SourceError(
+            f"the split list {path} cannot be read as text", "write one name per line"
+        ) from error
+
+
+def _known_splits(root: Path) -> str:
+    """The remedy for a missing split: name those there are."""
+    lists = {path.stem for folder in LIST_FOLDERS for path in (root / LISTS / folder).glob("*.txt")}
+    folders = {path.parent.name for path in root.glob(f"*/{IMAGES}")}
+    whole = {WHOLE_FOLDER} if (root / IMAGES).is_dir() and not lists else set()
+    known = sorted(lists | folders | whole)
+    if known:
+        return f"choose one of those there are: {', '.join(known)}"
+    return (
+        f"give a folder that holds {IMAGES}, {ANNOTATIONS} and {LISTS} (DAVIS) or {IMAGES} and {ANNOTATIONS}"
+    )
+
+
+def _sequence(root: Path, name: str, split: str) -> DatasetSequence:
+    image_folders, mask_folders = _locations(root / IMAGES, name), _locations(root / ANNOTATIONS, name)
+    if not image_folders:
+        raise SourceError(
+            f"the sequence {name} of split {split} has no folder below {root / IMAGES}",
+            "complete the dataset or take the sequence off the list",
+        )
+    if not mask_folders:
+        raise MaskError(
+            f"the sequence {name} of split {split} has no folder below {root / ANNOTATIONS}",
+            "complete the dataset or take the sequence off the list",
+        )
+    # Equal resolutions if possible; otherwise masks are scaled to the frames.
+    shared = [resolution for resolution in image_folders if resolution in mask_folders]
+    images = image_folders[shared[0]] if shared else next(iter(image_folders.values()))
+    masks = mask_folders[shared[0]] if shared else next(iter(mask_folders.values()))
+    return _pair(name, images, masks)
+
+
+def _pair(name: str, images: Path, masks: Path) -> DatasetSequence:
+    """Match frames and annotations by file name."""
+    frames = tuple(images_in(images))
+    if not frames:
+        raise SourceError(f"{images} holds no image", "complete the dataset")
+    index = {path.stem: position for position, path in enumerate(frames)}
+    files = images_in(masks, {".png"})
+    if strays := [path.name for path in files if path.stem not in index]:
+        raise MaskError(
+            f"{masks / strays[0]} belongs to no frame in {images}", "give masks the names of their frames"
+        )
+    if not files:
+        raise MaskError(
+            f"the sequence {name} has no annotation in {masks}",
+            "add the mask of its first frame, named like that frame",
+        )
+    return DatasetSequence(name, frames, {index[path.stem]: path for path in files})
+
+
+def _locations(base: Path, name: str) -> dict[str, Path]:
+    """Folders of a sequence by resolution, best first; resolution "" is the layout without resolutions."""
+    if (base / name).is_dir():
+        return {"": base / name}
+    present = _folders(base)
+    known = [resolution for resolution in PREFERRED_RESOLUTIONS if resolution in present]
+    others = [resolution for resolution in present if resolution not in known]
+    candidates = {resolution: base / resolution / name for resolution in known + others}
+    return {resolution: path for resolution, path in candidates.items() if path.is_dir()}
+
+
+def _folders(base: Path) -> list[str]:
+    return sorted(path.name for path in base.iterdir() if path.is_dir()) if base.is_dir() else []

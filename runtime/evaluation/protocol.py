@@ -1,0 +1,338 @@
+"""Track a labelled dataset and score it with the DAVIS measures.
+
+Semi-supervised protocol: the tracker is given each object's mask in the first frame in which it is annotated,
+and nothing else; masks are written for every frame; scores come from the written files, so what was scored
+is what any other tool finds there. The first and the last annotated frame do not count.
+"""
+
+from __future__ import annotations
+
+import json
+import time
+from collections.abc import Callable, Iterator
+from contextlib import closing
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import Any, Protocol, runtime_checkable
+
+import numpy as np
+from numpy.typing import NDArray
+
+from ...common.errors import MaskError, OutputError
+from ...common.files import atomic_path, directory, make_directory
+from ...common.interrupts import defer_interrupts
+from ..pipeline.resized import majority, nearest, scaled_to
+from ..video.masks import Labels
+from ..video.readers import read_image
+from .annotations import Annotations, pixels
+from .datasets import DatasetSequence, load_split
+from .measures import Measure, Score, SequenceScorer
+
+Image = NDArray[np.uint8]
+
+COLUMNS = ("sequence", "obj", "J&F", "J", "rec.", "dec.", "F", "rec.", "dec.", "fps")
+"""Heads of :meth:`Evaluation.rows`, narrow enough for 80 characters; recall and decay follow J and F."""
+
+ASPECT_TOLERANCE = 0.01
+"""Relative difference of aspect ratios that rounding to 480p and the like brings about."""
+
+
+class HasLabels(Protocol):
+    """What evaluation needs of a tracker's result."""
+
+    @property
+    def labels(self) -> Labels:
+        """[H, W] object ids."""
+
+
+class SequenceTracker(Protocol):
+    """What evaluation needs of a tracker; :class:`maskring.runtime.tracking.tracker.Tracker` is one."""
+
+    def step(self, frame: Image, mask: Labels | None = None) -> HasLabels:
+        """Follow all objects into ``frame``; ``mask`` adds objects."""
+
+    def close(self) -> None:
+        """Release everything."""
+
+
+@runtime_checkable
+class TwoPassTracker(SequenceTracker, Protocol):
+    """A tracker that goes over a sequence again, as offline refinement does; its second results count."""
+
+    def adapt(self) -> None:
+        """Learn from the first pass."""
+
+    def refine(self, frame: Image, index: int) -> HasLabels:
+        """The final result of the frame that was given to :meth:`step` as the ``index``-th."""
+
+
+@dataclass(frozen=True)
+class SequenceResult:
+    """Outcome of one sequence.
+
+    Attributes:
+        name: the sequence's name.
+        objects: scores by object id as annotated; empty when no frame could be scored.
+        frames: frames that were tracked, the first of them given.
+        seconds: time spent in the tracker, reading and writing files left out.
+    """
+
+    name: str
+    objects: dict[int, Score]
+    frames: int
+    seconds: float
+
+    @property
+    def score(self) -> Score | None:
+        """Mean over the objects."""
+        return Score.of_objects(list(self.objects.values())) if self.objects else None
+
+    @property
+    def fps(self) -> float:
+        """Frames per second of the tracker alone."""
+        return self.frames / self.seconds if self.seconds else 0.0
+
+
+@dataclass(frozen=True)
+class Evaluation:
+    """Outcome of a split.
+
+    Attributes:
+        split: the split's name.
+        size: shorter side of the frames given to the tracker, None for the frames' own size.
+        sequences: one result per sequence, in the order of the split.
+    """
+
+    split: str
+    size: int | None
+    sequences: tuple[SequenceResult, ...]
+
+    @property
+    def score(self) -> Score | None:
+        """Mean over all objects of all sequences; None when there is no truth beyond the given masks."""
+        objects = [score for result in self.sequences for score in result.objects.values()]
+        return Score.of_objects(objects) if objects else None
+
+    @property
+    def fps(self) -> float:
+        """Frames per second of the tracker alone, over all sequences."""
+        seconds = sum(result.seconds for result in self.sequences)
+        return sum(result.frames for result in self.sequences) / seconds if seconds else 0.0
+
+    def rows(self) -> list[tuple[str, ...]]:
+        """A table, texts in the order of :data:`COLUMNS`: a row per sequence and one for the whole split."""
+        rows = [_row(result.name, len(result.objects), result.score, result.fps) for result in self.sequences]
+        objects = sum(len(result.objects) for result in self.sequences)
+        return [*rows, _row("all", objects, self.score, self.fps)]
+
+    def to_json(self) -> str:
+        """Everything as JSON; scores in percent, null where nothing could be scored."""
+        document = {
+            "split": self.split,
+            "size": self.size,
+            "unit": "percent",
+            "global": _score_json(self.score),
+            "fps": self.fps,
+            "sequences": {
+                result.name: {
+                    **_score_json(result.score),
+                    "frames": result.frames,
+                    "fps": result.fps,
+                    "objects": {str(key): _score_json(score) for key, score in result.objects.items()},
+                }
+                for result in self.sequences
+            },
+        }
+        return json.dumps(document, indent=2, allow_nan=False) + "\n"
+
+
+def evaluate(
+    root: Path,
+    split: str,
+    new_tracker: Callable[[], SequenceTracker],
+    out_dir: Path,
+    json_file: Path,
+    *,
+    size: int | None = None,
+    on_frame: Callable[[str, int, int], None] = lambda sequence, done, total: None,
+) -> Evaluation:
+    """Track every sequence of a split, write the masks, score them, write the measures.
+
+    Writes ``out_dir/SEQUENCE/FRAME.png`` for every frame, at the annotations' resolution and with their ids
+    (nothing but background before the first object appears), and ``json_file`` at the end. One frame is in
+    memory at a time.
+
+    Args:
+        root, split: see :func:`maskring.runtime.evaluation.datasets.load_split`.
+        new_tracker: makes a tracker that has seen no frame; called once per sequence.
+        out_dir: takes a folder per sequence; files of the same names are replaced.
+        json_file: takes :meth:`Evaluation.to_json`.
+        size: shorter side of the frames given to the tracker, None for their own size.
+        on_frame: called after each frame with the sequence's name, the frames done and those of the split.
+
+    Raises:
+        SourceError: when the dataset is incomplete or an image cannot be read.
+        MaskError: when an annotation is damaged or does not fit its frame.
+        OutputError: when the results cannot be written.
+    """
+    sequences = load_split(root, split)
+    with directory(out_dir), directory(json_file.parent):
+        require_outputs(out_dir, json_file)
+        results = tuple(track_sequences(sequences, new_tracker, out_dir, size, on_frame))
+        evaluation = Evaluation(split, size, results)
+        write_measures(evaluation, json_file)
+    return evaluation
+
+
+def require_outputs(out_dir: Path, json_file: Path) -> None:
+    """Make the folders of the results.
+
+    Raises:
+        OutputError: when the results cannot be written.
+    """
+    make_directory(out_dir)
+    make_directory(json_file.parent)
+    if json_file.is_dir():
+        raise OutputError(f"{json_file} is a folder", "name a file for the measures")
+
+
+def write_measures(evaluation: Evaluation, json_file: Path) -> None:
+    """Write :meth:`Evaluation.to_json`.
+
+    Raises:
+        OutputError: when it cannot be written.
+    """
+    with atomic_path(json_file) as partial:
+        partial.write_text(evaluation.to_json())
+
+
+def track_sequences(
+    sequences: list[DatasetSequence],
+    new_tracker: Callable[[], SequenceTracker],
+    out_dir: Path,
+    size: int | None,
+    on_frame: Callable[[str, int, int], None],
+) -> Iterator[SequenceResult]:
+    """Track sequences, write their masks and score them; arguments and errors as :func:`evaluate`."""
+    total, done = sum(len(sequence.frames) for sequence in sequences), 0
+    for sequence in sequences:
+        annotations, folder, seconds = Annotations.of(sequence), out_dir / sequence.name, 0.0
+        with closing(new_tracker()) as tracker:
+            for taken in _track(annotations, tracker, folder, size):
+                seconds += taken
+                done += 1
+                on_frame(sequence.name, done, total)
+            if isinstance(tracker, TwoPassTracker):
+                seconds += _track_again(annotations, tracker, folder, size)
+        objects = _score(annotations, folder) if annotations.scorable else {}
+        yield SequenceResult(sequence.name, objects, len(sequence.frames) - annotations.start, seconds)
+
+
+def score_sequence(sequence: DatasetSequence, predictions: Path) -> dict[int, Score]:
+    """Score a folder of predicted masks against a sequence's annotations, as PyPI's ``vos-benchmark`` does.
+
+    Args:
+        sequence: the ground truth.
+        predictions: folder with a mask for every annotated frame but the first and the last.
+
+    Returns:
+        Scores by object id; empty when fewer than three frames are annotated.
+
+    Raises:
+        MaskError: when a mask is missing, damaged or of another size than the annotation.
+    """
+    return _score(Annotations.of(sequence), predictions)
+
+
+def _score(annotations: Annotations, predictions: Path) -> dict[int, Score]:
+    scorer = SequenceScorer()
+    for _, annotation in sorted(annotations.sequence.annotations.items())[1:-1]:
+        path = predictions / annotation.name
+        truth, prediction = annotations.read(annotation), annotations.read(path)
+        if truth.shape != prediction.shape:
+            raise MaskError(
+                f"{path} is {pixels(prediction.shape)} and its annotation {pixels(truth.shape)}",
+                "write predictions at the annotations' size",
+            )
+        scorer.add(prediction, truth)
+    return scorer.scores()
+
+
+def _track(
+    annotations: Annotations, tracker: SequenceTracker, folder: Path, size: int | None
+) -> Iterator[float]:
+    """Write the mask of each frame into ``folder``; yields the seconds that the tracker took for it."""
+    with directory(folder):
+        for index, path in enumerate(annotations.sequence.frames):
+            labels, taken = np.zeros(annotations.shape, np.uint8), 0.0
+            with defer_interrupts():
+                if index >= annotations.start:
+                    frame = scaled_to(_frame(path, annotations), size)
+                    mask = _prompt(annotations, index, frame)
+                    begun = time.perf_counter()
+                    labels = tracker.step(frame, mask).labels
+                    taken = time.perf_counter() - begun
+                annotations.write(folder / f"{path.stem}.png", nearest(labels, annotations.shape))
+            yield taken
+
+
+def _track_again(annotations: Annotations, tracker: TwoPassTracker, folder: Path, size: int | None) -> float:
+    """Write the masks of a second pass over those of the first; returns the seconds that the tracker took."""
+    begun = time.perf_counter()
+    tracker.adapt()
+    seconds = time.perf_counter() - begun
+    for index, path in enumerate(annotations.sequence.frames[annotations.start :]):
+        with defer_interrupts():
+            frame = scaled_to(_frame(path, annotations), size)
+            begun = time.perf_counter()
+            labels = tracker.refine(frame, index).labels
+            seconds += time.perf_counter() - begun
+            annotations.write(folder / f"{path.stem}.png", nearest(labels, annotations.shape))
+    return seconds
+
+
+def _prompt(annotations: Annotations, index: int, frame: Image) -> Labels | None:
+    """The new objects of a frame at the frame's size; None when there are none left at that size."""
+    mask = annotations.introduced(index)
+    if mask is None:
+        return None
+    mask = majority(mask, frame.shape)
+    if mask.any():
+        return mask
+    if index == annotations.start:
+        raise MaskError(
+            f"the first mask of the sequence {annotations.sequence.name} is empty at {pixels(frame.shape)}",
+            "choose a larger size",
+        )
+    return None
+
+
+def _frame(path: Path, annotations: Annotations) -> Image:
+    """Read a frame, which must show what its annotations do, at whatever resolution."""
+    frame = read_image(path)
+    (height, width), (rows, columns) = frame.shape[:2], annotations.shape
+    if abs(width * rows / (height * columns) - 1) > ASPECT_TOLERANCE:
+        raise MaskError(
+            f"{path} is {pixels(frame.shape)} and its sequence is annotated at {pixels(annotations.shape)}",
+            "annotate frames at their own size or at a smaller scale",
+        )
+    return frame
+
+
+def _row(name: str, objects: int, score: Score | None, fps: float) -> tuple[str, ...]:
+    if score is None:
+        figures = ["-"] * 7
+    else:
+        measures = (score.jf, *_statistics(score.j), *_statistics(score.f))
+        figures = [f"{figure:.1f}" for figure in measures]
+    return (name, str(objects), *figures, f"{fps:.1f}")
+
+
+def _statistics(measure: Measure) -> tuple[float, float, float]:
+    return measure.mean, measure.recall, measure.decay
+
+
+def _score_json(score: Score | None) -> dict[str, Any]:
+    if score is None:
+        return {"J&F": None, "J": None, "F": None}
+    return {"J&F": score.jf, "J": asdict(score.j), "F": asdict(score.f)}

@@ -1,0 +1,1 @@
+"""Objects drawn by hand or cut out of boxes."""

@@ -1,0 +1,80 @@
+"""Objects that are given as boxes in the first frame: GrabCut makes masks of them."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import replace
+
+import numpy as np
+
+from ...common.errors import MaskError
+from ..arrays.label_maps import Box
+from ..pipeline.loop import Decision, Steering
+from ..video.masks import Labels
+from ..video.overlay import Image
+from ..video.readers import Frame
+from .drawing import SMALLEST_BOX, cut_from_box, free_id
+
+
+class Boxed:
+    """Steers as another does, and gives the first frame the objects that stand out in boxes.
+
+    Args:
+        boxes: (x0, y0, x1, y1) in pixels, x1 and y1 just outside, one per object; each takes the lowest
+            number that is free.
+        planned: what decides otherwise; pixels of its first mask are not touched.
+    """
+
+    def __init__(self, boxes: Sequence[Box], planned: Steering) -> None:
+        self._boxes, self._planned = list(boxes), planned
+
+    def decide(self, frame: Frame) -> Decision:
+        """What was planned, with the objects of the boxes at the first frame.
+
+        Raises:
+            MaskError: when a box leaves the frame, or no object is found in it.
+        """
+        decision = self._planned.decide(frame)
+        boxes, self._boxes = self._boxes, []
+        return (
+            replace(decision, mask=masks_from_boxes(frame.image, boxes, decision.mask)) if boxes else decision
+        )
+
+
+def masks_from_boxes(image: Image, boxes: Sequence[Box], drawn: Labels | None = None) -> Labels:
+    """A mask [H, W] of what was drawn, which lies on top, and of the objects in boxes, the later above.
+
+    Args:
+        image: [H, W, 3] uint8 RGB.
+        boxes: as for :class:`Boxed`.
+        drawn: [H, W] uint8 object ids, None for none.
+
+    Raises:
+        MaskError: when a box leaves the frame, no object is found in it, or there are too many.
+    """
+    height, width = image.shape[:2]
+    labels: Labels = np.zeros((height, width), np.uint8)
+    drawn = labels if drawn is None else drawn
+    if drawn.shape != labels.shape:
+        return drawn  # for the tracker to refuse
+    taken = {int(number) for number in np.unique(drawn)}
+    for box in boxes:
+        named = ",".join(map(str, box))
+        x0, y0, x1, y1 = box
+        if not (0 <= x0 < x1 <= width and 0 <= y0 < y1 <= height):
+            raise MaskError(
+                f"the box {named} is empty or does not lie in the frame of {width}x{height} pixels",
+                "give its left, top, right and bottom edge in pixels: X0,Y0,X1,Y1",
+            )
+        number = free_id(taken)
+        if number is None:
+            raise MaskError("there are more than 255 objects", "give fewer boxes")
+        inside = cut_from_box(image, box)
+        if inside is None:
+            raise MaskError(
+                f"no object can be cut out of the box {named}",
+                f"let it be {SMALLEST_BOX} pixels at least and leave some of the frame out, or give a mask",
+            )
+        taken.add(number)
+        labels[inside] = number
+    return np.where(drawn > 0, drawn, labels).astype(np.uint8)

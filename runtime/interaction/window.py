@@ -1,0 +1,102 @@
+"""A window of OpenCV's HighGUI: as little as can be, for it needs a display to be tested."""
+
+from __future__ import annotations
+
+import subprocess
+import sys
+from typing import Any
+
+import cv2
+
+from ...common.errors import UnavailableError
+from ..video.overlay import Image
+from .drawing import BACKSPACE, ENTER, ESCAPE, SPACE, Event, Key, Pointer
+
+PROBE = "import cv2; cv2.namedWindow('maskring'); cv2.waitKey(1)"
+PROBE_SECONDS = 60
+
+KEYS = {8: BACKSPACE, 127: BACKSPACE, 10: ENTER, 13: ENTER, 141: ENTER, 27: ESCAPE, 32: SPACE}
+"""Codes of ``waitKey``; Backspace and the Enter of the number pad have several, depending on the system."""
+
+
+class Window:
+    """A screen for :class:`maskring.runtime.interaction.session.Interaction`; only the main thread may use it.
+
+    Args:
+        title: of the window, ASCII.
+
+    Raises:
+        UnavailableError: when this OpenCV has no windows, or there is no display.
+    """
+
+    def __init__(self, title: str) -> None:
+        require_windows()
+        self._title = title
+        self._pointed: list[Event] = []
+        self._open = True
+        # One pixel of the picture is one of the screen: drawing.View does the scaling.
+        cv2.namedWindow(title, cv2.WINDOW_AUTOSIZE | cv2.WINDOW_GUI_NORMAL)
+        cv2.setMouseCallback(title, self._on_mouse)
+
+    def show(self, picture: Image) -> None:
+        """Replace what is shown by a picture [H, W, 3] uint8 RGB."""
+        if self._open:
+            cv2.imshow(self._title, picture[..., ::-1])
+
+    def events(self, wait_ms: int) -> list[Event]:
+        """What the user did since the last call, waiting up to ``wait_ms`` milliseconds for a key.
+
+        HighGUI keeps one key between two calls: of several that were pressed meanwhile, the last counts.
+        """
+        code = cv2.waitKey(wait_ms)
+        happened, self._pointed = self._pointed, []
+        if code >= 0:
+            happened.append(Key(KEYS.get(code & 0xFF, chr(code & 0xFF).lower())))
+        if not self._open or cv2.getWindowProperty(self._title, cv2.WND_PROP_VISIBLE) < 1:
+            self._open = False
+            happened.append(Key("q"))
+        return happened
+
+    def close(self) -> None:
+        """Close the window. Closing twice does nothing."""
+        if self._open:
+            self._open = False
+            cv2.destroyWindow(self._title)
+
+    def _on_mouse(self, event: int, x: int, y: int, flags: int, parameter: Any) -> None:
+        kinds: dict[int, Any] = {
+            cv2.EVENT_LBUTTONDOWN: "press",
+            cv2.EVENT_LBUTTONUP: "release",
+            cv2.EVENT_MOUSEMOVE: "move",
+            cv2.EVENT_RBUTTONDOWN: "close",
+        }
+        if event in kinds:
+            self._pointed.append(Pointer(kinds[event], x, y))
+
+
+def require_windows() -> None:
+    """Make sure that a window can be opened.
+
+    Without a display, the toolkit behind HighGUI may end the process instead of raising an error. So another
+    process tries first.
+
+    Raises:
+        UnavailableError: when this OpenCV was built without windows, or there is no display.
+    """
+    if not cv2.currentUIFramework():
+        raise UnavailableError(
+            "this OpenCV has no windows (opencv-python-headless), which --show needs",
+            "run pip uninstall opencv-python-headless, then pip install --force-reinstall opencv-python",
+        )
+    try:
+        done = subprocess.run(
+            [sys.executable, "-c", PROBE], check=False, capture_output=True, timeout=PROBE_SECONDS
+        )
+        works = done.returncode == 0
+    except subprocess.TimeoutExpired:
+        works = False
+    if not works:
+        raise UnavailableError(
+            "no window can be opened: there is no display",
+            "run on a desktop or over ssh -X, or give the objects as --mask or --box and leave --show out",
+        )

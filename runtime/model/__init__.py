@@ -1,0 +1,1 @@
+"""What an exported model or engine says about itself."""

@@ -1,0 +1,185 @@
+"""What an exported model says about itself: everything the runtime must know, kept inside the ONNX file."""
+
+from __future__ import annotations
+
+import json
+from dataclasses import asdict, dataclass, fields
+from typing import Any
+
+from ...common.errors import ModelError, SourceError
+
+METADATA_KEY = "maskring"
+"""Name of the ONNX ``metadata_props`` entry that holds :class:`ModelMetadata` as JSON."""
+
+QUANTIZATION_KEY = "maskring_quantization"
+"""Name of the ``metadata_props`` entry, JSON for people, that a model with an int8 encoder has."""
+
+FORMAT_VERSION = 1
+"""Version of the step graph's contract; a runtime refuses files of another version."""
+
+LAB = "lab"
+"""Name of the graph's inner tensor that holds normalised colours: what the encoder sees."""
+
+FRAME, KEYS, VALUES, DILATION = "frame", "memory_keys", "memory_values", "memory_dilation"
+LABELS, PROBABILITIES, VALUE, KEY = "labels", "probabilities", "value", "key"
+INPUTS = (FRAME, KEYS, VALUES, DILATION)
+OUTPUTS = (LABELS, PROBABILITIES, VALUE, KEY)
+"""Inputs and outputs of the step graph: see :class:`ModelMetadata`."""
+
+MAX_LABELS = 256
+"""Label channels that a uint8 label map can tell apart, background included."""
+
+MOST = 1 << 16
+"""Of strides, channels, radii, slots and ages in a file: no frame needs more, and memory is sized by them."""
+
+EXPORT_AGAIN = "export the checkpoint again with this version: maskring export CHECKPOINT --out MODEL.onnx"
+"""The remedy for a file that this version cannot read."""
+
+MOST_REMEMBERED = 1024
+"""Frames that a memory policy may name."""
+
+DEFAULT_LONG_TERM = (0, 5)
+DEFAULT_SHORT_TERM = (1, 3, 5)
+
+
+@dataclass(frozen=True)
+class ModelMetadata:
+    """The contract between an exported step graph and the runtime.
+
+    The step graph is stateless. Inputs: ``frame`` uint8 [1, H, W, 3] RGB; ``memory_keys`` [1, N, C, h, w] and
+    ``memory_values`` [1, N, O, h, w] in ``dtype``; ``memory_dilation`` int32 [1, N] (0 = slot not used this
+    step). Outputs: ``labels`` uint8 [1, H, W] (channel indices, 0 = background); and in ``dtype``
+    ``probabilities`` [1, O, h, w]; ``value`` [1, O, h, w], the one-hot of their argmax; ``key`` [1, C, h, w].
+    h = ceil(H / stride), w = ceil(W / stride); feature (i, j) is centred on pixel
+    (stride * i, stride * j).
+
+    Attributes:
+        stride: pixels per feature, in both directions.
+        channels: C, depth of keys.
+        radius: window radius of the memory read, in features.
+        scale: factor on inner products before the softmax.
+        top_k: logits kept per pixel, 0 for all.
+        localise: 0: windows are centred on their own pixel and dilated as told. Above 0: in slots of dilation
+            2 and more the graph searches for the centre of each window, on every ``localise``-th row and
+            column, and dilates no window.
+        smooth: radius, in features, of the window in which the probabilities that were read are averaged by
+            the frame's similarity with itself (:func:`maskring.export.step_module.smoothed`); 0 leaves them.
+        slots: N, memory slots of the graph; None when dynamic.
+        height, width: frame size the graph is fixed to, None when dynamic.
+        labels: O, label channels (background included) the graph is fixed to, None when dynamic.
+        dtype: ``float32`` or ``float16``, the type of features and label maps.
+        long_term: frames after the first mask that stay in memory (0 is the masked frame itself).
+        short_term: ages, in frames, of the recent frames in memory.
+        lab_mean, lab_std: what the graph subtracts from OpenCV's float L, a, b and divides them by for its
+            inner tensor ``lab``, float32 [1, 3, H, W]; empty when it has no such tensor.
+        checkpoint: name of the checkpoint, for people.
+        checkpoint_sha256: digest of the checkpoint file the graph was made from.
+        format_version: see :data:`FORMAT_VERSION`.
+    """
+
+    stride: int
+    channels: int
+    radius: int
+    scale: float
+    top_k: int = 0
+    localise: int = 0
+    smooth: int = 0
+    slots: int | None = None
+    height: int | None = None
+    width: int | None = None
+    labels: int | None = None
+    dtype: str = "float32"
+    long_term: tuple[int, ...] = DEFAULT_LONG_TERM
+    short_term: tuple[int, ...] = DEFAULT_SHORT_TERM
+    lab_mean: tuple[float, ...] = ()
+    lab_std: tuple[float, ...] = ()
+    checkpoint: str = ""
+    checkpoint_sha256: str = ""
+    format_version: int = FORMAT_VERSION
+
+    def to_json(self) -> str:
+        """The metadata as one line of JSON, keys in the order of the attributes."""
+        return json.dumps(asdict(self))
+
+    @classmethod
+    def from_json(cls, text: str, origin: str) -> ModelMetadata:
+        """Read metadata back.
+
+        Args:
+            text: what :meth:`to_json` wrote.
+            origin: the file it came from, for the error message.
+
+        Raises:
+            ModelError: when the text is damaged or of another format version.
+        """
+        damaged = ModelError(f"the maskring metadata in {origin} is damaged", EXPORT_AGAIN)
+        try:
+            stored: dict[str, Any] = json.loads(text)
+            version = stored["format_version"]
+        except (ValueError, TypeError, KeyError, RecursionError) as error:
+            raise damaged from error
+        if version != FORMAT_VERSION:
+            raise ModelError(
+                f"{origin} has model format {version}, this maskring reads format {FORMAT_VERSION}",
+                EXPORT_AGAIN,
+            )
+        for setting in ("localise", "smooth"):
+            stored.setdefault(setting, 0)  # of files older than it
+        if set(stored) != {field.name for field in fields(cls)} or not _plausible(stored):
+            raise damaged
+        stored["long_term"] = tuple(stored["long_term"])
+        stored["short_term"] = tuple(stored["short_term"])
+        stored["lab_mean"], stored["lab_std"] = tuple(stored["lab_mean"]), tuple(stored["lab_std"])
+        return cls(**stored)
+
+    def feature_size(self, height: int, width: int) -> tuple[int, int]:
+        """(h, w) of the features of a ``height`` x ``width`` frame."""
+        return -(-height // self.stride), -(-width // self.stride)
+
+    def require_frame_size(self, height: int, width: int) -> None:
+        """Check that the graph takes frames of this size.
+
+        Raises:
+            SourceError: when the graph is fixed to another size.
+        """
+        if height == (self.height or height) and width == (self.width or width):
+            return
+        raise SourceError(
+            f"the frames are {width}x{height} pixels and the model was exported for {self.width or 'any'}x"
+            f"{self.height or 'any'}",
+            f"export it with --height {height} --width {width}, or without them for frames of any size",
+        )
+
+
+def _plausible(stored: dict[str, Any]) -> bool:
+    """Whether every value has the type and range its attribute promises."""
+
+    def whole(value: object, least: int) -> bool:
+        return type(value) is int and least <= value <= MOST
+
+    def frames(value: object, least: int) -> bool:
+        return (
+            isinstance(value, list) and len(value) <= MOST_REMEMBERED and all(whole(f, least) for f in value)
+        )
+
+    def finite(value: object) -> bool:
+        return isinstance(value, (int, float)) and type(value) is not bool and abs(value) < 1e30
+
+    def colours(value: object) -> bool:
+        return isinstance(value, list) and len(value) in (0, 3) and all(map(finite, value))
+
+    return (
+        all(whole(stored[name], 1) for name in ("stride", "channels"))
+        and all(whole(stored[name], 0) for name in ("radius", "top_k", "localise", "smooth"))
+        and all(stored[name] is None or whole(stored[name], 1) for name in ("slots", "height", "width"))
+        and (stored["labels"] is None or (whole(stored["labels"], 2) and stored["labels"] <= MAX_LABELS))
+        and finite(stored["scale"])
+        and colours(stored["lab_mean"])
+        and colours(stored["lab_std"])
+        and len(stored["lab_mean"]) == len(stored["lab_std"])
+        and 0 not in stored["lab_std"]
+        and stored["dtype"] in ("float32", "float16")
+        and frames(stored["long_term"], 0)
+        and frames(stored["short_term"], 1)
+        and all(isinstance(stored[name], str) for name in ("checkpoint", "checkpoint_sha256"))
+    )

@@ -1,0 +1,212 @@
+"""Reading exported step graphs, and cutting them around their memory read, so that it can run in place."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Iterable
+from dataclasses import dataclass
+from operator import itemgetter
+from pathlib import Path
+from typing import Any
+
+import onnx
+from google.protobuf.message import DecodeError
+from onnx import helper
+
+from ...common.errors import ModelError
+from ...plugins.windowed_affinity.onnx_op import DOMAIN, OP_TYPE, OPSET_VERSION, is_memory_read
+from .metadata import (
+    DILATION,
+    EXPORT_AGAIN,
+    FRAME,
+    INPUTS,
+    KEY,
+    KEYS,
+    LAB,
+    METADATA_KEY,
+    MOST,
+    OUTPUTS,
+    PROBABILITIES,
+    VALUES,
+    ModelMetadata,
+)
+
+
+@dataclass(frozen=True)
+class StepGraphHead:
+    """What a step graph does before its memory read.
+
+    Attributes:
+        model: ``frame`` or ``lab`` -> ``key`` and ``query``.
+        query: name of the tensor that the read compares with memory; may be ``key``.
+        radius, scale, top_k: attributes of the read.
+        smoothing: radius and scale of the read behind it, which smooths the probabilities by the frame's own
+            ``key``; None when there is none.
+    """
+
+    model: onnx.ModelProto
+    query: str
+    radius: int
+    scale: float
+    top_k: int
+    smoothing: tuple[int, float] | None
+
+
+def read_export(path: Path) -> tuple[onnx.ModelProto, ModelMetadata]:
+    """Read what maskring exported: a step graph, or the model of a Triton repository.
+
+    Raises:
+        ModelError: when the file is missing, damaged or not ours.
+    """
+    try:
+        model = onnx.load_model_from_string(path.read_bytes())
+    except FileNotFoundError as error:
+        raise ModelError(f"the model {path} does not exist", "check the path") from error
+    except OSError as error:
+        raise ModelError(f"the model {path} cannot be read ({error.strerror})", "check the path") from error
+    except (DecodeError, UnicodeDecodeError) as error:  # the latter from protobuf's Python implementation
+        raise ModelError(f"{path} is not an ONNX file, or is cut short", EXPORT_AGAIN) from error
+    properties = {entry.key: entry.value for entry in model.metadata_props}
+    if METADATA_KEY not in properties:
+        raise ModelError(f"{path} was not exported by maskring", EXPORT_AGAIN)
+    return model, ModelMetadata.from_json(properties[METADATA_KEY], str(path))
+
+
+def load_step_graph(path: Path) -> tuple[onnx.ModelProto, ModelMetadata]:
+    """Read an exported step graph.
+
+    Raises:
+        ModelError: when the file is missing, damaged, not ours or of another version.
+    """
+    model, metadata = read_export(path)
+    versions = {entry.domain: entry.version for entry in model.opset_import}
+    reads = [read for read in (memory_read(model), smoothing_read(model)) if read is not None]
+    if (
+        memory_read(model) is None
+        or len(reads) != (2 if metadata.smooth else 1)
+        or reads[-1].output[0] != PROBABILITIES
+        or versions.get(DOMAIN) != OPSET_VERSION
+        or not all(map(_sound_attributes, reads))
+        or _channels_declared(model) not in (0, metadata.channels)
+    ):
+        raise ModelError(f"{path} does not hold the step graph that its metadata promises", EXPORT_AGAIN)
+    return model, metadata
+
+
+def _sound_attributes(read: onnx.NodeProto) -> bool:
+    """Whether a memory read tells radius and scale, perhaps ``top_k``, in numbers of use."""
+    kinds = onnx.AttributeProto
+    stored = {attribute.name: attribute for attribute in read.attribute}
+    if not {"radius", "scale"} <= set(stored) or stored["scale"].type != kinds.FLOAT:
+        return False
+    whole = [stored[name] for name in ("radius", "top_k") if name in stored]
+    if any(attribute.type != kinds.INT or attribute.i < 0 for attribute in whole):
+        return False
+    largest = stored["top_k"].i if "top_k" in stored else 0
+    return stored["radius"].i <= MOST and largest < 2**31 and 0 <= stored["scale"].f < math.inf
+
+
+def _channels_declared(model: onnx.ModelProto) -> int:
+    """C of the graph's keys; 0 when it leaves it open."""
+    key = next(value for value in model.graph.output if value.name == KEY)
+    shape = key.type.tensor_type.shape.dim
+    return int(shape[1].dim_value) if len(shape) == 4 else -1
+
+
+def memory_read(model: onnx.ModelProto) -> onnx.NodeProto | None:
+    """The one read of labels of a step graph, None when ``model`` is not a step graph.
+
+    A graph that searches for window centres holds another node of the operator, which reads coordinates, and
+    one that smooths has one that reads the frame itself.
+    """
+    names = {value.name for value in (*model.graph.input, *model.graph.output)}
+    reads: list[onnx.NodeProto] = [
+        node for node in model.graph.node if is_memory_read(node) and list(node.input[1:3]) == [KEYS, VALUES]
+    ]
+    if names != {*INPUTS, *OUTPUTS} or len(reads) != 1:
+        return None
+    localised = len(reads[0].input) > 4
+    return reads[0] if localised or reads[0].input[3] == DILATION else None
+
+
+def smoothing_read(model: onnx.ModelProto) -> onnx.NodeProto | None:
+    """The read of the frame itself that smooths the probabilities, None when ``model`` has none."""
+    return next(
+        (
+            node
+            for node in model.graph.node
+            if is_memory_read(node) and node.output[0] == PROBABILITIES and node.input[1] != KEYS
+        ),
+        None,
+    )
+
+
+def cut_at_memory_read(model: onnx.ModelProto, read: onnx.NodeProto, begin: str = FRAME) -> StepGraphHead:
+    """What ``model`` does before its memory read ``read``.
+
+    ``begin`` is where it starts: :data:`FRAME`, or :data:`LAB` in a graph that has that tensor.
+    """
+    attributes, smoothing = _attributes(read), smoothing_read(model)
+    return StepGraphHead(
+        model=subgraph(model, [begin], dict.fromkeys((KEY, read.input[0]))),
+        query=read.input[0],
+        radius=attributes["radius"],
+        scale=attributes["scale"],
+        top_k=attributes.get("top_k", 0),
+        smoothing=smoothing and itemgetter("radius", "scale")(_attributes(smoothing)),
+    )
+
+
+def _attributes(node: onnx.NodeProto) -> dict[str, Any]:
+    return {attribute.name: helper.get_attribute_value(attribute) for attribute in node.attribute}
+
+
+def subgraph(model: onnx.ModelProto, inputs: Iterable[str], outputs: Iterable[str]) -> onnx.ModelProto:
+    """The part of ``model`` that computes ``outputs`` from ``inputs``; inputs it does not use are left out.
+
+    Tensors inside the graph that become inputs or outputs are taken to be [1, ?, ?, ?] of the memory's type,
+    but for ``lab``, which is float32.
+    """
+    graph = model.graph
+    producer = {name: index for index, node in enumerate(graph.node) for name in node.output}
+    boundary, outputs = set(inputs), list(outputs)
+    used: set[int] = set()
+    reached: set[str] = set()
+    pending = list(outputs)
+    while pending:
+        name = pending.pop()
+        if name in reached:
+            continue
+        reached.add(name)
+        if name not in boundary and name in producer:
+            used.add(producer[name])
+            pending.extend(_tensors_read(graph.node[producer[name]]))
+    interface = {value.name: value for value in (*graph.input, *graph.output)}
+    inner_type = interface[KEY].type.tensor_type.elem_type
+
+    def describe(name: str) -> onnx.ValueInfoProto:
+        kind = onnx.TensorProto.FLOAT if name == LAB else inner_type
+        return interface.get(name) or helper.make_tensor_value_info(name, kind, [1, None, None, None])
+
+    part = helper.make_graph(
+        [graph.node[index] for index in sorted(used)],
+        graph.name,
+        [describe(name) for name in inputs if name in reached],
+        [describe(name) for name in outputs],
+        [weight for weight in graph.initializer if weight.name in reached],
+    )
+    functions = [
+        function for function in model.functions if (function.domain, function.name) != (DOMAIN, OP_TYPE)
+    ]
+    return helper.make_model(
+        part, opset_imports=model.opset_import, functions=functions, ir_version=model.ir_version
+    )
+
+
+def _tensors_read(node: onnx.NodeProto) -> list[str]:
+    """Names that a node reads, in the bodies of its branches and loops too."""
+    names = [name for name in node.input if name]
+    for attribute in node.attribute:
+        for body in (attribute.g, *attribute.graphs):
+            names.extend(name for inner in body.node for name in _tensors_read(inner))
+    return names

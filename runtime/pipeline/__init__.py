@@ -1,0 +1,1 @@
+"""Source to tracker to sinks, for one video or many."""

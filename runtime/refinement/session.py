@@ -1,0 +1,194 @@
+"""Refinement behind the commands: from what a user chose to a tracker whose results are refined."""
+
+from __future__ import annotations
+
+import importlib.util
+import time
+from collections.abc import Callable, Sequence
+from contextlib import ExitStack
+from dataclasses import dataclass, field, replace
+from pathlib import Path
+from typing import TYPE_CHECKING, Literal, TypeAlias
+
+import numpy as np
+from numpy.typing import NDArray
+
+from ...commands.console import adaptation_callback, frame_callback
+from ...common.errors import SourceError, UnavailableError, UserError
+from ..pipeline.loop import Steering, Summary, revisit
+from ..pipeline.loop import track as track_source
+from ..pipeline.resized import ResizedTracker, scaled_to, upscale_result
+from ..tracking.tracker import Result, Tracker
+from ..video.open_source import Source
+from ..video.sinks import JsonLinesSink, MaskFolderSink, Sink
+from .settings import RefinementSettings
+
+if TYPE_CHECKING:
+    from .network.predictor import Predictor
+    from .offline import OfflineRefiner
+    from .online import OnlineRefiner
+
+AnyTracker: TypeAlias = "Tracker | OnlineRefiner | OfflineRefiner"
+
+
+@dataclass(frozen=True)
+class Refinement:
+    """What a user chose.
+
+    Attributes:
+        mode: ``off`` imports no torch.
+        settings: see :class:`RefinementSettings`.
+        steps: online, optimiser steps within each frame; 0 to adapt beside the stream.
+        start: a refiner to go on from; its width counts.
+
+    Raises:
+        UserError: on construction, when something was chosen that the mode does not do.
+    """
+
+    mode: Literal["off", "offline", "online"] = "off"
+    settings: RefinementSettings = field(default_factory=RefinementSettings)
+    steps: int = 0
+    start: Path | None = None
+
+    def __post_init__(self) -> None:
+        chosen, default = self.settings, RefinementSettings()
+        online = {
+            "--refine-steps": self.steps != 0,
+            "--refine-budget": chosen.budget != default.budget,
+            "--refine-feedback": chosen.feedback,
+        }
+        both = {
+            "--refine-iterations": chosen.iterations != default.iterations,
+            "--refine-size": chosen.size != default.size,
+            "--refiner": self.start is not None,
+        }
+        idle = {"off": online | both, "offline": online, "online": {}}[self.mode]
+        for option in (option for option, given in idle.items() if given):
+            other = "--refine online" if option in online else "--refine offline or --refine online"
+            raise UserError(
+                f"{option} does nothing with --refine {self.mode}", f"add {other}, or leave it out"
+            )
+
+    def wrap(self, tracker: Tracker, folder: Path | None = None) -> AnyTracker:
+        """The tracker itself when refinement is off, or one around it.
+
+        Args:
+            tracker: one that has seen no frame; closed when this fails.
+            folder: takes a temporary folder of offline refinement; None for the system's place.
+
+        Raises:
+            UserError: when torch is missing or ``start`` is no refiner.
+        """
+        try:
+            if self.mode == "offline":
+                return self._offline(tracker, folder)
+            return self._online(tracker) if self.mode == "online" else tracker
+        except BaseException:
+            tracker.close()
+            raise
+
+    def follow(
+        self,
+        stream: Source,
+        reopen: Callable[[], Source],
+        tracker: AnyTracker,
+        sinks: Sequence[Sink],
+        steering: Steering,
+        out: Path | None,
+        size: int | None = None,
+    ) -> Summary:
+        """Track a source to its end, twice when it is refined offline.
+
+        An interruption in the midst of that leaves the propagated masks, complete, in ``out/propagated``.
+
+        Args:
+            stream: the source, opened.
+            reopen: opens the same again.
+            tracker: what :meth:`wrap` gave.
+            sinks: take the final results.
+            steering: what decides at each frame; offline it may not skip or stop, for the second pass would
+                not know where.
+            out: the user's folder, needed offline.
+            size: shorter side of the frames that the tracker sees, None for their own.
+        """
+        seen = tracker if size is None else ResizedTracker(tracker, size)
+        if self.mode != "offline":
+            with frame_callback("tracking", stream.length) as on_frame:
+                return track_source(stream, seen, sinks, steering, on_frame)
+        from .offline import OfflineRefiner
+
+        assert isinstance(tracker, OfflineRefiner) and out is not None
+        started = time.perf_counter()
+        with ExitStack() as stack:
+            first: list[Sink] = [
+                stack.enter_context(JsonLinesSink(out / "propagated" / "objects.jsonl")),
+                stack.enter_context(MaskFolderSink(out / "propagated" / "masks")),
+            ]
+            on_frame = stack.enter_context(frame_callback("propagating", stream.length))
+            track_source(stream, seen, first, steering, on_frame)
+        with adaptation_callback() as on_step:
+            tracker.adapt(on_step)
+
+        def refine(frame: NDArray[np.uint8], index: int) -> Result:
+            return upscale_result(tracker.refine(scaled_to(frame, size), index), frame.shape)
+
+        with reopen() as again, frame_callback("refining", stream.length) as on_frame:
+            refined = revisit(again, refine, sinks, on_frame)
+        return replace(refined, seconds=time.perf_counter() - started)
+
+    def require_possible(self, source: str, stream: Source, live: bool, save: bool) -> None:
+        """Refuse what cannot be done with a stream.
+
+        Raises:
+            SourceError: when it cannot be seen twice and is to be refined offline.
+            UserError: when a refiner is to be saved and there is none.
+        """
+        if self.mode == "offline" and (live or stream.length is None):
+            raise SourceError(
+                f"{source} cannot be seen twice, as offline refinement needs",
+                "run with --refine online, or record it first",
+            )
+        if save and self.mode == "off":
+            raise UserError("there is no refiner to save", "add --refine offline or --refine online")
+
+    def _offline(self, tracker: Tracker, folder: Path | None) -> OfflineRefiner:
+        settings, predictor = self._started()
+        from .offline import OfflineRefiner
+
+        return OfflineRefiner(tracker, settings, folder, predictor)
+
+    def _online(self, tracker: Tracker) -> OnlineRefiner:
+        settings, predictor = self._started()
+        from .online import OnlineRefiner
+        from .worker import StepsPerFrame, new_worker
+
+        if self.steps:
+            return OnlineRefiner(tracker, settings, StepsPerFrame(settings, self.steps, predictor))
+        return OnlineRefiner(tracker, settings, new_worker(settings, predictor))
+
+    def _started(self) -> tuple[RefinementSettings, Predictor | None]:
+        """The settings and the U-Net to begin with."""
+        missing = [name for name in ("torch", "safetensors") if importlib.util.find_spec(name) is None]
+        if missing:
+            raise UnavailableError(
+                f"refinement needs {' and '.join(missing)}",
+                "run pip install 'maskring[refine]', or run with --refine off",
+            )
+        if self.start is None:
+            return self.settings, None
+        from .network.checkpoint import load_predictor
+
+        predictor = load_predictor(self.start)
+        return replace(self.settings, width=predictor.unet.width), predictor
+
+
+def save_refiner(tracker: AnyTracker, path: Path) -> None:
+    """Write the U-Net that was adapted.
+
+    Raises:
+        OutputError: when it cannot be written.
+    """
+    from .network.checkpoint import save_predictor
+
+    assert not isinstance(tracker, Tracker)
+    save_predictor(path, tracker.predictor)

@@ -1,0 +1,1 @@
+"""The tracker and its memory ring."""

@@ -1,0 +1,1 @@
+"""Video, frames and masks in; masks and overlays out."""

@@ -1,0 +1,195 @@
+"""Label masks on disk: which pixel belongs to which object."""
+
+from __future__ import annotations
+
+import os
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from ...common.errors import MaskError
+from ...common.files import atomic_path
+from .palette import PALETTE
+from .png import (
+    GREY,
+    GREY_ALPHA,
+    INDEXED,
+    Png,
+    PngError,
+    decode_colours,
+    decode_indices,
+    encode_indices,
+    parse,
+    upright,
+)
+
+Labels = NDArray[np.uint8]
+
+MAX_VALUES = 32
+"""More distinct grey values or colours than this mean a photograph, not objects."""
+
+WHITE = 255
+
+FEW_BLENDS = 2
+"""Values without a block of 3x3 pixels may be so many small objects; more of them mean soft edges."""
+
+MAX_FILE_BYTES = 1 << 28
+
+REMEDY = "save it as a palette PNG in which the index of a pixel is the number of its object"
+
+
+def read_mask(path: Path | str, *, allow_empty: bool = False) -> Labels:
+    """Read object ids from a PNG.
+
+    Palette: the index is the id. Grey: the value is the id, but a mask that knows only black and the
+    brightest value, or between black and 255 only the blends of a soft edge, holds object 1 (DAVIS-2016: 0
+    and 255); an edge pixel belongs to it from half the brightness on. Colour: black is the background;
+    colours of the DAVIS palette mean their index, greys are read as above, any others are numbered from 1 in
+    the order of their (red, green, blue) values. Where there is alpha and it is 0, there is background. An
+    EXIF orientation is applied, as it is to frames.
+
+    Args:
+        path: the file.
+        allow_empty: accept a mask without any object, as annotations of later frames may be.
+
+    Returns:
+        [H, W] uint8, 0 is the background.
+
+    Raises:
+        MaskError: when the file is missing, no PNG, damaged, of 16 bits, empty, not made of few flat
+            values, or of several objects with soft edges.
+    """
+    path = Path(path)
+    labels = upright(*_read(path))
+    if not allow_empty and not labels.any():
+        raise MaskError(f"the mask {path} holds no object", "draw at least one object into it")
+    return labels
+
+
+def write_mask(path: Path | str, ids: Labels) -> None:
+    """Write object ids as a palette PNG in DAVIS colours; the file appears only when it is whole.
+
+    Args:
+        path: where to.
+        ids: [H, W] uint8.
+
+    Raises:
+        OutputError: when it cannot be written.
+        ValueError: when ``ids`` is no filled array of that kind.
+    """
+    with atomic_path(Path(path)) as partial:
+        partial.write_bytes(encode_mask(ids))
+
+
+def encode_mask(ids: Labels) -> bytes:
+    """The bytes of a palette PNG in DAVIS colours.
+
+    Args:
+        ids: [H, W] uint8.
+
+    Raises:
+        ValueError: when ``ids`` is no filled array of that kind.
+    """
+    if ids.ndim != 2 or ids.dtype != np.uint8 or not ids.size:
+        raise ValueError(f"ids must be a filled uint8 array [H, W], not {ids.dtype} {list(ids.shape)}")
+    return encode_indices(ids, PALETTE)
+
+
+def _read(path: Path) -> tuple[Labels, int]:
+    """Labels as they are stored, and how they are to be turned."""
+    try:
+        png = parse(_bytes(path))
+        if png.header.depth == 16:
+            raise MaskError(f"the mask {path} has 16 bits per pixel", REMEDY)
+        if png.header.colour == INDEXED:
+            return decode_indices(png), png.orientation
+        if png.header.colour == GREY:
+            return _from_grey(decode_indices(png), (1 << png.header.depth) - 1, path), png.orientation
+        return _from_colours(png, path), png.orientation
+    except PngError as error:
+        remedy = REMEDY if str(error) == "is not a PNG" else "save or copy it again"
+        raise MaskError(f"the mask {path} {error}", remedy) from error
+
+
+def _bytes(path: Path) -> bytes:
+    if not os.path.exists(path):  # noqa: PTH110 (Path.exists raises on names that are too long)
+        raise MaskError(f"the mask {path} does not exist", "check the path")
+    if not path.is_file():
+        raise MaskError(f"the mask {path} is not a file", "name one PNG file")
+    try:
+        if path.stat().st_size > MAX_FILE_BYTES:
+            raise MaskError(f"the mask {path} is larger than {MAX_FILE_BYTES >> 20} MB", REMEDY)
+        return path.read_bytes()
+    except OSError as error:
+        raise MaskError(
+            f"the mask {path} cannot be read ({error.strerror})", "check its permissions"
+        ) from error
+
+
+def _from_grey(grey: Labels, brightest: int, path: Path) -> Labels:
+    counts = np.bincount(grey.ravel(), minlength=256)
+    values = np.flatnonzero(counts)
+    objects = values[values > 0]
+    if len(objects) == 1 and objects[0] == brightest:
+        return (grey > 0).astype(np.uint8)
+    flat = _flat_values(grey)
+    blends = np.setdiff1d(objects, flat)
+    if WHITE in flat and len(blends) == len(objects) - 1 and counts[blends].sum() <= counts[WHITE]:
+        return (grey > WHITE // 2).astype(np.uint8)
+    if len(objects) > MAX_VALUES:
+        raise MaskError(
+            f"the mask {path} has {len(values)} grey values, so they cannot all be objects", REMEDY
+        )
+    _require_hard_edges(len(blends), len(objects), path)
+    return grey
+
+
+def _flat_values(image: NDArray[np.integer[Any]]) -> NDArray[np.integer[Any]]:
+    """Values that fill a block of 3x3 pixels somewhere; those along a soft edge do not."""
+    across = (image[:, 2:] == image[:, 1:-1]) & (image[:, :-2] == image[:, 1:-1])
+    rows = image[:, 1:-1]
+    flat = across[2:] & across[1:-1] & across[:-2] & (rows[2:] == rows[1:-1]) & (rows[:-2] == rows[1:-1])
+    return np.unique(rows[1:-1][flat])
+
+
+def _require_hard_edges(blends: int, objects: int, path: Path) -> None:
+    if blends > FEW_BLENDS and blends > objects - blends > 0:
+        raise MaskError(
+            f"the mask {path} has {blends} colours or greys along edges alone, which are soft: no objects",
+            "draw without smoothing, scale without interpolation, and " + REMEDY,
+        )
+
+
+def _from_colours(png: Png, path: Path) -> Labels:
+    """Labels of an RGB picture, or of any picture with alpha."""
+    image = decode_colours(png)
+    if image.shape[2] == 4:
+        image = np.where(image[..., 3:] > 0, image[..., :3], 0).astype(np.uint8)
+    if png.header.colour == GREY_ALPHA:
+        return _from_grey(np.ascontiguousarray(image[..., 0]), 255, path)
+    blue, green, red = (image[..., channel].astype(np.uint32) for channel in range(3))
+    packed = (red << 16) | (green << 8) | blue
+    colours, positions = np.unique(packed, return_inverse=True)
+    ids = _ids_of(colours)
+    if ids is None and (colours == (colours & 0xFF) * 0x010101).all():
+        return _from_grey(np.ascontiguousarray(image[..., 0]), 255, path)
+    if len(colours) > MAX_VALUES + 1:
+        raise MaskError(f"the mask {path} has {len(colours)} colours, so they cannot all be objects", REMEDY)
+    if colours[0] != 0:
+        raise MaskError(f"the mask {path} has no black background", "paint everything but the objects black")
+    objects = colours[1:]
+    _require_hard_edges(len(np.setdiff1d(objects, _flat_values(packed))), len(objects), path)
+    if ids is None:
+        ids = np.arange(len(colours), dtype=np.uint8)
+    labels: Labels = ids[positions.reshape(packed.shape)]
+    return labels
+
+
+def _ids_of(colours: NDArray[np.uint32]) -> Labels | None:
+    """Object ids of packed RGB colours when all of them belong to the DAVIS palette, else None."""
+    palette = {int.from_bytes(colour.tobytes(), "big"): index for index, colour in enumerate(PALETTE)}
+    if any(int(colour) not in palette for colour in colours):
+        return None
+    return np.array([palette[int(colour)] for colour in colours], np.uint8)

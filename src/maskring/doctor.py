@@ -1,0 +1,184 @@
+"""What is installed, what each capability needs, and the command that mends what is missing."""
+
+from __future__ import annotations
+
+import platform
+import shutil
+from collections.abc import Iterator
+from dataclasses import dataclass
+from importlib import import_module, metadata, util
+from typing import Literal
+
+from .common.errors import UnavailableError
+from .common.machine import NEEDS_PYCUDA, compute_capability, usable_cores
+from .plugins.library import library_path
+
+State = Literal["ok", "optional", "missing"]
+
+
+@dataclass(frozen=True)
+class Finding:
+    """One line of the report.
+
+    Attributes:
+        part: what was looked for.
+        state: ``ok``; ``optional`` = absent, and only some uses need it; ``missing`` = tracking needs it.
+        found: version or reason.
+        remedy: what to do, empty when nothing.
+    """
+
+    part: str
+    state: State
+    found: str
+    remedy: str = ""
+
+
+REQUIRED = ("numpy", "onnx", "onnxruntime", "onnxruntime-extensions", "opencv-python")
+OPTIONAL = {
+    "torch": "train, import and export checkpoints: pip install 'maskring[train]'",
+    "safetensors": "read checkpoints: pip install 'maskring[train]'",
+    "onnxscript": "export checkpoints: pip install 'maskring[train]'",
+    "tensorrt": "run engines on NVIDIA GPUs: pip install 'maskring[gpu]' (JetPack brings its own)",
+    "pycuda": f"run engines on NVIDIA GPUs: {NEEDS_PYCUDA}",
+    "polygraphy": "profile models, build engines: pip install 'maskring[profile]'",
+    "tensorrt-rtx": "build engines for RTX cards, without a GPU: pip install 'maskring[rtx]'",
+}
+STAND_INS = {
+    "onnxruntime": ("onnxruntime-gpu",),
+    "opencv-python": ("opencv-python-headless", "opencv-contrib-python"),
+    "tensorrt-rtx": ("tensorrt-rtx-cu13-bindings", "tensorrt-rtx-cu12-bindings"),
+}
+"""Distributions that bring the same module under another name."""
+
+MODULES = {
+    "opencv-python": "cv2",
+    "onnxruntime-extensions": "onnxruntime_extensions",
+    "tensorrt-rtx": "tensorrt_rtx",
+}
+"""Module names where they differ from the distribution's."""
+
+CAPABILITIES = {
+    "track on a CPU (onnxruntime)": (*REQUIRED, "native CPU kernel", "OpenCV with FFMPEG"),
+    "refine masks": ("torch", "safetensors"),
+    "track with checkpoints, train, import, export": ("torch", "safetensors", "onnxscript"),
+    "build engines for RTX cards": ("tensorrt-rtx", "polygraphy"),
+    "run engines for RTX cards": ("tensorrt-rtx", "pycuda", "NVIDIA driver"),
+    "build and run TensorRT engines": (
+        "tensorrt",
+        "pycuda",
+        "polygraphy",
+        "TensorRT plugin",
+        "NVIDIA driver",
+    ),
+}
+"""What a user may want to do, and the parts it needs."""
+
+
+def examine() -> list[Finding]:
+    """Look at this machine; fast, imports neither torch nor tensorrt, runs nothing on a GPU."""
+    return [
+        Finding("Python", "ok", f"{platform.python_version()} on {platform.machine()}"),
+        Finding("CPU cores", "ok", str(usable_cores())),
+        *(_required(name) for name in REQUIRED),
+        _native_kernel(),
+        *_video(),
+        *_execution_providers(),
+        *(_optional(name, use) for name, use in OPTIONAL.items()),
+        _plugin_library(),
+        _gpu_driver(),
+        _nvcc(),
+    ]
+
+
+def lacking(findings: list[Finding]) -> dict[str, list[str]]:
+    """For each capability, the parts it needs that were not found; an empty list means ready."""
+    found = {finding.part for finding in findings if finding.state == "ok"}
+    return {use: [part for part in parts if part not in found] for use, parts in CAPABILITIES.items()}
+
+
+def _version(distribution: str) -> str | None:
+    for name in (distribution, *STAND_INS.get(distribution, ())):
+        try:
+            return metadata.version(name) if name == distribution else f"{metadata.version(name)} ({name})"
+        except metadata.PackageNotFoundError:
+            continue
+    # JetPack and Debian install some modules without package metadata.
+    if util.find_spec(MODULES.get(distribution, distribution)) is not None:
+        return "installed, version unknown"
+    return None
+
+
+def _required(distribution: str) -> Finding:
+    version = _version(distribution)
+    if version is None:
+        return Finding(distribution, "missing", "not installed", "pip install maskring")
+    return Finding(distribution, "ok", version)
+
+
+def _optional(distribution: str, use: str) -> Finding:
+    version = _version(distribution)
+    if version is None:
+        return Finding(distribution, "optional", "not installed", f"to {use}")
+    return Finding(distribution, "ok", version)
+
+
+def _native_kernel() -> Finding:
+    part = "native CPU kernel"
+    try:
+        kernel = import_module(".plugins.windowed_affinity.cpu_op", __package__)
+        return Finding(part, "ok", str(kernel.instruction_set()))
+    except ImportError as error:
+        return Finding(part, "missing", str(error), "reinstall with a C++20 compiler: pip install maskring")
+
+
+def _video() -> Iterator[Finding]:
+    try:
+        cv2 = import_module("cv2")
+    except ImportError as error:
+        yield Finding("video decoding", "missing", str(error), "apt-get install libgl1 libglib2.0-0")
+        return
+    information = cv2.getBuildInformation()
+    for library, use, remedy in (
+        ("FFMPEG", "video files and RTSP", "pip install opencv-python"),
+        (
+            "GStreamer",
+            "GStreamer pipelines",
+            "use an OpenCV built with GStreamer (JetPack's, or from source)",
+        ),
+    ):
+        built = any(
+            line.strip().startswith(library + ":") and "YES" in line for line in information.splitlines()
+        )
+        yield (
+            Finding(f"OpenCV with {library}", "ok", "yes")
+            if built
+            else Finding(f"OpenCV with {library}", "optional", "no", f"for {use}: {remedy}")
+        )
+
+
+def _execution_providers() -> Iterator[Finding]:
+    if util.find_spec("onnxruntime") is None:
+        return
+    providers = import_module("onnxruntime").get_available_providers()
+    yield Finding("onnxruntime providers", "ok", ", ".join(providers))
+
+
+def _plugin_library() -> Finding:
+    try:
+        return Finding("TensorRT plugin", "ok", str(library_path()))
+    except UnavailableError as error:
+        return Finding("TensorRT plugin", "optional", error.problem, error.remedy)
+
+
+def _gpu_driver() -> Finding:
+    try:
+        return Finding("NVIDIA driver", "ok", f"a GPU with compute capability {compute_capability()}")
+    except UnavailableError as error:
+        return Finding("NVIDIA driver", "optional", error.problem, f"to run engines: {error.remedy}")
+
+
+def _nvcc() -> Finding:
+    compiler = shutil.which("nvcc")
+    if compiler is None:
+        return Finding("nvcc", "optional", "not found", "to build the CUDA plugin: install the CUDA toolkit")
+    return Finding("nvcc", "ok", compiler)

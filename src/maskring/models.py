@@ -1,0 +1,111 @@
+"""From what a user names as MODEL to a tracker: shipped checkpoint, checkpoint file or exported model."""
+
+from __future__ import annotations
+
+import importlib.util
+import os
+from pathlib import Path
+from typing import Literal
+
+from .common.errors import ModelError, UnavailableError, one_line
+from .runtime.tracking.memory import MemoryPolicy
+from .runtime.tracking.tracker import Tracker
+from .training.weights import shipped_checkpoint, shipped_names
+
+CHECKPOINT_SUFFIX = ".safetensors"
+SHIPPED = "nano"
+"""Name of the checkpoint that is used when the user names none."""
+
+
+def resolve_model(model: Path | None) -> Path:
+    """The executable model for MODEL; a checkpoint is exported to the cache first.
+
+    Args:
+        model: an exported ``.onnx``, an ``.engine``, a checkpoint, the name of a shipped checkpoint, or None
+            for :data:`SHIPPED`.
+
+    Raises:
+        ModelError: when the file does not exist or is not ours.
+        UnavailableError: when a checkpoint must be exported and torch is not installed.
+    """
+    model = model_file(model)
+    if model.suffix != CHECKPOINT_SUFFIX:
+        return model
+    if importlib.util.find_spec("torch") is None:
+        raise UnavailableError(
+            f"the checkpoint {model} must be exported first and torch is not installed",
+            "run pip install 'maskring[train]', or export on another machine (maskring export CHECKPOINT "
+            "--out model.onnx) and give that file as --model",
+        )
+    from .export.export_cache import cached_onnx
+
+    return cached_onnx(model)
+
+
+def model_file(model: Path | None) -> Path:
+    """The file behind MODEL.
+
+    Args:
+        model: a file, the name of a shipped checkpoint (``nano``, ``pico``, ``full``), or None for
+            :data:`SHIPPED`.
+
+    Raises:
+        ModelError: when there is no such file and no checkpoint of that name.
+    """
+    if model is None:
+        return shipped_checkpoint(SHIPPED)
+    if os.path.isfile(model):  # noqa: PTH113 (Path.is_file raises on names that are too long)
+        return model
+    names = shipped_names()
+    if str(model) not in names:
+        raise ModelError(
+            f"the model {model} does not exist",
+            f"check the path, name a shipped checkpoint ({', '.join(names)}), or leave --model out",
+        )
+    return shipped_checkpoint(str(model))
+
+
+def provenance(model: Path | None) -> str:
+    """One sentence, for people, on where the weights behind MODEL come from."""
+    file = model_file(model)
+    if file.suffix != CHECKPOINT_SUFFIX:
+        return "a TensorRT engine" if file.suffix == ".engine" else "an exported model"
+    from .training.checkpoint import load_checkpoint
+
+    origin = load_checkpoint(file).provenance
+    name = str(model) if file == model else f"the shipped checkpoint {file.stem}"
+    return one_line(
+        f"{name}: recipe {origin.recipe or 'unknown'}, {origin.steps} steps, data: {origin.data or 'unknown'}"
+    )
+
+
+def open_tracker(
+    model: Path | str | None = None,
+    *,
+    policy: MemoryPolicy | None = None,
+    soft: bool = False,
+    kernel: Literal["native", "function"] = "native",
+    threads: int = 0,
+) -> Tracker:
+    """Open a tracker on ``model``.
+
+    Args:
+        model: see :func:`resolve_model`.
+        policy: which past frames are read; None for the one stored in the model.
+        soft: store label probabilities in memory instead of their one-hot.
+        kernel: of an ``.onnx``: ``native`` runs the CPU kernel of the memory read, ``function`` standard ONNX
+            operators alone.
+        threads: CPU threads of an ``.onnx``, 0 for all that this process may use.
+
+    Raises:
+        UserError: when the model cannot be found, read or executed.
+    """
+    from .runtime.backends import open_backend
+
+    path = resolve_model(None if model is None else Path(model))
+    backend = open_backend(path, kernel=kernel, threads=threads)
+    try:
+        return Tracker(backend, policy=policy, soft=soft)
+    except BaseException:
+        backend.close()
+        raise

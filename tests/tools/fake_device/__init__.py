@@ -1,0 +1,56 @@
+"""A GPU without a GPU: the calls of ``tensorrt``, ``pycuda.driver`` and the driver that maskring makes.
+
+Device memory is host memory, and an "engine" is the ONNX file, which onnxruntime executes at the addresses
+that were bound. Work runs as late as a real GPU might run it: not before somebody waits for it. Everything
+that a real driver would refuse is refused here: work without a current context, addresses that were never
+allocated or are already free, tensors that are not aligned, capturing before shapes have settled. Any call
+can be made to fail, all are counted, and so is what is alive.
+"""
+
+from __future__ import annotations
+
+import sys
+from types import ModuleType, SimpleNamespace
+
+import pytest
+
+from maskring.common import machine
+from maskring.runtime.backends.device_frame import DeviceFrame
+from maskring.runtime.backends.trt import device
+
+from .cuda_library import CudaLibrary
+from .engines import write_engine
+from .gpu import FakeGpu, FakeStream
+from .pycuda_driver import pycuda_driver
+from .tensorrt_module import tensorrt_module
+
+__all__ = ["FakeGpu", "install", "on_gpu", "stream", "write_engine"]
+
+
+def install(
+    patch: pytest.MonkeyPatch, gpu: FakeGpu, version: str = "11.1.0", rtx: bool = False
+) -> ModuleType:
+    """Put the fake where ``tensorrt`` or ``tensorrt_rtx``, ``pycuda.driver``, ``libcuda`` are looked up."""
+    pycuda = ModuleType("pycuda")
+    pycuda.driver = pycuda_driver(gpu)  # type: ignore[attr-defined]
+    patch.setitem(sys.modules, "pycuda", pycuda)
+    patch.setitem(sys.modules, "pycuda.driver", pycuda.driver)
+    trt = tensorrt_module(gpu, version, rtx)
+    patch.setitem(sys.modules, trt.__name__, trt)
+    library = CudaLibrary(gpu)
+    for user in (machine, device):
+        patch.setattr(user, "cuda_driver", lambda: library)
+    return trt
+
+
+def on_gpu(gpu: FakeGpu, address: int, shape: tuple[int, ...], stream: int | None = None) -> DeviceFrame:
+    """A frame in the memory of the GPU, as CuPy would offer it."""
+    interface = {"data": (address, False), "shape": shape, "typestr": "|u1", "version": 3, "stream": stream}
+    return DeviceFrame(SimpleNamespace(__cuda_array_interface__=interface))
+
+
+def stream(gpu: FakeGpu) -> FakeStream:
+    """A stream of somebody else."""
+    made = FakeStream(gpu.handle())
+    gpu.streams[made.handle] = made
+    return made

@@ -1,0 +1,40 @@
+"""Contact sheets of reconstructions: a look at what the network has learnt."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import cv2
+import numpy as np
+from torch import Tensor
+
+from ..common.files import atomic_path
+from .network.colour import LAB_MEAN, LAB_STD
+
+ENLARGED = 3
+CLIPS = 4
+
+
+def write_sheet(path: Path, truth: Tensor, reconstruction: Tensor) -> None:
+    """Write a PNG: a row per clip, its frames in pairs, truth left and reconstruction right.
+
+    Args:
+        path: of the PNG.
+        truth, reconstruction: [B, T, 3, h, w] normalised Lab.
+    """
+    rows = []
+    for true_clip, copied_clip in zip(truth[:CLIPS], reconstruction[:CLIPS], strict=True):
+        pairs = [_bgr(image) for pair in zip(true_clip, copied_clip, strict=True) for image in pair]
+        rows.append(np.concatenate(pairs, axis=1))
+    sheet: Any = np.concatenate(rows, axis=0)
+    large = cv2.resize(sheet, None, fx=ENLARGED, fy=ENLARGED, interpolation=cv2.INTER_NEAREST)
+    with atomic_path(path) as partial:
+        partial.write_bytes(bytes(cv2.imencode(".png", large)[1]))
+
+
+def _bgr(lab: Tensor) -> Any:
+    """[3, h, w] normalised Lab -> [h, w, 3] uint8 BGR."""
+    image = lab.detach().float().cpu().numpy().transpose(1, 2, 0) * LAB_STD + LAB_MEAN
+    bgr: Any = cv2.cvtColor(np.ascontiguousarray(image, dtype=np.float32), cv2.COLOR_LAB2BGR)
+    return (bgr.clip(0, 1) * 255).round().astype(np.uint8)

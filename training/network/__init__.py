@@ -1,0 +1,1 @@
+"""The encoder, and what an export needs of it."""
