@@ -1,6 +1,7 @@
-"""Draws the pictures of ``docs/op_in_pictures.md``: ``python docs/pictures/draw.py``.
+"""Draws the pictures of the docs: ``python docs/pictures/draw.py``.
 
-The weights and labels in them are computed, by the definition of the op, on a small scene.
+The weights and labels in ``op_read`` are computed, by the definition of the op, on a small scene. The slots
+in ``op_ring`` come from the tracker's own ring.
 """
 
 from __future__ import annotations
@@ -15,7 +16,7 @@ matplotlib.use("svg")
 import matplotlib.pyplot as plt
 import numpy as np
 from matplotlib.axes import Axes
-from matplotlib.patches import Rectangle
+from matplotlib.patches import FancyBboxPatch, Rectangle
 from numpy.typing import NDArray
 
 from maskring.runtime.tracking.memory import MemoryPolicy, MemoryRing
@@ -133,6 +134,90 @@ def draw_ring(path: Path) -> None:
     save(path)
 
 
+def box(axes: Axes, x: float, y: float, text: str, colour: str = "#eeeeee", width: float = 1.7) -> None:
+    """A rounded box with its centre at (x, y)."""
+    corner = x - width / 2, y - 0.3
+    shape = "round,pad=0,rounding_size=0.08"
+    axes.add_patch(FancyBboxPatch(corner, width, 0.6, boxstyle=shape, facecolor=colour, edgecolor=INK))
+    axes.text(x, y, text, ha="center", va="center", fontsize=9, color=INK)
+
+
+def arrow(axes: Axes, start: tuple[float, float], end: tuple[float, float], label: str = "") -> None:
+    style = {"arrowstyle": "-|>", "color": INK, "shrinkA": 0, "shrinkB": 0}
+    axes.annotate("", xy=end, xytext=start, arrowprops=style)
+    middle = (start[0] + end[0]) / 2, (start[1] + end[1]) / 2
+    axes.text(middle[0], middle[1] + 0.08, label, ha="center", va="bottom", fontsize=7.5, color=INK)
+
+
+def diagram(width: float, height: float) -> Axes:
+    """Axes without ticks that measure in boxes."""
+    _, axes = plt.subplots(figsize=(9, 9 * height / width), layout="constrained")
+    axes.set_xlim(0, width)
+    axes.set_ylim(0, height)
+    axes.set_axis_off()
+    return axes
+
+
+def draw_step_graph(path: Path) -> None:
+    """What one exported file computes for one frame."""
+    axes = diagram(12.4, 3.7)
+    row, memory = 2.2, 0.6
+    box(axes, 1.0, row, "frame\nuint8 RGB", "#ffffff")
+    box(axes, 3.2, row, "Lab, scaled")
+    box(axes, 5.3, row, "encoder")
+    box(axes, 7.4, row, "memory read\n(windowed affinity)", "#90caf9", 1.9)
+    box(axes, 9.5, row, "smoothing read", "#90caf9")
+    box(axes, 11.4, row, "upsample,\nargmax", width=1.5)
+    for left, right in ((1.85, 2.35), (4.05, 4.45), (6.15, 6.45), (8.35, 8.65), (10.35, 10.65)):
+        arrow(axes, (left, row), (right, row))
+    box(axes, 7.4, memory, "memory: keys, values,\ndilation of each slot", "#ffcc80", 2.4)
+    arrow(axes, (7.4, 0.9), (7.4, 1.9))
+    box(axes, 5.3, 3.35, "key", "#ffffff", 1.2)
+    arrow(axes, (5.3, 2.5), (5.3, 3.05))
+    box(axes, 9.5, 3.35, "probabilities, value", "#ffffff", 2.0)
+    arrow(axes, (9.5, 2.5), (9.5, 3.05))
+    box(axes, 11.4, 3.35, "labels", "#ffffff", 1.2)
+    arrow(axes, (11.4, 2.5), (11.4, 3.05))
+    axes.text(
+        2.2,
+        0.6,
+        "white: inputs and outputs\nblue: maskring::WindowedAffinity\norange: the ring, outside the file",
+        ha="center",
+        va="center",
+        fontsize=8,
+        color=INK,
+    )
+    save(path)
+
+
+def draw_packages(path: Path) -> None:
+    """The packages in their order, and a frame's way through ``runtime``."""
+    axes = diagram(12.4, 3.4)
+    names = ("common", "plugins", "runtime", "training", "export", "maskring")
+    for index, name in enumerate(names):
+        box(axes, 1.2 + 2 * index, 2.9, name, "#90caf9" if name == "runtime" else "#eeeeee")
+        if index:
+            arrow(axes, (0.35 + 2 * index, 2.9), (0.05 + 2 * index, 2.9))
+    axes.text(6.2, 2.35, "an arrow points to what may be imported", ha="center", fontsize=8, color=INK)
+    steps = (
+        ("video", "open_source"),
+        ("pipeline", "loop"),
+        ("tracking", "tracker, ring"),
+        ("backends", "step graph"),
+        ("tracking", "result"),
+        ("video", "sinks"),
+    )
+    for index, (package, part) in enumerate(steps):
+        box(axes, 1.2 + 2 * index, 1.3, f"{package}\n{part}", "#e3f2fd")
+        if index:
+            arrow(axes, (0.05 + 2 * index, 1.3), (0.35 + 2 * index, 1.3))
+    labels = ("frame", "frame, mask", "frame, slots", "labels, probabilities", "labels, objects")
+    for index, label in enumerate(labels):
+        axes.text(2.2 + 2 * index, 0.8, label, ha="center", va="top", fontsize=8, color=INK)
+    axes.text(6.2, 0.2, "one frame's way through runtime", ha="center", fontsize=8, color=INK)
+    save(path)
+
+
 def save(path: Path) -> None:
     plt.savefig(path, metadata={"Date": None, "Creator": None})
     plt.close()
@@ -143,6 +228,8 @@ def main(folder: Path) -> None:
     plt.rcParams.update({"svg.fonttype": "none", "svg.hashsalt": "maskring", "font.family": "sans-serif"})
     draw_read(folder / "op_read.svg")
     draw_ring(folder / "op_ring.svg")
+    draw_step_graph(folder / "step_graph.svg")
+    draw_packages(folder / "packages.svg")
 
 
 if __name__ == "__main__":
