@@ -222,5 +222,5 @@ def test_pictures_are_those_of_their_script(tmp_path: Path) -> None:
     drawn = {path.name: path.read_text().count("<path") for path in tmp_path.iterdir()}
     committed = {path.name: path.read_text().count("<path") for path in script.parent.glob("*.svg")}
     assert drawn == committed
-    shown = {name for page in PAGES for name in re.findall(r"!\[[^]]*\]\(pictures/(.*?)\)", page.read_text())}
+    shown = {name for page in PAGES for name in re.findall(r"!\[[^]]*\]\(pictures/([^)]*\.svg)\)", page.read_text())}
     assert shown == set(committed)
