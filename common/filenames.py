@@ -1,4 +1,4 @@
-"""Names of files that libraries can open."""
+"""File names in the form that native libraries can open."""
 
 from __future__ import annotations
 
@@ -9,26 +9,25 @@ from .errors import UserError
 
 
 def opencv_name(path: Path, kind: type[UserError]) -> str:
-    """What to call a file so that OpenCV, and FFmpeg within it, open just that one.
+    """The name by which OpenCV, and FFmpeg inside it, open this file and no other.
 
-    FFmpeg takes ``10:30.mp4`` for an address, unless a folder stands before it. OpenCV 4.14 takes the whole
-    process down when a name is not UTF-8.
+    FFmpeg reads ``10:30.mp4`` as a URL unless a folder comes first. OpenCV 4.14 crashes the process when a
+    name is not UTF-8.
 
     Raises:
-        UserError: of this kind, when the name is not UTF-8.
+        UserError: of the class ``kind``, when the name is not UTF-8.
     """
     require_utf8(path, kind, "OpenCV")
     return os.path.join(os.curdir, path)  # noqa: PTH118 (Path drops the folder again)
 
 
 def require_utf8(path: Path, kind: type[UserError], library: str) -> None:
-    """Make sure that a library that knows no other names can be told this one.
+    """Make sure that a library that takes UTF-8 only can open this file.
 
     Raises:
-        UserError: of this kind, when the name is not UTF-8.
+        UserError: of the class ``kind``, when the name is not UTF-8.
     """
     try:
         str(path).encode()
     except UnicodeEncodeError:
-        problem = f"{library} cannot open {path}, for that name is not UTF-8"
-        raise kind(problem, "give it another name") from None
+        raise kind(f"{library} cannot open {path}: the name is not UTF-8", "rename it") from None

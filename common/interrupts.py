@@ -1,8 +1,8 @@
-"""Ctrl-C and SIGTERM: where they take effect, and that a second one does not wait.
+"""Ctrl-C and SIGTERM: when they take effect, and that a second one ends the process at once.
 
-A handler that raises does so wherever Python looks for signals, also within calls of native libraries that
-do not expect it: OpenCV's bindings crash when that happens while they choose between overloads. So work on a
-frame is not disturbed: the request takes effect behind it.
+A signal handler that raises does so wherever Python happens to check for signals, including inside calls of
+native libraries that do not expect it: OpenCV's bindings crash when that happens while they choose between
+overloads. So the handler only sets a flag while a frame is processed, and the flag takes effect after it.
 """
 
 from __future__ import annotations
@@ -12,28 +12,28 @@ import os
 import signal
 import threading
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from types import FrameType
+from typing import Any
 
 EXIT_INTERRUPTED = 130
 """Exit code of an interrupted run: 128 + SIGINT, as shells expect."""
 
 ONE_REQUEST_S = 0.5
-"""Signals within this time are one request: programs that start others pass on what the terminal sent too."""
+"""Signals within this time count as one: a program that starts others may repeat what the terminal sends."""
 
-_LAST_WORDS = b"stopped at once: the file that was being written is left out.\n"
-
-
-IMPORTING_S = 0.002
+IMPORT_POLL_S = 0.002
 """How long to wait for the end of an import before looking again."""
+
+_STOPPED_AT_ONCE = b"stopped at once: the file that was being written is left out.\n"
 
 
 class _State:
-    asked: float | None = None  # when, by the monotonic clock
+    requested_at: float | None = None  # by the monotonic clock
     pending = False
     depth = 0
-    reminded = False  # the next signal comes from here
+    repeated = False  # the next signal comes from _repeat
 
 
 _state = _State()
@@ -43,29 +43,29 @@ _state = _State()
 def handle_interrupts() -> Iterator[None]:
     """Let SIGINT and SIGTERM interrupt the block.
 
-    The first one raises KeyboardInterrupt, behind :func:`defer_interrupts` or an import where one is under way;
-    the second one ends the process there and then. Signals that the process was started to ignore stay
-    ignored. For the main thread.
+    The first one raises KeyboardInterrupt, but not before a block of :func:`defer_interrupts` or an import is
+    finished. A second one ends the process at once. Signals that the process was started to ignore stay
+    ignored. Call it in the main thread.
     """
-    _state.asked, _state.pending, _state.reminded = None, False, False
+    _state.requested_at, _state.pending, _state.repeated = None, False, False
     numbers = [n for n in (signal.SIGINT, signal.SIGTERM) if signal.getsignal(n) is not signal.SIG_IGN]
-    before = {number: signal.signal(number, _request) for number in numbers}
+    before = {number: signal.signal(number, _on_signal) for number in numbers}
     try:
         yield
     finally:
-        _state.asked = None
+        _state.requested_at = None
         for number, handler in before.items():
             signal.signal(number, handler)
 
 
 @contextmanager
 def defer_interrupts() -> Iterator[None]:
-    """A block that is carried through before an interruption takes effect, within :func:`handle_interrupts`.
+    """Finish the block before an interruption takes effect.
 
-    Elsewhere, as in programs that use maskring as a library, it changes nothing.
+    It changes nothing outside of :func:`handle_interrupts`, as in programs that use maskring as a library.
 
     Raises:
-        KeyboardInterrupt: behind a block that succeeds, when one was asked for.
+        KeyboardInterrupt: after a block that succeeds, when one was requested.
     """
     _state.depth += 1
     try:
@@ -77,24 +77,50 @@ def defer_interrupts() -> Iterator[None]:
         raise KeyboardInterrupt
 
 
-def _request(number: int, frame: FrameType | None) -> None:
+@contextmanager
+def stop_request(on_request: Callable[[], None] = lambda: None) -> Iterator[Callable[[], bool]]:
+    """Let long work choose where it stops: yields a function that says whether Ctrl-C or SIGTERM came.
+
+    A second signal raises KeyboardInterrupt.
+
+    Args:
+        on_request: called when the first signal comes.
+    """
+    requested = False
+
+    def on_signal(*_: Any) -> None:
+        nonlocal requested
+        if requested:
+            raise KeyboardInterrupt
+        requested = True
+        on_request()
+
+    before = {number: signal.signal(number, on_signal) for number in (signal.SIGINT, signal.SIGTERM)}
+    try:
+        yield lambda: requested
+    finally:
+        for number, handler in before.items():
+            signal.signal(number, handler)
+
+
+def _on_signal(number: int, frame: FrameType | None) -> None:
     now = time.monotonic()
-    reminded, _state.reminded = _state.reminded, False
-    if _state.asked is None or reminded:
-        _state.asked = now if _state.asked is None else _state.asked
+    repeated, _state.repeated = _state.repeated, False
+    if _state.requested_at is None or repeated:
+        _state.requested_at = now if _state.requested_at is None else _state.requested_at
         if _state.depth:
             _state.pending = True
-        elif _is_import(frame):
-            _thread.start_new_thread(_remind, (number,))
+        elif _is_importing(frame):
+            _thread.start_new_thread(_repeat, (number,))
         else:
             raise KeyboardInterrupt
-    elif now - _state.asked > ONE_REQUEST_S:
-        os.write(2, _LAST_WORDS)
+    elif now - _state.requested_at > ONE_REQUEST_S:
+        os.write(2, _STOPPED_AT_ONCE)
         os._exit(EXIT_INTERRUPTED)
 
 
-def _is_import(frame: FrameType | None) -> bool:
-    """Whether a module is being imported: left half made, native ones fail with errors of their own."""
+def _is_importing(frame: FrameType | None) -> bool:
+    """Whether a module is being imported: a native one that is interrupted fails with an error of its own."""
     while frame is not None:
         if frame.f_code.co_filename == "<frozen importlib._bootstrap>":
             return True
@@ -102,9 +128,9 @@ def _is_import(frame: FrameType | None) -> bool:
     return False
 
 
-def _remind(number: int) -> None:
-    time.sleep(IMPORTING_S)
-    if _state.asked is None:
-        return  # all is done
-    _state.reminded = True
+def _repeat(number: int) -> None:
+    time.sleep(IMPORT_POLL_S)
+    if _state.requested_at is None:
+        return  # the block has ended
+    _state.repeated = True
     signal.pthread_kill(threading.main_thread().ident or 0, number)

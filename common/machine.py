@@ -1,4 +1,4 @@
-"""What this process may use of the machine it runs on."""
+"""Cores and GPUs that this process may use."""
 
 from __future__ import annotations
 
@@ -9,32 +9,30 @@ from typing import Any
 from .errors import UnavailableError, UserError
 
 NEEDS_GPU = "install NVIDIA's driver (nvidia-smi must list the GPU), or start the container with --gpus all"
-"""The remedy where there is no GPU."""
+"""Remedy where there is no GPU."""
 
 NEEDS_PYCUDA = "run pip install pycuda where a CUDA toolkit is (it is compiled against that)"
-"""The remedy where pycuda is missing: it has no wheels, and JetPack must keep the TensorRT it brings."""
+"""Remedy where pycuda is missing: it has no wheels, and on JetPack pip must not replace TensorRT."""
 
 DRIVER = "nvcuda.dll" if os.name == "nt" else "libcuda.so.1"
-"""The driver's library: what the loader finds, not what a compiler would, as a stub beside a toolkit."""
+"""The driver's library by the name that the loader knows; a toolkit's stub has another one."""
 
 _COMPUTE_CAPABILITY = (75, 76)
 """CU_DEVICE_ATTRIBUTE_COMPUTE_CAPABILITY_MAJOR and _MINOR."""
 
 
-MOST_THREADS = 1024
-"""CPU threads that one process may be asked to use: each takes memory of its own."""
+MAX_THREADS = 1024
+"""CPU threads that one process may use: each takes memory of its own."""
 
 
 def threads_to_use(asked: int) -> int:
-    """CPU threads: as many as ``asked`` for, or all that this process may use where that is 0.
+    """``asked``, or the number of usable cores where that is 0.
 
     Raises:
-        UserError: when it is negative, or more than :data:`MOST_THREADS`.
+        UserError: when it is negative, or more than :data:`MAX_THREADS`.
     """
-    if not 0 <= asked <= MOST_THREADS:
-        raise UserError(
-            f"{asked} CPU threads are not to be had", f"ask for 1 to {MOST_THREADS}, or 0 for all cores"
-        )
+    if not 0 <= asked <= MAX_THREADS:
+        raise UserError(f"{asked} CPU threads is out of range", f"use 1 to {MAX_THREADS}, or 0 for all cores")
     return asked or usable_cores()
 
 
@@ -46,7 +44,7 @@ def usable_cores() -> int:
 
 
 def cuda_driver() -> Any:
-    """NVIDIA's driver, ``libcuda``, as ctypes has it.
+    """NVIDIA's driver, ``libcuda``, loaded by ctypes.
 
     Raises:
         UnavailableError: when this machine has none.
@@ -58,7 +56,7 @@ def cuda_driver() -> Any:
 
 
 def compute_capability(device: int = 0) -> str:
-    """Of an NVIDIA GPU, as ``sm86``; asks the driver and makes no context.
+    """Compute capability of an NVIDIA GPU, as ``sm86``; asks the driver and creates no context.
 
     Raises:
         UnavailableError: when there is no driver or no such GPU.
@@ -67,20 +65,18 @@ def compute_capability(device: int = 0) -> str:
     handle, value = ctypes.c_int(), ctypes.c_int()
     if error := driver.cuInit(0) or driver.cuDeviceGet(ctypes.byref(handle), device):
         words = driver_words(driver, error)
-        raise UnavailableError(f"NVIDIA's driver finds no GPU number {device} ({words})", NEEDS_GPU)
+        raise UnavailableError(f"NVIDIA's driver finds no GPU {device} ({words})", NEEDS_GPU)
     version = []
     for attribute in _COMPUTE_CAPABILITY:
         if error := driver.cuDeviceGetAttribute(ctypes.byref(value), attribute, handle):
             words = driver_words(driver, error)
-            raise UnavailableError(
-                f"NVIDIA's driver does not answer for GPU number {device} ({words})", NEEDS_GPU
-            )
+            raise UnavailableError(f"NVIDIA's driver cannot query GPU {device} ({words})", NEEDS_GPU)
         version.append(str(value.value))
     return "sm" + "".join(version)
 
 
 def driver_words(driver: Any, error: int) -> str:
-    """What the driver, as :func:`cuda_driver` has it, says of an error that one of its calls returned."""
+    """The text of an error code that a call of the driver (:func:`cuda_driver`) returned."""
     text = ctypes.c_char_p()
     unknown = driver.cuGetErrorString(error, ctypes.byref(text)) or text.value is None
     return f"error {error}" if unknown else (text.value or b"").decode(errors="replace")

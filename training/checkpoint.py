@@ -140,7 +140,7 @@ def save_checkpoint(path: Path, checkpoint: Checkpoint, half: bool = False) -> N
         "provenance": json.dumps(asdict(checkpoint.provenance)),
     }
     make_directory(path.parent)
-    with atomic_path(path) as partial:
+    with atomic_path(path, flush=True) as partial:
         partial.write_bytes(save(stored, metadata))
 
 

@@ -233,7 +233,7 @@ class Trainer:
         }
         packed = io.BytesIO()  # where torch writes to a full disk itself, it says so in a RuntimeError
         torch.save(state, packed)
-        with atomic_path(path) as partial:
+        with atomic_path(path, flush=True) as partial:
             partial.write_bytes(packed.getbuffer())
 
     def _encoders(self) -> dict[str, Encoder]:

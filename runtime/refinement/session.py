@@ -5,7 +5,6 @@ from __future__ import annotations
 import importlib.util
 import time
 from collections.abc import Callable, Sequence
-from contextlib import ExitStack
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Literal, TypeAlias
@@ -13,10 +12,10 @@ from typing import TYPE_CHECKING, Literal, TypeAlias
 import numpy as np
 from numpy.typing import NDArray
 
-from ...commands.console import adaptation_callback, frame_callback
 from ...common.errors import SourceError, UnavailableError, UserError
 from ..pipeline.loop import Steering, Summary, revisit
 from ..pipeline.loop import track as track_source
+from ..pipeline.progress import Progress, count_frames, no_progress
 from ..pipeline.resized import ResizedTracker, scaled_to, upscale_result
 from ..tracking.tracker import Result, Tracker
 from ..video.open_source import Source
@@ -96,10 +95,12 @@ class Refinement:
         steering: Steering,
         out: Path | None,
         size: int | None = None,
+        progress: Progress = no_progress,
     ) -> Summary:
         """Track a source to its end, twice when it is refined offline.
 
-        An interruption in the midst of that leaves the propagated masks, complete, in ``out/propagated``.
+        After the first pass the propagated masks are complete in ``out/propagated``; an interruption of the
+        second one leaves them there.
 
         Args:
             stream: the source, opened.
@@ -110,30 +111,29 @@ class Refinement:
                 not know where.
             out: the user's folder, needed offline.
             size: shorter side of the frames that the tracker sees, None for their own.
+            progress: told after each frame and each step of adaptation.
         """
         seen = tracker if size is None else ResizedTracker(tracker, size)
         if self.mode != "offline":
-            with frame_callback("tracking", stream.length) as on_frame:
-                return track_source(stream, seen, sinks, steering, on_frame)
+            on_frame = count_frames(progress, "tracking", stream.length)
+            return track_source(stream, seen, sinks, steering, on_frame)
         from .offline import OfflineRefiner
 
         assert isinstance(tracker, OfflineRefiner) and out is not None
         started = time.perf_counter()
-        with ExitStack() as stack:
-            first: list[Sink] = [
-                stack.enter_context(JsonLinesSink(out / "propagated" / "objects.jsonl")),
-                stack.enter_context(MaskFolderSink(out / "propagated" / "masks")),
-            ]
-            on_frame = stack.enter_context(frame_callback("propagating", stream.length))
-            track_source(stream, seen, first, steering, on_frame)
-        with adaptation_callback() as on_step:
-            tracker.adapt(on_step)
+        with (
+            JsonLinesSink(out / "propagated" / "objects.jsonl") as objects,
+            MaskFolderSink(out / "propagated" / "masks") as masks,
+        ):
+            on_frame = count_frames(progress, "propagating", stream.length)
+            track_source(stream, seen, [objects, masks], steering, on_frame)
+        tracker.adapt(lambda done, planned, loss: progress("adapting", done, planned, f"loss {loss:.3f}"))
 
         def refine(frame: NDArray[np.uint8], index: int) -> Result:
             return upscale_result(tracker.refine(scaled_to(frame, size), index), frame.shape)
 
-        with reopen() as again, frame_callback("refining", stream.length) as on_frame:
-            refined = revisit(again, refine, sinks, on_frame)
+        with reopen() as again:
+            refined = revisit(again, refine, sinks, count_frames(progress, "refining", stream.length))
         return replace(refined, seconds=time.perf_counter() - started)
 
     def require_possible(self, source: str, stream: Source, live: bool, save: bool) -> None:

@@ -10,6 +10,12 @@ from ...common.errors import UserError
 SMALLEST_SIZE = 32
 """Pixels; below this the coarsest level of the U-Net is smaller than one pixel."""
 
+DEFAULT_SIZE = 320
+"""Pixels of a side of the U-Net's square input."""
+
+DEFAULT_ITERATIONS = 400
+"""Optimiser steps per video, offline."""
+
 
 @dataclass(frozen=True, kw_only=True)
 class RefinementSettings:
@@ -43,9 +49,9 @@ class RefinementSettings:
         UserError: on construction, when a value makes no sense.
     """
 
-    size: int = 320
+    size: int = DEFAULT_SIZE
     margin: float = 2.0
-    iterations: int = 400
+    iterations: int = DEFAULT_ITERATIONS
     learning_rate: float = 1e-3
     cross_entropy: float = 1.0
     dice: float = 1.0

@@ -1,6 +1,6 @@
 """The command ``maskring``, also ``python -m maskring``.
 
-Only what is imported in an instant is imported before Ctrl-C and SIGTERM are in hand.
+The handlers of Ctrl-C and SIGTERM are installed before anything that takes time to import.
 """
 
 from __future__ import annotations
@@ -14,8 +14,7 @@ from .common.interrupts import EXIT_INTERRUPTED, handle_interrupts
 
 
 def main() -> NoReturn:
-    """Carry out the command line and end the process; Ctrl-C and SIGTERM, of which service managers send one,
-    end it alike: outputs are closed, the second one ends it at once.
+    """Run the command line and exit. Ctrl-C and SIGTERM close all outputs; a second one exits at once.
 
     Raises:
         SystemExit: with the exit code.
@@ -26,13 +25,12 @@ def main() -> NoReturn:
             from .cli import app
 
             app()
-        except KeyboardInterrupt:  # before a command began, which has its own word on it
+        except KeyboardInterrupt:  # before a command could report it
             os._exit(EXIT_INTERRUPTED)
         except SystemExit as end:
             if end.code != EXIT_INTERRUPTED:
                 raise
-            # All is closed. What libraries would do at the interpreter's end, they would do wherever the
-            # interruption has met them.
+            # All outputs are closed. Exit handlers of native libraries may crash after an interruption.
             sys.stdout.flush()
             sys.stderr.flush()
             os._exit(EXIT_INTERRUPTED)
@@ -40,7 +38,7 @@ def main() -> NoReturn:
 
 
 def _print_any_name() -> None:
-    """Names of files may hold what a terminal's encoding does not: it is shown by its code."""
+    """File names may hold characters that the terminal's encoding lacks; print those as escapes."""
     for stream in (sys.stdout, sys.stderr):
         if isinstance(stream, io.TextIOWrapper):
             stream.reconfigure(errors="backslashreplace")

@@ -1,4 +1,4 @@
-"""What is installed, what each capability needs, and the command that mends what is missing."""
+"""What is installed, what each use of maskring needs, and the command that installs what is missing."""
 
 from __future__ import annotations
 
@@ -21,15 +21,15 @@ class Finding:
     """One line of the report.
 
     Attributes:
-        part: what was looked for.
-        state: ``ok``; ``optional`` = absent, and only some uses need it; ``missing`` = tracking needs it.
-        found: version or reason.
+        part: package, library or device.
+        state: ``ok``; ``optional`` = absent, only some uses need it; ``missing`` = absent, tracking needs it.
+        detail: version, or why it is absent.
         remedy: what to do, empty when nothing.
     """
 
     part: str
     state: State
-    found: str
+    detail: str
     remedy: str = ""
 
 
@@ -48,14 +48,14 @@ STAND_INS = {
     "opencv-python": ("opencv-python-headless", "opencv-contrib-python"),
     "tensorrt-rtx": ("tensorrt-rtx-cu13-bindings", "tensorrt-rtx-cu12-bindings"),
 }
-"""Distributions that bring the same module under another name."""
+"""Distributions that contain the same module under another name."""
 
 MODULES = {
     "opencv-python": "cv2",
     "onnxruntime-extensions": "onnxruntime_extensions",
     "tensorrt-rtx": "tensorrt_rtx",
 }
-"""Module names where they differ from the distribution's."""
+"""Module names that differ from their distribution's."""
 
 CAPABILITIES = {
     "track on a CPU (onnxruntime)": (*REQUIRED, "native CPU kernel", "OpenCV with FFMPEG"),
@@ -71,11 +71,11 @@ CAPABILITIES = {
         "NVIDIA driver",
     ),
 }
-"""What a user may want to do, and the parts it needs."""
+"""Uses of maskring and the parts each one needs."""
 
 
 def examine() -> list[Finding]:
-    """Look at this machine; fast, imports neither torch nor tensorrt, runs nothing on a GPU."""
+    """Examine this machine: fast, without importing torch or tensorrt or running anything on a GPU."""
     return [
         Finding("Python", "ok", f"{platform.python_version()} on {platform.machine()}"),
         Finding("CPU cores", "ok", str(usable_cores())),
@@ -90,10 +90,10 @@ def examine() -> list[Finding]:
     ]
 
 
-def lacking(findings: list[Finding]) -> dict[str, list[str]]:
-    """For each capability, the parts it needs that were not found; an empty list means ready."""
-    found = {finding.part for finding in findings if finding.state == "ok"}
-    return {use: [part for part in parts if part not in found] for use, parts in CAPABILITIES.items()}
+def missing_parts(findings: list[Finding]) -> dict[str, list[str]]:
+    """For each use, the parts it still needs; an empty list means ready."""
+    present = {finding.part for finding in findings if finding.state == "ok"}
+    return {use: [part for part in parts if part not in present] for use, parts in CAPABILITIES.items()}
 
 
 def _version(distribution: str) -> str | None:

@@ -14,8 +14,8 @@ import pytest
 from PIL import Image
 
 from maskring.common.errors import UnavailableError
-from maskring.demo.clip import MEMBER, demo_clip, demo_mask
 from maskring.demo import clip as module
+from maskring.demo.clip import MEMBER, demo_clip, demo_mask
 
 VIDEO = b"stands for the video"
 

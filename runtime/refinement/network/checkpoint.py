@@ -33,7 +33,7 @@ def save_predictor(path: Path, predictor: Predictor) -> None:
         "unet": json.dumps({"width": predictor.unet.width, "ids": predictor.ids}),
     }
     make_directory(path.parent)
-    with atomic_path(path) as partial:
+    with atomic_path(path, flush=True) as partial:
         partial.write_bytes(save(state, metadata))
 
 
