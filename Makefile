@@ -1,5 +1,5 @@
 # make demo   environment, install, main job, result shown
-# make test   everything CI runs
+# make test   lint, and the tests of everyday
 PYTHON ?= python3
 VENV   := .venv
 BIN    := $(VENV)/bin
@@ -7,7 +7,7 @@ STAMP  := $(VENV)/.installed
 NATIVE := $(wildcard CMakeLists.txt plugins/CMakeLists.txt plugins/*.cmake plugins/windowed_affinity/cpu/* \
   plugins/windowed_affinity/tensorrt_plugin.*)
 
-.PHONY: install demo test test-all lint typecheck docs bench lock sbom fuzz clean
+.PHONY: install demo test test-all test-deep lint typecheck docs bench lock sbom fuzz clean
 .DELETE_ON_ERROR:
 
 install: $(STAMP)
@@ -31,11 +31,19 @@ endif
 demo: $(STAMP)
 	$(BIN)/maskring demo --out demo
 
+# Processes that share the tests, and what else pytest is to be told: make test ARGS='-k drawing'.
+WORKERS ?= 2
+PYTEST  := $(BIN)/python -m pytest -n $(WORKERS) --dist worksteal
+
 test: lint
-	$(BIN)/python -m pytest
+	$(PYTEST) $(ARGS)
 
 test-all: lint
-	$(BIN)/python -m pytest -m 'slow or not slow'
+	$(PYTEST) -m 'slow or not slow' $(ARGS)
+
+# What `make test` leaves out (docs/testing.md).
+test-deep: $(STAMP)
+	$(PYTEST) -m slow $(ARGS)
 
 lint: $(STAMP) typecheck
 	$(BIN)/ruff check .

@@ -14,6 +14,7 @@ RUN python3 -m pip install --no-cache-dir 'scikit-build-core>=0.10' 'nanobind>=2
  && CUDA_ROOT=/usr/local/cuda python3 -m pip install --no-cache-dir 'polygraphy>=0.53' 'pycuda>=2024.1' \
  && useradd --create-home maskring
 USER maskring
+ENV ORT_DISABLE_TELEMETRY=1
 WORKDIR /home/maskring
 ENTRYPOINT ["maskring"]
 CMD ["doctor"]

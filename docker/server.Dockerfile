@@ -18,6 +18,7 @@ COPY --from=build /wheels /wheels
 COPY constraints.txt /tmp/constraints.txt
 RUN pip install --no-cache-dir -c /tmp/constraints.txt /wheels/*.whl
 USER maskring
+ENV ORT_DISABLE_TELEMETRY=1
 WORKDIR /home/maskring
 ENTRYPOINT ["maskring"]
 CMD ["doctor"]

@@ -3,9 +3,32 @@
 from __future__ import annotations
 
 import os
+import time
 from pathlib import Path
 
 import pytest
+from hypothesis import HealthCheck, settings
+
+if "PYTEST_XDIST_WORKER" in os.environ:  # the processes share the cores; set before anything imports torch
+    os.environ.setdefault("OMP_NUM_THREADS", "1")
+
+# A busy machine is no reason to fail.
+settings.register_profile("maskring", deadline=None, suppress_health_check=[HealthCheck.too_slow])
+settings.load_profile("maskring")
+
+STARTED = time.monotonic()
+
+
+def pytest_addoption(parser: pytest.Parser) -> None:
+    parser.addoption(
+        "--minutes", type=float, help="skip the tests that have not begun after that many minutes"
+    )
+
+
+def pytest_runtest_setup(item: pytest.Item) -> None:
+    minutes = item.config.getoption("--minutes")
+    if minutes is not None and time.monotonic() - STARTED > 60 * minutes:
+        pytest.skip(f"the {minutes:g} minutes of this run are over")
 
 
 @pytest.fixture(scope="session")

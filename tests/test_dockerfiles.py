@@ -10,7 +10,7 @@ import pytest
 
 ROOT = Path(__file__).resolve().parents[1]
 FILES = sorted((ROOT / "docker").glob("*.Dockerfile"))
-KNOWN = {"ARG", "CMD", "COPY", "ENTRYPOINT", "FROM", "RUN", "USER", "WORKDIR"}
+KNOWN = {"ARG", "CMD", "COPY", "ENTRYPOINT", "ENV", "FROM", "RUN", "USER", "WORKDIR"}
 
 
 def instructions(path: Path) -> list[tuple[str, str]]:
@@ -41,6 +41,7 @@ def test_good_practice(path: Path) -> None:
         if keyword in ("CMD", "ENTRYPOINT"):
             assert text.startswith("["), "signals must reach the program, not a shell"
     assert [text for keyword, text in found if keyword == "USER"][-1:] == ["maskring"], "not as root"
+    assert ("ENV", "ORT_DISABLE_TELEMETRY=1") in found
 
 
 @pytest.mark.parametrize("path", FILES, ids=lambda path: path.stem)

@@ -11,9 +11,13 @@ Names are resolved on first use, so that importing maskring costs nothing.
 from __future__ import annotations
 
 import importlib
+import os
 from typing import TYPE_CHECKING, Any
 
 __version__ = "0.1.0"
+
+# onnxruntime 1.32 reports to its vendor unless this is set when it is imported. Set it to 0 to allow that.
+os.environ.setdefault("ORT_DISABLE_TELEMETRY", "1")
 
 if TYPE_CHECKING:
     from .common.errors import UserError as UserError

@@ -7,13 +7,7 @@ import pytest
 from cuda_on_cpu.fibers import emulator
 from cuda_on_cpu.fibers.emulator import ASAN, TSAN, KernelFailed
 
-pytestmark = [
-    pytest.mark.skipif(not emulator.cuda_headers(), reason="no CUDA headers: pip install 'maskring[cuda]'"),
-    pytest.mark.skipif(emulator.compiler() is None, reason="no C++ compiler"),
-]
-needs_clang = pytest.mark.skipif(
-    emulator.compiler(thread_sanitizer=True) is None, reason="no clang: g++'s ThreadSanitizer knows no fibers"
-)
+pytestmark = [emulator.needs_cuda_headers, emulator.needs_compiler]
 THREADS = np.arange(64)
 
 
@@ -48,23 +42,25 @@ def test_matrices_are_multiplied_and_loaded_as_documented() -> None:
     assert probe("product") == [1] * 64
 
 
+@emulator.needs_asan
 @pytest.mark.parametrize("name", ["barrier", "rounds", "copies", "product"])
 def test_address_sanitizer_is_content_with_right_kernels(name: str) -> None:
     assert probe(name, ASAN) == probe(name)
 
 
+@emulator.needs_asan
 def test_address_sanitizer_sees_the_end_of_shared_memory() -> None:
     with pytest.raises(KernelFailed, match="heap-buffer-overflow"):
         probe("beyond shared memory", ASAN)
 
 
-@needs_clang
+@emulator.needs_tsan
 @pytest.mark.parametrize("name", ["barrier", "rounds", "copies", "product"])
 def test_thread_sanitizer_is_content_with_right_kernels(name: str) -> None:
     assert probe(name, TSAN) == probe(name)
 
 
-@needs_clang
+@emulator.needs_tsan
 @pytest.mark.parametrize("name", ["no barrier", "rounds without a barrier"])
 @pytest.mark.parametrize("seed", ["0", "1", "2"])
 def test_thread_sanitizer_sees_a_missing_barrier_in_any_order(name: str, seed: str) -> None:

@@ -49,7 +49,13 @@ def compiled(sm: int) -> list[bench.Kernel]:
     return bench.kernels_of(rows(), sm)
 
 
-@pytest.mark.parametrize("sm", bench.ARCHITECTURES)
+EVERYDAY = (75, 87)
+"""Without tensor cores for the kernels, and the one that the tests of instructions read."""
+
+
+@pytest.mark.parametrize(
+    "sm", [sm if sm in EVERYDAY else pytest.param(sm, marks=pytest.mark.slow) for sm in bench.ARCHITECTURES]
+)
 def test_every_kernel_compiles_without_spills(sm: int) -> None:
     kernels = compiled(sm)
     expected = [row.name for row in rows() if sm >= 80 or not row.name.startswith("mma")]

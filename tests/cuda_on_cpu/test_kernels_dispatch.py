@@ -9,10 +9,7 @@ import pytest
 from affinity_cases import Case, inputs_of
 from cuda_on_cpu.fibers import emulator
 
-pytestmark = [
-    pytest.mark.skipif(not emulator.cuda_headers(), reason="no CUDA headers: pip install 'maskring[cuda]'"),
-    pytest.mark.skipif(emulator.compiler() is None, reason="no C++ compiler"),
-]
+pytestmark = [emulator.needs_cuda_headers, emulator.needs_compiler]
 
 USUAL = Case("usual", height=2, width=3, radius=6, channels=64, labels=3, dtype="float16")
 

@@ -11,10 +11,7 @@ from cuda_on_cpu.fibers import emulator
 from cuda_on_cpu.fibers.emulator import ASAN, TSAN, Mutation
 from cuda_on_cpu.kernel_cases import Row
 
-pytestmark = [
-    pytest.mark.skipif(not emulator.cuda_headers(), reason="no CUDA headers: pip install 'maskring[cuda]'"),
-    pytest.mark.skipif(emulator.compiler() is None, reason="no C++ compiler"),
-]
+pytestmark = [emulator.needs_cuda_headers, emulator.needs_compiler]
 
 SIMT, MMA, GATHER = "affinity_simt.cuh", "affinity_mma.cuh", "affinity_gather.cuh"
 ROW_OF = {SIMT: Row("simt f32 r6"), MMA: Row("mma f16 r6 c64 o7"), GATHER: Row("gather f32")}
@@ -179,21 +176,20 @@ def is_seen(bug: Planted) -> bool:
     return not bool(np.abs(result - expected_of(case)).max() <= TOLERANCE[case.dtype])
 
 
-def skip_without_clang(bug: Planted) -> None:
-    if bug.flags == TSAN and emulator.compiler(thread_sanitizer=True) is None:
-        pytest.skip("no clang: g++'s ThreadSanitizer knows no fibers")
+def by_flags(bugs: list[Planted]) -> list[object]:
+    """Bugs for a sanitizer are skipped where no compiler has it."""
+    marks = {ASAN: [emulator.needs_asan], TSAN: [emulator.needs_tsan], (): []}
+    return [pytest.param(bug, marks=marks[bug.flags], id=str(bug)) for bug in bugs]
 
 
-@pytest.mark.parametrize("bug", NAMED, ids=str)
+@pytest.mark.parametrize("bug", by_flags(NAMED))
 def test_planted_bug_is_seen(bug: Planted) -> None:
-    skip_without_clang(bug)
     assert is_seen(bug)
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("bug", OTHERS, ids=str)
+@pytest.mark.parametrize("bug", by_flags(OTHERS))
 def test_other_planted_bugs_are_seen(bug: Planted) -> None:
-    skip_without_clang(bug)
     assert is_seen(bug)
 
 

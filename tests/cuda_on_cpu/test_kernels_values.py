@@ -10,12 +10,9 @@ import numpy as np
 import pytest
 from affinity_cases import TOLERANCE, Case, expected_of, inputs_of
 from cuda_on_cpu.fibers import emulator
-from cuda_on_cpu.kernel_cases import ROWS, Row, cases_of, random_cases_of
+from cuda_on_cpu.kernel_cases import REPRESENTATIVES, ROWS, Row, cases_of, random_cases_of
 
-pytestmark = [
-    pytest.mark.skipif(not emulator.cuda_headers(), reason="no CUDA headers: pip install 'maskring[cuda]'"),
-    pytest.mark.skipif(emulator.compiler() is None, reason="no C++ compiler"),
-]
+pytestmark = [emulator.needs_cuda_headers, emulator.needs_compiler]
 
 
 @pytest.fixture(scope="module")
@@ -46,7 +43,7 @@ def test_agrees_with_the_reference_on_random_cases(program: Path, row: Row) -> N
 
 
 SHORT = Case("short", height=9, width=19, radius=6, dilation=((1, 2),), channels=64)
-REPRESENTATIVES = [row for row in ROWS if row.name in ("mma f16 r6 c64 o7", "simt f32", "gather f16")]
+SANITIZED = [row if row in REPRESENTATIVES else pytest.param(row, marks=pytest.mark.slow) for row in ROWS]
 
 
 @pytest.mark.parametrize("row", REPRESENTATIVES, ids=lambda row: row.name)
@@ -63,16 +60,15 @@ def test_order_of_threads_and_copies_does_not_matter(program: Path, row: Row, co
     assert (once == again).all()
 
 
-@pytest.mark.parametrize("row", ROWS, ids=lambda row: row.name)
+@emulator.needs_asan
+@pytest.mark.parametrize("row", SANITIZED, ids=lambda row: row.name)
 def test_address_sanitizer_finds_nothing(row: Row) -> None:
     program = emulator.build(("-O1", *emulator.ASAN))
     check_sanitized(program, row)
 
 
-@pytest.mark.skipif(
-    emulator.compiler(thread_sanitizer=True) is None, reason="no clang: g++'s ThreadSanitizer knows no fibers"
-)
-@pytest.mark.parametrize("row", ROWS, ids=lambda row: row.name)
+@emulator.needs_tsan
+@pytest.mark.parametrize("row", SANITIZED, ids=lambda row: row.name)
 def test_thread_sanitizer_finds_nothing(row: Row) -> None:
     program = emulator.build(("-O1", *emulator.TSAN))
     check_sanitized(program, row)

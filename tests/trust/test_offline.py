@@ -7,7 +7,7 @@ import os
 import shutil
 import subprocess
 import sys
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -38,13 +38,15 @@ subprocess.run([sys.executable, "-c", child], stderr=subprocess.DEVNULL)
 """
 
 
-def offline(command: Sequence[str | Path], folder: Path) -> list[dict[str, Any]]:
+def offline(
+    command: Sequence[str | Path], folder: Path, environment: Mapping[str, str] = os.environ
+) -> list[dict[str, Any]]:
     """Run a command to its end; returns who asked for a network."""
     report = folder / "asked.json"
     done = subprocess.run(
         [sys.executable, "-m", "trust.offline", report, sys.executable, *map(str, command)],
         cwd=TOOLS,
-        env={**os.environ, "MASKRING_CACHE": str(folder / "cache")},
+        env={**environment, "MASKRING_CACHE": str(folder / "cache")},
         capture_output=True,
         text=True,
         check=False,
@@ -100,6 +102,43 @@ def test_a_command_on_files(desk: dict[str, Path], tmp_path: Path, command: str)
     words = [word.replace("OUT", str(tmp_path / "out")) for word in command.split()]
     assert offline(["-m", "maskring", *(desk.get(word, word) for word in words)], tmp_path) == []
     assert any((tmp_path / "out").iterdir())
+
+
+LOAD_AND_WAIT = """
+import sys, time
+from maskring import open_tracker
+open_tracker(sys.argv[1]).close()
+time.sleep(40)
+"""
+"""onnxruntime 1.32 asks for its vendor's host about nine seconds after its import, and again and again."""
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("allowed", [False, True], ids=["as it is", "allowed by the user"])
+def test_onnxruntime_reports_nothing_to_its_vendor(tmp_path: Path, exported: Path, allowed: bool) -> None:
+    """Without the variables of CI services, which silence it; its home is where it would leave an identity."""
+    home = tmp_path / "home"
+    home.mkdir()
+    environment = {"PATH": os.environ["PATH"], "HOME": str(home)}
+    if allowed:
+        environment["ORT_DISABLE_TELEMETRY"] = "0"
+    asked = offline(["-c", LOAD_AND_WAIT, exported], tmp_path, environment)
+    left = [path for path in home.rglob("*") if path.is_file()]
+    if allowed and not asked and not left:
+        pytest.skip("this onnxruntime reports nothing in any case, so that the other test proves nothing")
+    assert (bool(asked), bool(left)) == (allowed, allowed), (asked, left)
+
+
+def test_importing_maskring_silences_onnxruntime_unless_the_user_allows_it() -> None:
+    code = "import maskring, os; print(os.environ['ORT_DISABLE_TELEMETRY'])"
+    for given, expected in (({}, "1"), ({"ORT_DISABLE_TELEMETRY": "0"}, "0")):
+        environment = {**os.environ, **given} if given else without(os.environ, "ORT_DISABLE_TELEMETRY")
+        done = subprocess.run([sys.executable, "-c", code], env=environment, capture_output=True, check=True)
+        assert done.stdout.decode().strip() == expected
+
+
+def without(environment: Mapping[str, str], name: str) -> dict[str, str]:
+    return {key: value for key, value in environment.items() if key != name}
 
 
 def test_the_demo_with_a_clip_at_hand(tmp_path: Path, exported: Path) -> None:

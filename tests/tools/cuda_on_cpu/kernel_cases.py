@@ -62,6 +62,9 @@ ROWS = [
     )
 ]
 
+# One of each family, of either type: what everyday tests take where the deep ones take every row.
+REPRESENTATIVES = [row for row in ROWS if row.name in ("mma f16 r6 c64 o7", "simt f32", "gather f16")]
+
 # Sizes that no tile divides. Widths are a multiple of 8, even and odd: that decides how keys are copied.
 ESPECIALLY = [
     Case("21 x 40", height=21, width=40, dilation=((1, 1),), labels=11),

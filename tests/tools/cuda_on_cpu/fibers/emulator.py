@@ -19,7 +19,10 @@ from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
+import pytest
 from affinity_cases import Array, Inputs
+from compilers import CLANG, GCC_OR_CLANG, compiler
+from once import alone
 
 HERE = Path(__file__).resolve().parent
 REPOSITORY = HERE.parents[3]
@@ -66,11 +69,27 @@ def cuda_headers() -> list[Path]:
     return []
 
 
-def compiler(thread_sanitizer: bool = False) -> str | None:
-    """g++, or for ThreadSanitizer clang: g++'s reports a race in a program of fibers that has none."""
-    clang = [*(f"clang++-{version}" for version in range(22, 14, -1)), "clang++"]
-    names = clang if thread_sanitizer else ["g++", *clang]
-    return next((name for name in names if shutil.which(name)), None)
+def compiler_for(flags: Sequence[str] = ()) -> str | None:
+    """What compiles with these flags; None when nothing here does.
+
+    For ThreadSanitizer it is clang: g++'s reports a race in a program of fibers that has none.
+    """
+    sanitizers = [flag for flag in flags if flag.startswith("-fsanitize")]
+    return compiler(*sanitizers, names=CLANG if "-fsanitize=thread" in flags else GCC_OR_CLANG)
+
+
+def lacks(flags: Sequence[str]) -> str:
+    """Why a test that needs these flags is skipped."""
+    kind = "clang" if flags == TSAN else "g++ or clang"
+    return f"no {kind} that compiles, links and runs a program with {flags[0]}"
+
+
+needs_cuda_headers = pytest.mark.skipif(
+    not cuda_headers(), reason="no CUDA headers: pip install 'maskring[cuda]'"
+)
+needs_compiler = pytest.mark.skipif(compiler_for() is None, reason="no C++ compiler")
+needs_asan = pytest.mark.skipif(compiler_for(ASAN) is None, reason=lacks(ASAN))
+needs_tsan = pytest.mark.skipif(compiler_for(TSAN) is None, reason=lacks(TSAN))
 
 
 def build(flags: Sequence[str] = ("-O1",), mutation: Mutation | None = None) -> Path:
@@ -99,7 +118,7 @@ def objects(flags: Sequence[str] = ("-O1",)) -> list[Path]:
 
 
 def _command(flags: Sequence[str]) -> list[str]:
-    command = [compiler("-fsanitize=thread" in flags) or "g++", "-std=c++20", "-DMASKRING_ON_CPU", "-pthread"]
+    command = [compiler_for(flags) or "g++", "-std=c++20", "-DMASKRING_ON_CPU", "-pthread"]
     command += ["-Wall", "-Wextra", "-Werror", "-Wno-unknown-pragmas", *flags, f"-I{HERE}"]
     return command + [f"-isystem{folder}" for folder in cuda_headers()]
 
@@ -108,8 +127,9 @@ def _program(name: str, sources: Sequence[Path], kernels: Path, flags: Sequence[
     command = _command(flags)
     objects = [_object(command, source, kernels) for source in sorted(sources)]
     program = BUILDS / f"{name}-{_digest(repr(command), *(path.name for path in objects))}"
-    if not program.exists():
-        _compile([*command, *map(str, objects)], program)
+    with alone(program) as missing:
+        if missing:
+            _compile([*command, *map(str, objects)], program)
     return program
 
 
@@ -118,9 +138,10 @@ def _object(command: list[str], source: Path, kernels: Path) -> Path:
     # Kernels are compiled in a scratch copy: its path, which changes, must not count.
     texts = [path.read_text() for path in _with_includes(source, (kernels, HERE))]
     made = BUILDS / f"{source.stem}-{_digest(repr(command), *texts)}.o"
-    if not made.exists():
-        language = ["-include", "cuda_on_cpu.h", "-x", "c++"] if source.suffix == ".cu" else []
-        _compile([*command, f"-I{kernels}", *language, "-c", str(source)], made)
+    with alone(made) as missing:
+        if missing:
+            language = ["-include", "cuda_on_cpu.h", "-x", "c++"] if source.suffix == ".cu" else []
+            _compile([*command, f"-I{kernels}", *language, "-c", str(source)], made)
     return made
 
 

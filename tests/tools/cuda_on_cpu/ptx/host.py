@@ -20,6 +20,7 @@ from typing import Any
 
 import numpy as np
 from affinity_cases import Array, Inputs
+from once import alone
 
 from ..fibers.emulator import BUILDS, KERNELS, Mutation
 from .device import Device
@@ -60,12 +61,11 @@ def _digest(*texts: str) -> str:
 def _build(name: str, arguments: list[str]) -> Path:
     """Runs nvcc unless its result is there; it appears under its name when it is complete."""
     made = BUILDS / "ptx" / name
-    if not made.exists():
-        made.parent.mkdir(parents=True, exist_ok=True)
-        with tempfile.TemporaryDirectory(dir=made.parent) as scratch:
+    with alone(made) as missing, tempfile.TemporaryDirectory(dir=made.parent) as scratch:
+        if missing:
             out = Path(scratch) / name
             command = [str(nvcc()), *arguments, "-o", str(out)]
-            done = subprocess.run(command, capture_output=True, text=True, timeout=600, check=False)
+            done = subprocess.run(command, capture_output=True, text=True, check=False)
             if done.returncode != 0:
                 raise PtxError("syntax", f"nvcc failed: {done.stderr[-4000:]}")
             out.rename(made)
