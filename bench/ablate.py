@@ -66,7 +66,7 @@ SYSTEM = (
     "references",
     "frames",
     "max_gap",
-    "localise",
+    "roi_step",
     "distortion",
     "delta",
     "momentum",
@@ -83,7 +83,7 @@ def system(name: str, base: Recipe) -> dict[str, Any]:
 
 def variants(base: Recipe) -> list[Variant]:
     """All rows. The first trains nothing new, nor do those that change tracking alone."""
-    scale = base.tracking_scale
+    scale = base.tracking_logit_scale
     dilated = policy((0, 5), (1, 3, 5), dilate_after=1, max_dilation=2, reach=math.inf)
     alone = base.encoder.removesuffix("-patch")
     unscaled = {"encoder": alone, "logit_scale": 1.0}
@@ -95,11 +95,11 @@ def variants(base: Recipe) -> list[Variant]:
         Variant("key encoder", "momentum 0.99", {"momentum": 0.99}),
         Variant("references in training", "pairs", {"frames": 2}),
         Variant("references in training", "five references", {"frames": 6, "clips": max(1, base.clips // 2)}),
-        Variant("window centres", "searched in training", {"localise": 2}),
-        Variant("window centres", "searched in tracking", track={**dilated, "localised": True}),
+        Variant("window centres", "searched in training", {"roi_step": 2}),
+        Variant("window centres", "searched in tracking", track={**dilated, "roi_step": 1}),
         Variant("window centres", "dilated in tracking, not searched", track=dilated),
-        Variant("network alone", "logits / sqrt(C)", scaled, track={"scale": 0.25}),
-        Variant("network alone", "logits not scaled", unscaled, track={"scale": 1.0}),
+        Variant("network alone", "logits / sqrt(C)", scaled, track={"logit_scale": 0.25}),
+        Variant("network alone", "logits not scaled", unscaled, track={"logit_scale": 1.0}),
         Variant("unlabelled clips", "10", clips=10),
         Variant("unlabelled clips", "30", clips=30),
         Variant("memory in tracking", "short-term only", track=policy((), (1, 3, 5))),
@@ -109,7 +109,9 @@ def variants(base: Recipe) -> list[Variant]:
         *(Variant("top-k", str(count), track={"top_k": count}) for count in (5, 10, 36)),
         *(Variant("radius in tracking", str(radius), track={"radius": radius}) for radius in (6, 9, 15, 18)),
         *(
-            Variant("scale in tracking", f"{factor:g} times the base's", track={"scale": factor * scale})
+            Variant(
+                "scale in tracking", f"{factor:g} times the base's", track={"logit_scale": factor * scale}
+            )
             for factor in (0.5, 2.0)
         ),
     ]
@@ -146,7 +148,11 @@ class Study:
         return found
 
     def _measure(self, variant: Variant) -> dict[str, float]:
-        settings = {"radius": self.base.tracking_radius, "scale": self.base.tracking_scale, **variant.track}
+        settings = {
+            "radius": self.base.tracking_radius,
+            "logit_scale": self.base.tracking_logit_scale,
+            **variant.track,
+        }
         features = self._features(variant)
         with tempfile.TemporaryDirectory() as folder:
             out = Path(folder)

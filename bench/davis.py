@@ -38,7 +38,7 @@ def untrained() -> SequenceTracker:
     shipped = load_checkpoint(shipped_checkpoint())
     torch.manual_seed(0)
     encoder = Encoder(shipped.config)
-    return feature_tracker(encoder_features(encoder), radius=RADIUS, scale=shipped.tracking.scale)
+    return feature_tracker(encoder_features(encoder), radius=RADIUS, logit_scale=shipped.tracking.logit_scale)
 
 
 def contestants(checkpoints: dict[str, Path]) -> dict[str, Callable[[], SequenceTracker]]:
@@ -46,7 +46,7 @@ def contestants(checkpoints: dict[str, Path]) -> dict[str, Callable[[], Sequence
     rows: dict[str, Callable[[], SequenceTracker]] = {"first mask repeated": FirstMask}
     for scale in LAB_SCALES:
         rows[f"raw Lab patches, scale {scale:g}"] = lambda scale=scale: feature_tracker(
-            lab_features, radius=RADIUS, scale=scale
+            lab_features, radius=RADIUS, logit_scale=scale
         )
     rows["untrained nano"] = untrained
     for name, path in checkpoints.items():
@@ -61,9 +61,11 @@ def smoothings(name: str, path: Path) -> dict[str, Callable[[], SequenceTracker]
     """A checkpoint without smoothing and with windows of several radii; a frame is encoded once for all."""
     checkpoint = load_checkpoint(path)
     features = encoder_features(checkpoint.query_encoder())
-    read: dict[str, Any] = {"radius": RADIUS, "scale": checkpoint.tracking.scale}
+    read: dict[str, Any] = {"radius": RADIUS, "logit_scale": checkpoint.tracking.logit_scale}
     return {
-        f"{name}, smoothing {radius}": lambda radius=radius: feature_tracker(features, smooth=radius, **read)
+        f"{name}, smoothing {radius}": lambda radius=radius: feature_tracker(
+            features, smoothing_radius=radius, **read
+        )
         for radius in SMOOTHING_RADII
     }
 

@@ -56,7 +56,7 @@ def executed(model: Path, folder: Path) -> Counter[str]:
 
 def inputs(metadata: ModelMetadata) -> dict[str, np.ndarray]:
     """A step's, of the sizes to which the model is fixed."""
-    height, width, labels = metadata.height or 0, metadata.width or 0, metadata.labels or 0
+    height, width, labels = metadata.height or 0, metadata.width or 0, metadata.num_labels or 0
     grid = metadata.feature_size(height, width)
     return {
         FRAME: np.zeros((1, height, width, 3), np.uint8),
@@ -77,8 +77,8 @@ def asked_for(metadata: ModelMetadata) -> int:
             product *= int((last - first + 1).sum())
         return product
 
-    smoothing = pairs(metadata.smooth) if metadata.smooth else 0
-    return (SLOTS * pairs(metadata.radius) + smoothing) * (metadata.channels + (metadata.labels or 0))
+    smoothing = pairs(metadata.smoothing_radius) if metadata.smoothing_radius else 0
+    return (SLOTS * pairs(metadata.radius) + smoothing) * (metadata.channels + (metadata.num_labels or 0))
 
 
 def row(checkpoint: str, options: argparse.Namespace, folder: Path) -> list[str]:
@@ -86,7 +86,12 @@ def row(checkpoint: str, options: argparse.Namespace, folder: Path) -> list[str]
     scratch = []
     targets = (f"sm{options.architecture}",)
     engine = EngineOptions(runtime="tensorrt-rtx", compute_capabilities=targets)
-    sizes = {"height": options.size, "width": options.size, "labels": options.objects + 1, "slots": SLOTS}
+    sizes = {
+        "height": options.size,
+        "width": options.size,
+        "num_labels": options.objects + 1,
+        "num_slots": SLOTS,
+    }
     models = {dtype: folder / f"{checkpoint}-{dtype}.onnx" for dtype in ("float32", "float16")}
     for dtype, model in models.items():
         export_onnx(shipped_checkpoint(checkpoint), model, dtype=dtype, radius=options.radius, **sizes)

@@ -58,7 +58,7 @@ def main() -> None:
     with tempfile.TemporaryDirectory() as folder:
         models = {step: Path(folder) / f"{step}.onnx" for step in options.steps}
         for step, model in models.items():
-            export_onnx(shipped_checkpoint(), model, localise=step)
+            export_onnx(shipped_checkpoint(), model, roi_step=step)
         times = step_times(models, sorted(options.frames.glob("*.jpg")), options.threads)
     table = Table("search on every n-th feature", "CPU ms per frame", "times the first")
     for step, spent in times.items():

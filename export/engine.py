@@ -61,7 +61,8 @@ class EngineOptions:
         optimization_level: of the builder, 0 to 5; None for its default.
         workspace_mb: limit of scratch memory in MiB.
         version_compatible: run on later TensorRT of the same major version.
-        hardware_compatibility: one of :data:`maskring.runtime.model.engine_file.HARDWARE_COMPATIBILITY`, or empty.
+        hardware_compatibility: one of :data:`maskring.runtime.model.engine_file.HARDWARE_COMPATIBILITY`, or
+            empty.
         timing_cache: file that keeps timings for the next build.
     """
 
@@ -200,14 +201,14 @@ def profile_shapes(metadata: ModelMetadata, options: EngineOptions) -> Shapes:
     """
     height = _range("height", options.height, metadata.height, None)
     width = _range("width", options.width, metadata.width, None)
-    fixed = None if metadata.labels is None else metadata.labels - 1
+    fixed = None if metadata.num_labels is None else metadata.num_labels - 1
     objects = _range("objects", options.objects, fixed, DEFAULT_OBJECTS)
     if objects[2] >= MAX_LABELS:
         raise ModelError(
             f"{objects[2]} objects do not fit into a label map", f"ask for {MAX_LABELS - 1} at most"
         )
     policy = MemoryPolicy(metadata.long_term, metadata.short_term)
-    slots = metadata.slots or policy.slots
+    slots = metadata.num_slots or policy.slots
     shapes: Shapes = {"frame": [], "memory_keys": [], "memory_values": [], "memory_dilation": []}
     for pixels_high, pixels_wide, count in zip(height, width, objects, strict=True):
         grid = metadata.feature_size(pixels_high, pixels_wide)

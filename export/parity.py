@@ -112,7 +112,7 @@ def verify_model(model: Path, *, checkpoint: Path | None, frames: Iterable[Array
     quantized = any(entry.key == QUANTIZATION_KEY for entry in proto.metadata_props)
     against_torch = checkpoint is not None
     differences = _Differences(
-        "int8" if quantized and against_torch else metadata.dtype, UNDECIDED if metadata.localise else 0.0
+        "int8" if quantized and against_torch else metadata.dtype, UNDECIDED if metadata.roi_step else 0.0
     )
     for step in _steps(frames, metadata, next(iter(runners.values()))):
         results = {name: run(step) for name, run in runners.items()}
@@ -164,7 +164,7 @@ def _session_runner(proto: onnx.ModelProto, *, native: bool, origin: Path) -> Ru
 
 def _steps(frames: Iterable[Array], metadata: ModelMetadata, run: Runner) -> Iterable[Step]:
     """Inputs of one step per frame; after each, the first way's outputs enter the memory."""
-    slots, labels = metadata.slots or SLOTS, metadata.labels or 3
+    slots, labels = metadata.num_slots or SLOTS, metadata.num_labels or 3
     memory: Step = {}
     for index, frame in enumerate(frames):
         height, width = frame.shape[:2]
@@ -182,7 +182,7 @@ def _steps(frames: Iterable[Array], metadata: ModelMetadata, run: Runner) -> Ite
         memory["memory_keys"][:, slot] = found["key"]
         memory["memory_values"][:, slot] = found["value"] if index else _invented_mask(found["value"])
         # Frames older than the one just written are dilated where that starts the search for centres.
-        memory["memory_dilation"][:, :index] = 2 if metadata.localise else 1
+        memory["memory_dilation"][:, :index] = 2 if metadata.roi_step else 1
         memory["memory_dilation"][:, slot] = 1
 
 

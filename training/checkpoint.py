@@ -1,4 +1,4 @@
-"""Checkpoints: encoder weights with everything that is needed to use them, in one safetensors file."""
+"""Checkpoints: encoder weights and every setting needed to use them, in one safetensors file."""
 
 from __future__ import annotations
 
@@ -17,46 +17,45 @@ from torch import Tensor
 from ..common.errors import ModelError
 from ..common.filenames import require_utf8
 from ..common.files import atomic_path, make_directory
+from ..runtime.model.metadata import with_current_names
 from .network.encoder import Encoder, EncoderConfig, empty_encoder
-from .torch_files import load_torch_file
 
 FORMAT = "maskring-checkpoint"
-FORMAT_VERSION = 1
-"""Version of the file layout; a reader refuses files of another version."""
+FORMAT_VERSION = 2
+"""Version of the files that are written. :func:`_tracking_settings` reads format 1 of maskring 0.1.0, too."""
 
-ANOTHER_FILE = "give a checkpoint written by maskring, or convert one with maskring import"
+READABLE_VERSIONS = ("1", "2")
+
+NOT_OURS = "give a checkpoint written by maskring, or convert one with maskring import"
 COPY_AGAIN = "copy or download the file again"
 
-MOST_CHANNELS, MOST_BLOCKS, LARGEST_PATCH = 1 << 14, 1 << 8, 255
-"""Of the encoders that files may describe."""
+MAX_CHANNELS, MAX_BLOCKS, MAX_PATCH = 1 << 14, 1 << 8, 255
+"""Limits on the encoder that a file may describe, so that a damaged header cannot exhaust memory."""
 
-LARGEST = 2**31 - 1
-"""Of the numbers in tracking defaults and provenance."""
-
-SMOOTHING = 0.05
-"""Scale of the read that smooths probabilities, in scales of the memory read."""
+MAX_NUMBER = 2**31 - 1
+"""Largest number in tracking settings and provenance."""
 
 State = dict[str, Tensor]
 
 
 @dataclass(frozen=True)
 class AffinitySettings:
-    """How the features of a checkpoint are to be compared (``windowed_affinity``'s settings).
+    """How tracking compares the features of a checkpoint (settings of ``windowed_affinity``).
 
     Attributes:
         radius: window radius, in features.
-        scale: factor on inner products before the softmax.
+        logit_scale: factor on inner products before the softmax.
         top_k: logits kept per pixel, 0 for all.
-        localise: step of the search for window centres in dilated slots, 0 for none.
-        smooth: radius of the smoothing behind the read, in features, 0 for none; both as in
+        roi_step: step of the search for window centres in dilated slots, 0 for none.
+        smoothing_radius: radius of the smoothing read, in features, 0 for none; ``roi_step`` and this as in
             :class:`maskring.runtime.model.metadata.ModelMetadata`.
     """
 
     radius: int = 12
-    scale: float = 0.125
+    logit_scale: float = 0.125
     top_k: int = 0
-    localise: int = 0
-    smooth: int = 2
+    roi_step: int = 0
+    smoothing_radius: int = 2
 
 
 @dataclass(frozen=True)
@@ -64,10 +63,10 @@ class Provenance:
     """Where weights come from, for people.
 
     Attributes:
-        recipe: name of the training recipe, or the work that published the weights.
+        recipe: name of the training recipe, or of the work that published the weights.
         steps: optimiser steps taken.
         seed: seed of the run, None when unknown.
-        data: what it was trained on.
+        data: what the weights were trained on.
         licence: terms of the weights.
     """
 
@@ -85,8 +84,8 @@ class Checkpoint:
     Attributes:
         config: shape of the encoder.
         query: state of the query encoder, float32.
-        key: state of the momentum (key) encoder, None when the file holds one encoder alone.
-        tracking: defaults for tracking.
+        key: state of the momentum (key) encoder, None when there is none.
+        tracking: settings that tracking uses unless the user overrides them.
         provenance: where the weights come from.
     """
 
@@ -98,7 +97,7 @@ class Checkpoint:
 
     @property
     def digest(self) -> str:
-        """Of the query encoder's weights, in hexadecimal; files that hold the same weights have the same."""
+        """SHA-256 of the query encoder's shape and weights, in hexadecimal."""
         hashed = hashlib.sha256(repr(self.config).encode())
         for name, tensor in sorted(self.query.items()):
             hashed.update(name.encode() + tensor.cpu().contiguous().numpy().tobytes())
@@ -120,12 +119,16 @@ def _encoder(config: EncoderConfig, state: State) -> Encoder:
 
 
 def save_checkpoint(path: Path, checkpoint: Checkpoint, half: bool = False) -> None:
-    """Write ``checkpoint``; ``half`` stores convolution weights in half precision, half the size.
+    """Write ``checkpoint`` to ``path``.
 
-    Biases and normalisation statistics stay in float32: they are few, and variances may exceed float16.
+    Args:
+        path: the ``.safetensors`` to write; missing folders are made.
+        checkpoint: what to write.
+        half: store convolution weights in float16, which halves the file. Biases and normalisation statistics
+            stay in float32: they are few, and variances may exceed float16.
 
     Raises:
-        OutputError: when the file cannot be written; what stood at ``path`` is then untouched.
+        OutputError: when the file cannot be written; an existing file is then untouched.
         ModelError: when the weights do not fit the configuration or are not finite.
     """
     tensors = {f"query.{name}": tensor for name, tensor in checkpoint.query.items()}
@@ -153,8 +156,9 @@ def load_checkpoint(path: Path) -> Checkpoint:
     """Read and validate a checkpoint; weights come back in float32.
 
     Raises:
-        ModelError: when the file is missing, not a maskring checkpoint, of another version, truncated, or
-            when its tensors do not fit the encoder it describes.
+        ModelError: when the file is missing, truncated, not a maskring checkpoint or of a later format, or
+        when
+            its tensors do not fit the encoder that it describes.
     """
     if not path.is_file():
         raise ModelError(f"the checkpoint {path} does not exist", "check the path")
@@ -166,36 +170,64 @@ def load_checkpoint(path: Path) -> Checkpoint:
             tensors = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118 (not a dict)
     except SafetensorError as error:
         raise ModelError(
-            f"{path} is not a checkpoint or is truncated", f"{COPY_AGAIN}; {ANOTHER_FILE}"
+            f"{path} is not a checkpoint or is truncated", f"{COPY_AGAIN}; {NOT_OURS}"
         ) from error
     except OSError as error:
         raise ModelError(
             f"{path} cannot be read ({error.strerror or error})", "check its permissions"
         ) from error
-    config = _config_from_json(metadata, path)
+    config = _encoder_config(metadata, path)
     tensors = {name: t.float() if t.is_floating_point() else t for name, t in tensors.items()}
     _check_tensors(tensors, config, str(path), COPY_AGAIN)
     return Checkpoint(
         config=config,
         query=_with_prefix(tensors, "query."),
         key=_with_prefix(tensors, "key.") or None,
-        tracking=_from_json(AffinitySettings, metadata, "tracking", path),
-        provenance=_from_json(Provenance, metadata, "provenance", path),
+        tracking=_tracking_settings(metadata, path),
+        provenance=_parsed(Provenance, _json_entry(metadata, "provenance", path), "provenance", path),
     )
 
 
 def _check_format(metadata: Mapping[str, str], path: Path) -> None:
     if metadata.get("format") != FORMAT:
-        raise ModelError(f"{path} is not a maskring checkpoint", ANOTHER_FILE)
+        raise ModelError(f"{path} is not a maskring checkpoint", NOT_OURS)
     version = metadata.get("version")
-    if version != str(FORMAT_VERSION):
+    if version not in READABLE_VERSIONS:
         raise ModelError(
-            f"{path} has checkpoint format {version}, this maskring reads format {FORMAT_VERSION}",
+            f"{path} has checkpoint format {version}, this maskring reads formats up to {FORMAT_VERSION}",
             "use the version of maskring that wrote it, or train again",
         )
 
 
-Described = TypeVar("Described", AffinitySettings, Provenance)
+def _tracking_settings(metadata: Mapping[str, str], path: Path) -> AffinitySettings:
+    """The tracking settings of a checkpoint.
+
+    Format 2 states every setting. Format 1 may lack two, and maskring 0.1.0 tracked such files without a
+    search and with a smoothing radius of 2; so they mean the same here. Old names of settings are read in
+    both.
+    """
+    stored = _json_entry(metadata, "tracking", path)
+    try:
+        stored = with_current_names(stored)
+    except (ValueError, AttributeError) as error:
+        raise _damaged("tracking", path) from error
+    if metadata["version"] == "1":
+        stored = {"roi_step": 0, "smoothing_radius": 2} | stored
+    return _parsed(AffinitySettings, stored, "tracking", path)
+
+
+def _json_entry(metadata: Mapping[str, str], entry: str, path: Path) -> Any:
+    try:
+        return json.loads(metadata[entry])
+    except (ValueError, KeyError, RecursionError) as error:
+        raise _damaged(entry, path) from error
+
+
+def _damaged(entry: str, path: Path) -> ModelError:
+    return ModelError(f"the {entry} entry of {path} is damaged", COPY_AGAIN)
+
+
+Parsed = TypeVar("Parsed", AffinitySettings, Provenance)
 ACCEPTED: dict[str, tuple[type, ...]] = {
     "int": (int,),
     "float": (int, float),
@@ -204,147 +236,72 @@ ACCEPTED: dict[str, tuple[type, ...]] = {
 }
 
 
-def _from_json(kind: type[Described], metadata: Mapping[str, str], entry: str, path: Path) -> Described:
-    """Read one dataclass back; every field must be there with a value of its type."""
+def _parsed(kind: type[Parsed], stored: Any, entry: str, path: Path) -> Parsed:
+    """A dataclass from JSON, which must hold every field with a value of its type."""
     try:
-        stored: dict[str, Any] = json.loads(metadata[entry])
-        if kind is AffinitySettings:  # files older than a setting do not tell it
-            stored = {"localise": AffinitySettings.localise, "smooth": AffinitySettings.smooth} | stored
         if set(stored) != {item.name for item in fields(kind)}:
             raise ValueError(f"fields {sorted(stored)}")
         for item in fields(kind):
             value = stored[item.name]
             if not isinstance(value, ACCEPTED[str(item.type)]) or isinstance(value, bool):
                 raise TypeError(f"{item.name} is {value!r}")
-            if isinstance(value, (int, float)) and not 0 <= value <= LARGEST:
+            if isinstance(value, (int, float)) and not 0 <= value <= MAX_NUMBER:
                 raise ValueError(f"{item.name} is {value!r}")
         return kind(**stored)
-    except (ValueError, TypeError, KeyError, AttributeError, RecursionError) as error:
-        raise ModelError(f"the {entry} entry of {path} is damaged", COPY_AGAIN) from error
+    except (ValueError, TypeError, KeyError) as error:
+        raise _damaged(entry, path) from error
 
 
-def _config_from_json(metadata: Mapping[str, str], path: Path) -> EncoderConfig:
+def _encoder_config(metadata: Mapping[str, str], path: Path) -> EncoderConfig:
+    stored = _json_entry(metadata, "encoder", path)
     try:
-        stored = json.loads(metadata["encoder"])
         return EncoderConfig(
-            stem=_whole(stored["stem"], MOST_CHANNELS),
-            stages=tuple(_whole(width, MOST_CHANNELS) for width in stored["stages"]),  # type: ignore[arg-type]
-            blocks=tuple(_whole(depth, MOST_BLOCKS) for depth in stored["blocks"]),  # type: ignore[arg-type]
-            channels=_whole(stored["channels"], MOST_CHANNELS),
-            inputs=_whole(stored.get("inputs", 3), 3),
-            patch=_whole(stored.get("patch", 0), LARGEST_PATCH),
-            pyramid=_flag(stored.get("pyramid", False)),
+            stem=_count(stored["stem"], MAX_CHANNELS),
+            stages=tuple(_count(width, MAX_CHANNELS) for width in stored["stages"]),  # type: ignore[arg-type]
+            blocks=tuple(_count(depth, MAX_BLOCKS) for depth in stored["blocks"]),  # type: ignore[arg-type]
+            channels=_count(stored["channels"], MAX_CHANNELS),
+            inputs=_count(stored.get("inputs", 3), 3),
+            patch=_count(stored.get("patch", 0), MAX_PATCH),
+            pyramid=_boolean(stored.get("pyramid", False)),
         )
-    except (ValueError, TypeError, KeyError, AttributeError, RecursionError) as error:
-        raise ModelError(f"the encoder entry of {path} is damaged", COPY_AGAIN) from error
+    except (ValueError, TypeError, KeyError, AttributeError) as error:
+        raise _damaged("encoder", path) from error
 
 
-def _whole(value: object, most: int) -> int:
-    """``value``, if it is a whole number from 0 to ``most``: a header may not ask for a giant's memory."""
-    if type(value) is not int or not 0 <= value <= most:
+def _count(value: object, largest: int) -> int:
+    if type(value) is not int or not 0 <= value <= largest:
         raise ValueError(value)
     return value
 
 
-def _flag(value: object) -> bool:
+def _boolean(value: object) -> bool:
     if type(value) is not bool:
         raise ValueError(value)
     return value
 
 
 def _check_tensors(tensors: State, config: EncoderConfig, origin: str, remedy: str) -> None:
-    """Names, shapes and finiteness of everything, against the encoder that ``config`` describes."""
-    expected = empty_encoder(config).state_dict()
+    """Check names, shapes and finiteness of all tensors against the encoder that ``config`` describes."""
+    template = empty_encoder(config).state_dict()
     owners = ("query", "key") if any(name.startswith("key.") for name in tensors) else ("query",)
-    wanted = {f"{owner}.{name}": tensor.shape for owner in owners for name, tensor in expected.items()}
-    missing = [name for name in wanted if name not in tensors]
-    unexpected = [name for name in tensors if name not in wanted]
+    shapes = {f"{owner}.{name}": tensor.shape for owner in owners for name, tensor in template.items()}
+    missing = [name for name in shapes if name not in tensors]
+    unexpected = [name for name in tensors if name not in shapes]
     for what, names in (("lacks", missing), ("holds the unknown", unexpected)):
         if names:
-            raise ModelError(f"{origin} {what} {_some(names)}", remedy)
+            raise ModelError(f"{origin} {what} {abbreviated(names)}", remedy)
     for name, tensor in tensors.items():
-        if tensor.shape != wanted[name]:
-            shapes = f"{list(tensor.shape)} instead of {list(wanted[name])}"
-            raise ModelError(f"in {origin}, {name} has shape {shapes}", remedy)
+        if tensor.shape != shapes[name]:
+            both = f"{list(tensor.shape)} instead of {list(shapes[name])}"
+            raise ModelError(f"in {origin}, {name} has shape {both}", remedy)
         if not bool(torch.isfinite(tensor).all()):
             raise ModelError(f"in {origin}, {name} holds values that are not finite", remedy)
 
 
-def _some(names: list[str]) -> str:
+def abbreviated(names: list[str]) -> str:
+    """The first three of ``names``, and how many more there are."""
     return ", ".join(names[:3]) + (f" and {len(names) - 3} more" if len(names) > 3 else "")
 
 
 def _with_prefix(tensors: State, prefix: str) -> State:
     return {name.removeprefix(prefix): t for name, t in tensors.items() if name.startswith(prefix)}
-
-
-def import_mast(path: Path) -> tuple[Checkpoint, list[str]]:
-    """Read a checkpoint published for MAST (CVPR 2020, github.com/zlai0/MAST).
-
-    Args:
-        path: a torch file with an entry ``state_dict`` (or that mapping alone), names with or without
-            ``module.`` in front. Only tensors are unpickled, never code.
-
-    Returns:
-        The checkpoint, and the names in the file that did not fit our encoder, as they stand there.
-        Tracking defaults are MAST's own: radius 12, logits not scaled (it was trained so).
-
-    Raises:
-        ModelError: when the file cannot be read, is no such checkpoint, or lacks part of the encoder.
-    """
-    stored = _read_torch_file(path)
-    config = EncoderConfig.preset("full")
-    expected = empty_encoder(config).state_dict()
-    state: State = {}
-    leftovers = []
-    for key, value in stored.items():
-        name = _our_name(key)
-        if name in expected and isinstance(value, Tensor) and value.shape == expected[name].shape:
-            state[name] = value.detach().to(expected[name].dtype)
-        else:
-            leftovers.append(key)
-    for name, tensor in expected.items():
-        if name.endswith("num_batches_tracked"):  # torch before 0.4.1 did not count batches
-            state.setdefault(name, torch.zeros_like(tensor, device="cpu"))
-    missing = [name for name in expected if name not in state]
-    if missing:
-        unused = f"; not used: {_some(leftovers)}" if leftovers else ""
-        raise ModelError(
-            f"{path} lacks {len(missing)} of MAST's {len(expected)} tensors ({_some(missing)}){unused}",
-            "give a checkpoint published for MAST with its ResNet-18 encoder",
-        )
-    # Compared without a scale and not smoothed, as its authors did.
-    published = AffinitySettings(scale=1.0, smooth=0)
-    return Checkpoint(config, state, tracking=published, provenance=Provenance("MAST")), leftovers
-
-
-def _read_torch_file(path: Path) -> Mapping[str, Any]:
-    remedy = f"give a checkpoint published for MAST (.pth, .pt), or {COPY_AGAIN}"
-    if not path.is_file():
-        raise ModelError(f"the checkpoint {path} does not exist", "check the path")
-    try:
-        stored = load_torch_file(path, "cpu")
-    except Exception as error:  # the unpickler meets damaged bytes with any exception there is
-        raise ModelError(
-            f"{path} is not a torch checkpoint of tensors alone, or is damaged", remedy
-        ) from error
-    if isinstance(stored, Mapping) and isinstance(stored.get("state_dict"), Mapping):
-        stored = stored["state_dict"]
-    if not isinstance(stored, Mapping) or not all(isinstance(key, str) for key in stored):
-        raise ModelError(f"{path} holds no state_dict", remedy)
-    return stored
-
-
-def _our_name(key: str) -> str:
-    """MAST's name of a tensor in our encoder's terms; a name without counterpart comes back as it is."""
-    while key.startswith("module."):
-        key = key.removeprefix("module.")
-    owner, _, rest = key.partition(".")
-    if owner == "post_convolution":
-        return f"head.{rest}"
-    part, _, rest = rest.partition(".")
-    if owner == "feature_extraction" and part == "conv1":
-        return f"stem.{rest}"
-    if owner == "feature_extraction" and part in ("layer1", "layer2", "layer3", "layer4"):
-        return f"stages.{int(part[-1]) - 1}.{rest.replace('.left.', '.residual.')}"
-    return key

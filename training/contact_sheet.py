@@ -1,4 +1,4 @@
-"""Contact sheets of reconstructions: a look at what the network has learnt."""
+"""Contact sheets that show true colours beside reconstructed ones."""
 
 from __future__ import annotations
 
@@ -12,23 +12,23 @@ from torch import Tensor
 from ..common.files import atomic_path
 from .network.colour import LAB_MEAN, LAB_STD
 
-ENLARGED = 3
-CLIPS = 4
+ENLARGEMENT = 3
+MAX_CLIPS = 4
 
 
-def write_sheet(path: Path, truth: Tensor, reconstruction: Tensor) -> None:
-    """Write a PNG: a row per clip, its frames in pairs, truth left and reconstruction right.
+def write_contact_sheet(path: Path, truth: Tensor, reconstruction: Tensor) -> None:
+    """Write a PNG with one row per clip: true and reconstructed colours of each frame, side by side.
 
     Args:
-        path: of the PNG.
+        path: the PNG to write.
         truth, reconstruction: [B, T, 3, h, w] normalised Lab.
     """
     rows = []
-    for true_clip, copied_clip in zip(truth[:CLIPS], reconstruction[:CLIPS], strict=True):
+    for true_clip, copied_clip in zip(truth[:MAX_CLIPS], reconstruction[:MAX_CLIPS], strict=True):
         pairs = [_bgr(image) for pair in zip(true_clip, copied_clip, strict=True) for image in pair]
         rows.append(np.concatenate(pairs, axis=1))
     sheet: Any = np.concatenate(rows, axis=0)
-    large = cv2.resize(sheet, None, fx=ENLARGED, fy=ENLARGED, interpolation=cv2.INTER_NEAREST)
+    large = cv2.resize(sheet, None, fx=ENLARGEMENT, fy=ENLARGEMENT, interpolation=cv2.INTER_NEAREST)
     with atomic_path(path) as partial:
         partial.write_bytes(bytes(cv2.imencode(".png", large)[1]))
 

@@ -1,4 +1,4 @@
-"""Training: one loop, readable in one sitting."""
+"""The training loop."""
 
 from __future__ import annotations
 
@@ -18,29 +18,30 @@ from ..common.files import make_directory
 from .augmentation import augment
 from .checkpoint import Checkpoint, load_checkpoint, save_checkpoint
 from .clips import CACHE_BYTES, ClipLibrary
-from .contact_sheet import write_sheet
+from .contact_sheet import write_contact_sheet
 from .distributed import DistributedContext, distributed_context
 from .network.encoder import PRESETS, Encoder
 from .pretext import fit_palette
 from .recipe import START, Recipe
-from .run_log import Journal
+from .run_log import RunLog
 from .trainer import Batch, StepReport, Trainer
 
 STATE_NAME = "state.pt"
 CHECKPOINT_NAME = "checkpoint.safetensors"
 SHEETS_NAME = "reconstructions"
-PREPARED_AHEAD = 3  # steps made ready while the network computes
+PREFETCHED_STEPS = 3
+"""Steps whose batches are prepared while the network computes."""
 
 
 @dataclass(frozen=True)
-class Outcome:
-    """What a call of :func:`train` came to.
+class TrainingResult:
+    """What :func:`train` returns.
 
     Attributes:
         checkpoint: the file to export or track with.
         step: steps done, over all calls.
-        finished: whether the recipe's steps are done; if not, the same call goes on.
-        skipped: clips that could not be used, with the reason.
+        finished: whether all steps of the recipe are done; if not, the same call continues.
+        skipped: clips that could not be used -> reason.
     """
 
     checkpoint: Path
@@ -61,105 +62,105 @@ def train(
     cache_bytes: int = CACHE_BYTES,
     report: Callable[[StepReport], None] = lambda _: None,
     stop: Callable[[], bool] = lambda: False,
-) -> Outcome:
-    """Train an encoder on unlabelled footage; a run in ``out`` that was interrupted goes on.
+) -> TrainingResult:
+    """Train an encoder on unlabelled footage, or continue the interrupted run in ``out``.
 
-    Writes into ``out``: ``checkpoint.safetensors`` (to export or track with), ``state.pt`` (to go on with),
+    Writes into ``out``: ``checkpoint.safetensors`` (to export or track with), ``state.pt`` (to resume from),
     ``log.jsonl`` (one :class:`StepReport` per line) and ``reconstructions/`` (contact sheets). Started by
-    ``torchrun``, all processes work on one run; the first of them writes and reports.
+    ``torchrun``, all processes work on one run; the main process writes and reports.
 
     Args:
         recipe: see :class:`.recipe.Recipe`.
         data: videos, folders of frames, and folders with either at any depth.
         out: the folder of the run.
         start: a checkpoint whose weights the run begins with; None for random ones.
-        max_minutes: stop after this time; the same call later goes on.
-        validate: scores an encoder on labelled video, in the recipe's interval and at the end.
-        tensorboard: also write loss, rate and score for TensorBoard, into ``out``.
-        cache_bytes: of decoded frames on disk, see :class:`.clips.ClipLibrary`.
+        max_minutes: stop after this time; the same call later continues.
+        validate: scores an encoder on labelled video, every ``validate_every`` steps and at the end.
+        tensorboard: also write curves of loss, rate and score for TensorBoard into ``out``.
+        cache_bytes: limit of the disk cache of decoded frames, see :class:`.clips.ClipLibrary`.
         report: called after every step.
-        stop: asked after every step; when true, the state is saved and the same call later goes on.
+        stop: called after every step; true saves the state and returns, and the same call later continues.
 
     Raises:
         SourceError: when ``data`` holds no usable clip.
-        ModelError: when ``start`` is no checkpoint.
-        TrainingError: when the loss is not finite, ``out`` holds another run, or ``start`` is of another
-            encoder than the recipe's, or missing where the recipe goes on from it.
+        ModelError: when ``start`` is not a checkpoint.
+        TrainingError: when the loss is not finite, when ``out`` holds another run, or when the recipe needs
+            another ``start``.
         OutputError: when ``out`` is not writable.
-        UnavailableError: when TensorBoard was asked for and is not installed.
+        UnavailableError: when ``tensorboard`` is set and TensorBoard is not installed.
     """
-    begun = None if start is None else load_checkpoint(start)
-    recipe = _with_encoder(recipe, begun)
+    start_checkpoint = None if start is None else load_checkpoint(start)
+    recipe = _with_encoder(recipe, start_checkpoint)
     library = ClipLibrary(data, recipe.short_side, cache_bytes=cache_bytes)
     make_directory(out)
     with ExitStack() as stack:
         world = stack.enter_context(distributed_context())
-        trainer = _start_or_resume(recipe, world, library, out / STATE_NAME, begun)
-        journal = None
+        trainer = _start_or_resume(recipe, world, library, out / STATE_NAME, start_checkpoint)
+        log = None
         if world.is_main_process:
-            journal = stack.enter_context(closing(Journal(out, trainer.step, tensorboard)))
-        described = _described(library, data, begun)
-        run = _Run(trainer, library, described, out, journal, validate, report, stop)
+            log = stack.enter_context(closing(RunLog(out, trainer.step, tensorboard)))
+        description = _data_description(library, data, start_checkpoint)
+        run = _Run(trainer, library, description, out, log, validate, report, stop)
         run.steps(math.inf if max_minutes is None else 60 * max_minutes)
         run.save()
-    done = trainer.step >= recipe.total_steps
-    return Outcome(out / CHECKPOINT_NAME, trainer.step, done, dict(library.skipped))
+    finished = trainer.step >= recipe.total_steps
+    return TrainingResult(out / CHECKPOINT_NAME, trainer.step, finished, dict(library.skipped))
 
 
 def _with_encoder(recipe: Recipe, start: Checkpoint | None) -> Recipe:
-    """``recipe``, its encoder that of ``start`` where it says so."""
+    """``recipe``; an encoder :data:`.recipe.START` is replaced by that of ``start``."""
     if recipe.encoder != START:
         return recipe
     if start is None:
         raise TrainingError(
-            f"the recipe {recipe.name} goes on from a checkpoint and none is named",
-            "name one with --start, a shipped one for instance: --start nano",
+            f"the recipe {recipe.name} continues from a checkpoint and none is given",
+            "name one with --start, for example --start nano",
         )
     encoder = start.config.preset_name
     if encoder is None:
         raise TrainingError(
-            f"the checkpoint to start from holds an encoder that the recipe {recipe.name} cannot train",
-            f"start from one of {', '.join(PRESETS)}",
+            f"the recipe {recipe.name} cannot train the encoder of the --start checkpoint",
+            f"start from a checkpoint with one of the encoders {', '.join(PRESETS)}",
         )
     return replace(recipe, encoder=encoder)
 
 
 @dataclass
 class _Run:
-    """A run in progress: what happens after each step."""
+    """A run in progress: its steps, and what follows each."""
 
     trainer: Trainer
     library: ClipLibrary
-    described: str
+    data: str
     out: Path
-    journal: Journal | None
+    log: RunLog | None
     validate: Callable[[Encoder], float] | None
     report: Callable[[StepReport], None]
     stop: Callable[[], bool]
 
     def steps(self, seconds: float) -> None:
-        """All steps that are left, or those that fit into the time."""
+        """Take the remaining steps, or as many as fit into ``seconds``."""
         trainer, recipe, world = self.trainer, self.trainer.recipe, self.trainer.world
-        started = time.monotonic()
+        start_time = time.monotonic()
         for passes in _batches(recipe, self.library, trainer.step, world):
-            done = trainer.advance(passes)
+            report = trainer.advance(passes)
             is_last = trainer.step == recipe.total_steps
             if is_last or trainer.step % recipe.validate_every == 0:
-                done = replace(done, score=self._score())
+                report = replace(report, score=self._score())
             skipped = len(self.library.skipped)
-            self._tell(replace(done, seconds=time.monotonic() - started, skipped=skipped))
+            self._publish(replace(report, seconds=time.monotonic() - start_time, skipped=skipped))
             if recipe.sheet_every and (is_last or trainer.step % recipe.sheet_every == 0):
-                self._draw(passes[0])
-            if world.anyone(self.stop() or time.monotonic() - started >= seconds):
+                self._write_sheet(passes[0])
+            if world.anyone(self.stop() or time.monotonic() - start_time >= seconds):
                 return
             if trainer.step % recipe.save_every == 0:
                 self.save()
 
     def save(self) -> None:
-        """The state to go on with, and the checkpoint to track with."""
+        """Write the state to resume from and the checkpoint to track with."""
         if self.trainer.world.is_main_process:
             self.trainer.save(self.out / STATE_NAME)
-            save_checkpoint(self.out / CHECKPOINT_NAME, self.trainer.checkpoint(self.described))
+            save_checkpoint(self.out / CHECKPOINT_NAME, self.trainer.checkpoint(self.data))
 
     def _score(self) -> float | None:
         if self.validate is None or not self.trainer.world.is_main_process:
@@ -170,40 +171,40 @@ class _Run:
         encoder.train()
         return score
 
-    def _tell(self, done: StepReport) -> None:
-        if self.journal is not None:
-            self.journal.write(done)
-            self.report(done)
+    def _publish(self, report: StepReport) -> None:
+        if self.log is not None:
+            self.log.write(report)
+            self.report(report)
 
-    def _draw(self, batch: Batch) -> None:
+    def _write_sheet(self, batch: Batch) -> None:
         if self.trainer.world.is_main_process:
             make_directory(self.out / SHEETS_NAME)
             path = self.out / SHEETS_NAME / f"{self.trainer.step:07d}.png"
-            write_sheet(path, *self.trainer.painted(batch))
+            write_contact_sheet(path, *self.trainer.painted(batch))
 
 
 def _start_or_resume(
-    recipe: Recipe, world: DistributedContext, library: ClipLibrary, state: Path, begun: Checkpoint | None
+    recipe: Recipe, world: DistributedContext, library: ClipLibrary, state: Path, start: Checkpoint | None
 ) -> Trainer:
     if state.exists():
-        return Trainer.resume(recipe, world, state, begun)
-    return Trainer(recipe, world, fit_palette(recipe, library), begun)
+        return Trainer.resume(recipe, world, state, start)
+    return Trainer(recipe, world, fit_palette(recipe, library), start)
 
 
-def _described(library: ClipLibrary, data: Sequence[Path], begun: Checkpoint | None) -> str:
-    """In words, what a checkpoint of this run was trained on."""
+def _data_description(library: ClipLibrary, data: Sequence[Path], start: Checkpoint | None) -> str:
+    """The footage of a run in words, for the checkpoint's provenance."""
     footage = f"{len(library.clips)} unlabelled clips in {', '.join(path.name for path in data)}"
-    if begun is None:
+    if start is None:
         return footage
-    before = begun.provenance
+    before = start.provenance
     return f"{footage}; before: {before.recipe}, {before.steps} steps, {before.data}"
 
 
 def make_batch(recipe: Recipe, library: ClipLibrary, step: int, number: int) -> Batch:
-    """Batch ``number`` of the step after ``step``: a function of seed, step, number and files alone.
+    """Batch ``number`` of the step after ``step``, which depends on seed, step, number and files alone.
 
-    A step's batches are numbered through all its passes and processes, so that two processes do in one pass
-    what one process does in two.
+    Numbers run through all passes and processes of a step, so two processes with one pass each train on the
+    same windows as one process with two passes.
     """
     windows, channels = [], []
     for item in range(number * recipe.clips, (number + 1) * recipe.clips):
@@ -224,14 +225,14 @@ def _passes(recipe: Recipe, library: ClipLibrary, step: int, world: DistributedC
 def _batches(
     recipe: Recipe, library: ClipLibrary, first: int, world: DistributedContext
 ) -> Iterator[list[Batch]]:
-    """The passes of all steps from ``first`` on, made ready in the background."""
+    """The passes of all steps from ``first`` on, prepared in the background."""
     with ThreadPoolExecutor(max_workers=1) as worker:
         pending: list[Future[list[Batch]]] = []
         try:
-            for step in range(first, recipe.total_steps + PREPARED_AHEAD):
+            for step in range(first, recipe.total_steps + PREFETCHED_STEPS):
                 if step < recipe.total_steps:
                     pending.append(worker.submit(_passes, recipe, library, step, world))
-                if pending and step >= first + PREPARED_AHEAD:
+                if pending and step >= first + PREFETCHED_STEPS:
                     yield pending.pop(0).result()
         finally:
             for future in pending:

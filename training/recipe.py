@@ -1,11 +1,11 @@
-"""Recipes: everything that decides a training run, in one TOML file."""
+"""Recipes: every setting of a training run, in one TOML file."""
 
 from __future__ import annotations
 
 import json
 import os
 import sys
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from dataclasses import asdict, dataclass, fields
 from importlib.resources import files
 from pathlib import Path
@@ -21,7 +21,13 @@ else:
     import tomli as tomllib
 
 START = "start"
-"""As a recipe's encoder: that of the checkpoint which training starts from."""
+"""As a recipe's encoder: the encoder of the checkpoint that training starts from."""
+
+OLD_NAMES = {"localise": "roi_step", "tracking_scale": "tracking_logit_scale"}
+"""What version 0.1.0 calls settings -> what this version calls them. Recipes may use either name."""
+
+TRACKING_SMOOTHING_RADIUS = 2
+"""Smoothing radius, in features, that every recipe gives to tracking."""
 
 CHOICES = {
     "target": ("channel", "clusters"),
@@ -33,7 +39,7 @@ CHOICES = {
 
 @dataclass(frozen=True)
 class Recipe:
-    """A training run. Two runs of one recipe on the same clips and machine are equal, step for step.
+    """The settings of a training run. One recipe on the same clips and machine always gives the same weights.
 
     Attributes:
         name: for people, and for the checkpoint's provenance.
@@ -46,8 +52,8 @@ class Recipe:
         references: ``others``: every frame of a window is reconstructed from all the others;
             ``previous``: the last one from those before it.
         radius: window radius of the affinity, in features.
-        localise: step of the coarse search that finds the centre of each window (MAST's ROI localisation);
-            0 centres windows on the pixel itself. Tracking searches dilated slots on a grid of that step.
+        roi_step: step of the coarse search for the centre of each window (MAST's ROI localisation); 0 centres
+            windows on the pixel itself. Tracking searches dilated slots with the same step.
         logit_scale: factor on inner products before the softmax; 1 / sqrt(C) is 0.125.
         momentum: of the key encoder (MoCo); 0 shares one encoder, and gradients reach the references.
         delta: error at which the Huber loss turns from squared to absolute, in normalised Lab.
@@ -56,26 +62,27 @@ class Recipe:
         accumulate: passes whose gradients are averaged before a step.
         frames: frames per window.
         max_gap: largest distance between neighbouring frames of a window, in frames.
-        short_side: frames are stored at this height or width, whichever is shorter, in pixels.
+        short_side: height or width of stored frames, whichever is shorter, in pixels.
         crop: side of the square that the network sees, in pixels.
-        zoom: the crop covers between this share of the short side and all of it.
+        zoom: smallest side of the cropped square, as a fraction of the short side; the largest is all of it.
         distortion: strength of the random colour distortion, 0 for none.
 
         steps: optimiser steps.
         learning_rate: of Adam, at its peak.
-        warmup: steps of linear rise to it.
-        schedule: ``cosine`` to 0; ``decay``: constant, then linearly to 0 during the last 30 % of the steps,
-            so that the length may be chosen late; ``steps``: halved at 0.4, 0.6 and 0.8 of them (MAST).
+        warmup: steps over which the rate rises linearly to its peak.
+        schedule: ``cosine``: falls to 0 along a cosine; ``decay``: constant, then linear to 0 over the last
+            30 % of the steps, so that the length may be chosen late; ``steps``: halved at 0.4, 0.6 and 0.8 of
+            the steps (MAST).
         finetune_steps: further steps, with ``finetune_frames`` frames per window at the constant rate
             ``finetune_learning_rate`` (MAST: pairs first, then several references).
-        clip_norm: longest gradient, as a Euclidean norm; 0 does not clip.
+        clip_norm: largest Euclidean norm of the gradient; 0 does not clip.
         ema: decay of the running mean of weights that becomes the checkpoint; 0 takes the last weights.
         precision: of the encoder's arithmetic: ``float32``, ``bfloat16`` or ``float16`` (autocast).
         save_every: steps between saved states.
         sheet_every: steps between contact sheets of reconstructions; 0 writes none.
-        validate_every: steps between scores on labelled video, where some is given.
+        validate_every: steps between validation scores, if labelled video was given.
 
-        tracking_radius, tracking_scale, tracking_top_k: defaults written into the checkpoint.
+        tracking_radius, tracking_logit_scale, tracking_top_k: settings that the checkpoint gives to tracking.
     """
 
     name: str
@@ -85,7 +92,7 @@ class Recipe:
     clusters: int = 16
     references: str = "others"
     radius: int = 6
-    localise: int = 0
+    roi_step: int = 0
     logit_scale: float = 0.125
     momentum: float = 0.0
     delta: float = 0.05
@@ -111,12 +118,13 @@ class Recipe:
     sheet_every: int = 500
     validate_every: int = 1000
     tracking_radius: int = 12
-    tracking_scale: float = 0.125
+    tracking_logit_scale: float = 0.125
     tracking_top_k: int = 0
 
     def __post_init__(self) -> None:
-        for complaint in _complaints(self):
-            raise TrainingError(f"the recipe {self.name} has {complaint}", "correct the recipe")
+        problem = next(_problems(self), None)
+        if problem is not None:
+            raise TrainingError(f"the recipe {self.name} has {problem}", "correct the recipe")
 
     @property
     def total_steps(self) -> int:
@@ -125,67 +133,92 @@ class Recipe:
 
     @property
     def tracking(self) -> AffinitySettings:
-        """Defaults written into the checkpoint."""
-        return AffinitySettings(self.tracking_radius, self.tracking_scale, self.tracking_top_k, self.localise)
+        """Settings that the checkpoint gives to tracking."""
+        return AffinitySettings(
+            radius=self.tracking_radius,
+            logit_scale=self.tracking_logit_scale,
+            top_k=self.tracking_top_k,
+            roi_step=self.roi_step,
+            smoothing_radius=TRACKING_SMOOTHING_RADIUS,
+        )
 
     def frames_at(self, step: int) -> int:
         """Frames per window in the step after ``step``."""
         return self.frames if step < self.steps else self.finetune_frames
 
     def to_json(self) -> str:
-        """One line that identifies the recipe; a saved state carries it."""
+        """One line of JSON, which a saved state carries."""
         return json.dumps(asdict(self), sort_keys=True)
 
+    @classmethod
+    def from_json(cls, text: str) -> Recipe:
+        """The recipe of :meth:`to_json`, of version 0.1.0 too.
 
-AT_LEAST = {
+        Raises:
+            ValueError, TypeError: when the text is damaged.
+            TrainingError: when a value is out of range.
+        """
+        return cls(**with_current_names(json.loads(text)))
+
+
+def with_current_names(stored: Mapping[str, Any]) -> dict[str, Any]:
+    """Settings under this version's names.
+
+    Raises:
+        ValueError: naming a setting that is given twice, under its old and its new name.
+    """
+    for old, new in OLD_NAMES.items():
+        if old in stored and new in stored:
+            raise ValueError(f"{new} twice, once under its old name {old}")
+    return {OLD_NAMES.get(name, name): value for name, value in stored.items()}
+
+
+MINIMA = {
     0: (
-        *("radius", "localise", "distortion", "warmup", "finetune_steps", "clip_norm", "sheet_every"),
+        *("radius", "roi_step", "distortion", "warmup", "finetune_steps", "clip_norm", "sheet_every"),
         *("tracking_radius", "tracking_top_k"),
     ),
     1: ("steps", "clips", "accumulate", "max_gap", "save_every", "validate_every"),
     2: ("frames", "finetune_frames", "clusters"),
 }
-MOST = 2**31 - 1
-ABOVE_ZERO = ("learning_rate", "finetune_learning_rate", "delta", "zoom", "logit_scale", "tracking_scale")
+MAX_NUMBER = 2**31 - 1
+POSITIVE = (
+    *("learning_rate", "finetune_learning_rate", "delta", "zoom", "logit_scale"),
+    "tracking_logit_scale",
+)
+BELOW_ONE = ("momentum", "ema")
 
 
-def _complaints(recipe: Recipe) -> list[str]:
-    """What is wrong with the values, in the recipe's own words."""
-    found = []
-    for name, known in (("encoder", (*PRESETS, START)), *CHOICES.items()):
-        if getattr(recipe, name) not in known:
-            found.append(f"the unknown {name} {_shown(getattr(recipe, name))} (there are {', '.join(known)})")
+def _problems(recipe: Recipe) -> Iterator[str]:
+    """What is wrong with the values, to follow "the recipe has"."""
+    for name, choices in (("encoder", (*PRESETS, START)), *CHOICES.items()):
+        if getattr(recipe, name) not in choices:
+            yield f"the unknown {name} {_shown(getattr(recipe, name))} (there are {', '.join(choices)})"
     for name, value in asdict(recipe).items():
-        if isinstance(value, (int, float)) and not abs(value) <= MOST:  # nor is nan
-            found.append(f"{name} = {_shown(value)}, which must be finite and at most {MOST}")
-    for least, names in AT_LEAST.items():
+        if isinstance(value, (int, float)) and not abs(value) <= MAX_NUMBER:  # not is true of nan, too
+            yield f"{name} = {_shown(value)}, which must be finite and at most {MAX_NUMBER}"
+    for least, names in MINIMA.items():
         for name in names:
             if getattr(recipe, name) < least:
-                found.append(f"{name} = {getattr(recipe, name)}, which must be at least {least}")
-    for name in ABOVE_ZERO:
+                yield f"{name} = {getattr(recipe, name)}, which must be at least {least}"
+    for name in POSITIVE:
         if not getattr(recipe, name) > 0:
-            found.append(f"{name} = {getattr(recipe, name)}, which must be above 0")
+            yield f"{name} = {getattr(recipe, name)}, which must be above 0"
     if recipe.zoom > 1:
-        found.append(f"zoom = {recipe.zoom}, which ends at 1")
-    for name in ("momentum", "ema"):
+        yield f"zoom = {recipe.zoom}, which must be at most 1"
+    for name in BELOW_ONE:
         if not 0 <= getattr(recipe, name) < 1:
-            found.append(f"{name} = {getattr(recipe, name)}, which must lie between 0 and 1, below 1")
+            yield f"{name} = {getattr(recipe, name)}, which must be at least 0 and below 1"
     if not 8 <= recipe.crop <= recipe.short_side:
-        found.append(f"crop = {recipe.crop}, which must lie between 8 and short_side = {recipe.short_side}")
-    return found
+        yield f"crop = {recipe.crop}, which must lie between 8 and short_side = {recipe.short_side}"
 
 
 def _shown(value: object) -> str:
-    """A setting's value, for people."""
+    """``repr`` of a setting's value, which Python refuses for numbers of thousands of digits."""
     try:
         return repr(value)
-    except (ValueError, RecursionError):  # a hexadecimal number of thousands of digits; tables in tables
-        return "something too long to show"
-
-
-LONGEST, MOST_DOTS = 1 << 16, 100
-"""Characters of a recipe, and full stops in a line of it: what Python's parser needs grows with the square of
-a dotted key's parts, to gigabytes for some kilobytes."""
+    except (ValueError, RecursionError):
+        return "a value too long to show"
 
 
 def recipe_names() -> list[str]:
@@ -213,18 +246,10 @@ def load_recipe(name: str) -> Recipe:
             f"name one of {', '.join(recipe_names())}, or the path of a TOML file",
         )
     try:
-        if path.stat().st_size > 4 * LONGEST:
-            raise _too_long(path.stem)
-        return parse_recipe(path.read_text("utf-8"), path.stem)
+        text = path.read_text("utf-8")
     except (OSError, UnicodeDecodeError) as error:
         raise TrainingError(f"the recipe {path} cannot be read ({error})", "give a TOML text file") from error
-
-
-def _too_long(name: str) -> TrainingError:
-    return TrainingError(
-        f"the recipe {name} has more than {LONGEST} characters or {MOST_DOTS} full stops in a line",
-        "keep to settings and short comments",
-    )
+    return parse_recipe(text, path.stem)
 
 
 def parse_recipe(text: str, name: str) -> Recipe:
@@ -233,19 +258,21 @@ def parse_recipe(text: str, name: str) -> Recipe:
     Raises:
         TrainingError: as :func:`load_recipe`.
     """
-    if len(text) > LONGEST or any(line.count(".") > MOST_DOTS for line in text.split("\n")):
-        raise _too_long(name)
     try:
         stored: Mapping[str, Any] = tomllib.loads(text)
-    except (ValueError, RecursionError) as error:  # numbers too long to read, lists too deep
+    except (ValueError, RecursionError) as error:  # RecursionError: lists nested too deep
         raise TrainingError(f"the recipe {name} is not valid TOML ({error})", "correct the recipe") from error
-    kinds = {item.name: str(item.type) for item in fields(Recipe)}
+    try:
+        stored = with_current_names(stored)
+    except ValueError as error:
+        raise TrainingError(f"the recipe {name} gives {error}", "remove one of the two") from error
+    types = {item.name: str(item.type) for item in fields(Recipe)}
     for key, value in stored.items():
-        if key not in kinds:
-            raise TrainingError(f"the recipe {name} has the unknown setting {key}", f"use {', '.join(kinds)}")
-        accepted = {"str": (str,), "int": (int,), "float": (int, float)}[kinds[key]]
+        if key not in types:
+            raise TrainingError(f"the recipe {name} has the unknown setting {key}", f"use {', '.join(types)}")
+        accepted = {"str": (str,), "int": (int,), "float": (int, float)}[types[key]]
         if not isinstance(value, accepted) or isinstance(value, bool):
             raise TrainingError(
-                f"the recipe {name} has {key} = {_shown(value)}", f"give it a value of type {kinds[key]}"
+                f"the recipe {name} has {key} = {_shown(value)}", f"give it a value of type {types[key]}"
             )
     return Recipe(**{"name": name, **stored})

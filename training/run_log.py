@@ -1,4 +1,4 @@
-"""The log of a run: one line per step as JSON, and TensorBoard where it was asked for."""
+"""The log of a training run: one JSON line per step, and optional TensorBoard curves."""
 
 from __future__ import annotations
 
@@ -16,55 +16,55 @@ LOG_NAME = "log.jsonl"
 CURVES = ("loss", "learning_rate", "score")
 
 
-class Journal:
-    """Appends to ``log.jsonl`` in a folder; close it at the end.
+class RunLog:
+    """Appends to ``log.jsonl`` in the folder of a run.
 
     Args:
         out: the folder of the run.
-        steps: steps already done; what was logged beyond them, after the last saved state, is dropped.
-        tensorboard: also write curves for TensorBoard, into the same folder.
+        steps: steps already done. Later lines, which the run wrote after its last saved state, are dropped.
+        tensorboard: also write curves for TensorBoard into the same folder.
 
     Raises:
-        UnavailableError: when TensorBoard was asked for and is not installed.
+        UnavailableError: when ``tensorboard`` is set and TensorBoard is not installed.
     """
 
     def __init__(self, out: Path, steps: int, tensorboard: bool) -> None:
         self._board = _summary_writer(out, steps) if tensorboard else None
         path = out / LOG_NAME
-        kept = path.read_text("utf-8", errors="replace").splitlines()[:steps] if path.exists() else []
+        lines = path.read_text("utf-8", errors="replace").splitlines() if path.exists() else []
         with atomic_path(path) as partial:
-            partial.write_text("".join(f"{line}\n" for line in kept), "utf-8")
-        self._path, self._lines = path, path.open("ab", buffering=0)
+            partial.write_text("".join(f"{line}\n" for line in lines[:steps]), "utf-8")
+        self._path, self._file = path, path.open("ab", buffering=0)
 
-    def write(self, done: StepReport) -> None:
-        """Add a step.
+    def write(self, report: StepReport) -> None:
+        """Append one step.
 
         Raises:
-            OutputError: when it cannot be written.
+            OutputError: when the line cannot be written.
         """
         try:
-            self._write(json.dumps(asdict(done)).encode() + b"\n")
+            self._write(json.dumps(asdict(report)).encode() + b"\n")
         except OSError as error:
             raise output_error(self._path, error) from error
         for name in CURVES:
-            value = getattr(done, name)
+            value = getattr(report, name)
             if self._board is not None and value is not None:
-                self._board.add_scalar(name, value, done.step)
+                self._board.add_scalar(name, value, report.step)
 
     def _write(self, line: bytes) -> None:
-        """A whole line or, on a disk that is full, none of it."""
-        length = os.fstat(self._lines.fileno()).st_size
+        """Write the whole line or, on a full disk, nothing."""
+        length = os.fstat(self._file.fileno()).st_size
         try:
             written = 0
             while written < len(line):
-                written += self._lines.write(line[written:])
+                written += self._file.write(line[written:])
         except OSError:
-            self._lines.truncate(length)
+            self._file.truncate(length)
             raise
 
     def close(self) -> None:
-        """Close the files."""
-        self._lines.close()
+        """Close the log and TensorBoard's file."""
+        self._file.close()
         if self._board is not None:
             self._board.close()
 

@@ -1,4 +1,4 @@
-"""The state of a training run, and one step of it."""
+"""The trainer: encoders, optimiser and pretext task of a run, and one optimiser step."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ from torch.nn.parallel import DistributedDataParallel
 
 from ..common.errors import TrainingError
 from ..common.files import atomic_path
-from .averaging import follow, momentum_copy, running_mean
+from .averaging import ema_update, frozen_copy, update_running_mean
 from .checkpoint import Checkpoint, Provenance
 from .distributed import DistributedContext
 from .losses import reconstruct, targets_and_references
@@ -32,18 +32,18 @@ AUTOCAST = {"float32": torch.float32, "bfloat16": torch.bfloat16, "float16": tor
 
 @dataclass(frozen=True)
 class Batch:
-    """What one pass works on.
+    """The windows of one pass.
 
     Attributes:
         frames: [B, F, 3, S, S] uint8 RGB.
-        channel: [B] int64, the Lab channel to hide and reconstruct, 1 or 2.
+        channel: [B] int64, the Lab channel to hide and reconstruct: 1 (a) or 2 (b).
     """
 
     frames: Tensor
     channel: Tensor
 
     def to(self, device: torch.device) -> Batch:
-        """The same on ``device``."""
+        """This batch on ``device``."""
         return Batch(self.frames.to(device), self.channel.to(device))
 
 
@@ -55,10 +55,10 @@ class StepReport:
         step: steps done, this one included.
         loss: of this step, the mean over passes and processes.
         learning_rate: of this step.
-        frames: that went into this step, over all passes and processes.
+        frames: number of frames in this step, over all passes and processes.
         seconds: since the run started or was resumed.
-        skipped: clips that turned out unusable so far.
-        score: on labelled video after this step, where it was measured.
+        skipped: number of clips found unusable so far.
+        score: validation score after this step, None when it was not measured.
     """
 
     step: int
@@ -71,12 +71,12 @@ class StepReport:
 
 
 class Trainer:
-    """Everything that changes during training.
+    """The state of a training run.
 
     Attributes:
         recipe: see :class:`.recipe.Recipe`.
-        query: the encoder that learns.
-        key: its slow copy (MoCo), or None when references share ``query``.
+        query: the encoder that is trained.
+        key: its momentum copy (MoCo), or None when references use ``query``.
         average: the running mean of its weights, or None.
         palette: colour classes [K, 2], or None.
         start: digest of the weights that training began with, empty for random ones.
@@ -90,16 +90,16 @@ class Trainer:
         palette: Tensor | None = None,
         start: Checkpoint | None = None,
     ) -> None:
-        """Step 0.
+        """Set up step 0.
 
         Args:
             recipe: see :class:`.recipe.Recipe`.
             world: the processes of the run.
-            palette: of :func:`.pretext.fit_palette`.
+            palette: from :func:`.pretext.fit_palette`.
             start: the weights to begin with; None for random ones from the recipe's seed.
 
         Raises:
-            TrainingError: when ``start`` is of another encoder than the recipe's.
+            TrainingError: when ``start`` holds another encoder than the recipe's.
         """
         self.recipe, self.world, self.palette, self.step = recipe, world, palette, 0
         config = PRESETS[recipe.encoder]
@@ -113,8 +113,8 @@ class Trainer:
             _require_encoder(start, config, recipe)
             self.query.load_state_dict(start.query)
         self.query.to(device=world.device, memory_format=torch.channels_last)  # type: ignore[call-overload]
-        self.key = momentum_copy(self.query) if recipe.momentum else None
-        self.average = momentum_copy(self.query) if recipe.ema else None
+        self.key = frozen_copy(self.query) if recipe.momentum else None
+        self.average = frozen_copy(self.query) if recipe.ema else None
         self.network: nn.Module = self.query
         if world.size > 1:
             self.network = DistributedDataParallel(self.query, broadcast_buffers=False)
@@ -123,10 +123,10 @@ class Trainer:
         self.scaler = torch.amp.GradScaler(world.device.type, enabled=recipe.precision == "float16")
 
     def advance(self, passes: Sequence[Batch]) -> StepReport:
-        """One optimiser step over the mean gradient of ``passes`` and of all processes.
+        """Take one optimiser step along the gradient averaged over ``passes`` and all processes.
 
         Raises:
-            TrainingError: when the loss or its gradient is not finite; the weights are left as they were.
+            TrainingError: when the loss or the gradient is not finite; the weights then stay unchanged.
         """
         rate = learning_rate(self.recipe, self.step)
         for group in self.optimiser.param_groups:
@@ -134,25 +134,25 @@ class Trainer:
         self.optimiser.zero_grad(set_to_none=True)
         total = 0.0
         for index, batch in enumerate(passes):
-            with self._gradients_stay_here(index + 1 < len(passes)):
+            with self._gradients_stay_local(index + 1 < len(passes)):
                 loss = self.loss(batch.to(self.world.device)) / len(passes)
-                total += self._finite(self.world.mean(loss).item(), "loss")
+                total += self._require_finite(self.world.mean(loss).item(), "loss")
                 self.scaler.scale(loss).backward()  # type: ignore[no-untyped-call]
         self.scaler.unscale_(self.optimiser)
         norm = nn.utils.clip_grad_norm_(self.query.parameters(), self.recipe.clip_norm or math.inf)
-        if not self.scaler.is_enabled():  # a scaler skips such a step and lowers its factor
-            self._finite(norm.item(), "gradient")
+        if not self.scaler.is_enabled():  # the scaler skips such a step and lowers its factor
+            self._require_finite(norm.item(), "gradient")
         self.scaler.step(self.optimiser)
         self.scaler.update()
         if self.key is not None:
-            follow(self.key, self.query, self.recipe.momentum)
+            ema_update(self.key, self.query, self.recipe.momentum)
         if self.average is not None:
-            running_mean(self.average, self.query, self.recipe.ema, self.step)
+            update_running_mean(self.average, self.query, self.recipe.ema, self.step)
         self.step += 1
         frames = self.world.size * sum(batch.frames.shape[:2].numel() for batch in passes)
         return StepReport(self.step, total, rate, frames)
 
-    def _finite(self, value: float, what: str) -> float:
+    def _require_finite(self, value: float, what: str) -> float:
         if math.isfinite(value):
             return value
         raise TrainingError(
@@ -160,9 +160,9 @@ class Trainer:
             "lower learning_rate or set clip_norm in the recipe; the state saved before is intact",
         )
 
-    def _gradients_stay_here(self, here: bool) -> AbstractContextManager[Any]:
-        """Processes exchange gradients once per step, after the last pass."""
-        if here and isinstance(self.network, DistributedDataParallel):
+    def _gradients_stay_local(self, local: bool) -> AbstractContextManager[Any]:
+        """Keep gradients in this process: processes exchange them once per step, after the last pass."""
+        if local and isinstance(self.network, DistributedDataParallel):
             return self.network.no_sync()
         return nullcontext()
 
@@ -173,7 +173,7 @@ class Trainer:
 
     @torch.no_grad()
     def painted(self, batch: Batch) -> tuple[Tensor, Tensor]:
-        """Truth and reconstruction, [B, T, 3, h, w] normalised Lab each; training goes on unchanged."""
+        """True and reconstructed frames, [B, T, 3, h, w] normalised Lab each; the state is not changed."""
         encoders = [encoder for encoder in (self.query, self.key) if encoder is not None]
         for encoder in encoders:
             encoder.eval()
@@ -188,7 +188,7 @@ class Trainer:
     def _reconstruct(
         self, batch: Batch, network: nn.Module, slow: nn.Module | None
     ) -> tuple[Tensor, Tensor, Tensor]:
-        """Lab frames [B, F, 3, S, S], copied colours and their truth, [B, T, O, h, w] each."""
+        """Lab frames [B, F, 3, S, S]; copied and true colours, [B, T, O, h, w] each."""
         recipe, frames = self.recipe, batch.frames
         lab = normalise_lab(rgb_to_lab(frames.flatten(0, 1).float() / 255)).view(frames.shape)
         visible = self.pretext.visible(lab, batch.channel)
@@ -206,7 +206,7 @@ class Trainer:
             radius=recipe.radius,
             scale=recipe.logit_scale,
             references=recipe.references,
-            coarse_step=recipe.localise,
+            coarse_step=recipe.roi_step,
         )
         return lab, copied, colours[:, self._targets(lab)]
 
@@ -221,7 +221,11 @@ class Trainer:
         return features.float().view(*lab.shape[:2], *features.shape[1:])
 
     def save(self, path: Path) -> None:
-        """Write everything that the next step depends on."""
+        """Write everything that the next step depends on.
+
+        Raises:
+            OutputError: when the file cannot be written; an existing file is then untouched.
+        """
         state = {
             "recipe": self.recipe.to_json(),
             "start": self.start,
@@ -231,7 +235,7 @@ class Trainer:
             "scaler": self.scaler.state_dict(),
             **{name: encoder.state_dict() for name, encoder in self._encoders().items()},
         }
-        packed = io.BytesIO()  # where torch writes to a full disk itself, it says so in a RuntimeError
+        packed = io.BytesIO()  # torch would report a full disk as a RuntimeError
         torch.save(state, packed)
         with atomic_path(path, flush=True) as partial:
             partial.write_bytes(packed.getbuffer())
@@ -244,26 +248,26 @@ class Trainer:
     def resume(
         cls, recipe: Recipe, world: DistributedContext, path: Path, start: Checkpoint | None = None
     ) -> Trainer:
-        """Go on from a saved state, exactly.
+        """Restore a saved state; the next step is the one that an uninterrupted run would have taken.
 
         Raises:
-            TrainingError: when the file is damaged, belongs to another recipe, or began with other weights
-                than ``start``.
+            TrainingError: when the file is damaged, or when its run had another recipe or another ``start``.
         """
-        remedy = f"choose another output folder, or remove {path} to start anew"
+        remedy = f"choose another output folder, or delete {path} to start over"
         damaged = TrainingError(f"the saved state {path} is damaged", remedy)
         try:
             state: dict[str, Any] = load_torch_file(path, world.device)
-            same = state["recipe"] == recipe.to_json()
-            begun = state.get("start", "")  # of a state older than the choice: random weights
-        except Exception as error:  # the unpickler meets damaged bytes with any exception there is
+            same_recipe = Recipe.from_json(state["recipe"]) == recipe
+            start_digest = state["start"]
+        except Exception as error:  # on damaged bytes the unpickler raises any exception there is
             raise damaged from error
-        if not same:
+        if not same_recipe:
             raise TrainingError(f"the saved state {path} belongs to another recipe", remedy)
-        if begun != _digest(start):
+        if start_digest != _digest(start):
+            given = "a --start checkpoint" if start_digest else "random weights"
             raise TrainingError(
-                f"the saved state {path} began with other weights",
-                f"give the --start that the run began with ({'one' if begun else 'none'}), or {remedy}",
+                f"the run in {path} began with {given}, which this call does not repeat",
+                f"give the same --start, or {remedy}" if start_digest else f"leave --start out, or {remedy}",
             )
         try:
             return cls._restored(recipe, world, state)
@@ -277,17 +281,17 @@ class Trainer:
             encoder.load_state_dict(state[name])
         trainer.optimiser.load_state_dict(state["optimiser"])
         trainer.scaler.load_state_dict(state["scaler"])
-        trainer.start, trainer.step = str(state.get("start", "")), int(state["step"])
+        trainer.start, trainer.step = str(state["start"]), int(state["step"])
         if trainer.palette is not None and not isinstance(trainer.palette, Tensor):
-            raise TypeError("the palette is no tensor")
+            raise TypeError("the palette is not a tensor")
         return trainer
 
     def tracking_encoder(self) -> Encoder:
-        """The encoder that is published: the running mean where there is one."""
+        """The encoder for the checkpoint: the running mean if the recipe has one."""
         return self.query if self.average is None else self.average
 
     def checkpoint(self, data: str) -> Checkpoint:
-        """What tracking needs of the state; ``data`` says in words what it was trained on."""
+        """A checkpoint of the present weights; ``data`` describes the footage in words."""
         recipe = self.recipe
         return Checkpoint(
             config=self.query.config,
@@ -303,13 +307,14 @@ def _digest(start: Checkpoint | None) -> str:
 
 
 def _require_encoder(start: Checkpoint, config: EncoderConfig, recipe: Recipe) -> None:
-    if start.config != config:
-        encoder = start.config.preset_name
-        fitting = [name for name in recipe_names() if load_recipe(name).encoder in (encoder, START)]
-        raise TrainingError(
-            f"the checkpoint to start from holds another encoder than the recipe {recipe.name}, "
-            f"which has {recipe.encoder}",
-            f"choose a recipe with encoder = {encoder!r} ({' or '.join(fitting)})"
-            if encoder
-            else "start from another checkpoint",
-        )
+    if start.config == config:
+        return
+    encoder = start.config.preset_name
+    remedy = "start from another checkpoint"
+    if encoder is not None:
+        matching = [name for name in recipe_names() if load_recipe(name).encoder in (encoder, START)]
+        remedy = f"choose a recipe with encoder = {encoder!r} ({' or '.join(matching)})"
+    raise TrainingError(
+        f"the --start checkpoint holds another encoder than the recipe {recipe.name} ({recipe.encoder})",
+        remedy,
+    )

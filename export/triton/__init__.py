@@ -1,1 +1,1 @@
-"""Triton model repositories."""
+"""Triton model repositories: one tracker per sequence, its memory kept by the server."""

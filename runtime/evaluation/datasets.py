@@ -17,6 +17,7 @@ ROOT may also be a split's own folder (``ROOT/JPEGImages/SEQUENCE``); the split 
 from __future__ import annotations
 
 import os
+from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -69,6 +70,23 @@ def load_split(root: Path, split: str) -> list[DatasetSequence]:
     if not (folder / IMAGES).is_dir():
         raise SourceError(f"{root} has no split named {split}", _known_splits(root))
     return [_sequence(folder, name, split) for name in _folders(folder / IMAGES)]
+
+
+def find_sequences(root: Path) -> list[DatasetSequence]:
+    """Every annotated sequence below ``root``, by name; split lists are not needed.
+
+    Sequences without annotations are left out. Of several resolutions, the first of
+    :data:`PREFERRED_RESOLUTIONS` with an annotated sequence is taken.
+    """
+    for resolution in (*PREFERRED_RESOLUTIONS, ""):
+        images, masks = root / IMAGES / resolution, root / ANNOTATIONS / resolution
+        sequences = []
+        for name in _folders(images):
+            with suppress(SourceError, MaskError):
+                sequences.append(_pair(name, images / name, masks / name))
+        if sequences:
+            return sequences
+    return []
 
 
 def _listed(root: Path, split: str) -> list[str] | None:

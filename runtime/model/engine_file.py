@@ -105,7 +105,8 @@ class EngineManifest:
 
     def to_json(self) -> str:
         """The manifest as JSON for people and programs."""
-        stored = {"format_version": FORMAT_VERSION, **asdict(self)}
+        metadata = json.loads(self.metadata.to_json())  # keys as exported models have them
+        stored = {"format_version": FORMAT_VERSION, **asdict(self), "metadata": metadata}
         return json.dumps(stored, indent=2) + "\n"
 
     def require_runs_on(self, tensorrt_version: str, compute_capability: str, plugin_sha256: str) -> None:

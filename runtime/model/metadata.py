@@ -41,6 +41,30 @@ MOST_REMEMBERED = 1024
 DEFAULT_LONG_TERM = (0, 5)
 DEFAULT_SHORT_TERM = (1, 3, 5)
 
+OLD_NAMES = {
+    "scale": "logit_scale",
+    "localise": "roi_step",
+    "smooth": "smoothing_radius",
+    "slots": "num_slots",
+    "labels": "num_labels",
+}
+"""What version 0.1.0 calls settings -> what this version calls them, in files of both kinds: exported models
+and checkpoints."""
+
+_WRITTEN_NAMES = {new: old for old, new in OLD_NAMES.items()}
+
+
+def with_current_names(stored: dict[str, Any]) -> dict[str, Any]:
+    """Settings from a file under this version's names.
+
+    Raises:
+        ValueError: when a setting is given twice, under its old and its new name.
+    """
+    renamed = {OLD_NAMES.get(name, name): value for name, value in stored.items()}
+    if len(renamed) != len(stored):
+        raise ValueError(f"a setting has two values: {sorted(stored)}")
+    return renamed
+
 
 @dataclass(frozen=True)
 class ModelMetadata:
@@ -57,16 +81,17 @@ class ModelMetadata:
         stride: pixels per feature, in both directions.
         channels: C, depth of keys.
         radius: window radius of the memory read, in features.
-        scale: factor on inner products before the softmax.
+        logit_scale: factor on inner products before the softmax.
         top_k: logits kept per pixel, 0 for all.
-        localise: 0: windows are centred on their own pixel and dilated as told. Above 0: in slots of dilation
-            2 and more the graph searches for the centre of each window, on every ``localise``-th row and
-            column, and dilates no window.
-        smooth: radius, in features, of the window in which the probabilities that were read are averaged by
-            the frame's similarity with itself (:func:`maskring.export.step_module.smoothed`); 0 leaves them.
-        slots: N, memory slots of the graph; None when dynamic.
+        roi_step: 0: each window is centred on its own pixel and dilated as ``memory_dilation`` says. Above 0:
+            in slots of dilation 2 and more the graph searches for the centre of each window on every
+            ``roi_step``-th row and column, and dilates no window.
+        smoothing_radius: radius, in features, of the second read that smooths the probabilities over the
+            frame itself (:func:`maskring.training.network.label_probabilities.smooth_probabilities`); 0 skips
+            it.
+        num_slots: N, memory slots of the graph; None when dynamic.
         height, width: frame size the graph is fixed to, None when dynamic.
-        labels: O, label channels (background included) the graph is fixed to, None when dynamic.
+        num_labels: O, label channels (background included) the graph is fixed to, None when dynamic.
         dtype: ``float32`` or ``float16``, the type of features and label maps.
         long_term: frames after the first mask that stay in memory (0 is the masked frame itself).
         short_term: ages, in frames, of the recent frames in memory.
@@ -80,14 +105,14 @@ class ModelMetadata:
     stride: int
     channels: int
     radius: int
-    scale: float
+    logit_scale: float
     top_k: int = 0
-    localise: int = 0
-    smooth: int = 0
-    slots: int | None = None
+    roi_step: int = 0
+    smoothing_radius: int = 0
+    num_slots: int | None = None
     height: int | None = None
     width: int | None = None
-    labels: int | None = None
+    num_labels: int | None = None
     dtype: str = "float32"
     long_term: tuple[int, ...] = DEFAULT_LONG_TERM
     short_term: tuple[int, ...] = DEFAULT_SHORT_TERM
@@ -98,15 +123,19 @@ class ModelMetadata:
     format_version: int = FORMAT_VERSION
 
     def to_json(self) -> str:
-        """The metadata as one line of JSON, keys in the order of the attributes."""
-        return json.dumps(asdict(self))
+        """One line of JSON, keys in the order of the attributes.
+
+        The keys are those of version 0.1.0 (:data:`OLD_NAMES`): it refuses metadata with a key that it does
+        not know, and files must load in both versions.
+        """
+        return json.dumps({_WRITTEN_NAMES.get(name, name): value for name, value in asdict(self).items()})
 
     @classmethod
     def from_json(cls, text: str, origin: str) -> ModelMetadata:
         """Read metadata back.
 
         Args:
-            text: what :meth:`to_json` wrote.
+            text: what :meth:`to_json` wrote, or the same under this version's names.
             origin: the file it came from, for the error message.
 
         Raises:
@@ -123,8 +152,10 @@ class ModelMetadata:
                 f"{origin} has model format {version}, this maskring reads format {FORMAT_VERSION}",
                 EXPORT_AGAIN,
             )
-        for setting in ("localise", "smooth"):
-            stored.setdefault(setting, 0)  # of files older than it
+        try:
+            stored = with_current_names(stored)
+        except ValueError as error:
+            raise damaged from error
         if set(stored) != {field.name for field in fields(cls)} or not _plausible(stored):
             raise damaged
         stored["long_term"] = tuple(stored["long_term"])
@@ -170,10 +201,13 @@ def _plausible(stored: dict[str, Any]) -> bool:
 
     return (
         all(whole(stored[name], 1) for name in ("stride", "channels"))
-        and all(whole(stored[name], 0) for name in ("radius", "top_k", "localise", "smooth"))
-        and all(stored[name] is None or whole(stored[name], 1) for name in ("slots", "height", "width"))
-        and (stored["labels"] is None or (whole(stored["labels"], 2) and stored["labels"] <= MAX_LABELS))
-        and finite(stored["scale"])
+        and all(whole(stored[name], 0) for name in ("radius", "top_k", "roi_step", "smoothing_radius"))
+        and all(stored[name] is None or whole(stored[name], 1) for name in ("num_slots", "height", "width"))
+        and (
+            stored["num_labels"] is None
+            or (whole(stored["num_labels"], 2) and stored["num_labels"] <= MAX_LABELS)
+        )
+        and finite(stored["logit_scale"])
         and colours(stored["lab_mean"])
         and colours(stored["lab_std"])
         and len(stored["lab_mean"]) == len(stored["lab_std"])

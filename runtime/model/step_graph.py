@@ -83,7 +83,7 @@ def load_step_graph(path: Path) -> tuple[onnx.ModelProto, ModelMetadata]:
     reads = [read for read in (memory_read(model), smoothing_read(model)) if read is not None]
     if (
         memory_read(model) is None
-        or len(reads) != (2 if metadata.smooth else 1)
+        or len(reads) != (2 if metadata.smoothing_radius else 1)
         or reads[-1].output[0] != PROBABILITIES
         or versions.get(DOMAIN) != OPSET_VERSION
         or not all(map(_sound_attributes, reads))

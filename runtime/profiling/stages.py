@@ -235,7 +235,7 @@ def _metadata(model: Path) -> ModelMetadata:
         return load_step_graph(model)[1]
     manifest = read_manifest(model)
     _, slots, labels, _, _ = manifest.key.shapes[VALUES][1]
-    return replace(manifest.metadata, slots=slots, labels=labels)
+    return replace(manifest.metadata, num_slots=slots, num_labels=labels)
 
 
 def middle_object(frame: Array) -> NDArray[np.uint8]:
@@ -248,7 +248,7 @@ def middle_object(frame: Array) -> NDArray[np.uint8]:
 
 def model_inputs(metadata: ModelMetadata, frame: Array) -> dict[str, Array]:
     """Inputs of one run of the bare model: ``frame`` and a memory full of invented features."""
-    slots, labels = metadata.slots or SLOTS, metadata.labels or 2
+    slots, labels = metadata.num_slots or SLOTS, metadata.num_labels or 2
     height, width = frame.shape[:2]
     memory = Memory.zeros(metadata, height, width, slots, labels)
     generator = np.random.default_rng(0)

@@ -98,7 +98,7 @@ class Tracker:
         self._staging = backend if isinstance(backend, StagingBackend) else None
         self._soft = soft
         self._ring = MemoryRing(
-            policy or MemoryPolicy(metadata.long_term, metadata.short_term), metadata.slots
+            policy or MemoryPolicy(metadata.long_term, metadata.short_term), metadata.num_slots
         )
         self._channel_of_id: dict[int, int] = {}
         self._size: tuple[int, int] | None = None  # of the stream, known once a frame went through
@@ -246,7 +246,7 @@ class Tracker:
         for object_id in ids:
             if object_id not in channels:
                 channels[object_id] = next(free)
-        limit = (self._backend.metadata.labels or MAX_LABELS) - 1
+        limit = (self._backend.metadata.num_labels or MAX_LABELS) - 1
         if len(channels) > limit:
             raise MaskError(
                 f"the mask makes it {len(channels)} objects and the model was exported for {limit}",
@@ -261,7 +261,7 @@ class Tracker:
 
     def _allocate(self, frame: Pixels, channels: dict[int, int]) -> None:
         height, width = frame.shape[:2]
-        labels = self._backend.metadata.labels or max(channels.values(), default=0) + 1
+        labels = self._backend.metadata.num_labels or max(channels.values(), default=0) + 1
         if self._allocated is not None and self._allocated[:2] == (height, width):
             labels = max(labels, self._allocated[2])
         if self._allocated != (height, width, labels):

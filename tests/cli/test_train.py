@@ -19,7 +19,7 @@ from typer.testing import CliRunner, Result
 from maskring.cli import app
 from maskring.commands.console import StepMeter, stop_request
 from maskring.training.checkpoint import load_checkpoint
-from maskring.training.run_log import Journal
+from maskring.training.run_log import RunLog
 from maskring.training.trainer import StepReport
 
 RECIPE = """
@@ -133,14 +133,14 @@ def test_data_is_any_number_of_paths(footage: Path, make_clip: Callable[[str], P
 
 def test_interrupt_saves_the_state(footage: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     (footage.parent / "mine.toml").write_text(RECIPE.replace("steps = 2", "steps = 9"))
-    written = Journal.write
+    written = RunLog.write
 
-    def interrupted(journal: Journal, done: StepReport) -> None:
+    def interrupted(journal: RunLog, done: StepReport) -> None:
         written(journal, done)
         if done.step == 3:
             signal.raise_signal(signal.SIGINT)
 
-    monkeypatch.setattr(Journal, "write", interrupted)
+    monkeypatch.setattr(RunLog, "write", interrupted)
     before = signal.getsignal(signal.SIGINT)
     stopped = train(footage)
     assert stopped.exit_code == 130 and signal.getsignal(signal.SIGINT) is before

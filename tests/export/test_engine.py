@@ -33,7 +33,7 @@ def models(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Path]:
     checkpoint = write_tiny_checkpoint(folder / "tiny.safetensors")
     exported = {}
     for dtype in ("float32", "float16"):
-        for sizes in ({"height": 48, "width": 64, "labels": 3, "slots": 8}, {}):
+        for sizes in ({"height": 48, "width": 64, "num_labels": 3, "num_slots": 8}, {}):
             name = f"{dtype}-{'fixed' if sizes else 'open'}"
             exported[name] = folder / f"{name}.onnx"
             export_onnx(checkpoint, exported[name], dtype=dtype, radius=2, **sizes)
@@ -97,7 +97,9 @@ def shipped(tmp_path_factory: pytest.TempPathFactory) -> Callable[[str, str], Pa
     @functools.cache
     def exported(name: str, dtype: str) -> Path:
         out = folder / f"{name}-{dtype}.onnx"
-        export_onnx(shipped_checkpoint(name), out, height=480, width=480, labels=4, radius=12, dtype=dtype)
+        export_onnx(
+            shipped_checkpoint(name), out, height=480, width=480, num_labels=4, radius=12, dtype=dtype
+        )
         return out
 
     return exported
@@ -196,7 +198,7 @@ def test_ctrl_c_ends_a_build(rtx: Any, models: dict[str, Path], tmp_path: Path) 
 
 
 def test_shapes_of_a_profile() -> None:
-    metadata = ModelMetadata(stride=4, channels=64, radius=6, scale=1.0)
+    metadata = ModelMetadata(stride=4, channels=64, radius=6, logit_scale=1.0)
     options = EngineOptions(height=(240, 480, 721), width=(320, 640, 1280), objects=(1, 3, 7))
     assert profile_shapes(metadata, options) == {
         "frame": [[1, 240, 320, 3], [1, 480, 640, 3], [1, 721, 1280, 3]],
@@ -206,8 +208,8 @@ def test_shapes_of_a_profile() -> None:
     }
 
 
-OPEN_MODEL = ModelMetadata(stride=4, channels=64, radius=6, scale=1.0)
-FIXED_MODEL = dataclasses.replace(OPEN_MODEL, height=480, width=480, labels=4)
+OPEN_MODEL = ModelMetadata(stride=4, channels=64, radius=6, logit_scale=1.0)
+FIXED_MODEL = dataclasses.replace(OPEN_MODEL, height=480, width=480, num_labels=4)
 
 
 @pytest.mark.parametrize(

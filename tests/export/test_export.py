@@ -18,7 +18,7 @@ from maskring.export import parity
 from maskring.export.export_cache import cached_onnx
 from maskring.export.onnx_export import export_onnx, step_graph
 from maskring.export.parity import verify_model
-from maskring.export.step_module import fold_batch_norms, one_hot_argmax, smoothed
+from maskring.export.step_module import fold_batch_norms, one_hot_argmax, smooth_probabilities
 from maskring.plugins.windowed_affinity.onnx_op import is_memory_read
 from maskring.runtime.model.metadata import INPUTS, METADATA_KEY, OUTPUTS, ModelMetadata
 from maskring.runtime.model.step_graph import load_step_graph, smoothing_read
@@ -44,7 +44,9 @@ def exports(tmp_path_factory: pytest.TempPathFactory) -> Export:
         write_tiny_checkpoint(root / "tiny.safetensors"), root / "d.onnx", root / "f.onnx", root / "h.onnx"
     )
     export_onnx(made.checkpoint, made.dynamic, radius=RADIUS)
-    export_onnx(made.checkpoint, made.fixed, radius=RADIUS, height=HEIGHT, width=WIDTH, labels=2, slots=3)
+    export_onnx(
+        made.checkpoint, made.fixed, radius=RADIUS, height=HEIGHT, width=WIDTH, num_labels=2, num_slots=3
+    )
     export_onnx(made.checkpoint, made.half, radius=RADIUS, dtype="float16")
     return made
 
@@ -96,7 +98,7 @@ def test_pyramids_of_any_size(tmp_path: Path, fixed: bool, dtype: str) -> None:
     checkpoint = write_tiny_checkpoint(tmp_path / "pyramid.safetensors", pyramid=True)
     for height, width in sizes:
         if fixed or not model.exists():
-            size = {"height": height, "width": width, "labels": 2, "slots": 3} if fixed else {}
+            size = {"height": height, "width": width, "num_labels": 2, "num_slots": 3} if fixed else {}
             export_onnx(checkpoint, model, radius=RADIUS, dtype=dtype, **size)
         if fixed:
             assert "Shape" not in {node.op_type for node in onnx.load(model).graph.node}
@@ -166,8 +168,8 @@ def test_the_same_checkpoint_gives_the_same_bytes(exports: Export, tmp_path: Pat
         radius=RADIUS,
         height=HEIGHT,
         width=WIDTH,
-        labels=2,
-        slots=3,
+        num_labels=2,
+        num_slots=3,
     )
     assert (tmp_path / "again.onnx").read_bytes() == exports.fixed.read_bytes()
 
@@ -206,9 +208,9 @@ def test_bytes_become_floats_and_come_from_floats_alone(exports: Export) -> None
     [
         {"height": 48},
         {"height": 0, "width": 64},
-        {"labels": 0},
+        {"num_labels": 0},
         {"radius": -1},
-        {"scale": 0.0},
+        {"logit_scale": 0.0},
         {"dtype": "int8"},
     ],
 )
@@ -238,7 +240,7 @@ def test_top_k_is_in_the_function_body(exports: Export, tmp_path: Path) -> None:
 @pytest.mark.parametrize("top_k", [0, 3])
 def test_smoothing_is_a_second_read_by_the_same_body(exports: Export, tmp_path: Path, top_k: int) -> None:
     """TensorRT's parser knows a function by its name alone: one body for both reads."""
-    export_onnx(exports.checkpoint, tmp_path / "smooth.onnx", radius=RADIUS, top_k=top_k, smooth=2)
+    export_onnx(exports.checkpoint, tmp_path / "smooth.onnx", radius=RADIUS, top_k=top_k, smoothing_radius=2)
     model, metadata = load_step_graph(tmp_path / "smooth.onnx")
     (body,) = model.functions
     reads = [node for node in model.graph.node if is_memory_read(node)]
@@ -247,20 +249,20 @@ def test_smoothing_is_a_second_read_by_the_same_body(exports: Export, tmp_path: 
     assert (first["radius"], first["top_k"], second["radius"]) == (RADIUS, top_k, 2)
     assert second["scale"] == pytest.approx(first["scale"] / 20)
     assert second["top_k"] == (25 if top_k else 0)
-    assert metadata.smooth == 2
+    assert metadata.smoothing_radius == 2
 
 
 def test_no_smoothing(exports: Export, tmp_path: Path) -> None:
-    export_onnx(exports.checkpoint, tmp_path / "plain.onnx", radius=RADIUS, smooth=0)
+    export_onnx(exports.checkpoint, tmp_path / "plain.onnx", radius=RADIUS, smoothing_radius=0)
     model, metadata = load_step_graph(tmp_path / "plain.onnx")
-    assert metadata.smooth == 0 and smoothing_read(model) is None
+    assert metadata.smoothing_radius == 0 and smoothing_read(model) is None
     assert sum(map(is_memory_read, model.graph.node)) == 1
 
 
 def test_every_read_has_the_body_it_needs(exports: Export, tmp_path: Path) -> None:
     """A search for centres, a read of few logits around them, smoothing: three bodies, by overload."""
     model = tmp_path / "all.onnx"
-    export_onnx(exports.checkpoint, model, radius=RADIUS, top_k=5, localise=2, smooth=1)
+    export_onnx(exports.checkpoint, model, radius=RADIUS, top_k=5, roi_step=2, smoothing_radius=1)
     frames = list(np.random.default_rng(0).integers(0, 256, (3, HEIGHT, WIDTH, 3), np.uint8))
     report = verify_model(model, checkpoint=exports.checkpoint, frames=frames)
     assert report.ok, [row.cells() for row in report.rows]
@@ -276,7 +278,7 @@ def test_smoothed_probabilities_leave_out_what_looks_different() -> None:
     read[:, 1, :, :4] = 1
     read[:, :, 2, 1] = torch.tensor([1.0, 0.0])
     read[:, 0] = 1 - read[:, 1]
-    found = smoothed(read, query, key, radius=2, scale=1.0)
+    found = smooth_probabilities(read, query, key, radius=2, scale=1.0)
     assert found[0, 1, 2, 1] == pytest.approx(19 / 20)  # 5 rows, 4 columns of its like in the window
     torch.testing.assert_close(found[0, 1, :, 4:], torch.zeros(5, 4))
 
@@ -307,7 +309,7 @@ def test_the_cache_knows_content_and_settings(
     exports: Export, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setenv("MASKRING_CACHE", str(tmp_path))
-    size = {"height": 16, "width": 16, "labels": 2, "slots": 2}
+    size = {"height": 16, "width": 16, "num_labels": 2, "num_slots": 2}
     first = cached_onnx(exports.checkpoint, radius=1, **size)
     stamp = first.stat().st_mtime_ns
     assert cached_onnx(exports.checkpoint, radius=1, **size) == first

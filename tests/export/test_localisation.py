@@ -31,7 +31,7 @@ def checkpoint(tmp_path_factory: pytest.TempPathFactory) -> Path:
 @pytest.fixture(scope="module")
 def model(checkpoint: Path) -> Path:
     out = checkpoint.with_suffix(".onnx")
-    export_onnx(checkpoint, out, radius=RADIUS, localise=2)
+    export_onnx(checkpoint, out, radius=RADIUS, roi_step=2)
     return out
 
 
@@ -107,17 +107,17 @@ def test_the_runtime_searches_as_the_graph_does(model: Path, checkpoint: Path) -
     for one, other in zip(native, function, strict=True):
         assert np.quantile(np.abs(one - other), 0.99) < 1e-4
     plain = checkpoint.with_name("plain.onnx")
-    export_onnx(checkpoint, plain, radius=RADIUS, localise=0)
+    export_onnx(checkpoint, plain, radius=RADIUS, roi_step=0)
     assert np.abs(native[0] - tracked(plain, "native")[0]).mean() > 1e-2
 
 
 def test_the_file_says_so(checkpoint: Path, model: Path) -> None:
     proto, metadata = load_step_graph(model)
-    assert metadata.localise == 2
+    assert metadata.roi_step == 2
     onnx.checker.check_model(proto, full_check=True)
     assert step_graph(load_checkpoint(checkpoint), metadata).localise == 2
     with pytest.raises(ModelError, match="search for window centres"):
-        export_onnx(checkpoint, model.with_name("no.onnx"), localise=-1)
+        export_onnx(checkpoint, model.with_name("no.onnx"), roi_step=-1)
 
 
 def test_files_older_than_localisation_are_read() -> None:

@@ -25,7 +25,8 @@ from maskring.cli import app
 from maskring.common.errors import ModelError
 from maskring.export.engine import EngineOptions, build_engine
 from maskring.export.onnx_export import export_onnx
-from maskring.export.triton.repository import windows_read, write_triton_repository
+from maskring.export.triton.repository import write_triton_repository
+from maskring.export.triton.state import dilation_table
 from maskring.plugins import library
 from maskring.runtime.evaluation.datasets import load_split
 from maskring.runtime.model.engine_file import read_manifest
@@ -49,7 +50,7 @@ REAL, REAL_FRAMES = "dog-agility", 30
 def repository(tmp_path_factory: pytest.TempPathFactory) -> Path:
     root = tmp_path_factory.mktemp("triton")
     checkpoint = write_tiny_checkpoint(root / "tiny.safetensors")
-    sizes = {"height": HEIGHT, "width": WIDTH, "labels": 2}
+    sizes = {"height": HEIGHT, "width": WIDTH, "num_labels": 2}
     write_triton_repository(checkpoint, root / "models", radius=RADIUS, **sizes)
     export_onnx(checkpoint, root / "plain.onnx", radius=RADIUS)
     return root / "models"
@@ -147,7 +148,7 @@ def test_a_sequence_is_a_tracker_on_real_frames(shared_data: Path, tmp_path: Pat
     frames = [cv2.resize(read_image(path), size, interpolation=cv2.INTER_AREA) for path in sequence.frames]
     clip = [(frame, mask) for frame in frames[:REAL_FRAMES]]
     checkpoint, settings = shipped_checkpoint("nano"), {"radius": 2, "height": 96, "width": 160}
-    settings["labels"] = int(mask.max()) + 1
+    settings["num_labels"] = int(mask.max()) + 1
     write_triton_repository(checkpoint, tmp_path / "models", **settings)
     export_onnx(checkpoint, tmp_path / "plain.onnx", **settings)
     session = onnxruntime.InferenceSession(tmp_path / "models" / "maskring" / "1" / "model.onnx")
@@ -156,7 +157,7 @@ def test_a_sequence_is_a_tracker_on_real_frames(shared_data: Path, tmp_path: Pat
         for tensor in session.get_inputs()
         if tensor.name in ("keys", "values", "clock")
     }
-    assert windows_read(load_step_graph(tmp_path / "plain.onnx")[1]).max() > 1
+    assert dilation_table(load_step_graph(tmp_path / "plain.onnx")[1]).max() > 1
     served, expected = serve(session, clip, state), tracked(tmp_path / "plain.onnx", clip)
     for index, labels in enumerate(expected):
         np.testing.assert_array_equal(served[index], labels, err_msg=str(index))
@@ -225,9 +226,9 @@ def test_slots_hold_the_long_term_frames_and_the_latest(repository: Path, config
 def test_windows_are_those_of_the_trackers_ring(radius: int, largest: int) -> None:
     """Frame by frame, long after they have settled: the same frames are read in the same windows."""
     metadata = ModelMetadata(
-        stride=4, channels=8, radius=radius, scale=1.0, height=HEIGHT, width=WIDTH, labels=2
+        stride=4, channels=8, radius=radius, logit_scale=1.0, height=HEIGHT, width=WIDTH, num_labels=2
     )
-    table, policy = windows_read(metadata), MemoryPolicy()
+    table, policy = dilation_table(metadata), MemoryPolicy()
     assert table.max() == largest
     ring, frame_in_slot = MemoryRing(policy), dict[int, int]()
     for clock in range(60):
@@ -244,7 +245,7 @@ def test_windows_are_those_of_the_trackers_ring(radius: int, largest: int) -> No
 @pytest.mark.parametrize("dtype", ["float32", "float16"])
 def test_nvidias_builder_makes_an_engine_of_it(repository: Path, tmp_path: Path, dtype: str) -> None:
     checkpoint = repository.parent / "tiny.safetensors"
-    sizes = {"height": HEIGHT, "width": WIDTH, "labels": 2}
+    sizes = {"height": HEIGHT, "width": WIDTH, "num_labels": 2}
     model = write_triton_repository(checkpoint, tmp_path, radius=RADIUS, dtype=dtype, **sizes)
     assert_rtx_builds(model / "1" / "model.onnx", {})
 

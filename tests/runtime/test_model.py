@@ -16,12 +16,12 @@ FULL = ModelMetadata(
     stride=4,
     channels=64,
     radius=12,
-    scale=0.125,
+    logit_scale=0.125,
     top_k=36,
-    slots=8,
+    num_slots=8,
     height=480,
     width=854,
-    labels=11,
+    num_labels=11,
     dtype="float16",
     long_term=(0, 5, 9),
     short_term=(1, 2),
@@ -33,7 +33,7 @@ FULL = ModelMetadata(
 
 
 def test_round_trip() -> None:
-    for metadata in (FULL, ModelMetadata(stride=4, channels=64, radius=6, scale=1)):
+    for metadata in (FULL, ModelMetadata(stride=4, channels=64, radius=6, logit_scale=1)):
         text = metadata.to_json()
         assert "\n" not in text
         assert ModelMetadata.from_json(text, "m.onnx") == metadata
@@ -50,7 +50,7 @@ def test_frame_size() -> None:
         SourceError, match=r"frames are 480x854 pixels .* exported for 854x480; .*--height 854"
     ):
         FULL.require_frame_size(854, 480)
-    ModelMetadata(stride=4, channels=64, radius=6, scale=1).require_frame_size(33, 77)
+    ModelMetadata(stride=4, channels=64, radius=6, logit_scale=1).require_frame_size(33, 77)
 
 
 @pytest.mark.parametrize(

@@ -48,9 +48,9 @@ def assert_same_labels(result: Result, expected: Result) -> None:
 @pytest.mark.parametrize("smooth", [0, 2])
 def test_tracks_like_the_step_in_numpy(tmp_path: Path, kernel: str, soft: bool, smooth: int) -> None:
     """Two objects, one of them removed, a third one added in its place: every output of every frame."""
-    model = write_pixel_model(tmp_path / "pixel.onnx", smooth=smooth)
+    model = write_pixel_model(tmp_path / "pixel.onnx", smoothing_radius=smooth)
     ours = Tracker(OnnxRuntimeBackend(model, kernel=kernel, threads=2), soft=soft)
-    theirs = Tracker(PixelBackend(pixel_metadata(smooth=smooth)), soft=soft)
+    theirs = Tracker(PixelBackend(pixel_metadata(smoothing_radius=smooth)), soft=soft)
     third = np.where(MASK == 9, 77, 0).astype(np.uint8)[::-1].copy()
     for index, frame in enumerate(FRAMES):
         mask = {0: MASK, 7: third, 9: MASK // 3}.get(index)

@@ -43,7 +43,7 @@ def model(gpu: str, tmp_path_factory: pytest.TempPathFactory) -> Path:
     folder = tmp_path_factory.mktemp("hardware")
     out = folder / "tiny.onnx"
     checkpoint = write_tiny_checkpoint(folder / "tiny.safetensors")
-    export_onnx(checkpoint, out, radius=3, height=HEIGHT, width=WIDTH, labels=3)
+    export_onnx(checkpoint, out, radius=3, height=HEIGHT, width=WIDTH, num_labels=3)
     return out
 
 

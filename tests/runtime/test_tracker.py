@@ -238,15 +238,15 @@ def test_other_policies(policy: MemoryPolicy) -> None:
 
 
 def test_policy_and_slots_come_from_the_model() -> None:
-    backend = PixelBackend(pixel_metadata(long_term=(0,), short_term=(1, 2), slots=9))
+    backend = PixelBackend(pixel_metadata(long_term=(0,), short_term=(1, 2), num_slots=9))
     Tracker(backend).step(*scene(0, RED))
     assert backend.keys.shape[1] == 9
     with pytest.raises(UserError, match="needs 8 slots and the model has 3"):
-        Tracker(PixelBackend(pixel_metadata(slots=3)))
+        Tracker(PixelBackend(pixel_metadata(num_slots=3)))
 
 
 def test_fixed_label_count() -> None:
-    backend = PixelBackend(pixel_metadata(labels=4))
+    backend = PixelBackend(pixel_metadata(num_labels=4))
     tracker = Tracker(backend)
     frame, truth = scene(0, RED, GREEN)
     tracker.step(frame, truth)

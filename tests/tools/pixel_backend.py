@@ -14,7 +14,7 @@ CHANNELS = 4
 
 
 def pixel_metadata(**changes: Any) -> ModelMetadata:
-    return ModelMetadata(**({"stride": 4, "channels": CHANNELS, "radius": 3, "scale": 200.0} | changes))
+    return ModelMetadata(**({"stride": 4, "channels": CHANNELS, "radius": 3, "logit_scale": 200.0} | changes))
 
 
 class PixelBackend:
@@ -61,10 +61,10 @@ class PixelBackend:
             values,
             dilation[None],
             radius=self.metadata.radius,
-            scale=self.metadata.scale,
+            scale=self.metadata.logit_scale,
             top_k=self.metadata.top_k,
         )[0]
-        if self.metadata.smooth:
+        if self.metadata.smoothing_radius:
             probabilities = smoothed(query[0], self.keys[0, write_slot], probabilities, self.metadata)
         winners = probabilities.argmax(0)
         one_hot = (winners == np.arange(len(probabilities)).reshape(-1, 1, 1)).astype(np.float32)
@@ -91,9 +91,9 @@ def smoothed(query: Maps, key: Maps, probabilities: Maps, metadata: ModelMetadat
     out = np.empty_like(probabilities)
     height, width = query.shape[1:]
     for y, x in np.ndindex(height, width):
-        rows = slice(max(0, y - metadata.smooth), y + metadata.smooth + 1)
-        columns = slice(max(0, x - metadata.smooth), x + metadata.smooth + 1)
-        logits = np.einsum("c,chw->hw", query[:, y, x], key[:, rows, columns]) * metadata.scale / 20
+        rows = slice(max(0, y - metadata.smoothing_radius), y + metadata.smoothing_radius + 1)
+        columns = slice(max(0, x - metadata.smoothing_radius), x + metadata.smoothing_radius + 1)
+        logits = np.einsum("c,chw->hw", query[:, y, x], key[:, rows, columns]) * metadata.logit_scale / 20
         weights = np.exp(logits - logits.max())
         out[:, y, x] = (probabilities[:, rows, columns] * weights).sum((1, 2)) / weights.sum()
     return out

@@ -73,10 +73,11 @@ def pixel_model(metadata: ModelMetadata | None = None) -> onnx.ModelProto:
     metadata = metadata or pixel_metadata()
     half = metadata.dtype == "float16"
     text = GRAPH
-    if metadata.smooth:
+    if metadata.smoothing_radius:
         text = text.replace(READ, READ.replace("probabilities", "read"))
         text = text.replace("\n  smooth = ", SMOOTHED_READ)
-    settings = {"type": "float16" if half else "float", "to": 10 if half else 1, "smooth": metadata.smooth}
+    settings = {"type": "float16" if half else "float", "to": 10 if half else 1}
+    settings["smooth"] = metadata.smoothing_radius
     model = parser.parse_model(text.format(version=OPSET_VERSION, **settings))
     model.functions.append(function_body())
     helper.set_model_props(model, {METADATA_KEY: metadata.to_json()})

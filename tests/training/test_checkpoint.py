@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Callable
+from dataclasses import asdict
 from pathlib import Path
 
 import pytest
@@ -17,10 +18,10 @@ from maskring.training.checkpoint import (
     AffinitySettings,
     Checkpoint,
     Provenance,
-    import_mast,
     load_checkpoint,
     save_checkpoint,
 )
+from maskring.training.mast_import import import_mast
 from maskring.training.network.encoder import Encoder, EncoderConfig
 
 TINY = EncoderConfig(stem=8, stages=(8, 8, 8, 8), blocks=(1, 1, 1, 1), channels=8)
@@ -32,7 +33,7 @@ def tiny(seed: int = 0, *, key: bool = False) -> Checkpoint:
         config=TINY,
         query=Encoder(TINY).state_dict(),
         key=Encoder(TINY).state_dict() if key else None,
-        tracking=AffinitySettings(radius=7, scale=0.2, top_k=36),
+        tracking=AffinitySettings(radius=7, logit_scale=0.2, top_k=36),
         provenance=Provenance("nano", 12, 3, "two clips", "Apache-2.0"),
     )
 
@@ -99,7 +100,7 @@ def encoder_entry(**changes: object) -> Callable[[dict[str, Tensor], dict[str, s
 
 DAMAGE = {
     "another program's": (lambda t, m: m.clear(), "not a maskring checkpoint"),
-    "another version": (lambda t, m: m.update(version="2"), "format 2, this maskring reads format 1"),
+    "another version": (lambda t, m: m.update(version="3"), "format 3, .* up to 2; use the version"),
     "missing tensor": (lambda t, m: t.pop("query.head.bias"), "lacks query.head.bias"),
     "unknown tensor": (lambda t, m: t.update(extra=torch.zeros(1)), "holds the unknown extra"),
     "wrong shape": (
@@ -115,7 +116,7 @@ DAMAGE = {
     "encoder of no stages": (encoder_entry(stages=[]), "encoder entry of .* is damaged"),
     "encoder not JSON": (lambda t, m: m.update(encoder="{"), "encoder entry of .* is damaged"),
     "tracking of a wrong type": (
-        lambda t, m: m.update(tracking='{"radius": "x", "scale": 1, "top_k": 0}'),
+        lambda t, m: m.update(tracking=json.dumps(asdict(AffinitySettings()) | {"radius": "x"})),
         "tracking entry of .* is damaged",
     ),
     "tracking incomplete": (
@@ -201,7 +202,7 @@ def test_mast_file_is_read(tmp_path: Path, full_state: dict[str, Tensor], prefix
     assert leftovers == [f"{prefix}extra.weight"]
     assert checkpoint.config == EncoderConfig.preset("full")
     assert equal(checkpoint.query, full_state)
-    assert checkpoint.tracking == AffinitySettings(radius=12, scale=1.0, top_k=0, smooth=0)
+    assert checkpoint.tracking == AffinitySettings(radius=12, logit_scale=1.0, top_k=0, smoothing_radius=0)
     assert equal(checkpoint.query_encoder().state_dict(), full_state)
 
 
@@ -238,7 +239,7 @@ def test_mast_file_that_is_none(tmp_path: Path, monkeypatch: pytest.MonkeyPatch)
         import_mast(path)
     for content in (b"", b"not a pickle", b"PK\x03\x04 cut"):
         path.write_bytes(content)
-        with pytest.raises(ModelError, match=r"bad\.pt is not a torch checkpoint of tensors alone"):
+        with pytest.raises(ModelError, match=r"bad\.pt is damaged, or is not a torch checkpoint"):
             import_mast(path)
     torch.save(Attack(), path)
     with pytest.raises(ModelError, match="tensors alone"):

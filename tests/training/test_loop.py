@@ -97,10 +97,10 @@ def test_time_limit_saves_and_says_that_it_is_not_finished(
 def test_checkpoint_says_how_to_track_and_where_it_comes_from(
     recipe: Recipe, footage: Path, tmp_path: Path
 ) -> None:
-    recipe = replace(recipe, steps=1, tracking_radius=5, tracking_scale=0.3, tracking_top_k=9)
+    recipe = replace(recipe, steps=1, tracking_radius=5, tracking_logit_scale=0.3, tracking_top_k=9)
     checkpoint = load_checkpoint(train(recipe, [footage], tmp_path / "run").checkpoint)
     tracking, provenance = checkpoint.tracking, checkpoint.provenance
-    assert (tracking.radius, tracking.scale, tracking.top_k) == (5, 0.3, 9)
+    assert (tracking.radius, tracking.logit_scale, tracking.top_k) == (5, 0.3, 9)
     assert (provenance.recipe, provenance.steps, provenance.seed) == ("test", 1, 3)
     assert provenance.data == "2 unlabelled clips in footage"
 
@@ -316,7 +316,7 @@ def test_checkpoint_is_the_running_mean_where_there_is_one(recipe: Recipe) -> No
     "changes",
     [
         {"target": "clusters", "references": "previous", "clusters": 4},
-        {"localise": 2, "finetune_steps": 3, "finetune_frames": 4, "schedule": "steps", "steps": 3},
+        {"roi_step": 2, "finetune_steps": 3, "finetune_frames": 4, "schedule": "steps", "steps": 3},
         {"ema": 0.9, "accumulate": 2, "clip_norm": 1.0, "momentum": 0.9},
         {"precision": "float16"},
     ],

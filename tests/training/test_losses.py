@@ -9,7 +9,7 @@ import torch
 from torch.nn import functional
 
 from maskring.plugins.windowed_affinity.reference import windowed_affinity
-from maskring.training.averaging import follow, momentum_copy, running_mean
+from maskring.training.averaging import ema_update, frozen_copy, update_running_mean
 from maskring.training.losses import (
     colour_classes,
     cross_entropy,
@@ -116,7 +116,7 @@ def test_huber_is_the_smooth_l1_of_mast_on_twentyfold_values() -> None:
 @pytest.fixture
 def encoders() -> tuple[Encoder, Encoder]:
     query = Encoder(EncoderConfig(stem=4, stages=(4, 4, 4, 4), blocks=(1, 1, 1, 1), channels=4))
-    return query, momentum_copy(query)
+    return query, frozen_copy(query)
 
 
 def test_key_encoder_starts_equal_and_has_no_gradient(encoders: tuple[Encoder, Encoder]) -> None:
@@ -132,7 +132,7 @@ def test_key_encoder_follows_by_momentum(encoders: tuple[Encoder, Encoder]) -> N
     with torch.no_grad():
         for parameter in query.parameters():
             parameter.add_(1.0)
-    follow(key, query, 0.9)
+    ema_update(key, query, 0.9)
     for old, new in zip(before, key.parameters(), strict=True):
         assert torch.allclose(new, old + 0.1, atol=1e-6)
 
@@ -145,12 +145,12 @@ def test_running_mean_follows_quickly_at_first_and_takes_the_statistics(
     with torch.no_grad():
         for tensor in (*query.parameters(), *(b for b in query.buffers() if b.is_floating_point())):
             tensor.add_(1.0)
-    running_mean(average, query, 0.99, step=0)
+    update_running_mean(average, query, 0.99, step=0)
     for old, new in zip(before, average.parameters(), strict=True):
         assert torch.allclose(new, old + 0.9, atol=1e-6)
     for ours, theirs in zip(average.buffers(), query.buffers(), strict=True):
         assert torch.equal(ours, theirs)
     before = [parameter.clone() for parameter in average.parameters()]
-    running_mean(average, query, 0.99, step=10**6)
+    update_running_mean(average, query, 0.99, step=10**6)
     for old, new, fast in zip(before, average.parameters(), query.parameters(), strict=True):
         assert torch.allclose(new, old + 0.01 * (fast - old), atol=1e-6)

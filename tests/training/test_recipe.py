@@ -43,7 +43,7 @@ def test_recipe_from_a_file(tmp_path: Path) -> None:
         ('target = "depth"', "unknown target 'depth' (there are channel, clusters)"),
         ('schedule = "never"', "unknown schedule 'never' (there are cosine, decay, steps)"),
         ("accumulate = 0", "accumulate = 0, which must be at least 1"),
-        ("ema = 1.0", "ema = 1.0, which must lie between 0 and 1"),
+        ("ema = 1.0", "ema = 1.0, which must be at least 0 and below 1"),
         ("momentum = 1.0", "momentum = 1.0"),
         ("zoom = 1.5", "zoom = 1.5"),
     ],

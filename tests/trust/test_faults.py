@@ -133,10 +133,10 @@ def test_no_room_for_a_training_state(tmp_path: Path) -> None:
 
 
 def test_no_room_for_a_line_of_the_log(tmp_path: Path) -> None:
-    from maskring.training.run_log import Journal
+    from maskring.training.run_log import RunLog
     from maskring.training.trainer import StepReport
 
-    journal = Journal(tmp_path, 0, tensorboard=False)
+    journal = RunLog(tmp_path, 0, tensorboard=False)
     with files_of_1000_bytes(), pytest.raises(OutputError):
         for step in range(1, 100):
             journal.write(StepReport(step, 1.0, 0.1))

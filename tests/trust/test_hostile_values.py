@@ -37,6 +37,7 @@ def rewritten_checkpoint(path: Path, **entries: str) -> Path:
     return path
 
 
+TRACKING = {"radius": 12, "logit_scale": 0.125, "top_k": 0, "roi_step": 0, "smoothing_radius": 2}
 ENCODER = {"stem": 8, "stages": [8, 8, 8, 8], "blocks": [1, 1, 1, 1], "channels": 8}
 
 
@@ -51,10 +52,10 @@ ENCODER = {"stem": 8, "stages": [8, 8, 8, 8], "blocks": [1, 1, 1, 1], "channels"
         {"encoder": json.dumps(ENCODER | {"channels": 10**18})},
         {"encoder": json.dumps(ENCODER | {"patch": 10**9 + 1, "channels": 64})},
         {"encoder": json.dumps(ENCODER | {"stem": "8"})},
-        {"tracking": json.dumps({"radius": -5, "scale": 0.125, "top_k": 0})},
-        {"tracking": json.dumps({"radius": 10**18, "scale": 0.125, "top_k": 0})},
-        {"tracking": json.dumps({"radius": 3, "scale": float("nan"), "top_k": 0})},
-        {"tracking": json.dumps({"radius": True, "scale": 0.125, "top_k": 0})},
+        {"tracking": json.dumps(TRACKING | {"radius": -5})},
+        {"tracking": json.dumps(TRACKING | {"radius": 10**18})},
+        {"tracking": json.dumps(TRACKING | {"logit_scale": float("nan")})},
+        {"tracking": json.dumps(TRACKING | {"radius": True})},
     ],
 )
 def test_checkpoint_header(tmp_path: Path, entries: dict[str, str]) -> None:
@@ -88,7 +89,7 @@ def test_words_of_files_that_never_end(tmp_path: Path) -> None:
     from maskring.training.checkpoint import load_checkpoint
 
     path = rewritten_checkpoint(tmp_path / "tiny.safetensors", version="9" * 10**6)
-    with pytest.raises(ModelError, match="this maskring reads format 1; use the version") as refused:
+    with pytest.raises(ModelError, match="this maskring reads formats up to 2; use the version") as refused:
         load_checkpoint(path)
     assert len(str(refused.value)) < 2500
 
@@ -185,7 +186,7 @@ def manifest_text(**changes: Any) -> str:
 
     shapes = {"frame": [[1], [1], [1]]}
     key = EngineKey("tensorrt", "0" * 64, "0" * 64, "float16", shapes, "10.3.0", ("sm87",))
-    metadata = ModelMetadata(stride=4, channels=64, radius=12, scale=0.125)
+    metadata = ModelMetadata(stride=4, channels=64, radius=12, logit_scale=0.125)
     stored = json.loads(EngineManifest(key, metadata, "0" * 64, {"scratch": 1}).to_json())
     for name, value in changes.items():
         holder = stored["key"] if name in stored["key"] else stored
@@ -501,10 +502,10 @@ def test_training_state_of_other_content(
 
 
 def test_training_log_that_is_no_text(tmp_path: Path) -> None:
-    from maskring.training.run_log import Journal
+    from maskring.training.run_log import RunLog
 
     (tmp_path / "log.jsonl").write_bytes(b'{"step": 1}\n\xff\xfe\n{"st')
-    Journal(tmp_path, 1, tensorboard=False).close()
+    RunLog(tmp_path, 1, tensorboard=False).close()
     assert (tmp_path / "log.jsonl").read_bytes() == b'{"step": 1}\n'
 
 
@@ -518,7 +519,7 @@ def test_mask_of_a_name_too_long(tmp_path: Path) -> None:
 def test_metadata_of_every_type_is_an_object() -> None:
     from maskring.runtime.model.metadata import ModelMetadata
 
-    sound = asdict(ModelMetadata(stride=4, channels=64, radius=12, scale=0.125))
+    sound = asdict(ModelMetadata(stride=4, channels=64, radius=12, logit_scale=0.125))
     assert ModelMetadata.from_json(json.dumps(sound), "m").channels == 64
     for text in (DEEP, "[]", "null", '"x"', "1" * 5000, json.dumps([["format_version", 1]])):
         with pytest.raises(ModelError):

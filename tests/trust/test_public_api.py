@@ -414,9 +414,9 @@ def export(data: st.DataObject, folder: Path) -> None:
         assert opened == metadata
         raise Accepted
 
-    names = ["height", "width", "labels", "slots", "radius", "top_k", "localise", "smooth"]
+    names = ["height", "width", "num_labels", "num_slots", "radius", "top_k", "roi_step", "smoothing_radius"]
     chosen = data.draw(st.dictionaries(st.sampled_from(names), integers, max_size=4))
-    chosen |= data.draw(st.fixed_dictionaries({}, optional={"scale": floats, "dtype": words}))
+    chosen |= data.draw(st.fixed_dictionaries({}, optional={"logit_scale": floats, "dtype": words}))
     source = data.draw(st.sampled_from([checkpoint] * 9 + [folder, folder / "none"]))
     with pytest.MonkeyPatch.context() as patch, its_word(module.export_onnx), contextlib.suppress(Accepted):
         patch.setattr(module, "step_model", accept)
@@ -546,7 +546,9 @@ def test_boxes_beside_the_frame() -> None:
         assert cut_from_box(image, box) is None
 
 
-@pytest.mark.parametrize("setting", ["slots", "radius", "top_k", "localise", "smooth", "labels"])
+@pytest.mark.parametrize(
+    "setting", ["num_slots", "radius", "top_k", "roi_step", "smoothing_radius", "num_labels"]
+)
 def test_no_export_that_could_not_be_opened(tmp_path: Path, setting: str) -> None:
     from maskring.export.onnx_export import export_onnx
 

@@ -303,7 +303,7 @@ class _InPlaceRead:
         bound.head.run()
         moments.append(time.perf_counter())
         dilation, offsets = memory.dilation, None
-        if step := self._metadata.localise:
+        if step := self._metadata.roi_step:
             offsets = self._localise(bound.query, memory.keys, dilation, step=step, **self._window)
             dilation = np.minimum(dilation, 1)
         self._affinity(

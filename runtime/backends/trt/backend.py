@@ -209,7 +209,7 @@ class TensorRTBackend:
         self._runtime = f"{manifest.key.runtime} {trt.__version__}"
         self._beside = manifest.key.runtime == TENSORRT_RTX  # which has the function body built in
         self._profile = _profile(manifest, engine)
-        self.metadata = replace(manifest.metadata, slots=self._profile[KEYS][2][1])
+        self.metadata = replace(manifest.metadata, num_slots=self._profile[KEYS][2][1])
         self.without_graphs = ""
         self.last_upload = self.last_run = 0.0
         self._tensors: Tensors | None = None

@@ -37,12 +37,12 @@ def export(
     settings: dict[str, Any] = {
         "height": height,
         "width": width,
-        "labels": None if objects is None else objects + 1,
+        "num_labels": None if objects is None else objects + 1,
         "radius": radius,
-        "scale": logit_scale,
+        "logit_scale": logit_scale,
         "top_k": top_k,
-        "localise": roi_step,
-        "smooth": smoothing_radius,
+        "roi_step": roi_step,
+        "smoothing_radius": smoothing_radius,
         "dtype": precision.value,
     }
     if triton is not None:
@@ -56,7 +56,7 @@ def export(
 def _export_triton(checkpoint: Path, folder: Path, settings: dict[str, Any]) -> None:
     from ..export.triton.repository import write_triton_repository
 
-    sizes = (settings["height"], settings["width"], settings["labels"])
+    sizes = (settings["height"], settings["width"], settings["num_labels"])
     if None in sizes:
         raise ModelError("--triton needs fixed sizes", "add --height, --width and --objects")
     with busy("exporting for Triton"):

@@ -80,7 +80,7 @@ def images(folder: Path) -> Attack:
 def metadata(folder: Path) -> Attack:
     from maskring.runtime.model.metadata import ModelMetadata
 
-    sound = ModelMetadata(stride=4, channels=64, radius=12, scale=0.125)
+    sound = ModelMetadata(stride=4, channels=64, radius=12, logit_scale=0.125)
     document, text = asdict(sound), sound.to_json()
 
     def attack(rng: random.Random) -> None:
@@ -241,7 +241,7 @@ def pickles(folder: Path) -> Attack:
     """Torch files: published checkpoints and saved training states."""
     import torch
 
-    from maskring.training.checkpoint import import_mast
+    from maskring.training.mast_import import import_mast
     from maskring.training.network.encoder import Encoder, EncoderConfig
 
     path = folder / "mast.pth"
@@ -304,7 +304,7 @@ def manifests(folder: Path) -> Attack:
     engine.write_bytes(b"engine")
     shapes = {"frame": [[1, 2], [1, 2], [1, 2]]}
     key = EngineKey("tensorrt", "0" * 64, "0" * 64, "float16", shapes, "10.3.0", ("sm87",))
-    metadata = ModelMetadata(stride=4, channels=64, radius=12, scale=0.125)
+    metadata = ModelMetadata(stride=4, channels=64, radius=12, logit_scale=0.125)
     text = EngineManifest(key, metadata, "0" * 64, {"scratch": 1}).to_json()
     path = manifest_path(engine)
 
