@@ -1,56 +1,92 @@
-"""A checkpoint given where a model is wanted is exported once, into a cache that serves no wrong file."""
+"""Exports on demand: a checkpoint that is given as a model is exported once, into a cache.
+
+Finding a cached export imports neither torch nor onnx, so a tracker opens as lightly by name as by file.
+"""
 
 from __future__ import annotations
 
 import hashlib
-import inspect
 import json
+from glob import escape as glob_escape
+from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 from typing import Any
 
-import torch
-
-from ..common.errors import ModelError
+from ..common.errors import ModelError, UnavailableError
 from ..common.files import cache_directory
-from ..plugins.windowed_affinity import onnx_op, torch_localisation
-from ..runtime.model import metadata as model_file
-from ..training import checkpoint as checkpoint_file
-from ..training.network import colour, encoder, upsampling
-from .onnx_export import export_onnx
 
-DECIDING = (onnx_op, torch_localisation, model_file, checkpoint_file, colour, encoder, upsampling)
-"""Modules beside this folder's that decide what an export holds."""
+PACKAGE = Path(__file__).resolve().parents[1]
+
+SOURCES = (
+    "export",
+    "plugins/windowed_affinity",
+    "runtime/model",
+    "training/network",
+    "training/checkpoint.py",
+    "training/torch_files.py",
+)
+"""Folders, at any depth, and files whose Python code decides what an export holds."""
+
+EXPORTERS = ("torch", "onnx", "onnxscript")
+"""Distributions whose version decides what an export holds."""
 
 
 def cached_onnx(checkpoint: Path, **options: Any) -> Path:
-    """The export of ``checkpoint`` with ``options`` (:func:`.export_onnx`), made now if it is not there.
+    """The export of ``checkpoint`` with ``options`` (:func:`.onnx_export.export_onnx`), made now if necessary.
 
-    The file's name holds a digest of everything that decides its content: the checkpoint's bytes, the
-    options, the exporter's source and its torch. Two processes may ask at once: each writes a
-    file of its own and renames it.
+    The name of the file holds a digest of everything that decides its content: the bytes of the checkpoint, the
+    options, this version's code and the versions of the exporters. Where no exporter is installed, a cached export
+    by any version of them is taken. Several processes may ask at once: each writes a file of its own and renames
+    it.
 
     Raises:
-        ModelError, OutputError: as :func:`.export_onnx`.
+        ModelError, OutputError: as :func:`.onnx_export.export_onnx`.
+        UnavailableError: when the export is not in the cache and torch is not installed.
     """
     try:
         content = checkpoint.read_bytes()
     except OSError as error:
         raise ModelError(f"the checkpoint {checkpoint} cannot be read", "check the path") from error
-    settings = json.dumps([options, torch.__version__, _source_digest()], sort_keys=True)
-    digest = hashlib.sha256(content + settings.encode()).hexdigest()[:32]
-    model = cache_directory() / f"{checkpoint.stem}-{digest}.onnx"
+    settings = json.dumps([options, _source_digest()], sort_keys=True)
+    name = f"{checkpoint.stem}-{hashlib.sha256(content + settings.encode()).hexdigest()[:32]}"
+    exporters = _exporters_digest()
+    if exporters is None:
+        cached = sorted(cache_directory().glob(f"{glob_escape(name)}-*.onnx"))
+        if cached:
+            return cached[-1]
+        raise UnavailableError(
+            f"the checkpoint {checkpoint} must be exported first and torch is not installed",
+            "run pip install 'maskring[train]', or export on another machine (maskring export CHECKPOINT "
+            "--out model.onnx) and give that file as --model",
+        )
+    model = cache_directory() / f"{name}-{exporters}.onnx"
     if not model.is_file():
+        from .onnx_export import export_onnx
+
         export_onnx(checkpoint, model, **options)
     return model
 
 
 def _source_digest() -> str:
-    """A digest of the code that decides what an export holds, so that an upgrade never serves an old file."""
-    sources = [
-        *Path(__file__).parent.glob("*.py"),
-        *(Path(inspect.getfile(module)) for module in DECIDING),
-    ]
     digest = hashlib.sha256()
-    for source in sorted(sources):
-        digest.update(source.read_bytes())
+    for source in source_files():
+        digest.update(source.relative_to(PACKAGE).as_posix().encode() + source.read_bytes())
     return digest.hexdigest()
+
+
+def source_files() -> list[Path]:
+    """The files that :data:`SOURCES` names, in a fixed order."""
+    files = []
+    for name in SOURCES:
+        path = PACKAGE / name
+        files += sorted(path.rglob("*.py")) if path.is_dir() else [path]
+    return files
+
+
+def _exporters_digest() -> str | None:
+    """A digest of the exporters' versions; None when one is not installed."""
+    try:
+        versions = [version(name) for name in EXPORTERS]
+    except PackageNotFoundError:
+        return None
+    return hashlib.sha256(repr(versions).encode()).hexdigest()[:8]

@@ -1,42 +1,36 @@
-"""From what a user names as MODEL to a tracker: shipped checkpoint, checkpoint file or exported model."""
+"""Opening MODEL: an exported model, a checkpoint, or the name of a shipped checkpoint."""
 
 from __future__ import annotations
 
-import importlib.util
 import os
 from pathlib import Path
 from typing import Literal
 
-from .common.errors import ModelError, UnavailableError, one_line
+from .common.errors import ModelError, one_line
 from .runtime.tracking.memory import MemoryPolicy
 from .runtime.tracking.tracker import Tracker
 from .training.weights import shipped_checkpoint, shipped_names
 
 CHECKPOINT_SUFFIX = ".safetensors"
-SHIPPED = "nano"
-"""Name of the checkpoint that is used when the user names none."""
+DEFAULT_CHECKPOINT = "nano"
+"""Name of the shipped checkpoint that is used when the user names none."""
 
 
 def resolve_model(model: Path | None) -> Path:
-    """The executable model for MODEL; a checkpoint is exported to the cache first.
+    """The exported model for MODEL; a checkpoint is exported to the cache unless it is there.
 
     Args:
         model: an exported ``.onnx``, an ``.engine``, a checkpoint, the name of a shipped checkpoint, or None
-            for :data:`SHIPPED`.
+            for :data:`DEFAULT_CHECKPOINT`.
 
     Raises:
         ModelError: when the file does not exist or is not ours.
         UnavailableError: when a checkpoint must be exported and torch is not installed.
+        OutputError: when the export cannot be written.
     """
     model = model_file(model)
     if model.suffix != CHECKPOINT_SUFFIX:
         return model
-    if importlib.util.find_spec("torch") is None:
-        raise UnavailableError(
-            f"the checkpoint {model} must be exported first and torch is not installed",
-            "run pip install 'maskring[train]', or export on another machine (maskring export CHECKPOINT "
-            "--out model.onnx) and give that file as --model",
-        )
     from .export.export_cache import cached_onnx
 
     return cached_onnx(model)
@@ -47,13 +41,13 @@ def model_file(model: Path | None) -> Path:
 
     Args:
         model: a file, the name of a shipped checkpoint (``nano``, ``pico``, ``full``), or None for
-            :data:`SHIPPED`.
+            :data:`DEFAULT_CHECKPOINT`.
 
     Raises:
         ModelError: when there is no such file and no checkpoint of that name.
     """
     if model is None:
-        return shipped_checkpoint(SHIPPED)
+        return shipped_checkpoint(DEFAULT_CHECKPOINT)
     if os.path.isfile(model):  # noqa: PTH113 (Path.is_file raises on names that are too long)
         return model
     names = shipped_names()
@@ -66,7 +60,7 @@ def model_file(model: Path | None) -> Path:
 
 
 def provenance(model: Path | None) -> str:
-    """One sentence, for people, on where the weights behind MODEL come from."""
+    """Where the weights behind MODEL come from, in one sentence for people."""
     file = model_file(model)
     if file.suffix != CHECKPOINT_SUFFIX:
         return "a TensorRT engine" if file.suffix == ".engine" else "an exported model"
@@ -92,9 +86,9 @@ def open_tracker(
     Args:
         model: see :func:`resolve_model`.
         policy: which past frames are read; None for the one stored in the model.
-        soft: store label probabilities in memory instead of their one-hot.
+        soft: store label probabilities in memory instead of the one-hot of the winner.
         kernel: of an ``.onnx``: ``native`` runs the CPU kernel of the memory read, ``function`` standard ONNX
-            operators alone.
+            operators only.
         threads: CPU threads of an ``.onnx``, 0 for all that this process may use.
 
     Raises:

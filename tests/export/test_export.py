@@ -15,7 +15,6 @@ from support import HEIGHT, WIDTH, moving_square, write_tiny_checkpoint
 
 from maskring.common.errors import ModelError
 from maskring.export import parity
-from maskring.export.export_cache import cached_onnx
 from maskring.export.onnx_export import export_onnx, step_graph
 from maskring.export.parity import verify_model
 from maskring.export.step_module import fold_batch_norms, one_hot_argmax, smooth_probabilities
@@ -303,23 +302,6 @@ def test_parity_refuses_another_checkpoint(exports: Export, tmp_path: Path) -> N
     frames = [moving_square(index)[0] for index in range(2)]
     with pytest.raises(ModelError, match="was exported from tiny"):
         verify_model(exports.dynamic, checkpoint=tmp_path / "other.safetensors", frames=frames)
-
-
-def test_the_cache_knows_content_and_settings(
-    exports: Export, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    monkeypatch.setenv("MASKRING_CACHE", str(tmp_path))
-    size = {"height": 16, "width": 16, "num_labels": 2, "num_slots": 2}
-    first = cached_onnx(exports.checkpoint, radius=1, **size)
-    stamp = first.stat().st_mtime_ns
-    assert cached_onnx(exports.checkpoint, radius=1, **size) == first
-    assert first.stat().st_mtime_ns == stamp
-    assert cached_onnx(exports.checkpoint, radius=2, **size) != first
-    changed = dataclasses.replace(load_checkpoint(exports.checkpoint), key=None)
-    state = {name: tensor * 2 for name, tensor in changed.query.items()}
-    (tmp_path / "same_name").mkdir()
-    save_checkpoint(tmp_path / "same_name" / "tiny.safetensors", dataclasses.replace(changed, query=state))
-    assert cached_onnx(tmp_path / "same_name" / "tiny.safetensors", radius=1, **size) != first
 
 
 def test_one_hot_of_nothing_is_background() -> None:
