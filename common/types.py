@@ -1,8 +1,11 @@
-"""Choices that several packages share, each listed once."""
+"""Arrays and choices that several packages share."""
 
 from __future__ import annotations
 
-from typing import Literal, TypeAlias
+from typing import Any, Literal, TypeAlias
+
+import numpy as np
+from numpy.typing import NDArray
 
 Kernel: TypeAlias = Literal["native", "function"]
 """What computes the memory read on a CPU: maskring's kernel, or standard ONNX operators alone."""
@@ -12,3 +15,18 @@ Precision: TypeAlias = Literal["float32", "float16"]
 
 RefineMode: TypeAlias = Literal["off", "offline", "online"]
 """When masks are refined: never, after the whole video was tracked, or while it is tracked."""
+
+Array = NDArray[Any]
+"""Any shape, any type."""
+
+Image = NDArray[np.uint8]
+"""[H, W, 3] RGB pixels."""
+
+Labels = NDArray[np.uint8]
+"""[H, W], one label per pixel; 0 is background."""
+
+Floats = NDArray[np.float32]
+"""Any shape; probabilities, shares, features or colours."""
+
+FloatMaps = NDArray[np.floating[Any]]
+"""[C, h, w] float32 or float16, as a model computes them."""
