@@ -26,12 +26,13 @@ from rich.table import Table
 
 from maskring.export.engine import EngineOptions, build_engine
 from maskring.export.onnx_export import export_onnx
-from maskring.runtime.model.metadata import DILATION, FRAME, KEYS, VALUES, ModelMetadata
+from maskring.runtime.model.metadata import ModelMetadata
 from maskring.runtime.model.step_graph import load_step_graph
+from maskring.runtime.model.tensor_names import DILATION, FRAME, KEYS, VALUES
 from maskring.runtime.tracking.memory import MemoryPolicy
 from maskring.training.weights import shipped_checkpoint
 
-SLOTS = MemoryPolicy().slots
+SLOTS = MemoryPolicy().num_slots
 
 
 def executed(model: Path, folder: Path) -> Counter[str]:

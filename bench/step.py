@@ -22,11 +22,12 @@ import numpy as np
 from rich.console import Console
 from rich.table import Table
 
-from maskring.runtime.backends.onnxrt import backend as onnxruntime
-from maskring.runtime.backends.onnxrt.backend import BoundSession, open_session
+from maskring.runtime.backends.onnxrt import executors
+from maskring.runtime.backends.onnxrt.backend import OnnxRuntimeBackend
 from maskring.runtime.backends.onnxrt.integer_encoder import for_integer_kernels
-from maskring.runtime.model.metadata import LAB
+from maskring.runtime.backends.onnxrt.session import BoundSession, open_session
 from maskring.runtime.model.step_graph import load_step_graph, memory_read, subgraph
+from maskring.runtime.model.tensor_names import LAB
 from maskring.runtime.tracking.tracker import Tracker
 
 ALLOWED_SHARE = 0.20
@@ -145,12 +146,12 @@ def measure_step(model: Path, options: argparse.Namespace, console: Console) -> 
     """Print where the time of a step goes."""
     size = options.height, options.width
     alone = encoder_alone(model, *size, options.threads)
-    tracker = Tracker(onnxruntime.OnnxRuntimeBackend(model, threads=options.threads))
+    tracker = Tracker(OnnxRuntimeBackend(model, threads=options.threads))
     executor: Any = tracker._backend._executor  # type: ignore[attr-defined]
-    onnxruntime.normalised_lab = colours = Stopwatch(onnxruntime.normalised_lab)  # type: ignore[assignment]
-    executor._head = encoder = SessionWatch(executor._head)
+    executors.normalised_lab = colours = Stopwatch(executors.normalised_lab)  # type: ignore[assignment]
+    executor._encoder = encoder = SessionWatch(executor._encoder)
     executor._affinity = affinity = Stopwatch(executor._affinity)
-    executor._decide = tail = Stopwatch(executor._decide)
+    executor._write_labels = tail = Stopwatch(executor._write_labels)
     step = Stopwatch(tracker.step)
     step(*scene(0, *size, options.objects))
     for index in range(1, options.warm_up + options.repeats):
@@ -200,7 +201,7 @@ def report(console: Console, title: str, rows: dict[str, np.ndarray]) -> None:
 def measure_drift(model: Path, options: argparse.Namespace, console: Console) -> None:
     """Print the time of a frame along a stream."""
     size, block = (48, 64), options.frames // 6
-    tracker = Tracker(onnxruntime.OnnxRuntimeBackend(model, threads=options.threads))
+    tracker = Tracker(OnnxRuntimeBackend(model, threads=options.threads))
     step = Stopwatch(tracker.step)
     for index in range(options.frames):
         frame, mask = scene(index, *size, options.objects)

@@ -30,3 +30,6 @@ Floats = NDArray[np.float32]
 
 FloatMaps = NDArray[np.floating[Any]]
 """[C, h, w] float32 or float16, as a model computes them."""
+
+MAX_LABELS = 256
+"""Labels that a uint8 map can hold, background included."""

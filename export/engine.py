@@ -13,9 +13,11 @@ import onnx
 from ..common.errors import ModelError, OutputError, UnavailableError
 from ..common.files import atomic_path, make_directory
 from ..common.machine import compute_capability
+from ..common.types import MAX_LABELS
 from ..plugins.library import library_path
 from ..plugins.library import load as load_plugin
 from ..plugins.windowed_affinity.onnx_op import use_tensorrt_plugin, without_matrix_products
+from ..runtime.backends.trt.module import load_for_polygraphy
 from ..runtime.model.engine_file import (
     ENGINE_SUFFIX,
     HARDWARE_COMPATIBILITY,
@@ -25,13 +27,12 @@ from ..runtime.model.engine_file import (
     EngineKey,
     EngineManifest,
     Shapes,
-    load_for_polygraphy,
     manifest_path,
     read_engine,
     read_manifest,
     sha256,
 )
-from ..runtime.model.metadata import MAX_LABELS, QUANTIZATION_KEY, ModelMetadata
+from ..runtime.model.metadata import QUANTIZATION_KEY, ModelMetadata
 from ..runtime.model.step_graph import load_step_graph, read_export
 from ..runtime.tracking.memory import MemoryPolicy
 from .engine_builder import Progress, build
@@ -208,7 +209,7 @@ def profile_shapes(metadata: ModelMetadata, options: EngineOptions) -> Shapes:
             f"{objects[2]} objects do not fit into a label map", f"ask for {MAX_LABELS - 1} at most"
         )
     policy = MemoryPolicy(metadata.long_term, metadata.short_term)
-    slots = metadata.num_slots or policy.slots
+    slots = metadata.num_slots or policy.num_slots
     shapes: Shapes = {"frame": [], "memory_keys": [], "memory_values": [], "memory_dilation": []}
     for pixels_high, pixels_wide, count in zip(height, width, objects, strict=True):
         grid = metadata.feature_size(pixels_high, pixels_wide)

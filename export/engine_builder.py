@@ -14,6 +14,7 @@ from typing import Any, BinaryIO
 
 from ..common.errors import ModelError, UnavailableError
 from ..common.files import atomic_path
+from ..runtime.backends.trt.module import tensorrt_logger
 from ..runtime.model.engine_file import HARDWARE_COMPATIBILITY, TENSORRT_RTX, EngineKey
 
 Progress = Callable[[str, int, int], None]
@@ -58,7 +59,7 @@ def build(
     """Parse and build, strongly typed, with one optimization profile.
 
     Args:
-        trt: the module from :func:`maskring.runtime.model.engine_file.load_for_polygraphy`.
+        trt: the module from :func:`maskring.runtime.backends.trt.module.load_for_polygraphy`.
         onnx_bytes: the model as the parser shall see it.
         key: shapes and options.
         timing_cache: file with timings of earlier builds, read and added to.
@@ -250,36 +251,16 @@ def _interrupts(monitor: Any) -> Iterator[None]:
 
 @contextlib.contextmanager
 def _listening(trt: Any) -> Iterator[BuildLog]:
-    """Collect what TensorRT logs; keep polygraphy off the terminal.
-
-    TensorRT keeps the first logger of a process for good, so there is one, and it speaks to whoever listens.
-    """
+    """Collect what TensorRT logs; keep polygraphy off the terminal."""
     from polygraphy.backend.trt import util
     from polygraphy.logger import G_LOGGER
 
-    log = BuildLog()
-    _logger(trt, util).listener = log
+    log, logger = BuildLog(), tensorrt_logger(trt)
+    util.TRT_LOGGER, logger.listener = logger, log.hear
     severity = G_LOGGER.module_severity
     G_LOGGER.module_severity = G_LOGGER.CRITICAL + 1
     try:
         yield log
     finally:
         G_LOGGER.module_severity = severity
-        util.TRT_LOGGER.listener = None
-
-
-def _logger(trt: Any, util: Any) -> Any:
-    if hasattr(util.TRT_LOGGER, "listener"):
-        return util.TRT_LOGGER
-
-    class Logger(trt.ILogger):  # type: ignore[misc]
-        def __init__(self) -> None:
-            trt.ILogger.__init__(self)
-            self.listener: BuildLog | None = None
-
-        def log(self, severity: Any, msg: str) -> None:
-            if self.listener is not None:
-                self.listener.hear(msg, severity in (trt.ILogger.ERROR, trt.ILogger.INTERNAL_ERROR))
-
-    util.TRT_LOGGER = Logger()
-    return util.TRT_LOGGER
+        logger.listener = None

@@ -27,8 +27,9 @@ from onnxruntime.quantization import (
 
 from ..common.errors import ModelError, SourceError
 from ..common.files import atomic_path, make_directory
-from ..runtime.model.metadata import EXPORT_AGAIN, FRAME, LAB, QUANTIZATION_KEY, ModelMetadata
+from ..runtime.model.metadata import EXPORT_AGAIN, QUANTIZATION_KEY, ModelMetadata
 from ..runtime.model.step_graph import load_step_graph, memory_read, subgraph
+from ..runtime.model.tensor_names import FRAME, LAB
 
 Array = NDArray[Any]
 
@@ -133,7 +134,7 @@ class _Frames(CalibrationDataReader):  # type: ignore[misc]
         if not self._pending:
             return None
         frame = self._pending.pop(0)
-        self._metadata.require_frame_size(*frame.shape[:2])
+        self._metadata.check_frame_size(*frame.shape[:2])
         (lab,) = self._colours.run([LAB], {FRAME: np.ascontiguousarray(frame[None])})
         return {LAB: lab}
 

@@ -12,15 +12,10 @@ from torch import Tensor
 
 from ..common.errors import ModelError
 from ..common.files import atomic_path, make_directory
+from ..common.types import MAX_LABELS
 from ..plugins.windowed_affinity.onnx_op import DOMAIN, OPSET_VERSION
-from ..runtime.model.metadata import (
-    INPUTS,
-    MAX_LABELS,
-    METADATA_KEY,
-    MOST,
-    OUTPUTS,
-    ModelMetadata,
-)
+from ..runtime.model.metadata import METADATA_KEY, MOST, ModelMetadata
+from ..runtime.model.tensor_names import INPUTS, OUTPUTS
 from ..training.checkpoint import Checkpoint, load_checkpoint
 from ..training.network.colour import LAB_MEAN, LAB_STD
 from ..training.network.encoder import STRIDE

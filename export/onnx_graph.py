@@ -18,18 +18,8 @@ from ..plugins.windowed_affinity.onnx_op import (
     is_memory_read,
     op_schema,
 )
-from ..runtime.model.metadata import (
-    DILATION,
-    FRAME,
-    KEY,
-    KEYS,
-    LAB,
-    LABELS,
-    PROBABILITIES,
-    VALUE,
-    VALUES,
-    ModelMetadata,
-)
+from ..runtime.model.metadata import ModelMetadata
+from ..runtime.model.tensor_names import DILATION, FRAME, KEY, KEYS, LAB, LABELS, PROBABILITIES, VALUE, VALUES
 from .torch_export import ONNX_OPSET
 
 IR_WITH_OVERLOADS = 10

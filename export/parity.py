@@ -15,8 +15,9 @@ from numpy.typing import NDArray
 
 from ..common.errors import ModelError, SourceError
 from ..plugins.windowed_affinity.onnx_op import use_native_kernel
-from ..runtime.model.metadata import EXPORT_AGAIN, OUTPUTS, QUANTIZATION_KEY, ModelMetadata
+from ..runtime.model.metadata import EXPORT_AGAIN, QUANTIZATION_KEY, ModelMetadata
 from ..runtime.model.step_graph import load_step_graph
+from ..runtime.model.tensor_names import OUTPUTS
 
 Array = NDArray[Any]
 Step = dict[str, Array]
@@ -168,7 +169,7 @@ def _steps(frames: Iterable[Array], metadata: ModelMetadata, run: Runner) -> Ite
     memory: Step = {}
     for index, frame in enumerate(frames):
         height, width = frame.shape[:2]
-        metadata.require_frame_size(height, width)
+        metadata.check_frame_size(height, width)
         if not memory:
             memory = _empty_memory(metadata, height, width, slots, labels)
         elif memory["frame"].shape[1:] != frame.shape:

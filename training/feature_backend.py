@@ -66,14 +66,14 @@ class FeatureBackend:
         self._features = features
         self._keys = self._values = torch.zeros(0)
 
-    def allocate(self, height: int, width: int, slots: int, labels: int) -> None:
+    def allocate(self, height: int, width: int, num_slots: int, num_labels: int) -> None:
         """Allocate memory; its content stays when only the number of labels grows."""
         grid = self.metadata.feature_size(height, width)
-        values = torch.zeros(1, slots, labels, *grid)
-        if self._values.shape[-2:] == grid and self._values.shape[1] == slots:
+        values = torch.zeros(1, num_slots, num_labels, *grid)
+        if self._values.shape[-2:] == grid and self._values.shape[1] == num_slots:
             values[:, :, : self._values.shape[2]] = self._values
         else:
-            self._keys = torch.zeros(1, slots, self.metadata.channels, *grid)
+            self._keys = torch.zeros(1, num_slots, self.metadata.channels, *grid)
         self._values = values
 
     @torch.no_grad()

@@ -124,9 +124,9 @@ def draw_ring(path: Path) -> None:
             axes.add_patch(Rectangle((now - 0.45, row - 0.42), 0.9, 0.84, facecolor=colour, edgecolor=INK))
             axes.text(now, row, str(number), ha="center", va="center", fontsize=9, color=INK)
     axes.set_xlim(-0.6, frames - 0.4)
-    axes.set_ylim(ring.slots - 0.4, -0.6)
+    axes.set_ylim(ring.num_slots - 0.4, -0.6)
     axes.set_xticks(range(frames), [f"t={now}" for now in range(frames)])
-    axes.set_yticks(range(ring.slots), [f"slot {row}" for row in range(ring.slots)])
+    axes.set_yticks(range(ring.num_slots), [f"slot {row}" for row in range(ring.num_slots)])
     axes.set_title("frame held by each slot: blue is read, orange is written, grey is not read", fontsize=10)
     axes.tick_params(length=0, labelsize=9)
     for side in axes.spines.values():

@@ -21,7 +21,7 @@ from numpy.typing import NDArray
 from ...common.errors import MaskError, OutputError
 from ...common.files import atomic_path, directory, make_directory
 from ...common.interrupts import defer_interrupts
-from ..pipeline.resized import majority, nearest, scaled_to
+from ..arrays.resizing import majority, nearest, scaled_to
 from ..video.masks import Labels
 from ..video.readers import read_image
 from .annotations import Annotations, pixels

@@ -10,7 +10,7 @@ import cv2
 import numpy as np
 from numpy.typing import NDArray
 
-from ..model.metadata import MAX_LABELS
+from ...common.types import MAX_LABELS
 from ..video.masks import Labels
 from ..video.overlay import Image, draw_overlay
 from ..video.palette import PALETTE

@@ -7,7 +7,7 @@ from typing import Protocol
 import numpy as np
 
 from ..pipeline.loop import Decision, Steering, merge_masks
-from ..tracking.tracker import Result
+from ..tracking.result import Result
 from ..video.masks import Labels
 from ..video.overlay import Image, draw_overlay
 from ..video.readers import Frame

@@ -5,13 +5,11 @@ from __future__ import annotations
 import hashlib
 import json
 import re
-import sys
 from dataclasses import asdict, dataclass, fields
-from importlib import import_module
 from pathlib import Path
 from typing import Any
 
-from ...common.errors import ModelError, UnavailableError
+from ...common.errors import ModelError
 from .metadata import ModelMetadata
 
 FORMAT_VERSION = 3
@@ -20,18 +18,6 @@ FORMAT_VERSION = 3
 TENSORRT, TENSORRT_RTX = "tensorrt", "tensorrt-rtx"
 RUNTIMES = (TENSORRT, TENSORRT_RTX)
 """Runtimes that an engine can be for; the second takes no plugin."""
-
-INSTALL = {
-    TENSORRT: "run pip install 'maskring[gpu]', or use the TensorRT that JetPack brings (python -m venv "
-    "--system-site-packages sees it)",
-    TENSORRT_RTX: "run pip install 'maskring[rtx]'",
-}
-"""How to get each runtime."""
-
-OLDEST, NEWEST = (10, 3), (11, 99)
-"""Versions of TensorRT that take the same strongly typed network, the plugin and the same calls."""
-
-_MODULES = {TENSORRT: ("tensorrt",), TENSORRT_RTX: ("tensorrt_rtx", "tensorrt_rtx_bindings")}
 
 ANY_AMPERE, SAME_CAPABILITY = "ampere-plus", "same-compute-capability"
 HARDWARE_COMPATIBILITY = (ANY_AMPERE, SAME_CAPABILITY)
@@ -109,7 +95,7 @@ class EngineManifest:
         stored = {"format_version": FORMAT_VERSION, **asdict(self), "metadata": metadata}
         return json.dumps(stored, indent=2) + "\n"
 
-    def require_runs_on(self, tensorrt_version: str, compute_capability: str, plugin_sha256: str) -> None:
+    def check_runs_on(self, tensorrt_version: str, compute_capability: str, plugin_sha256: str) -> None:
         """Check that what is here is what the engine was built for.
 
         Args:
@@ -148,54 +134,6 @@ def _same_gpu(key: EngineKey, running: str) -> bool:
     if key.hardware_compatibility == ANY_AMPERE:
         return int(running.removeprefix("sm")) >= 80
     return running in key.compute_capability
-
-
-def import_tensorrt(runtime: str) -> Any:
-    """The Python module of one of :data:`RUNTIMES`.
-
-    Raises:
-        UnavailableError: when it is not installed, or is a TensorRT too old or too new.
-    """
-    for name in _MODULES[runtime]:
-        try:
-            trt = import_module(name)
-            break
-        except ImportError:
-            continue
-    else:
-        raise UnavailableError(f"the Python module of {runtime} cannot be imported", INSTALL[runtime])
-    version = tuple(int(part) for part in re.findall(r"\d+", str(trt.__version__))[:2])
-    if runtime == TENSORRT and not OLDEST <= version <= NEWEST:
-        raise UnavailableError(
-            f"TensorRT {trt.__version__} is installed and maskring works with 10.3 to 11", INSTALL[runtime]
-        )
-    return trt
-
-
-def load_for_polygraphy(runtime: str) -> Any:
-    """The TensorRT module of ``runtime``, with polygraphy set to it.
-
-    Raises:
-        UnavailableError: when TensorRT or polygraphy is not installed, is too old or too new, or when this
-            process has had polygraphy set to the other runtime.
-    """
-    trt = import_tensorrt(runtime)
-    try:
-        config: Any = import_module("polygraphy.config")
-    except ImportError as error:
-        raise UnavailableError("polygraphy is not installed", "run pip install polygraphy") from error
-    rtx = runtime == TENSORRT_RTX
-    if "polygraphy.backend.trt" in sys.modules and rtx != config.USE_TENSORRT_RTX:
-        raise UnavailableError(
-            "this process has already built or profiled engines of the other TensorRT",
-            "build each runtime's engines in a process of their own",
-        )
-    if rtx:
-        sys.modules.setdefault(
-            "tensorrt_rtx", trt
-        )  # the bindings alone bring the same module by another name
-    config.USE_TENSORRT_RTX = rtx
-    return trt
 
 
 def manifest_path(engine: Path) -> Path:

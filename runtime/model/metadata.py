@@ -7,6 +7,7 @@ from dataclasses import asdict, dataclass, fields
 from typing import Any
 
 from ...common.errors import ModelError, SourceError
+from ...common.types import MAX_LABELS
 
 METADATA_KEY = "maskring"
 """Name of the ONNX ``metadata_props`` entry that holds :class:`ModelMetadata` as JSON."""
@@ -16,18 +17,6 @@ QUANTIZATION_KEY = "maskring_quantization"
 
 FORMAT_VERSION = 1
 """Version of the step graph's contract; a runtime refuses files of another version."""
-
-LAB = "lab"
-"""Name of the graph's inner tensor that holds normalised colours: what the encoder sees."""
-
-FRAME, KEYS, VALUES, DILATION = "frame", "memory_keys", "memory_values", "memory_dilation"
-LABELS, PROBABILITIES, VALUE, KEY = "labels", "probabilities", "value", "key"
-INPUTS = (FRAME, KEYS, VALUES, DILATION)
-OUTPUTS = (LABELS, PROBABILITIES, VALUE, KEY)
-"""Inputs and outputs of the step graph: see :class:`ModelMetadata`."""
-
-MAX_LABELS = 256
-"""Label channels that a uint8 label map can tell apart, background included."""
 
 MOST = 1 << 16
 """Of strides, channels, radii, slots and ages in a file: no frame needs more, and memory is sized by them."""
@@ -167,7 +156,11 @@ class ModelMetadata:
         """(h, w) of the features of a ``height`` x ``width`` frame."""
         return -(-height // self.stride), -(-width // self.stride)
 
-    def require_frame_size(self, height: int, width: int) -> None:
+    def frame_in_radii(self, height: int, width: int) -> float:
+        """Shorter side of a ``height`` x ``width`` frame, in window radii."""
+        return min(self.feature_size(height, width)) / max(1, self.radius)
+
+    def check_frame_size(self, height: int, width: int) -> None:
         """Check that the graph takes frames of this size.
 
         Raises:

@@ -15,21 +15,8 @@ from onnx import helper
 
 from ...common.errors import ModelError
 from ...plugins.windowed_affinity.onnx_op import DOMAIN, OP_TYPE, OPSET_VERSION, is_memory_read
-from .metadata import (
-    DILATION,
-    EXPORT_AGAIN,
-    FRAME,
-    INPUTS,
-    KEY,
-    KEYS,
-    LAB,
-    METADATA_KEY,
-    MOST,
-    OUTPUTS,
-    PROBABILITIES,
-    VALUES,
-    ModelMetadata,
-)
+from .metadata import EXPORT_AGAIN, METADATA_KEY, MOST, ModelMetadata
+from .tensor_names import DILATION, FRAME, INPUTS, KEY, KEYS, LAB, OUTPUTS, PROBABILITIES, VALUES
 
 
 @dataclass(frozen=True)

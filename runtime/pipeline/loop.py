@@ -12,7 +12,7 @@ from numpy.typing import NDArray
 
 from ...common.errors import MaskError
 from ...common.interrupts import defer_interrupts
-from ..tracking.tracker import Result
+from ..tracking.result import Result
 from ..video.open_source import Frame, Source
 from ..video.sinks import Sink
 

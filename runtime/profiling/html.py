@@ -1,10 +1,10 @@
-"""A profile for people: one HTML file that needs nothing else, plots drawn as SVG inside it."""
+"""A profile as one HTML page without external files; its plots are inline SVG."""
 
 from __future__ import annotations
 
 from html import escape
 
-from .stages import Latency, Profile
+from .report import Latency, Profile
 
 COLOURS = ("#1f6feb", "#d9480f")
 WIDTH, HEIGHT, MARGIN = 760, 220, 44
@@ -18,12 +18,12 @@ td:first-child,th:first-child{text-align:left}svg{max-width:100%}code{white-spac
 
 
 def profile_page(profiles: list[Profile], commands: dict[str, str], budget: float | None = None) -> str:
-    """HTML of one profile, or of two side by side.
+    """HTML of one profile, or a comparison of two.
 
     Args:
         profiles: one or two.
         commands: command lines to show, by tool.
-        budget: milliseconds that the p99 of a frame may take, drawn as a line.
+        budget: limit on the p99 of a frame in milliseconds, drawn as a line.
     """
     parts = [
         "<!doctype html><html lang=en><meta charset=utf-8><title>maskring profile</title>",
@@ -69,7 +69,7 @@ def _summary(profiles: list[Profile], budget: float | None) -> str:
         over = budget is not None and profile.total.p99 > budget
         verdicts.append(
             f"<p{' class=over' if over else ''}>{escape(profile.model)}: p99 {profile.total.p99:.2f} ms is "
-            f"{'beyond' if over else 'within'} the budget of {budget:g} ms</p>"
+            f"{'over' if over else 'within'} the budget of {budget:g} ms</p>"
         )
     return _table(["model", "frames", *HEADS, "fps", "peak MB"], rows) + "".join(verdicts)
 

@@ -1,4 +1,4 @@
-"""``maskring profile``: frames for the tracker, the profiles, and where they are written."""
+"""Profile models on the same frames, and write the profiles as JSON and HTML."""
 
 from __future__ import annotations
 
@@ -8,20 +8,18 @@ from dataclasses import dataclass
 from itertools import chain
 from pathlib import Path
 
-import numpy as np
-from numpy.typing import NDArray
-
 from ...common.errors import SourceError
 from ...common.files import atomic_path, make_directory
+from ...common.types import Image
 from .html import profile_page
-from .stages import Profile, profile_model, write_inputs
-
-Image = NDArray[np.uint8]
+from .inputs import write_inputs
+from .report import Profile
+from .stages import profile_model
 
 
 @dataclass(frozen=True)
 class ProfileOptions:
-    """What to measure: see :func:`.profile_model`; without a ``source``, on a rendered clip."""
+    """What to measure, see :func:`.profile_model`; without a ``source``, a rendered clip is tracked."""
 
     source: str | None
     height: int
@@ -35,7 +33,7 @@ class ProfileOptions:
 def profile_models(
     executables: list[Path], options: ProfileOptions, out: Path, budget: float | None
 ) -> tuple[list[Profile], dict[str, str]]:
-    """Profile each executable model on the same frames; write JSON, HTML and the inputs to ``out``.
+    """Profile each model on the same frames; write JSON, HTML and the inputs to ``out``.
 
     Raises:
         UserError: when a model or the source cannot be used, or ``out`` cannot be written.
@@ -80,5 +78,5 @@ def _frames(options: ProfileOptions) -> tuple[Image, Iterator[Image]]:
     images = of_source(options.source)
     first = next(images, None)
     if first is None:
-        raise SourceError(f"{options.source} holds no frame", "give another video")
+        raise SourceError(f"{options.source} has no frames", "give another video")
     return first, chain([first], images)

@@ -11,7 +11,7 @@ import cv2
 import numpy as np
 from numpy.typing import NDArray
 
-from ..tracking.tracker import Result
+from ..tracking.result import Result
 from ..video.masks import read_mask
 from ..video.open_source import Frame
 from ..video.overlay import draw_overlay

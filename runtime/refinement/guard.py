@@ -12,8 +12,9 @@ import cv2
 import numpy as np
 from numpy.typing import NDArray
 
-from ..arrays import label_maps
-from ..tracking.tracker import ObjectState, Result
+from ..arrays.upsampling import to_pixels
+from ..tracking.objects import remeasure
+from ..tracking.result import Result
 from .quality import agreement
 from .view import View
 
@@ -69,7 +70,7 @@ class Guard:
             self.drawn_areas[state.id] = max(self.drawn_areas.get(state.id, 0.0), float(state.area))
 
     def decide(self, result: Result, network: Floats, view: View, kept: Mapping[int, str]) -> Result:
-        """The refined result of a frame; ``Result.kept`` names the objects that stay as propagated, and why.
+        """The refined result of a frame; ``Result.fallback_reasons`` says which masks stay as propagated.
 
         Args:
             result: of propagation.
@@ -85,7 +86,9 @@ class Guard:
         reasons = degenerate(result, joint[seen], self.drawn_areas) | dict(kept)
         reasons = {state.id: reasons[state.id] for state in result.objects if state.id in reasons}
         labels = keep_propagated(result.labels, joint, list(reasons))
-        return replace(result, labels=labels, objects=_measured(result.objects, labels), kept=reasons)
+        return replace(
+            result, labels=labels, objects=remeasure(result.objects, labels), fallback_reasons=reasons
+        )
 
 
 def fuse(result: Result, network: Floats, view: View, trust: float, stride: int) -> Labels:
@@ -103,7 +106,7 @@ def fuse(result: Result, network: Floats, view: View, trust: float, stride: int)
     labels = np.zeros((height, width), np.uint8)  # beyond the view both say background: all objects are in it
     winner, best = labels[y0:y1, x0:x1], np.full((y1 - y0, x1 - x0), -np.inf, np.float32)
     for channel, object_id in enumerate((0, *(state.id for state in result.objects))):
-        score = _log(label_maps.to_pixels(result.probabilities[channel], view.box, stride), 1 - trust)
+        score = _log(to_pixels(result.probabilities[channel], view.box, stride), 1 - trust)
         score += _log(view.pixels(network[channel]), trust)
         np.copyto(winner, object_id, where=score > best)
         np.maximum(best, score, out=best)
@@ -175,19 +178,6 @@ def keep_propagated(propagated: Labels, refined: Labels, objects: Sequence[int])
         return refined
     labels = np.where(np.isin(refined, list(objects)), 0, refined)
     return np.where(np.isin(propagated, list(objects)), propagated, labels).astype(np.uint8)
-
-
-def _measured(states: Sequence[ObjectState], labels: Labels) -> tuple[ObjectState, ...]:
-    """The objects with the boxes and areas that they have in ``labels``."""
-    channels = np.zeros(256, np.uint8)
-    channels[[state.id for state in states]] = np.arange(1, len(states) + 1)
-    renamed = label_maps.rename(labels, channels)
-    boxes = label_maps.boxes(renamed, len(states) + 1)
-    areas = label_maps.areas(renamed, boxes)
-    return tuple(
-        replace(state, area=areas.get(channel, 0), box=boxes.get(channel))
-        for channel, state in enumerate(states, start=1)
-    )
 
 
 def _log(probabilities: Floats, weight: float) -> Floats:

@@ -14,7 +14,8 @@ from types import TracebackType
 import numpy as np
 from numpy.typing import NDArray
 
-from ..tracking.tracker import Result, Tracker
+from ..tracking.result import Result
+from ..tracking.tracker import Tracker
 from .guard import Guard, unsure
 from .network.adaptation import Adaptation
 from .network.predictor import Predictor
@@ -116,7 +117,7 @@ class OfflineRefiner:
         self._not_learned = self._adaptation.not_learned(self._buffer)
 
     def refine(self, frame: NDArray[np.uint8], index: int) -> Result:
-        """The final result of a frame; ``Result.kept`` names the objects that stay as propagated, and why.
+        """The final result of a frame; ``Result.fallback_reasons`` says which masks stay as propagated.
 
         A frame whose mask the user gave keeps it.
 
@@ -127,7 +128,7 @@ class OfflineRefiner:
         started = time.perf_counter()
         result = self._spool.read(index)
         if index in self._drawn:
-            return replace(result, kept={})
+            return replace(result, fallback_reasons={})
         ids = [state.id for state in result.objects]
         view = self._samples.view(result)
         scaled = view.image(frame)

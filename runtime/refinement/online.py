@@ -11,7 +11,8 @@ import numpy as np
 from numpy.typing import NDArray
 
 from ...common.errors import UserError
-from ..tracking.tracker import Result, Tracker
+from ..tracking.result import Result
+from ..tracking.tracker import Tracker
 from .guard import NOT_ADAPTED_REASON, Guard
 from .network.predictor import Predictor, one_thread
 from .samples import SampleMaker
@@ -49,7 +50,7 @@ class OnlineRefiner:
     def step(self, frame: NDArray[np.uint8], mask: NDArray[np.uint8] | None = None) -> Result:
         """Label the next frame of the stream, see :meth:`Tracker.step`; a frame with a mask is not refined.
 
-        ``Result.kept`` names the objects whose mask is propagation's, with the reason.
+        ``Result.fallback_reasons`` names the objects whose mask is propagation's, with the reason.
 
         Raises:
             UserError: as :meth:`Tracker.step`, and when the worker has died.
@@ -62,7 +63,7 @@ class OnlineRefiner:
             self._kept, self.iterations = dict(snapshot.kept), snapshot.iterations
         if mask is not None:
             self._guard.drawn(result)
-            return replace(result, kept={})
+            return replace(result, fallback_reasons={})
         return self._refined(frame, result)
 
     def stage(self, frame: NDArray[np.uint8]) -> None:
@@ -99,7 +100,7 @@ class OnlineRefiner:
         ids = [state.id for state in result.objects]
         unknown = {known: NOT_ADAPTED_REASON for known in ids if known not in self.predictor.ids}
         if len(unknown) == len(ids):
-            return replace(result, kept=unknown)
+            return replace(result, fallback_reasons=unknown)
         view = self._samples.view(result)
         with one_thread():  # a second one would wait for the core that the worker computes on
             network = self.predictor.predict(view.image(frame), ids)

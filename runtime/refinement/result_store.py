@@ -10,7 +10,7 @@ from pathlib import Path
 import numpy as np
 
 from ...common.files import output_error
-from ..tracking.tracker import ObjectState, Result, Timings
+from ..tracking.result import ObjectState, Result, Timings
 
 
 class Spool:

@@ -7,8 +7,8 @@ from dataclasses import dataclass, field
 import numpy as np
 from numpy.typing import NDArray
 
-from ..arrays import label_maps
-from ..tracking.tracker import ObjectState, Result
+from ..arrays.upsampling import to_pixels
+from ..tracking.result import ObjectState, Result
 from .quality import RECENT, confidence, frame_quality
 from .settings import RefinementSettings
 from .view import View
@@ -85,7 +85,7 @@ class SampleMaker:
         return np.full((view.size, view.size), 255, np.uint8)
 
     def _confidence(self, view: View, result: Result) -> NDArray[np.uint8]:
-        seen = label_maps.to_pixels(confidence(result.probabilities), view.box, self.stride)
+        seen = to_pixels(confidence(result.probabilities), view.box, self.stride)
         return np.rint(255 * view.values(seen)).astype(np.uint8)
 
     def _quality(self, objects: tuple[ObjectState, ...]) -> float:

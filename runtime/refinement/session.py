@@ -13,11 +13,13 @@ import numpy as np
 from numpy.typing import NDArray
 
 from ...common.errors import SourceError, UnavailableError, UserError
+from ..arrays.resizing import scaled_to
 from ..pipeline.loop import Steering, Summary, revisit
 from ..pipeline.loop import track as track_source
 from ..pipeline.progress import Progress, count_frames, no_progress
-from ..pipeline.resized import ResizedTracker, scaled_to, upscale_result
-from ..tracking.tracker import Result, Tracker
+from ..pipeline.resized import ResizedTracker, upscale_result
+from ..tracking.result import Result
+from ..tracking.tracker import Tracker
 from ..video.open_source import Source
 from ..video.sinks import JsonLinesSink, MaskFolderSink, Sink
 from .settings import RefinementSettings

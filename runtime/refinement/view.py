@@ -10,7 +10,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from ..arrays.label_maps import Box
-from ..tracking.tracker import ObjectState
+from ..tracking.result import ObjectState
 
 Image = NDArray[np.uint8]
 Labels = NDArray[np.uint8]

@@ -24,7 +24,7 @@ from .overlay import Image, draw_overlay
 from .readers import Frame
 
 if TYPE_CHECKING:
-    from ..tracking.tracker import ObjectState, Result
+    from ..tracking.result import ObjectState, Result
 
 CODECS = ("avc1", "mp4v")
 """Best first: H.264, which browsers play too, where this OpenCV encodes it; MPEG-4 Part 2 everywhere."""
@@ -302,7 +302,7 @@ def _record(frame: Frame, result: Result, skipped: int) -> dict[str, Any]:
             "post": round(timings.post, 6),
             "total": round(timings.total, 6),
         },
-        **({} if result.kept is None else {"kept": dict(result.kept)}),
+        **({} if result.fallback_reasons is None else {"kept": dict(result.fallback_reasons)}),
     }
 
 

@@ -25,7 +25,7 @@ if TYPE_CHECKING:
     from .runtime.backends.device_frame import DeviceFrame as DeviceFrame
     from .runtime.interaction.boxes import masks_from_boxes as masks_from_boxes
     from .runtime.tracking.memory import MemoryPolicy as MemoryPolicy
-    from .runtime.tracking.tracker import Result as Result
+    from .runtime.tracking.result import Result as Result
     from .runtime.tracking.tracker import Tracker as Tracker
     from .runtime.video.masks import read_mask as read_mask
     from .runtime.video.masks import write_mask as write_mask
@@ -35,7 +35,7 @@ if TYPE_CHECKING:
 _HOMES = {
     "DeviceFrame": ".runtime.backends.device_frame",
     "MemoryPolicy": ".runtime.tracking.memory",
-    "Result": ".runtime.tracking.tracker",
+    "Result": ".runtime.tracking.result",
     "Tracker": ".runtime.tracking.tracker",
     "UserError": ".common.errors",
     "draw_overlay": ".runtime.video.overlay",

@@ -42,7 +42,7 @@ NOT_RUN_HERE = {
     r"--refine|refiner": "adapts for minutes: tests/cli/test_refine.py",
     r"maskring doctor": "its exit depends on the machine: tests/cli/test_commands.py",
     r"training/weights/": "runs from the root of the checkout, at full size: tests/export/test_export.py",
-    r"--budget": "its exit depends on the machine: tests/runtime/test_profiling.py",
+    r"--budget": "its exit depends on the machine: tests/runtime/profiling/test_profiling.py",
 }
 """Commands that are parsed only, and why."""
 
@@ -222,5 +222,9 @@ def test_pictures_are_those_of_their_script(tmp_path: Path) -> None:
     drawn = {path.name: path.read_text().count("<path") for path in tmp_path.iterdir()}
     committed = {path.name: path.read_text().count("<path") for path in script.parent.glob("*.svg")}
     assert drawn == committed
-    shown = {name for page in PAGES for name in re.findall(r"!\[[^]]*\]\(pictures/([^)]*\.svg)\)", page.read_text())}
+    shown = {
+        name
+        for page in PAGES
+        for name in re.findall(r"!\[[^]]*\]\(pictures/([^)]*\.svg)\)", page.read_text())
+    }
     assert shown == set(committed)

@@ -131,7 +131,7 @@ def test_shipped_checkpoints_build_for_every_gpu(
 
 def assert_builds(model: Path, out: Path, targets: tuple[str, ...]) -> None:
     built = build_engine(model, out, dataclasses.replace(RTX, compute_capabilities=targets))
-    assert built.manifest.key.shapes["memory_keys"][2] == [1, MemoryPolicy().slots, 64, 120, 120]
+    assert built.manifest.key.shapes["memory_keys"][2] == [1, MemoryPolicy().num_slots, 64, 120, 120]
     assert built.manifest.key.compute_capability == targets
     assert built.manifest.memory["scratch"] < 256 * MIB, targets
 

@@ -19,8 +19,9 @@ from maskring.export.onnx_export import export_onnx, step_graph
 from maskring.export.parity import verify_model
 from maskring.export.step_module import fold_batch_norms, one_hot_argmax, smooth_probabilities
 from maskring.plugins.windowed_affinity.onnx_op import is_memory_read
-from maskring.runtime.model.metadata import INPUTS, METADATA_KEY, OUTPUTS, ModelMetadata
+from maskring.runtime.model.metadata import METADATA_KEY, ModelMetadata
 from maskring.runtime.model.step_graph import load_step_graph, smoothing_read
+from maskring.runtime.model.tensor_names import INPUTS, OUTPUTS
 from maskring.training.checkpoint import load_checkpoint, save_checkpoint
 from maskring.training.network.encoder import Encoder, EncoderConfig
 

@@ -24,8 +24,9 @@ from maskring.runtime.backends.onnxrt.integer_encoder import (
     for_integer_kernels,
     keep_float_layers,
 )
-from maskring.runtime.model.metadata import LAB, METADATA_KEY, OUTPUTS, QUANTIZATION_KEY
+from maskring.runtime.model.metadata import METADATA_KEY, QUANTIZATION_KEY
 from maskring.runtime.model.step_graph import memory_read, subgraph
+from maskring.runtime.model.tensor_names import LAB, OUTPUTS
 from maskring.runtime.tracking.tracker import Tracker
 
 FRAMES = [moving_square(index)[0] for index in range(4)]

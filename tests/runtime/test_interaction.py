@@ -11,7 +11,7 @@ from support import moving_square
 from maskring.runtime.interaction.drawing import Event, Key, Pointer, View
 from maskring.runtime.interaction.session import Interaction
 from maskring.runtime.pipeline.loop import Edits, Schedule, track
-from maskring.runtime.tracking.tracker import ObjectState, Result, Timings
+from maskring.runtime.tracking.result import ObjectState, Result, Timings
 from maskring.runtime.video.readers import Frame
 
 FRAMES = 6

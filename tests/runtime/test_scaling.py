@@ -8,8 +8,9 @@ import numpy as np
 import pytest
 
 from maskring.common.errors import MaskError
-from maskring.runtime.pipeline.resized import ResizedTracker, majority, nearest, scaled_to, smooth
-from maskring.runtime.tracking.tracker import ObjectState, Result, Timings
+from maskring.runtime.arrays.resizing import majority, nearest, scaled_to, smooth
+from maskring.runtime.pipeline.resized import ResizedTracker
+from maskring.runtime.tracking.result import ObjectState, Result, Timings
 
 HEIGHT, WIDTH, SIZE = 96, 160, 48
 

@@ -16,7 +16,7 @@ import pytest
 from PIL import Image
 
 from maskring.common.errors import OutputError
-from maskring.runtime.tracking.tracker import ObjectState, Result, Timings
+from maskring.runtime.tracking.result import ObjectState, Result, Timings
 from maskring.runtime.video import sinks
 from maskring.runtime.video.masks import read_mask
 from maskring.runtime.video.open_source import Frame, open_source

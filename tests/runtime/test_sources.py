@@ -25,7 +25,7 @@ from PIL import Image
 
 from maskring.common.errors import SourceError, UnavailableError
 from maskring.runtime.pipeline.loop import Edits, track
-from maskring.runtime.tracking.tracker import Result, Timings
+from maskring.runtime.tracking.result import Result, Timings
 from maskring.runtime.video import open_source as sources
 from maskring.runtime.video import readers
 from maskring.runtime.video.open_source import (

@@ -29,16 +29,16 @@ class PixelBackend:
         self.closed = 0
         self.fail_next: Exception | None = None
 
-    def allocate(self, height: int, width: int, slots: int, labels: int) -> None:
+    def allocate(self, height: int, width: int, num_slots: int, num_labels: int) -> None:
         grid = self.metadata.feature_size(height, width)
-        values = np.zeros((1, slots, labels, *grid), np.float32)
-        if self.allocations and self.allocations[-1][:3] == (height, width, slots):
+        values = np.zeros((1, num_slots, num_labels, *grid), np.float32)
+        if self.allocations and self.allocations[-1][:3] == (height, width, num_slots):
             values[:, :, : self.values.shape[2]] = self.values
         else:
-            self.keys = np.zeros((1, slots, CHANNELS, *grid), np.float32)
+            self.keys = np.zeros((1, num_slots, CHANNELS, *grid), np.float32)
         self.values = values
         self.labels = np.zeros((height, width), np.uint8)
-        self.allocations.append((height, width, slots, labels))
+        self.allocations.append((height, width, num_slots, num_labels))
 
     def step(
         self, frame: NDArray[np.uint8], dilation: NDArray[np.int32], write_slot: int, soft: bool

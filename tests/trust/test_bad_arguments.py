@@ -13,7 +13,8 @@ from support import moving_square, write_tiny_checkpoint
 from typer.testing import CliRunner
 
 from maskring.cli import app
-from maskring.runtime.model.metadata import MAX_LABELS, MOST
+from maskring.common.types import MAX_LABELS
+from maskring.runtime.model.metadata import MOST
 
 numbers = st.one_of(
     st.integers(-3, 40),

@@ -191,12 +191,12 @@ def policies(data: st.DataObject, folder: Path) -> None:
         policy = maskring.MemoryPolicy(
             data.draw(ages), data.draw(ages), data.draw(integers), data.draw(integers), data.draw(floats)
         )
-        assert 1 <= policy.slots <= 256
+        assert 1 <= policy.num_slots <= 256
         for clock in (0, 1, 7, 10**6):
             assert all(0 <= frame < max(1, clock) for frame in policy.frames_read(clock))
         for windows in (0.01, 1.0, 1e6):
             assert 1 <= policy.dilation(data.draw(st.integers(1, 10**6)), windows) <= policy.max_dilation
-        if policy.slots < 20:
+        if policy.num_slots < 20:
             with tracker(folder, policy=policy) as opened:
                 opened.step(*moving_square(0))
                 keeps_its_word(opened.step(moving_square(1)[0]), moving_square(1)[0])
@@ -428,7 +428,7 @@ ATTACKS: dict[str, Attack] = {
     "maskring.models.open_tracker": open_tracker,
     "maskring.runtime.tracking.tracker.Tracker": steps,
     "maskring.runtime.pipeline.resized.ResizedTracker": scaled,
-    "maskring.runtime.tracking.tracker.Result": results,
+    "maskring.runtime.tracking.result.Result": results,
     "maskring.runtime.tracking.memory.MemoryPolicy": policies,
     "maskring.runtime.video.open_source.open_source": sources,
     "maskring.runtime.backends.device_frame.DeviceFrame": frames_on_a_gpu,
@@ -452,8 +452,8 @@ ATTACKED_ELSEWHERE = {
 }
 
 ONLY_HOLD = {
-    "maskring.runtime.tracking.tracker.ObjectState",
-    "maskring.runtime.tracking.tracker.Timings",
+    "maskring.runtime.tracking.result.ObjectState",
+    "maskring.runtime.tracking.result.Timings",
     "maskring.runtime.video.readers.Frame",
     "maskring.runtime.pipeline.loop.Steering",
     "maskring.runtime.pipeline.loop.Decision",

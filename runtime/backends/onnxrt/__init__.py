@@ -1,1 +1,1 @@
-"""The backend that runs a step graph with onnxruntime and the CPU kernel."""
+"""The backend for CPUs: onnxruntime, with a native kernel for the memory read."""

@@ -1,39 +1,37 @@
-"""A TensorRT engine: what it takes, the addresses it reads and writes, and what TensorRT said of it."""
+"""A TensorRT engine and its execution context: shapes, addresses, execution, TensorRT's error messages."""
 
 from __future__ import annotations
 
-from collections import deque
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
 from ....common.errors import ModelError, UnavailableError
 from ...model.engine_file import BUILD_AGAIN, EngineManifest
-from ...model.metadata import DILATION, FRAME, INPUTS, LABELS, OUTPUTS
+from ...model.tensor_names import DILATION, FRAME, INPUTS, LABELS, OUTPUTS
 from .kernel_cache import KernelCache
+from .module import tensorrt_logger
 
 _TYPES = {FRAME: "UINT8", DILATION: "INT32", LABELS: "UINT8"}
-_FLOATS = {"float32": "FLOAT", "float16": "HALF"}
-
-_loggers: dict[str, Any] = {}
+_FLOAT_TYPES = {"float32": "FLOAT", "float16": "HALF"}
 
 
 class Engine:
-    """A step graph that TensorRT executes on one stream.
+    """A step graph that TensorRT executes.
 
     Args:
         trt: the Python module of TensorRT or TensorRT-RTX.
-        content: of the engine file.
-        manifest: of the engine.
+        content: bytes of the engine file.
+        manifest: the engine's manifest.
         origin: the engine file, for error messages.
 
     Raises:
-        ModelError: when TensorRT refuses the engine, or it is not of a step graph.
-        UnavailableError: when the GPU has no memory for it.
+        ModelError: when TensorRT cannot load the engine, or it is not the engine of a step graph.
+        UnavailableError: when the GPU has too little memory for it.
     """
 
     def __init__(self, trt: Any, content: bytes, manifest: EngineManifest, origin: Path) -> None:
-        self._log = _logger(trt)
+        self._log = tensorrt_logger(trt)
         self._log.errors.clear()
         self._origin = origin
         self._trt = trt
@@ -46,18 +44,18 @@ class Engine:
         try:
             self._load(content, manifest)
         except BaseException:
-            # At once: an exception keeps this object, and the GPU's context must outlive what is in it.
+            # Now: the exception keeps this object alive, and the GPU's context must outlive its contents.
             self.close()
             raise
 
     def _load(self, content: bytes, manifest: EngineManifest) -> None:
         if manifest.key.version_compatible:
-            # Such engines bring the runtime of the version that built them, as code for this machine.
+            # Such an engine contains the runtime of the version that built it, as code for the host.
             self._runtime.engine_host_code_allowed = True
         self._engine = self._runtime.deserialize_cuda_engine(content)
         if self._engine is None:
             version = self._trt.__version__
-            raise ModelError(f"TensorRT {version} refuses {self._origin}: {self._reason()}", BUILD_AGAIN)
+            raise ModelError(f"TensorRT {version} cannot load {self._origin}: {self._reason()}", BUILD_AGAIN)
         self._check_tensors(manifest.metadata.dtype)
         self._context = self._new_context(manifest)
         if self._context is None:
@@ -70,8 +68,8 @@ class Engine:
         strategies = getattr(self._trt, "DynamicShapesKernelSpecializationStrategy", None)
         if strategies is None:
             return self._engine.create_execution_context()
-        # TensorRT-RTX compiles kernels for new shapes beside executions that do with slower ones meanwhile.
-        # A graph would keep those for good, so it shall compile at once: while the engine is warmed up.
+        # TensorRT-RTX compiles kernels for new shapes in the background, and uses slower ones until then. A
+        # CUDA graph would keep the slower ones for good: compile now, while the engine is warmed up.
         self._config = self._engine.create_runtime_config()
         if self._config is None:
             return None
@@ -91,20 +89,27 @@ class Engine:
         """
         for name, shape in shapes.items():
             if not self._context.set_input_shape(name, shape):
-                raise ModelError(f"{self._origin} takes no {name} of {list(shape)}", BUILD_AGAIN)
+                raise ModelError(
+                    f"{self._origin} was not built for {name} of shape {list(shape)}", BUILD_AGAIN
+                )
 
     def bind(self, addresses: Mapping[str, int]) -> None:
-        """Set where tensors are.
+        """Set addresses of tensors by name.
 
         Raises:
-            ModelError: when TensorRT refuses an address.
+            ModelError: when TensorRT rejects an address.
         """
         for name, address in addresses.items():
             if not self._context.set_tensor_address(name, address):
-                raise ModelError(f"TensorRT takes no {name} at {address:#x}: {self._reason()}", BUILD_AGAIN)
+                raise ModelError(
+                    f"TensorRT rejects the address {address:#x} of {name}: {self._reason()}", BUILD_AGAIN
+                )
 
     def start(self, stream: int) -> None:
-        """Start one execution in the stream with this handle.
+        """Start one execution.
+
+        Args:
+            stream: handle of the CUDA stream.
 
         Raises:
             ModelError: when TensorRT could not.
@@ -117,12 +122,12 @@ class Engine:
             )
 
     def capturable(self, stream: int) -> bool:
-        """Whether TensorRT lets its work be captured; TensorRT-RTX alone has a say in it."""
-        asked = getattr(self._context, "is_stream_capturable", None)
-        return asked is None or bool(asked(stream))
+        """Whether the work can be captured in a CUDA graph; only TensorRT-RTX can tell."""
+        is_capturable = getattr(self._context, "is_stream_capturable", None)
+        return is_capturable is None or bool(is_capturable(stream))
 
     def report_layers(self) -> dict[str, float]:
-        """Let executions from now on add up milliseconds by layer; each then waits for its end."""
+        """Milliseconds by layer, summed over all executions from now on; each then waits for its end."""
         milliseconds: dict[str, float] = {}
 
         class Profiler(self._trt.IProfiler):  # type: ignore[misc, name-defined]
@@ -136,13 +141,13 @@ class Engine:
         self._context.profiler = self._profiler
         return milliseconds
 
-    def keep_kernels(self) -> None:
-        """Spare the next run what was compiled in this one."""
+    def save_kernels(self) -> None:
+        """Save the kernels that were compiled, for the next run."""
         if self._kernels is not None:
-            self._kernels.keep()
+            self._kernels.save()
 
     def close(self) -> None:
-        """Release the engine; doing so twice does nothing."""
+        """Release the engine. Closing twice does nothing."""
         self._context = None
         self._profiler = None
         self._config = None
@@ -151,40 +156,23 @@ class Engine:
         self._runtime = None
 
     def _check_tensors(self, dtype: str) -> None:
-        """Names, directions and types must be those of the step graph."""
+        """Check that names, directions and types are those of the step graph."""
         expected = {
-            name: (way, _TYPES.get(name, _FLOATS[dtype]))
+            name: (way, _TYPES.get(name, _FLOAT_TYPES[dtype]))
             for names, way in ((INPUTS, "INPUT"), (OUTPUTS, "OUTPUT"))
             for name in names
         }
-        found = {}
+        actual = {}
         for index in range(self._engine.num_io_tensors):
             name = self._engine.get_tensor_name(index)
-            found[name] = self._engine.get_tensor_mode(name).name, self._engine.get_tensor_dtype(name).name
-        if found != expected:
-            wrong = sorted(name for name in {*found, *expected} if found.get(name) != expected.get(name))
+            actual[name] = self._engine.get_tensor_mode(name).name, self._engine.get_tensor_dtype(name).name
+        if actual != expected:
+            wrong = sorted(name for name in {*actual, *expected} if actual.get(name) != expected.get(name))
             raise ModelError(
-                f"{self._origin} is not the engine of a step graph: {', '.join(wrong)}", BUILD_AGAIN
+                f"{self._origin} is not the engine of a step graph (wrong: {', '.join(wrong)})", BUILD_AGAIN
             )
 
     def _reason(self) -> str:
-        """The first error since the latest call began: later ones follow from it."""
+        """The first error since the latest call began; later ones are its consequences."""
         text = " ".join(next(iter(self._log.errors), "it gives no reason").split())
         return text[:300].rstrip(". ")
-
-
-def _logger(trt: Any) -> Any:
-    """The one logger of this process: TensorRT keeps the first one that it is given."""
-    if trt.__name__ not in _loggers:
-
-        class Logger(trt.ILogger):  # type: ignore[misc]
-            def __init__(self) -> None:
-                trt.ILogger.__init__(self)
-                self.errors: deque[str] = deque(maxlen=16)
-
-            def log(self, severity: Any, msg: str) -> None:
-                if severity in (trt.ILogger.ERROR, trt.ILogger.INTERNAL_ERROR):
-                    self.errors.append(msg)
-
-        _loggers[trt.__name__] = Logger()
-    return _loggers[trt.__name__]

@@ -1,4 +1,4 @@
-"""Kernels that TensorRT-RTX compiled on this GPU, kept beside the engine for the next run."""
+"""Kernels that TensorRT-RTX compiled on this GPU, saved in the engine's folder for the next run."""
 
 from __future__ import annotations
 
@@ -23,34 +23,34 @@ def kernels_path(engine: Path) -> Path:
 class KernelCache:
     """The compiled kernels of one engine.
 
-    TensorRT-RTX takes only what was compiled by its own version for the present GPU and driver. Before it is
-    asked, a digest has to say that the file is whole and of this engine.
+    A digest protects against damaged files and those of other engines. TensorRT-RTX itself rejects kernels
+    of another version, GPU or driver.
 
     Args:
-        cache: TensorRT-RTX's, still empty.
-        engine: the engine's file.
-        engine_sha256: its digest.
+        cache: an empty runtime cache of TensorRT-RTX.
+        engine: the engine file.
+        engine_sha256: digest of the engine file.
     """
 
     def __init__(self, cache: Any, engine: Path, engine_sha256: str) -> None:
         self._path, self._engine = kernels_path(engine), engine_sha256.encode()
         self._cache = cache
-        self._kept = self._read()
-        if self._kept and not self._cache.deserialize(self._kept):
-            self._kept = b""  # of another GPU, driver or version: will be replaced
+        self._saved = self._read()
+        if self._saved and not self._cache.deserialize(self._saved):
+            self._saved = b""  # of another GPU, driver or version: will be replaced
 
-    def keep(self) -> None:
-        """Write what was compiled since; a folder that takes nothing costs the next run its time, no more."""
-        found = self._cache.serialize()
-        kernels = b"" if found is None else bytes(found)
-        if not kernels or kernels == self._kept:
+    def save(self) -> None:
+        """Write the compiled kernels. When that fails, the next run compiles them again."""
+        serialized = self._cache.serialize()
+        kernels = b"" if serialized is None else bytes(serialized)
+        if not kernels or kernels == self._saved:
             return
         try:
             with atomic_path(self._path) as partial:
                 partial.write_bytes(self._digest(kernels) + kernels)
         except OutputError as error:
-            log.info("compiled kernels are not kept: %s", error)
-        self._kept = kernels
+            log.info("compiled kernels were not saved: %s", error)
+        self._saved = kernels
 
     def _read(self) -> bytes:
         try:

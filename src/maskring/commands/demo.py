@@ -15,7 +15,7 @@ if TYPE_CHECKING:
     from ..demo.contact_sheet import ContactSheet
     from ..runtime.evaluation.measures import Score
     from ..runtime.pipeline.loop import Summary
-    from ..runtime.tracking.tracker import Result
+    from ..runtime.tracking.result import Result
     from ..runtime.video.open_source import Frame
     from ..runtime.video.sinks import Sink
 

@@ -13,7 +13,7 @@ from . import options
 from .console import busy, complain, out, say
 
 if TYPE_CHECKING:
-    from ..runtime.profiling.stages import Profile
+    from ..runtime.profiling.report import Profile
 
 
 def profile(
@@ -32,7 +32,7 @@ def profile(
     """Measure where the time of a frame goes: stages of the tracker, the model alone, its layers."""
     from ..models import resolve_model
     from ..runtime.profiling.run import ProfileOptions, profile_models
-    from ..runtime.profiling.stages import budget_ms
+    from ..runtime.profiling.report import budget_ms
 
     limit = None if budget is None else budget_ms(budget)
     models = [model] if compare is None else [model, compare]

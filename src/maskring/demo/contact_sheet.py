@@ -14,7 +14,7 @@ from ..common.files import atomic_path
 from ..runtime.video.overlay import draw_overlay
 
 if TYPE_CHECKING:
-    from ..runtime.tracking.tracker import Result
+    from ..runtime.tracking.result import Result
     from ..runtime.video.open_source import Frame
 
 Image = NDArray[np.uint8]

@@ -14,7 +14,8 @@ from maskring.runtime.evaluation.protocol import TwoPassTracker
 from maskring.runtime.refinement.guard import NOT_LEARNED_REASON
 from maskring.runtime.refinement.offline import OfflineRefiner
 from maskring.runtime.refinement.settings import RefinementSettings
-from maskring.runtime.tracking.tracker import Result, Tracker
+from maskring.runtime.tracking.result import Result
+from maskring.runtime.tracking.tracker import Tracker
 
 
 class Drifting(Tracker):
@@ -47,7 +48,7 @@ def test_what_propagation_lost_comes_back(tmp_path: Path) -> None:
     propagated = [overlap(one.labels, labels) for one, (_, labels) in zip(first, frames, strict=True)]
     refined = [overlap(one.labels, labels) for one, (_, labels) in zip(second, frames, strict=True)]
     assert max(propagated[2:]) < 0.7 and min(refined[2:]) > 0.75
-    assert all(one.kept == {} for one in second)
+    assert all(one.fallback_reasons == {} for one in second)
 
 
 def test_a_frame_keeps_the_mask_that_the_user_gave_with_it(tmp_path: Path) -> None:
@@ -61,7 +62,7 @@ def test_a_frame_keeps_the_mask_that_the_user_gave_with_it(tmp_path: Path) -> No
         refined = [refiner.refine(image, index) for index, (image, _) in enumerate(frames)]
     np.testing.assert_array_equal(refined[0].labels, frames[0][1])
     np.testing.assert_array_equal(refined[3].labels, drawn)
-    assert refined[3].kept == {}
+    assert refined[3].fallback_reasons == {}
 
 
 def test_the_results_are_reproducible_and_nothing_is_left_behind(tmp_path: Path) -> None:
@@ -76,8 +77,8 @@ def test_a_network_that_learned_nothing_changes_nothing(tmp_path: Path) -> None:
     settings = replace(QUICK, iterations=1, learning_rate=1e-9)
     first, second = both_passes(clip(4, objects=2), settings, tmp_path)
     for before, after in zip(first[1:], second[1:], strict=True):
-        assert after.kept is not None and set(after.kept) == {OBJECT, OTHER}
-        assert NOT_LEARNED_REASON in after.kept.values()
+        assert after.fallback_reasons is not None and set(after.fallback_reasons) == {OBJECT, OTHER}
+        assert NOT_LEARNED_REASON in after.fallback_reasons.values()
         np.testing.assert_array_equal(before.labels, after.labels)
         assert before.objects == after.objects
 

@@ -64,7 +64,7 @@ def test_until_something_is_learned_masks_are_propagations() -> None:
     for index, (image, labels) in enumerate(clip(4)):
         plain = tracker.step(image, labels if index == 0 else None)
         np.testing.assert_array_equal(results[index].labels, plain.labels)
-    assert [dict(one.kept) for one in results] == [{}] + [{OBJECT: NOT_ADAPTED_REASON}] * 3
+    assert [dict(one.fallback_reasons) for one in results] == [{}] + [{OBJECT: NOT_ADAPTED_REASON}] * 3
     assert len(worker.offered) == 4 and worker.offered[0].true and worker.closed == 1
 
 
@@ -73,7 +73,7 @@ def test_it_adapts_from_the_second_frame_on_and_refines() -> None:
     results = run(StepsPerFrame(settings, 15), settings, 8)
     frames = clip(8)
     assert all(overlap(one.labels, labels) > 0.75 for one, (_, labels) in zip(results, frames, strict=True))
-    assert OBJECT not in results[-1].kept
+    assert OBJECT not in results[-1].fallback_reasons
     plain = new_tracker()
     propagated = [plain.step(image, labels if i == 0 else None) for i, (image, labels) in enumerate(frames)]
     assert any((a.labels != b.labels).any() for a, b in zip(results, propagated, strict=True))
@@ -84,7 +84,7 @@ def test_steps_within_frames_give_the_same_masks_in_every_run() -> None:
     one, two = (run(StepsPerFrame(settings, 3), settings, 5, objects=2) for _ in range(2))
     for left, right in zip(one, two, strict=True):
         np.testing.assert_array_equal(left.labels, right.labels)
-        assert left.kept == right.kept
+        assert left.fallback_reasons == right.fallback_reasons
 
 
 def test_what_the_worker_warns_of_stays_as_propagated() -> None:
@@ -97,7 +97,7 @@ def test_what_the_worker_warns_of_stays_as_propagated() -> None:
             weights = refiner.predictor.weights()
             worker.publish = Snapshot((OBJECT, OTHER), weights, {OBJECT: "no", OTHER: "no"}, index)
             result, propagated = refiner.step(image, mask), plain.step(image, mask)
-        assert result.kept == {OBJECT: "no", OTHER: "no"} and refiner.iterations == 2
+        assert result.fallback_reasons == {OBJECT: "no", OTHER: "no"} and refiner.iterations == 2
         np.testing.assert_array_equal(result.labels, propagated.labels)
 
 

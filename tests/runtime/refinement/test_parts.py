@@ -26,7 +26,7 @@ from maskring.runtime.refinement.result_store import Spool
 from maskring.runtime.refinement.samples import Buffer, Sample, SampleMaker
 from maskring.runtime.refinement.settings import RefinementSettings
 from maskring.runtime.refinement.view import View
-from maskring.runtime.tracking.tracker import ObjectState, Result, Timings
+from maskring.runtime.tracking.result import ObjectState, Result, Timings
 
 WHOLE = View((0, 0, 32, 32), 32)
 
@@ -258,7 +258,7 @@ def test_the_guard_measures_what_it_decided_and_names_what_it_kept() -> None:
     propagated, found = square((0, 16), (20, 28)), square((4, 20), (20, 28))
     result = result_of(propagated, 0.6, objects=2)
     decided = Guard(0.9, 4).decide(result, network_of(found, 0.999, objects=2), WHOLE, {2: "because"})
-    assert decided.kept == {2: "because"}
+    assert decided.fallback_reasons == {2: "because"}
     assert decided.objects[0].area == (decided.labels == 1).sum() == (found == 1).sum()
     assert decided.objects[0].box == (4, 4, 20, 20)
     np.testing.assert_array_equal(decided.labels == 2, propagated == 2)
@@ -266,7 +266,10 @@ def test_the_guard_measures_what_it_decided_and_names_what_it_kept() -> None:
 
 def test_objects_that_left_are_not_named() -> None:
     result = result_of(square((0, 16)), 0.6)
-    assert Guard(0.5, 4).decide(result, network_of(square((0, 16)), 0.9), WHOLE, {9: "gone"}).kept == {}
+    assert (
+        Guard(0.5, 4).decide(result, network_of(square((0, 16)), 0.9), WHOLE, {9: "gone"}).fallback_reasons
+        == {}
+    )
 
 
 def test_the_size_of_a_frame_does_not_matter() -> None:

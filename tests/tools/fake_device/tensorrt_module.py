@@ -12,8 +12,8 @@ import onnx
 import onnxruntime
 from google.protobuf.message import DecodeError
 
-from maskring.runtime.backends.onnxrt.backend import open_session
 from maskring.runtime.backends.onnxrt.integer_encoder import fold_rectifiers
+from maskring.runtime.backends.onnxrt.session import open_session
 
 from .engines import PROFILE
 from .gpu import ALIGNMENT, FakeGpu

@@ -45,12 +45,12 @@ def test_feature_size_rounds_up() -> None:
 
 
 def test_frame_size() -> None:
-    FULL.require_frame_size(480, 854)
+    FULL.check_frame_size(480, 854)
     with pytest.raises(
         SourceError, match=r"frames are 480x854 pixels .* exported for 854x480; .*--height 854"
     ):
-        FULL.require_frame_size(854, 480)
-    ModelMetadata(stride=4, channels=64, radius=6, logit_scale=1).require_frame_size(33, 77)
+        FULL.check_frame_size(854, 480)
+    ModelMetadata(stride=4, channels=64, radius=6, logit_scale=1).check_frame_size(33, 77)
 
 
 @pytest.mark.parametrize(

@@ -45,8 +45,8 @@ def wanted(policy: MemoryPolicy, history: list[int]) -> dict[int, int]:
 def test_schedule_equals_the_naive_simulation(
     policy: MemoryPolicy, spare_slots: int, chance: random.Random
 ) -> None:
-    ring = MemoryRing(policy, policy.slots + spare_slots)
-    content: list[int | None] = [None] * ring.slots  # slot -> frame whose tensors stand there
+    ring = MemoryRing(policy, policy.num_slots + spare_slots)
+    content: list[int | None] = [None] * ring.num_slots  # slot -> frame whose tensors stand there
     history: list[int] = []
     for frame in range(300):
         dilation, write_slot = ring.plan(SIDE / RADIUS)
@@ -71,7 +71,7 @@ def test_default_policy_worked_by_hand() -> None:
     for frame in range(13):
         dilation, slot_of[frame] = ring.plan(SIDE / RADIUS)
         newest = {slot: held for held, slot in slot_of.items() if held < frame}
-        read_at[frame] = sorted(newest[slot] for slot in range(ring.slots) if dilation[slot])
+        read_at[frame] = sorted(newest[slot] for slot in range(ring.num_slots) if dilation[slot])
         ring.commit()
     assert read_at[0] == []
     assert read_at[1] == [0]
@@ -82,9 +82,9 @@ def test_default_policy_worked_by_hand() -> None:
 
 
 def test_memory_is_no_larger_than_needed() -> None:
-    assert MemoryPolicy().slots == 8  # frames 0 and 5, five recent ones, the one being written
-    assert MemoryPolicy((0,), ()).slots == 2
-    assert MemoryPolicy((), (1,)).slots == 2
+    assert MemoryPolicy().num_slots == 8  # frames 0 and 5, five recent ones, the one being written
+    assert MemoryPolicy((0,), ()).num_slots == 2
+    assert MemoryPolicy((), (1,)).num_slots == 2
 
 
 def test_steady_state_repeats() -> None:

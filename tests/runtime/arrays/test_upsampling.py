@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 import torch
 
-from maskring.runtime.arrays.label_maps import best_labels, best_labels_of_pixels
+from maskring.runtime.arrays.upsampling import best_labels, best_labels_of_pixels
 from maskring.training.network.encoder import STRIDE
 from maskring.training.network.upsampling import upsample
 

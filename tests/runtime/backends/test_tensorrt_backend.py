@@ -25,17 +25,19 @@ from maskring.common.errors import UnavailableError
 from maskring.export.engine import EngineOptions
 from maskring.runtime.backends import StagingBackend, open_backend
 from maskring.runtime.backends.onnxrt.backend import OnnxRuntimeBackend
-from maskring.runtime.backends.trt.backend import ADDRESSES_IN_GRAPHS, TensorRTBackend
+from maskring.runtime.backends.trt.backend import TensorRTBackend
 from maskring.runtime.backends.trt.kernel_cache import kernels_path
+from maskring.runtime.backends.trt.launcher import GRAPHS_PER_SLOT
 from maskring.runtime.model.engine_file import manifest_path, sha256
 from maskring.runtime.tracking.memory import MemoryPolicy
-from maskring.runtime.tracking.tracker import Result, Tracker
+from maskring.runtime.tracking.result import Result
+from maskring.runtime.tracking.tracker import Tracker
 
 # At the first size, slots of the memory do not begin where TensorRT can write, at the second they do.
 SIZES = [(49, 66), (64, 64)]
 OPTIONS = EngineOptions(height=(32, 49, 96), width=(32, 66, 128), objects=(1, 2, 6))
 FRAMES = 24
-SLOTS = MemoryPolicy().slots
+SLOTS = MemoryPolicy().num_slots
 
 
 def clip(height: int, width: int, count: int = FRAMES) -> list[np.ndarray]:
@@ -308,9 +310,9 @@ def test_without_graphs_it_says_so_once_and_goes_on(
     with caplog.at_level(logging.WARNING, logger="maskring"):
         for index, frame in enumerate(clip(*SIZES[0])):
             assert_equal(act(ours, index, frame), act(theirs, index, frame))
-    assert backend.without_graphs == f"{call} failed: invalid argument"
+    assert backend.graphs_disabled == f"{call} failed: invalid argument"
     (line,) = caplog.messages
-    assert line == f"{engine} runs without CUDA graphs: {backend.without_graphs}"
+    assert line == f"{engine} runs without CUDA graphs: {backend.graphs_disabled}"
     ours.close()
     assert not +gpu.alive
 
@@ -321,7 +323,7 @@ def test_tensorrt_may_refuse_to_be_captured(gpu: FakeGpu, model: Path, engine: P
     gpu.fail("execute_async_v3", after=2)  # the warm-up, the first capture, then this
     for index, frame in enumerate(clip(*SIZES[0])):
         assert_equal(act(ours, index, frame), act(theirs, index, frame))
-    assert "TensorRT could not execute" in backend.without_graphs
+    assert "TensorRT could not execute" in backend.graphs_disabled
 
 
 def test_tensorrt_rtx_says_whether_it_can_be_captured(
@@ -338,7 +340,7 @@ def test_tensorrt_rtx_says_whether_it_can_be_captured(
                 gpu.fail("is_stream_capturable")
             for index, frame in enumerate(clip(*SIZES[0])):
                 assert_equal(act(ours, index, frame), expected[index])
-        assert ("cannot be captured" in backend.without_graphs) == refuses
+        assert ("cannot be captured" in backend.graphs_disabled) == refuses
 
 
 @pytest.mark.parametrize("size", SIZES)
@@ -442,7 +444,7 @@ def test_graphs_stay_bounded_when_frames_come_from_everywhere(idle_gpu: FakeGpu,
         address = idle_gpu.allocate(64 * 64 * 3)
         assert address is not None
         tracker.step(fake_device.on_gpu(idle_gpu, address, (64, 64, 3)), mask if index == 0 else None)
-    assert idle_gpu.alive["graph"] <= ADDRESSES_IN_GRAPHS * SLOTS
+    assert idle_gpu.alive["graph"] <= GRAPHS_PER_SLOT * SLOTS
     assert idle_gpu.executions == 301
 
 

@@ -14,7 +14,7 @@ from support import moving_square, write_tiny_checkpoint
 from maskring.runtime.backends import open_backend
 from maskring.runtime.tracking.tracker import Tracker
 
-TOOLS = Path(__file__).resolve().parents[1] / "tools"
+TOOLS = Path(__file__).resolve().parents[2] / "tools"
 
 STREAM = """
 import gc, json, sys

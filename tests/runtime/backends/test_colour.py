@@ -29,8 +29,8 @@ def test_keys_are_those_of_the_whole_graph(tmp_path: Path, dtype: str, inputs: i
         backend = OnnxRuntimeBackend(model, kernel=kernel)  # type: ignore[arg-type]
         backend.allocate(48, 66, 2, 2)
         backend.step(frame, np.zeros(2, np.int32), 1, soft=False)
-        assert backend._memory is not None
-        keys.append(backend._memory.keys[0, 1].astype(np.float32))
+        assert backend._tensors is not None
+        keys.append(backend._tensors.keys[0, 1].astype(np.float32))
     np.testing.assert_allclose(keys[0], keys[1], atol=1e-3 * np.abs(keys[1]).max())
 
 

@@ -19,9 +19,11 @@ from pixel_model import pixel_model, write_pixel_model
 
 from maskring.common.errors import ModelError, SourceError, UnavailableError
 from maskring.runtime.backends import Backend, open_backend
-from maskring.runtime.backends.onnxrt.backend import BoundSession, OnnxRuntimeBackend, open_session
+from maskring.runtime.backends.onnxrt.backend import OnnxRuntimeBackend
+from maskring.runtime.backends.onnxrt.session import BoundSession, open_session
 from maskring.runtime.model.metadata import METADATA_KEY
-from maskring.runtime.tracking.tracker import Result, Tracker
+from maskring.runtime.tracking.result import Result
+from maskring.runtime.tracking.tracker import Tracker
 
 HEIGHT, WIDTH = 49, 66
 RANDOM = np.random.default_rng(0)
@@ -77,7 +79,7 @@ def test_half_precision(tmp_path: Path, kernel: str) -> None:
 def test_step_writes_into_its_slot_and_nowhere_else(model: Path) -> None:
     backend = OnnxRuntimeBackend(model)
     backend.allocate(HEIGHT, WIDTH, 5, 3)
-    memory = backend._memory
+    memory = backend._tensors
     assert memory is not None
     memory.keys[:], memory.values[:] = 7, 0.25
     keys, values = memory.keys.copy(), memory.values.copy()
@@ -109,8 +111,8 @@ def test_merged_label_becomes_background(model: Path) -> None:
     value = RANDOM.random((3, 13, 17), dtype=np.float32)
     backend.write_value(0, value)
     backend.merge_label(1)
-    assert backend._memory is not None
-    np.testing.assert_allclose(backend._memory.values[0, 0], [value[0] + value[1], 0 * value[1], value[2]])
+    assert backend._tensors is not None
+    np.testing.assert_allclose(backend._tensors.values[0, 0], [value[0] + value[1], 0 * value[1], value[2]])
 
 
 def test_outputs_land_in_bound_memory(model: Path) -> None:
@@ -141,7 +143,7 @@ from maskring.runtime.backends.onnxrt.backend import OnnxRuntimeBackend
 backend = OnnxRuntimeBackend(Path(sys.argv[1]), threads=1)
 slots = 4000
 backend.allocate(240, 320, slots, 2)
-backend._memory.keys[:], backend._memory.values[:] = 1, 1  # touch every page
+backend._tensors.keys[:], backend._tensors.values[:] = 1, 1  # touch every page
 read = np.zeros(slots, np.int32)
 read[:2] = 1
 frame = np.zeros((240, 320, 3), np.uint8)
@@ -149,7 +151,7 @@ backend.step(frame, read, 5, False)
 before = peak()
 for slot in (6, 7, 8):
     backend.step(frame, read, slot, False)
-ring = (backend._memory.keys.nbytes + backend._memory.values.nbytes) / 1024
+ring = (backend._tensors.keys.nbytes + backend._tensors.values.nbytes) / 1024
 print(ring, before, peak())
 """
 

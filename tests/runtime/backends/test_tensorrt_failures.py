@@ -66,7 +66,7 @@ def assert_nothing_is_left(gpu: FakeGpu) -> None:
 
 def act(tracker: Tracker, index: int) -> np.ndarray:
     """One step of a stream in which labels grow, an object goes, and frames are named ahead."""
-    if index == 9 and 3 in tracker._channel_of_id:
+    if index == 9 and 3 in tracker._objects.ids:
         tracker.remove(3)
     if index + 1 < len(FRAMES):
         tracker.stage(FRAMES[index + 1])
@@ -199,7 +199,7 @@ def test_an_engine_that_refuses_new_memory_keeps_the_old(
     assert (gpu.alive["allocation"], gpu.alive["pinned"], gpu.used) == before
     for index in range(6, len(FRAMES)):
         np.testing.assert_array_equal(tracker.step(FRAMES[index]).labels, theirs.step(FRAMES[index]).labels)
-    assert backend.without_graphs == "", "graphs are captured again"
+    assert backend.graphs_disabled == "", "graphs are captured again"
 
 
 def test_an_engine_that_takes_neither_memory_is_closed(gpu: FakeGpu, engine: Path) -> None:

@@ -23,15 +23,10 @@ from maskring.common.errors import SourceError, UnavailableError
 from maskring.export.engine import EngineOptions
 from maskring.plugins import library
 from maskring.runtime.backends.trt.backend import TensorRTBackend
-from maskring.runtime.profiling.stages import (
-    STAGES,
-    Latency,
-    Profile,
-    budget_ms,
-    profile_model,
-    time_engine,
-    write_inputs,
-)
+from maskring.runtime.profiling.inputs import write_inputs
+from maskring.runtime.profiling.polygraphy_runs import time_engine
+from maskring.runtime.profiling.report import Latency, Profile, budget_ms
+from maskring.runtime.profiling.stages import STAGES, profile_model
 from maskring.runtime.tracking.tracker import Tracker
 
 FRAMES = [moving_square(index)[0] for index in range(6)]
@@ -138,7 +133,7 @@ import sys
 from pathlib import Path
 import numpy as np
 from maskring.export.engine import EngineOptions, build_engine
-from maskring.runtime.profiling.stages import time_engine
+from maskring.runtime.profiling.polygraphy_runs import time_engine
 
 model, engine = map(Path, sys.argv[1:])
 sizes = {"height": (48,) * 3, "width": (64,) * 3, "objects": (1,) * 3}
@@ -177,7 +172,7 @@ def test_stages_and_layers_of_an_engine(engine: Path, monkeypatch: pytest.Monkey
     assert profile.machine["GPU"] == "fake GPU (sm86)" and profile.machine["runtime"] == "tensorrt 11.1.0"
     assert profile.machine["CUDA graphs"] == "6 captured"
     tensors = 2 * 48 * 64 * 3 + 48 * 64 + 8 * 4 + (8 + 1) * 4 * 12 * 16 * 4 + (8 + 2) * 2 * 12 * 16 * 4
-    assert profile.machine["memory on the GPU"] == f"{tensors / 1e6:.1f} MB beside the engine's own"
+    assert profile.machine["memory on the GPU"] == f"{tensors / 1e6:.1f} MB, plus the engine's own"
     assert gpu.executions == 6 + 1 + 3  # frames, the warm-up, the runs in which layers are timed
     assert not +gpu.alive
 

@@ -1,0 +1,70 @@
+"""Memory of the GPU and page-locked memory of the host; each allocation is released once."""
+
+from __future__ import annotations
+
+import ctypes
+import math
+import mmap
+from collections.abc import Callable
+from typing import Any
+
+import numpy as np
+from numpy.typing import DTypeLike
+
+from ....common.types import Array
+from .driver import check_call
+
+ALIGNMENT = 256
+"""Bytes: TensorRT binds only addresses that are a multiple of it."""
+
+
+class DeviceBuffer:
+    """Device memory.
+
+    Attributes:
+        address: of its first byte, a multiple of :data:`ALIGNMENT`.
+        nbytes: its size.
+    """
+
+    def __init__(self, allocation: Any, nbytes: int, on_free: Callable[[DeviceBuffer], None]) -> None:
+        self.address = int(allocation)
+        self.nbytes = nbytes
+        self._allocation = allocation
+        self._on_free = on_free
+
+    def free(self) -> None:
+        """Release the memory. Doing so twice does nothing."""
+        allocation, self._allocation = self._allocation, None
+        if allocation is not None:
+            self._on_free(self)
+            allocation.free()
+
+
+class PinnedArray:
+    """An array of the host on page-locked memory, which the GPU copies from and to by itself.
+
+    The pages are numpy's own. :meth:`free` unlocks them, and the array stays readable.
+
+    Attributes:
+        array: zeroed, on pages of its own.
+    """
+
+    def __init__(
+        self, library: Any, shape: tuple[int, ...], dtype: DTypeLike, on_free: Callable[[PinnedArray], None]
+    ) -> None:
+        nbytes = math.prod(shape) * np.dtype(dtype).itemsize
+        whole = max(1, -(-nbytes // mmap.PAGESIZE)) * mmap.PAGESIZE
+        unaligned = np.zeros(whole + mmap.PAGESIZE, np.uint8)
+        pages = unaligned[-unaligned.ctypes.data % mmap.PAGESIZE :][:whole]
+        self.array: Array = pages[:nbytes].view(dtype).reshape(shape)
+        self._library = library
+        self._on_free = on_free
+        self._address: ctypes.c_void_p | None = ctypes.c_void_p(pages.ctypes.data)
+        check_call(library, "cuMemHostRegister_v2", self._address, ctypes.c_size_t(whole), 0)
+
+    def free(self) -> None:
+        """Unlock the pages. Doing so twice does nothing."""
+        address, self._address = self._address, None
+        if address is not None:
+            self._on_free(self)
+            self._library.cuMemHostUnregister(address)
