@@ -196,7 +196,7 @@ class TensorRTBackend:
                 if self._launcher is not None and self._launcher.warm and not self._failure:
                     self._engine.save_kernels()
                 self._engine.close()
-            self._engine = self._launcher = self._tensors = None
+            self._engine = self._tensors = None
             self._uploads.clear()
 
     def _check_profile(self, height: int, width: int, num_labels: int) -> None:

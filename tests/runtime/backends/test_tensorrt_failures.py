@@ -157,7 +157,7 @@ def test_a_failed_execution_leaves_the_tracker_usable(
             gpu.fail("execute_async_v3")
             reason = f"enqueueV3: call {gpu.calls['execute_async_v3'] + 1} failed"
             with pytest.raises(
-                ModelError, match=rf"TensorRT could not execute .*: {reason} .*; give the frame"
+                ModelError, match=rf"{reason} .*; give the frame"
             ):
                 act(tracker, index)
         np.testing.assert_array_equal(act(tracker, index), expected[index])
@@ -173,7 +173,7 @@ def test_memory_that_does_not_fit_leaves_what_was_there(
         gpu.memory = gpu.used + shortage
         before = dict(+gpu.alive), gpu.used
         with pytest.raises(
-            UnavailableError, match=r"the GPU has 0 of . MB left and 0 MB more are needed; use"
+            UnavailableError, match=r"\bGPU\b.* MB .*; use smaller frames"
         ):
             act(tracker, 6)
         assert (dict(+gpu.alive), gpu.used) == before
@@ -209,7 +209,7 @@ def test_an_engine_that_takes_neither_memory_is_closed(gpu: FakeGpu, engine: Pat
     gpu.fail("execute_async_v3")
     tries = gpu.calls["set_input_shape"]
     gpu.when["set_input_shape"] = lambda: gpu.calls["set_input_shape"] > tries + 4
-    with pytest.raises(UnavailableError, match=r"the GPU failed while memory was made \(.*takes no frame of"):
+    with pytest.raises(UnavailableError, match=r"\bframe\b.*; .*open the model again"):
         tracker.step(FRAMES[1], ADDED)
     assert_nothing_is_left(gpu)
 
@@ -286,7 +286,7 @@ def test_frames_of_another_size(gpu: FakeGpu, engine: Path) -> None:
     backend = TensorRTBackend(engine)
     with pytest.raises(
         SourceError,
-        match=r"frames are 66x97 pixels and the engine .* built for 32 to 128 x 32 to 96; build it",
+        match=r"66x97 pixels.*32 to 128 x 32 to 96; .*--height and --width",
     ):
         backend.allocate(97, 66, 8, 2)
     backend.allocate(96, 66, 8, 2)
@@ -298,7 +298,7 @@ def test_more_objects_than_the_engine_takes(gpu: FakeGpu, engine: Path) -> None:
     crowd = np.arange(HEIGHT * WIDTH, dtype=np.uint32).reshape(HEIGHT, WIDTH) % 5 + 20
     with pytest.raises(
         MaskError,
-        match=r"makes it 7 objects and the engine .* was built for 4; .*--objects 1:4:7, or mark fewer",
+        match=r"\b7\b.*\.engine .*\b4; .*--objects 1:4:7",
     ):
         tracker.step(FRAMES[1], crowd.astype(np.uint8))
     act(tracker, 1)
@@ -339,7 +339,7 @@ def test_a_manifest_of_another_network(gpu: FakeGpu, engine: Path, tmp_path: Pat
     whole = json.loads(manifest_path(engine).read_text())["key"]["shapes"]
     shapes = whole | shapes if "memory_keys" in shapes else shapes
     with pytest.raises(
-        ModelError, match=r"other.engine.json is not of a step graph's engine; build it again"
+        ModelError, match=r"other.engine.json .*; build it again"
     ):
         TensorRTBackend(changed(engine, tmp_path, shapes=shapes))
     assert_nothing_is_left(gpu)
@@ -363,20 +363,20 @@ def test_what_is_compatible_runs(gpu: FakeGpu, engine: Path, tmp_path: Path, key
 @pytest.mark.parametrize("version", ["10.2.0", "12.0.1"])
 def test_tensorrt_too_old_or_too_new(monkeypatch: pytest.MonkeyPatch, engine: Path, version: str) -> None:
     fake_device.install(monkeypatch, FakeGpu(), version=version)
-    with pytest.raises(UnavailableError, match=rf"TensorRT {version} is installed .* works with 10.3 to 11"):
+    with pytest.raises(UnavailableError, match=rf"TensorRT {version} .* 10.3 to 11; .*maskring\[gpu"):
         TensorRTBackend(engine)
 
 
 def test_files_that_are_missing_or_damaged(gpu: FakeGpu, engine: Path, tmp_path: Path) -> None:
     copy = changed(engine, tmp_path)
     copy.write_bytes(copy.read_bytes()[:-1])
-    with pytest.raises(ModelError, match=r"is not the engine that .* describes; build it again"):
+    with pytest.raises(ModelError, match=r"other.engine .*; build it again"):
         TensorRTBackend(copy)
     manifest_path(copy).write_text("{")
     with pytest.raises(ModelError, match=r"json is damaged"):
         TensorRTBackend(copy)
     manifest_path(copy).unlink()
-    with pytest.raises(ModelError, match=r"which says what .* was built for, does not exist"):
+    with pytest.raises(ModelError, match=r"other.engine.json.* does not exist; copy it"):
         TensorRTBackend(copy)
     copy.unlink()
     with pytest.raises(ModelError, match=r"other.engine does not exist"):
@@ -395,7 +395,7 @@ def resealed(engine: Path, content: bytes) -> Path:
 def test_tensorrt_refuses_the_engine_in_its_own_words(gpu: FakeGpu, engine: Path, tmp_path: Path) -> None:
     strange = resealed(changed(engine, tmp_path), b"no engine at all")
     with pytest.raises(
-        ModelError, match=r"TensorRT 11.1.0 refuses .*other.engine: .*Error Code 1: magic tag; build it"
+        ModelError, match=r"TensorRT 11.1.0 .*other.engine: .*Error Code 1: magic tag; build it"
     ) as caught:
         TensorRTBackend(strange)
     assert_nothing_is_left(gpu)  # while somebody still looks at the exception
@@ -408,7 +408,7 @@ def test_an_engine_of_another_network(gpu: FakeGpu, engine: Path, tmp_path: Path
     for node in network.graph.node:
         node.output[:] = ["masks" if name == "labels" else name for name in node.output]
     strange = resealed(changed(engine, tmp_path), network.SerializeToString())
-    with pytest.raises(ModelError, match=r"is not the engine of a step graph: labels, masks; build it"):
+    with pytest.raises(ModelError, match=r"other.engine .*labels, masks.*; build it"):
         TensorRTBackend(strange)
     assert_nothing_is_left(gpu)
 
