@@ -34,8 +34,10 @@ from ..runtime.model.engine_file import (
 )
 from ..runtime.model.metadata import QUANTIZATION_KEY, ModelMetadata
 from ..runtime.model.step_graph import load_step_graph, read_export
+from ..runtime.model.tensor_names import DILATION, FRAME, INPUTS, KEYS, VALUES
 from ..runtime.tracking.memory import MemoryPolicy
 from .engine_builder import Progress, build
+from .triton.state import REQUEST_INPUTS, STATE_INPUTS
 
 Range = tuple[int, int, int]
 """Smallest, best and largest."""
@@ -186,7 +188,7 @@ def _load_served_model(path: Path) -> tuple[onnx.ModelProto, ModelMetadata, dict
         tensor.name: [axis.dim_value for axis in tensor.type.tensor_type.shape.dim]
         for tensor in model.graph.input
     }
-    if set(shapes) != {"frame", "mask", "start", "keys", "values", "clock"}:
+    if set(shapes) != {*REQUEST_INPUTS, *STATE_INPUTS}:
         raise ModelError(
             f"{path} is not the model of a Triton repository",
             "write one: maskring export CHECKPOINT --triton DIR",
@@ -208,15 +210,15 @@ def profile_shapes(metadata: ModelMetadata, options: EngineOptions) -> Shapes:
         raise ModelError(
             f"{objects[2]} objects do not fit into a label map", f"ask for {MAX_LABELS - 1} at most"
         )
-    policy = MemoryPolicy(metadata.long_term, metadata.short_term)
+    policy = MemoryPolicy.of_model(metadata)
     slots = metadata.num_slots or policy.num_slots
-    shapes: Shapes = {"frame": [], "memory_keys": [], "memory_values": [], "memory_dilation": []}
+    shapes: Shapes = {name: [] for name in INPUTS}
     for pixels_high, pixels_wide, count in zip(height, width, objects, strict=True):
         grid = metadata.feature_size(pixels_high, pixels_wide)
-        shapes["frame"].append([1, pixels_high, pixels_wide, 3])
-        shapes["memory_keys"].append([1, slots, metadata.channels, *grid])
-        shapes["memory_values"].append([1, slots, count + 1, *grid])
-        shapes["memory_dilation"].append([1, slots])
+        shapes[FRAME].append([1, pixels_high, pixels_wide, 3])
+        shapes[KEYS].append([1, slots, metadata.channels, *grid])
+        shapes[VALUES].append([1, slots, count + 1, *grid])
+        shapes[DILATION].append([1, slots])
     return shapes
 
 

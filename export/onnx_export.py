@@ -14,7 +14,7 @@ from ..common.errors import ModelError
 from ..common.files import atomic_path, make_directory
 from ..common.types import MAX_LABELS
 from ..plugins.windowed_affinity.onnx_op import DOMAIN, OPSET_VERSION
-from ..runtime.model.metadata import METADATA_KEY, MOST, ModelMetadata
+from ..runtime.model.metadata import MAX_SETTING, METADATA_KEY, ModelMetadata
 from ..runtime.model.tensor_names import INPUTS, OUTPUTS
 from ..training.checkpoint import Checkpoint, load_checkpoint
 from ..training.network.colour import LAB_MEAN, LAB_STD
@@ -167,7 +167,7 @@ def _check_settings(metadata: ModelMetadata) -> None:
     except ModelError as error:
         raise ModelError(
             "a size or setting is beyond what the runtime accepts",
-            f"give 2 to {MAX_LABELS} labels, and at most {MOST} of everything else",
+            f"give 2 to {MAX_LABELS} labels, and at most {MAX_SETTING} of everything else",
         ) from error
 
 

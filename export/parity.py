@@ -15,18 +15,29 @@ from numpy.typing import NDArray
 
 from ..common.errors import ModelError, SourceError
 from ..plugins.windowed_affinity.onnx_op import use_native_kernel
+from ..runtime.backends.onnxrt.tensors import HostTensors
 from ..runtime.model.metadata import EXPORT_AGAIN, QUANTIZATION_KEY, ModelMetadata
 from ..runtime.model.step_graph import load_step_graph
-from ..runtime.model.tensor_names import OUTPUTS
+from ..runtime.model.tensor_names import (
+    DILATION,
+    FRAME,
+    KEY,
+    KEYS,
+    LABELS,
+    OUTPUTS,
+    PROBABILITIES,
+    VALUE,
+    VALUES,
+)
 
 Array = NDArray[Any]
 Step = dict[str, Array]
 Runner = Callable[[Step], Step]
 
 TOLERANCES = {
-    "float32": {"key": 1e-3, "probabilities": 1e-3, "labels": 0.999, "value": 0.999},
-    "float16": {"key": 5e-2, "probabilities": 5e-2, "labels": 0.99, "value": 0.99},
-    "int8": {"labels": 0.98, "value": 0.98},
+    "float32": {KEY: 1e-3, PROBABILITIES: 1e-3, LABELS: 0.999, VALUE: 0.999},
+    "float16": {KEY: 5e-2, PROBABILITIES: 5e-2, LABELS: 0.99, VALUE: 0.99},
+    "int8": {LABELS: 0.98, VALUE: 0.98},
 }
 """For ``key`` the largest error relative to the largest feature, for ``probabilities`` the largest error, for
 the two winner maps the share of equal elements; by the model's type. Features of float32 differ by the order
@@ -171,30 +182,20 @@ def _steps(frames: Iterable[Array], metadata: ModelMetadata, run: Runner) -> Ite
         height, width = frame.shape[:2]
         metadata.check_frame_size(height, width)
         if not memory:
-            memory = _empty_memory(metadata, height, width, slots, labels)
-        elif memory["frame"].shape[1:] != frame.shape:
+            memory = HostTensors.zeros(metadata, height, width, slots, labels).inputs()
+        elif memory[FRAME].shape[1:] != frame.shape:
             raise SourceError(
                 f"frame {index} has another size than those before it", "give frames of one size"
             )
-        memory["frame"] = np.ascontiguousarray(frame[None])
+        memory[FRAME] = np.ascontiguousarray(frame[None])
         if index > 0:
             yield memory
         found, slot = run(memory), index % slots
-        memory["memory_keys"][:, slot] = found["key"]
-        memory["memory_values"][:, slot] = found["value"] if index else _invented_mask(found["value"])
+        memory[KEYS][:, slot] = found[KEY]
+        memory[VALUES][:, slot] = found[VALUE] if index else _invented_mask(found[VALUE])
         # Frames older than the one just written are dilated where that starts the search for centres.
-        memory["memory_dilation"][:, :index] = 2 if metadata.roi_step else 1
-        memory["memory_dilation"][:, slot] = 1
-
-
-def _empty_memory(metadata: ModelMetadata, height: int, width: int, slots: int, labels: int) -> Step:
-    grid, dtype = metadata.feature_size(height, width), np.dtype(metadata.dtype)
-    return {
-        "frame": np.zeros((1, height, width, 3), np.uint8),
-        "memory_keys": np.zeros((1, slots, metadata.channels, *grid), dtype),
-        "memory_values": np.zeros((1, slots, labels, *grid), dtype),
-        "memory_dilation": np.zeros((1, slots), np.int32),
-    }
+        memory[DILATION][:, :index] = 2 if metadata.roi_step else 1
+        memory[DILATION][:, slot] = 1
 
 
 def _invented_mask(value: Array) -> Array:
@@ -218,7 +219,7 @@ class _Differences:
         for name in self._tolerances:
             a, b = expected[name].astype(np.float64), found[name].astype(np.float64)
             error = np.abs(a - b)
-            kept = 1 - self._undecided if name == "probabilities" else 1.0
+            kept = 1 - self._undecided if name == PROBABILITIES else 1.0
             largest = float(np.quantile(error, kept, method="lower"))
             record = largest, float(error.mean()), float((a == b).mean()), float(np.abs(a).max())
             self._errors.setdefault((compared, name), []).append(record)
@@ -229,9 +230,9 @@ class _Differences:
     def _row(self, compared: str, name: str) -> ParityRow:
         largest, mean, equal, size = zip(*self._errors[compared, name], strict=True)
         tolerance, worst = self._tolerances[name], float(np.max(largest))  # Python's max may pass over nan
-        if name in ("labels", "value"):
+        if name in (LABELS, VALUE):
             agreement, ok = min(equal), min(equal) >= tolerance
         else:
-            tolerance *= float(np.max(size)) if name == "key" else 1.0
+            tolerance *= float(np.max(size)) if name == KEY else 1.0
             agreement, ok = None, worst <= tolerance
         return ParityRow(compared, name, worst, float(np.mean(mean)), agreement, tolerance, bool(ok))

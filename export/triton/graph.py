@@ -7,7 +7,12 @@ import onnx
 from onnx import compose, helper, numpy_helper
 
 from ...runtime.model.metadata import METADATA_KEY, ModelMetadata
-from .state import dilation_table, fixed_sizes, memory_policy, slots_read, state_tensors
+from ...runtime.model.tensor_names import DILATION, FRAME, KEY, KEYS, LABELS, VALUE, VALUES
+from ...runtime.tracking.memory import MemoryPolicy
+from .state import MASK, START, dilation_table, fixed_sizes, slots_read, state_tensors
+
+STEP = "step/"
+"""Prefix of the step graph's tensors inside the served model."""
 
 ONNX_TYPES = {
     "UINT8": onnx.TensorProto.UINT8,
@@ -34,13 +39,13 @@ def served_model(step: onnx.ModelProto, metadata: ModelMetadata) -> onnx.ModelPr
         [*_read_nodes(), *inner.node, *_update_nodes(kind, winners)],
         "maskring_served_step",
         [
-            _tensor("frame", "UINT8", [1, height, width, 3]),
-            _tensor("mask", "UINT8", [1, height, width]),
-            _tensor("start", "INT32", [1]),
+            _tensor(FRAME, "UINT8", [1, height, width, 3]),
+            _tensor(MASK, "UINT8", [1, height, width]),
+            _tensor(START, "INT32", [1]),
             *(_tensor(name, kind, dims) for name, kind, dims in state_tensors(metadata)),
         ],
         [
-            _tensor("labels", "UINT8", [1, height, width]),
+            _tensor(LABELS, "UINT8", [1, height, width]),
             *(_tensor(f"{name}_next", kind, dims) for name, kind, dims in state_tensors(metadata)),
         ],
         [*inner.initializer, *_constants(metadata)],
@@ -59,10 +64,10 @@ def _inner_step(step: onnx.ModelProto) -> tuple[onnx.GraphProto, str]:
     TensorRT has uint8 at inputs and outputs only, so the cast of the labels to uint8 is removed here: the
     served model casts after it has put in the mask.
     """
-    inner = compose.add_prefix(step, "step/", rename_functions=False).graph
+    inner = compose.add_prefix(step, STEP, rename_functions=False).graph
     for node in inner.node:
-        node.input[:] = ["frame" if name == "step/frame" else name for name in node.input]
-    (cast,) = (node for node in inner.node if node.output[0] == "step/labels")
+        node.input[:] = [FRAME if name == STEP + FRAME else name for name in node.input]
+    (cast,) = (node for node in inner.node if node.output[0] == STEP + LABELS)
     assert cast.op_type == "Cast"
     inner.node.remove(cast)
     return inner, cast.input[0]
@@ -71,11 +76,11 @@ def _inner_step(step: onnx.ModelProto) -> tuple[onnx.GraphProto, str]:
 def _read_nodes() -> list[onnx.NodeProto]:
     """Advance the clock; gather the slots to read and their window steps."""
     return [
-        helper.make_node("Cast", ["start"], ["starts"], to=onnx.TensorProto.BOOL),
+        helper.make_node("Cast", [START], ["starts"], to=onnx.TensorProto.BOOL),
         helper.make_node("Where", ["starts", "clock_zero", "clock"], ["now"]),
-        helper.make_node("Gather", ["dilation_table", "now"], ["step/memory_dilation"], axis=0),
-        helper.make_node("Gather", ["keys", "slots_read"], ["step/memory_keys"], axis=1),
-        helper.make_node("Gather", ["values", "slots_read"], ["step/memory_values"], axis=1),
+        helper.make_node("Gather", ["dilation_table", "now"], [STEP + DILATION], axis=0),
+        helper.make_node("Gather", ["keys", "slots_read"], [STEP + KEYS], axis=1),
+        helper.make_node("Gather", ["values", "slots_read"], [STEP + VALUES], axis=1),
         helper.make_node("Add", ["now", "clock_one"], ["later"]),
         helper.make_node("Min", ["later", "clock_last"], ["clock_next"]),
     ]
@@ -84,17 +89,17 @@ def _read_nodes() -> list[onnx.NodeProto]:
 def _update_nodes(kind: int, winners: str) -> list[onnx.NodeProto]:
     """Output the labels, or the mask at the first frame; write the frame into the state."""
     nodes = [
-        helper.make_node("Cast", ["mask"], ["mask_float"], to=onnx.TensorProto.FLOAT),
+        helper.make_node("Cast", [MASK], ["mask_float"], to=onnx.TensorProto.FLOAT),
         helper.make_node("Where", ["starts", "mask_float", winners], ["labels_float"]),
-        helper.make_node("Cast", ["labels_float"], ["labels"], to=onnx.TensorProto.UINT8),
+        helper.make_node("Cast", ["labels_float"], [LABELS], to=onnx.TensorProto.UINT8),
         helper.make_node(
             "Slice", ["mask_float", "corner", "far", "rows_columns", "stride"], ["mask_sampled"]
         ),
         helper.make_node("Unsqueeze", ["mask_sampled", "axis_one"], ["mask_channel"]),
         helper.make_node("Equal", ["mask_channel", "channels"], ["is_channel"]),
         helper.make_node("Cast", ["is_channel"], ["mask_value"], to=kind),
-        helper.make_node("Where", ["starts", "mask_value", "step/value"], ["new_value"]),
-        helper.make_node("Unsqueeze", ["step/key", "axis_one"], ["keys_new"]),
+        helper.make_node("Where", ["starts", "mask_value", STEP + VALUE], ["new_value"]),
+        helper.make_node("Unsqueeze", [STEP + KEY, "axis_one"], ["keys_new"]),
         helper.make_node("Unsqueeze", ["new_value", "axis_one"], ["values_new"]),
         helper.make_node("Equal", ["now", "long_term"], ["is_long_term"]),
         helper.make_node("Reshape", ["is_long_term", "per_slot"], ["is_written"]),
@@ -114,7 +119,7 @@ def _update_nodes(kind: int, winners: str) -> list[onnx.NodeProto]:
 def _constants(metadata: ModelMetadata) -> list[onnx.TensorProto]:
     *_, labels = fixed_sizes(metadata)
     far = np.iinfo(np.int64).max
-    policy, table = memory_policy(metadata), dilation_table(metadata)
+    policy, table = MemoryPolicy.of_model(metadata), dilation_table(metadata)
     recent = len(policy.long_term)
     arrays = {
         "dilation_table": table,

@@ -7,17 +7,18 @@ from numpy.typing import NDArray
 
 from ...common.errors import ModelError
 from ...runtime.model.metadata import ModelMetadata
+from ...runtime.model.tensor_names import FRAME
 from ...runtime.tracking.memory import MemoryPolicy
 
 TRITON_TYPES = {"float32": "FP32", "float16": "FP16"}
 
+MASK, START = "mask", "start"
+REQUEST_INPUTS = (FRAME, MASK, START)
+STATE_INPUTS = ("keys", "values", "clock")
+"""Inputs of the served model: those of a request, and those that the server keeps for each sequence."""
+
 TensorSpec = tuple[str, str, list[int]]
 """Name, Triton's type and dimensions."""
-
-
-def memory_policy(metadata: ModelMetadata) -> MemoryPolicy:
-    """The model's own memory policy."""
-    return MemoryPolicy(metadata.long_term, metadata.short_term)
 
 
 def fixed_sizes(metadata: ModelMetadata) -> tuple[int, int, int]:
@@ -43,7 +44,7 @@ def state_tensors(metadata: ModelMetadata) -> list[TensorSpec]:
     grid, kind, policy = (
         metadata.feature_size(height, width),
         TRITON_TYPES[metadata.dtype],
-        memory_policy(metadata),
+        MemoryPolicy.of_model(metadata),
     )
     slots = len(policy.long_term) + policy.oldest_age
     return [
@@ -66,8 +67,8 @@ def dilation_table(metadata: ModelMetadata) -> NDArray[np.int32]:
     that is both long-term and recent is read in its long-term slot.
     """
     height, width, _ = fixed_sizes(metadata)
-    policy = memory_policy(metadata)
-    shorter_side = min(metadata.feature_size(height, width)) / max(1, metadata.radius)
+    policy = MemoryPolicy.of_model(metadata)
+    frame_in_radii = metadata.frame_in_radii(height, width)
     slots = [*policy.long_term, *(-age for age in policy.short_term)]
     # From this clock on, every long-term frame is older than the recent ones, and its window is as large as
     # it gets.
@@ -76,7 +77,7 @@ def dilation_table(metadata: ModelMetadata) -> NDArray[np.int32]:
     )
     table = np.zeros((last_change + 2, len(slots)), np.int32)
     for clock, row in enumerate(table):
-        for frame in policy.frames_read(clock):
+        for frame, step in policy.reads(clock, frame_in_radii).items():
             slot = frame if frame in policy.long_term else frame - clock
-            row[slots.index(slot)] = policy.dilation(clock - frame, shorter_side)
+            row[slots.index(slot)] = step
     return table

@@ -1,4 +1,4 @@
-"""Frames that are on the GPU already: the engine reads them where a decoder, torch or CuPy put them."""
+"""Frames that are on the GPU already, from a decoder, torch or CuPy; the engine reads them in place."""
 
 from __future__ import annotations
 
@@ -18,30 +18,30 @@ _UNSIGNED = 1
 """DLDataTypeCode of unsigned integers."""
 
 _LEGACY_DEFAULT_STREAM = 1
-"""What both protocols call CUDA's legacy default stream; the driver calls it by the same number."""
+"""Number of CUDA's legacy default stream, in both protocols and for the driver."""
 
 _VERSION_WITH_STREAM = 3
-"""Of the CUDA Array Interface, from which on it names the stream in which the pixels are being written."""
+"""First version of the CUDA Array Interface that names the stream in which the pixels are being written."""
 
 _REMEDY = "give uint8 RGB pixels [height, width, 3] of a GPU, contiguous in memory"
 
 
 class DeviceFrame:
-    """RGB pixels in the memory of a GPU, which :meth:`maskring.Tracker.step` takes in the place of an array.
+    """RGB pixels in the memory of a GPU; :meth:`maskring.Tracker.step` takes them in place of an array.
 
     The pixels must not change until ``step`` returns.
 
     Args:
         pixels: an object [H, W, 3], uint8, contiguous, with ``__cuda_array_interface__`` (CuPy, Numba,
-            VPI) or ``__dlpack__`` (PyTorch). It is kept alive as long as the frame.
+            VPI) or ``__dlpack__`` (PyTorch). The frame keeps it alive.
 
     Attributes:
         address: of the first pixel, on the GPU.
-        shape, dtype, ndim, size: as numpy's.
-        stream: handle of the stream in which the pixels are still being written; None when they are there.
+        shape, dtype, ndim, size: as in numpy.
+        stream: handle of the stream that still writes the pixels; None when they are complete.
 
     Raises:
-        SourceError: when the object offers neither protocol, is not such pixels, or does not give them out.
+        SourceError: when the object has neither protocol, is not such pixels, or refuses to export them.
 
     Source: CUDA Array Interface version 3 (Numba's documentation); DLPack 1.0 (dmlc/dlpack).
     """
@@ -50,9 +50,9 @@ class DeviceFrame:
     ndim = 3
 
     def __init__(self, pixels: Any) -> None:
-        interface = _asked(pixels, lambda: getattr(pixels, "__cuda_array_interface__", None))
+        interface = _query(pixels, lambda: getattr(pixels, "__cuda_array_interface__", None))
         has_dlpack = hasattr(pixels, "__dlpack__")
-        # Up to version 2, torch's, the interface does not tell when the pixels are there; DLPack does.
+        # Up to version 2, which torch has, the interface does not say when the pixels are complete. DLPack does.
         if interface is not None and not (has_dlpack and _version(interface) < _VERSION_WITH_STREAM):
             self.address, shape, self.stream = _array_interface(interface)
             self._owner: Any = pixels
@@ -71,9 +71,9 @@ class DeviceFrame:
         self.size = shape[0] * shape[1] * 3
 
     def __array__(self, *_: Any, **__: Any) -> NoReturn:
-        """Refuses: a model that runs on the CPU would copy the frame back, frame by frame."""
+        """Raises: a model on the CPU would silently copy each frame back."""
         raise SourceError(
-            "the frame is in the memory of a GPU and the model runs on the CPU",
+            "the frame is in the memory of a GPU, and the model runs on the CPU",
             "give a TensorRT engine as the model, or frames as numpy arrays",
         )
 
@@ -82,13 +82,15 @@ Pixels = NDArray[np.uint8] | DeviceFrame
 """A frame, in the memory of the host or of a GPU."""
 
 
-def _asked(pixels: Any, question: Callable[[], Any]) -> Any:
-    """What the owner of the pixels answers; it may raise anything, as torch does for gradients."""
+def _query(pixels: Any, question: Callable[[], Any]) -> Any:
+    """Ask the owner of the pixels, which may raise anything, as torch does for tensors with gradients."""
     try:
         return question()
     except Exception as error:
         words = " ".join(str(error).split())[:200].rstrip(". ") or type(error).__name__
-        raise SourceError(f"the {type(pixels).__name__} gives out no pixels ({words})", _REMEDY) from error
+        raise SourceError(
+            f"the {type(pixels).__name__} does not export its pixels ({words})", _REMEDY
+        ) from error
 
 
 def _version(interface: Any) -> int:
@@ -103,10 +105,10 @@ def _array_interface(interface: Any) -> tuple[int, tuple[int, ...], int | None]:
         stream = None if interface.get("stream") is None else int(interface["stream"])
         if _version(interface) < _VERSION_WITH_STREAM:
             stream = _LEGACY_DEFAULT_STREAM
-        sound = interface["typestr"] == "|u1" and _contiguous(shape, interface.get("strides"))
+        usable = interface["typestr"] == "|u1" and _contiguous(shape, interface.get("strides"))
     except (KeyError, IndexError, TypeError, ValueError, OverflowError) as error:
         raise SourceError(f"the frame's __cuda_array_interface__ is damaged ({error!r})", _REMEDY) from error
-    if not sound:
+    if not usable:
         raise SourceError(
             f"the frame on the GPU has type {interface['typestr']}, shape {list(shape)} and strides "
             f"{interface.get('strides')}",
@@ -116,14 +118,14 @@ def _array_interface(interface: Any) -> tuple[int, tuple[int, ...], int | None]:
 
 
 def _contiguous(shape: tuple[int, ...], strides: Any) -> bool:
-    """Whether ``strides`` (of elements that are one byte) are those of rows one after the other."""
+    """Whether ``strides``, in bytes of one-byte elements, are those of a contiguous array."""
     return strides is None or tuple(strides) == tuple(
         int(np.prod(shape[axis + 1 :])) for axis in range(len(shape))
     )
 
 
 class _Tensor(ctypes.Structure):
-    """DLTensor, which stands first in DLManagedTensor."""
+    """DLTensor, the first member of DLManagedTensor."""
 
     _fields_ = (
         ("data", ctypes.c_void_p),
@@ -140,15 +142,15 @@ class _Tensor(ctypes.Structure):
 
 
 def _dlpack(pixels: Any) -> tuple[int, tuple[int, ...], Any]:
-    """Address, shape and the capsule, which gives the tensor back when it goes."""
-    kind, _ = _asked(pixels, pixels.__dlpack_device__)
+    """Address, shape and the capsule, whose end releases the tensor."""
+    kind, _ = _query(pixels, pixels.__dlpack_device__)
     if int(kind) not in (_CUDA, _CUDA_MANAGED):
-        raise SourceError(f"the frame's DLPack device {int(kind)} is no GPU of CUDA", _REMEDY)
+        raise SourceError(f"the frame's DLPack device {int(kind)} is not a CUDA GPU", _REMEDY)
     # The producer makes this stream wait for the pixels; the backend waits for this stream.
-    capsule = _asked(pixels, lambda: pixels.__dlpack__(stream=_LEGACY_DEFAULT_STREAM))
+    capsule = _query(pixels, lambda: pixels.__dlpack__(stream=_LEGACY_DEFAULT_STREAM))
     pointer = ctypes.pythonapi.PyCapsule_GetPointer
     pointer.restype, pointer.argtypes = ctypes.c_void_p, (ctypes.py_object, ctypes.c_char_p)
-    tensor = _Tensor.from_address(_asked(pixels, lambda: pointer(capsule, b"dltensor")))
+    tensor = _Tensor.from_address(_query(pixels, lambda: pointer(capsule, b"dltensor")))
     shape = tuple(tensor.shape[axis] for axis in range(tensor.ndim))
     strides = [tensor.strides[axis] for axis in range(tensor.ndim)] if tensor.strides else None
     if (tensor.code, tensor.bits, tensor.lanes) != (_UNSIGNED, 8, 1) or not _contiguous(shape, strides):

@@ -1,4 +1,7 @@
-"""What stands beside an engine: everything that decided its content, so that a wrong engine is never run."""
+"""The manifest of an engine (``.engine.json``): everything that its content depends on.
+
+It prevents an engine from running with another TensorRT, GPU or plugin than it was built for.
+"""
 
 from __future__ import annotations
 
@@ -13,39 +16,39 @@ from ...common.errors import ModelError
 from .metadata import ModelMetadata
 
 FORMAT_VERSION = 3
-"""Changed, too, when engines of the same key are built in another way: older ones are named and replaced."""
+"""Raised whenever engines of the same key are built differently, so that older ones are rebuilt."""
 
 TENSORRT, TENSORRT_RTX = "tensorrt", "tensorrt-rtx"
 RUNTIMES = (TENSORRT, TENSORRT_RTX)
-"""Runtimes that an engine can be for; the second takes no plugin."""
+"""Runtimes that engines are built for; the second has no plugins."""
 
 ANY_AMPERE, SAME_CAPABILITY = "ampere-plus", "same-compute-capability"
 HARDWARE_COMPATIBILITY = (ANY_AMPERE, SAME_CAPABILITY)
 
 ENGINE_SUFFIX = ".engine"
-"""By which trackers know engines."""
 
 Shapes = dict[str, list[list[int]]]
+"""Smallest, best and largest shape of each input."""
 
 
 @dataclass(frozen=True)
 class EngineKey:
-    """Everything that decides what an engine computes and where it runs.
+    """Everything that the content of an engine depends on.
 
     Attributes:
         runtime: one of :data:`RUNTIMES`.
         onnx_sha256: digest of the ONNX file.
-        network_sha256: digest of what TensorRT's parser was given: the file, its memory read bound to the
-            plugin or in the body that the GPUs need, and extents that the profile fixes.
+        network_sha256: digest of the network that TensorRT parsed: the ONNX file with the plugin or the
+            function body in place of the memory read, and with fixed extents.
         precision: ``float32`` or ``float16``, with ``+int8`` where the encoder is quantized.
-        shapes: of each input the smallest, the best and the largest one that the engine takes.
+        shapes: smallest, best and largest shape of each input.
         tensorrt_version: of the builder.
-        compute_capability: of the GPU that it was timed on, or those it was compiled for, as ``sm86``.
-        plugin_sha256: digest of the plugin library; empty where the function body was built in.
+        compute_capability: of the GPU that it was tuned on, or of those it was compiled for, as ``sm86``.
+        plugin_sha256: digest of the plugin library; empty when the function body was built in.
         optimization_level: of the builder; None for its default.
-        workspace_mb: limit of scratch memory while tactics are chosen; None for all of the GPU's.
+        workspace_mb: limit of scratch memory during the build, in MiB; None for all of the GPU's.
         version_compatible: runs on later TensorRT of the same major version.
-        hardware_compatibility: one of :data:`HARDWARE_COMPATIBILITY`; empty = this model of GPU alone.
+        hardware_compatibility: one of :data:`HARDWARE_COMPATIBILITY`; empty for this model of GPU alone.
     """
 
     runtime: str
@@ -62,26 +65,26 @@ class EngineKey:
     hardware_compatibility: str = ""
 
     def differences(self, other: EngineKey) -> list[str]:
-        """Sentences' parts that name what is not the same in ``other``, of shapes those that differ alone."""
+        """What differs in ``other``, one phrase for each attribute or input shape."""
         ours, theirs = ({f.name: getattr(key, f.name) for f in fields(self)} for key in (self, other))
         for values in (ours, theirs):
             shapes = values.pop("shapes")
             values.update({f"the shape of {name}": shape for name, shape in shapes.items()})
         changed = [name for name in dict.fromkeys([*ours, *theirs]) if ours.get(name) != theirs.get(name)]
-        if len(changed) > 1:  # it follows from the others
+        if len(changed) > 1:  # the network's digest differs because something else does
             changed = [name for name in changed if name != "network_sha256"]
         return [f"{name} was {ours.get(name)} and is {theirs.get(name)}" for name in changed]
 
 
 @dataclass(frozen=True)
 class EngineManifest:
-    """The JSON file beside an engine.
+    """The JSON file in the engine's folder.
 
     Attributes:
-        key: what decided its content.
+        key: what the engine's content depends on.
         metadata: of the step graph it was built from.
         engine_sha256: digest of the engine file.
-        memory: bytes that the builder's log speaks of: ``scratch``, ``activation``, ``weights``.
+        memory: bytes by kind as the builder logged them: ``scratch``, ``activation``, ``weights``.
     """
 
     key: EngineKey
@@ -96,25 +99,25 @@ class EngineManifest:
         return json.dumps(stored, indent=2) + "\n"
 
     def check_runs_on(self, tensorrt_version: str, compute_capability: str, plugin_sha256: str) -> None:
-        """Check that what is here is what the engine was built for.
+        """Check that the engine was built for this TensorRT, GPU and plugin.
 
         Args:
             tensorrt_version: of the TensorRT that would run it.
             compute_capability: of the GPU, as ``sm86``.
-            plugin_sha256: digest of the plugin library, empty where none is used.
+            plugin_sha256: digest of the plugin library, empty when none is used.
 
         Raises:
-            ModelError: naming what differs.
+            ModelError: names what differs.
         """
         key, wrong = self.key, []
         if not _same_version(key, tensorrt_version):
-            wrong.append(f"{key.runtime} {key.tensorrt_version}, here is {tensorrt_version}")
+            wrong.append(f"{key.runtime} {key.tensorrt_version} (here: {tensorrt_version})")
         if not _same_gpu(key, compute_capability):
             built = ", ".join(key.compute_capability)
-            wrong.append(f"GPUs with compute capability {built}, here is {compute_capability}")
+            wrong.append(f"GPUs with compute capability {built} (here: {compute_capability})")
         if key.plugin_sha256 != plugin_sha256:
             here = plugin_sha256[:12] or "none"
-            wrong.append(f"plugin library {key.plugin_sha256[:12] or 'none'}, here is {here}")
+            wrong.append(f"plugin library {key.plugin_sha256[:12] or 'none'} (here: {here})")
         if wrong:
             raise ModelError(f"the engine was built for {' and for '.join(wrong)}", BUILD_AGAIN)
 
@@ -150,26 +153,26 @@ def sha256(path: Path) -> str:
     return digest.hexdigest()
 
 
-LARGEST_MANIFEST = 1 << 22
-"""Bytes; those that are written have some thousand."""
+MAX_MANIFEST_BYTES = 1 << 22
+"""Real manifests have a few thousand bytes."""
 
 
 def read_manifest(engine: Path) -> EngineManifest:
-    """Read what stands beside an engine.
+    """Read the manifest of an engine.
 
     Raises:
-        ModelError: when the engine or the file beside it is missing or damaged, or not of this version.
+        ModelError: when the engine or its manifest is missing, damaged or of another version.
     """
     path = manifest_path(engine)
     if not engine.is_file():
         raise ModelError(f"the engine {engine} does not exist", "check the path")
     try:
-        if path.stat().st_size > LARGEST_MANIFEST:
-            raise ValueError("nothing that was written is as large")
+        if path.stat().st_size > MAX_MANIFEST_BYTES:
+            raise ValueError("larger than any manifest")
         stored = json.loads(path.read_text(encoding="utf-8"))
     except FileNotFoundError as error:
         raise ModelError(
-            f"{path}, which says what {engine} was built for, does not exist",
+            f"the manifest {path} of the engine does not exist",
             f"copy it together with the engine, or {BUILD_AGAIN}",
         ) from error
     except (OSError, ValueError, RecursionError) as error:
@@ -178,10 +181,10 @@ def read_manifest(engine: Path) -> EngineManifest:
 
 
 def read_engine(engine: Path, manifest: EngineManifest) -> bytes:
-    """The engine's bytes, once they are known to be those that were built.
+    """Read an engine and check it against its manifest.
 
     Raises:
-        ModelError: when the file cannot be read or is not the one that the manifest speaks of.
+        ModelError: when the file cannot be read, or its digest is not that of the manifest.
     """
     try:
         content = engine.read_bytes()
@@ -190,7 +193,9 @@ def read_engine(engine: Path, manifest: EngineManifest) -> bytes:
             f"the engine {engine} cannot be read ({error.strerror})", "check the path"
         ) from error
     if hashlib.sha256(content).hexdigest() != manifest.engine_sha256:
-        raise ModelError(f"{engine} is not the engine that {manifest_path(engine)} describes", BUILD_AGAIN)
+        raise ModelError(
+            f"the engine {engine} does not match its manifest {manifest_path(engine)}", BUILD_AGAIN
+        )
     return content
 
 
@@ -199,11 +204,11 @@ def _manifest(stored: Any, path: Path) -> EngineManifest:
         version = stored["format_version"]
         if version != FORMAT_VERSION:
             raise ModelError(
-                f"{path} has format {version}, this maskring reads format {FORMAT_VERSION}", BUILD_AGAIN
+                f"{path} has format {version}, and this maskring reads format {FORMAT_VERSION}", BUILD_AGAIN
             )
         key = dict(stored["key"])
         if not (_plausible(key) and _is_text(stored["engine_sha256"]) and _sizes(stored["memory"])):
-            raise ValueError("a value of another type than was written")
+            raise ValueError("a value of the wrong type")
         key["compute_capability"] = tuple(key["compute_capability"])
         return EngineManifest(
             key=EngineKey(**key),
@@ -216,7 +221,7 @@ def _manifest(stored: Any, path: Path) -> EngineManifest:
 
 
 def _plausible(key: dict[str, Any]) -> bool:
-    """Whether every value has the type and form that its attribute of :class:`EngineKey` promises."""
+    """Whether every value has the type and form of its attribute of :class:`EngineKey`."""
     built_for = key["compute_capability"]
     return (
         key["runtime"] in RUNTIMES
@@ -244,7 +249,7 @@ def _is_size(value: object) -> bool:
 
 
 def _is_range(shapes: object) -> bool:
-    """Smallest, best and largest shape."""
+    """Whether it is a smallest, a best and a largest shape."""
     return isinstance(shapes, list) and len(shapes) == 3 and all(map(_is_shape, shapes))
 
 

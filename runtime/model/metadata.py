@@ -1,4 +1,4 @@
-"""What an exported model says about itself: everything the runtime must know, kept inside the ONNX file."""
+"""Metadata of an exported model: everything the runtime must know, stored inside the ONNX file."""
 
 from __future__ import annotations
 
@@ -13,19 +13,19 @@ METADATA_KEY = "maskring"
 """Name of the ONNX ``metadata_props`` entry that holds :class:`ModelMetadata` as JSON."""
 
 QUANTIZATION_KEY = "maskring_quantization"
-"""Name of the ``metadata_props`` entry, JSON for people, that a model with an int8 encoder has."""
+"""Name of the ``metadata_props`` entry of a model with an int8 encoder; JSON for people."""
 
 FORMAT_VERSION = 1
-"""Version of the step graph's contract; a runtime refuses files of another version."""
+"""Version of the step graph's contract. Files of another version are not loaded."""
 
-MOST = 1 << 16
-"""Of strides, channels, radii, slots and ages in a file: no frame needs more, and memory is sized by them."""
+MAX_SETTING = 1 << 16
+"""Limit for strides, channels, radii, slots and ages in a file, because memory is sized by them."""
 
 EXPORT_AGAIN = "export the checkpoint again with this version: maskring export CHECKPOINT --out MODEL.onnx"
 """The remedy for a file that this version cannot read."""
 
-MOST_REMEMBERED = 1024
-"""Frames that a memory policy may name."""
+MAX_POLICY_FRAMES = 1024
+"""Frames that a memory policy in a file may list."""
 
 DEFAULT_LONG_TERM = (0, 5)
 DEFAULT_SHORT_TERM = (1, 3, 5)
@@ -138,7 +138,7 @@ class ModelMetadata:
             raise damaged from error
         if version != FORMAT_VERSION:
             raise ModelError(
-                f"{origin} has model format {version}, this maskring reads format {FORMAT_VERSION}",
+                f"{origin} has model format {version}, and this maskring reads format {FORMAT_VERSION}",
                 EXPORT_AGAIN,
             )
         try:
@@ -169,21 +169,23 @@ class ModelMetadata:
         if height == (self.height or height) and width == (self.width or width):
             return
         raise SourceError(
-            f"the frames are {width}x{height} pixels and the model was exported for {self.width or 'any'}x"
+            f"the frames are {width}x{height} pixels, and the model was exported for {self.width or 'any'}x"
             f"{self.height or 'any'}",
             f"export it with --height {height} --width {width}, or without them for frames of any size",
         )
 
 
 def _plausible(stored: dict[str, Any]) -> bool:
-    """Whether every value has the type and range its attribute promises."""
+    """Whether every value has the type and range of its attribute."""
 
     def whole(value: object, least: int) -> bool:
-        return type(value) is int and least <= value <= MOST
+        return type(value) is int and least <= value <= MAX_SETTING
 
     def frames(value: object, least: int) -> bool:
         return (
-            isinstance(value, list) and len(value) <= MOST_REMEMBERED and all(whole(f, least) for f in value)
+            isinstance(value, list)
+            and len(value) <= MAX_POLICY_FRAMES
+            and all(whole(f, least) for f in value)
         )
 
     def finite(value: object) -> bool:

@@ -1,4 +1,4 @@
-"""Reading exported step graphs, and cutting them around their memory read, so that it can run in place."""
+"""Read exported step graphs, and cut them at their memory read so that a native kernel can take its place."""
 
 from __future__ import annotations
 
@@ -15,20 +15,20 @@ from onnx import helper
 
 from ...common.errors import ModelError
 from ...plugins.windowed_affinity.onnx_op import DOMAIN, OP_TYPE, OPSET_VERSION, is_memory_read
-from .metadata import EXPORT_AGAIN, METADATA_KEY, MOST, ModelMetadata
+from .metadata import EXPORT_AGAIN, MAX_SETTING, METADATA_KEY, ModelMetadata
 from .tensor_names import DILATION, FRAME, INPUTS, KEY, KEYS, LAB, OUTPUTS, PROBABILITIES, VALUES
 
 
 @dataclass(frozen=True)
 class StepGraphHead:
-    """What a step graph does before its memory read.
+    """The part of a step graph before its memory read, and the attributes of the read.
 
     Attributes:
         model: ``frame`` or ``lab`` -> ``key`` and ``query``.
-        query: name of the tensor that the read compares with memory; may be ``key``.
-        radius, scale, top_k: attributes of the read.
-        smoothing: radius and scale of the read behind it, which smooths the probabilities by the frame's own
-            ``key``; None when there is none.
+        query: name of the tensor that is compared with memory; it may be ``key``.
+        radius, scale, top_k: attributes of the memory read.
+        smoothing: radius and scale of the smoothing read, which reads the frame's own ``key``; None when
+            there is none.
     """
 
     model: onnx.ModelProto
@@ -40,10 +40,10 @@ class StepGraphHead:
 
 
 def read_export(path: Path) -> tuple[onnx.ModelProto, ModelMetadata]:
-    """Read what maskring exported: a step graph, or the model of a Triton repository.
+    """Read a file that maskring exported: a step graph, or the model of a Triton repository.
 
     Raises:
-        ModelError: when the file is missing, damaged or not ours.
+        ModelError: when the file is missing, damaged or not exported by maskring.
     """
     try:
         model = onnx.load_model_from_string(path.read_bytes())
@@ -52,7 +52,7 @@ def read_export(path: Path) -> tuple[onnx.ModelProto, ModelMetadata]:
     except OSError as error:
         raise ModelError(f"the model {path} cannot be read ({error.strerror})", "check the path") from error
     except (DecodeError, UnicodeDecodeError) as error:  # the latter from protobuf's Python implementation
-        raise ModelError(f"{path} is not an ONNX file, or is cut short", EXPORT_AGAIN) from error
+        raise ModelError(f"{path} is not an ONNX file, or is truncated", EXPORT_AGAIN) from error
     properties = {entry.key: entry.value for entry in model.metadata_props}
     if METADATA_KEY not in properties:
         raise ModelError(f"{path} was not exported by maskring", EXPORT_AGAIN)
@@ -63,7 +63,7 @@ def load_step_graph(path: Path) -> tuple[onnx.ModelProto, ModelMetadata]:
     """Read an exported step graph.
 
     Raises:
-        ModelError: when the file is missing, damaged, not ours or of another version.
+        ModelError: when the file is missing, damaged, not exported by maskring or of another version.
     """
     model, metadata = read_export(path)
     versions = {entry.domain: entry.version for entry in model.opset_import}
@@ -73,15 +73,15 @@ def load_step_graph(path: Path) -> tuple[onnx.ModelProto, ModelMetadata]:
         or len(reads) != (2 if metadata.smoothing_radius else 1)
         or reads[-1].output[0] != PROBABILITIES
         or versions.get(DOMAIN) != OPSET_VERSION
-        or not all(map(_sound_attributes, reads))
-        or _channels_declared(model) not in (0, metadata.channels)
+        or not all(map(_valid_attributes, reads))
+        or _declared_channels(model) not in (0, metadata.channels)
     ):
-        raise ModelError(f"{path} does not hold the step graph that its metadata promises", EXPORT_AGAIN)
+        raise ModelError(f"{path} does not contain the step graph that its metadata describes", EXPORT_AGAIN)
     return model, metadata
 
 
-def _sound_attributes(read: onnx.NodeProto) -> bool:
-    """Whether a memory read tells radius and scale, perhaps ``top_k``, in numbers of use."""
+def _valid_attributes(read: onnx.NodeProto) -> bool:
+    """Whether a memory read has a usable radius and scale, and ``top_k`` if it has one."""
     kinds = onnx.AttributeProto
     stored = {attribute.name: attribute for attribute in read.attribute}
     if not {"radius", "scale"} <= set(stored) or stored["scale"].type != kinds.FLOAT:
@@ -90,21 +90,21 @@ def _sound_attributes(read: onnx.NodeProto) -> bool:
     if any(attribute.type != kinds.INT or attribute.i < 0 for attribute in whole):
         return False
     largest = stored["top_k"].i if "top_k" in stored else 0
-    return stored["radius"].i <= MOST and largest < 2**31 and 0 <= stored["scale"].f < math.inf
+    return stored["radius"].i <= MAX_SETTING and largest < 2**31 and 0 <= stored["scale"].f < math.inf
 
 
-def _channels_declared(model: onnx.ModelProto) -> int:
-    """C of the graph's keys; 0 when it leaves it open."""
+def _declared_channels(model: onnx.ModelProto) -> int:
+    """C of the graph's keys; 0 when it is dynamic."""
     key = next(value for value in model.graph.output if value.name == KEY)
     shape = key.type.tensor_type.shape.dim
     return int(shape[1].dim_value) if len(shape) == 4 else -1
 
 
 def memory_read(model: onnx.ModelProto) -> onnx.NodeProto | None:
-    """The one read of labels of a step graph, None when ``model`` is not a step graph.
+    """The node that reads label maps from memory; None when ``model`` is not a step graph.
 
-    A graph that searches for window centres holds another node of the operator, which reads coordinates, and
-    one that smooths has one that reads the frame itself.
+    A step graph may have two more nodes of the same operator: the search for window centres reads
+    coordinates, and smoothing reads the frame itself.
     """
     names = {value.name for value in (*model.graph.input, *model.graph.output)}
     reads: list[onnx.NodeProto] = [
@@ -117,7 +117,7 @@ def memory_read(model: onnx.ModelProto) -> onnx.NodeProto | None:
 
 
 def smoothing_read(model: onnx.ModelProto) -> onnx.NodeProto | None:
-    """The read of the frame itself that smooths the probabilities, None when ``model`` has none."""
+    """The node that smooths the probabilities by a read of the frame itself; None when ``model`` has none."""
     return next(
         (
             node
@@ -129,9 +129,12 @@ def smoothing_read(model: onnx.ModelProto) -> onnx.NodeProto | None:
 
 
 def cut_at_memory_read(model: onnx.ModelProto, read: onnx.NodeProto, begin: str = FRAME) -> StepGraphHead:
-    """What ``model`` does before its memory read ``read``.
+    """The part of ``model`` before its memory read.
 
-    ``begin`` is where it starts: :data:`FRAME`, or :data:`LAB` in a graph that has that tensor.
+    Args:
+        model: a step graph.
+        read: its memory read.
+        begin: input of the part: :data:`FRAME`, or :data:`LAB` in a graph that has that tensor.
     """
     attributes, smoothing = _attributes(read), smoothing_read(model)
     return StepGraphHead(
@@ -149,10 +152,10 @@ def _attributes(node: onnx.NodeProto) -> dict[str, Any]:
 
 
 def subgraph(model: onnx.ModelProto, inputs: Iterable[str], outputs: Iterable[str]) -> onnx.ModelProto:
-    """The part of ``model`` that computes ``outputs`` from ``inputs``; inputs it does not use are left out.
+    """The part of ``model`` that computes ``outputs`` from ``inputs``; unused inputs are left out.
 
-    Tensors inside the graph that become inputs or outputs are taken to be [1, ?, ?, ?] of the memory's type,
-    but for ``lab``, which is float32.
+    Inner tensors that become inputs or outputs are declared as [1, ?, ?, ?] of the memory's type; ``lab`` as
+    float32.
     """
     graph = model.graph
     producer = {name: index for index, node in enumerate(graph.node) for name in node.output}
@@ -191,7 +194,7 @@ def subgraph(model: onnx.ModelProto, inputs: Iterable[str], outputs: Iterable[st
 
 
 def _tensors_read(node: onnx.NodeProto) -> list[str]:
-    """Names that a node reads, in the bodies of its branches and loops too."""
+    """Names that a node reads, including those in the bodies of its branches and loops."""
     names = [name for name in node.input if name]
     for attribute in node.attribute:
         for body in (attribute.g, *attribute.graphs):

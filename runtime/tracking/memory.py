@@ -9,7 +9,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from ...common.errors import UserError
-from ..model.metadata import DEFAULT_LONG_TERM, DEFAULT_SHORT_TERM
+from ..model.metadata import DEFAULT_LONG_TERM, DEFAULT_SHORT_TERM, ModelMetadata
 
 MAX_SLOTS = 256
 """Frames that memory may hold. More do not help, and a typing error must not fill the machine's memory."""
@@ -64,6 +64,11 @@ class MemoryPolicy:
                 f"the memory policy holds {self.num_slots} frames; at most {MAX_SLOTS} are allowed",
                 "use fewer long-term frames or a shorter short-term memory",
             )
+
+    @classmethod
+    def of_model(cls, metadata: ModelMetadata) -> MemoryPolicy:
+        """The policy that is stored in a model."""
+        return cls(metadata.long_term, metadata.short_term)
 
     @property
     def oldest_age(self) -> int:

@@ -35,9 +35,7 @@ class Tracker:
         self._backend = backend
         self._staging = backend if isinstance(backend, StagingBackend) else None
         self._soft = soft
-        self._ring = MemoryRing(
-            policy or MemoryPolicy(metadata.long_term, metadata.short_term), metadata.num_slots
-        )
+        self._ring = MemoryRing(policy or MemoryPolicy.of_model(metadata), metadata.num_slots)
         self._objects = ObjectTable()
         self._size: tuple[int, int] | None = None  # (H, W) of the stream, set by its first frame
         self._allocated: tuple[int, int, int] | None = None  # height, width, number of labels

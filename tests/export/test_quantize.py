@@ -20,9 +20,9 @@ from maskring.export.onnx_export import export_onnx
 from maskring.export.parity import verify_model
 from maskring.runtime.backends.onnxrt.backend import OnnxRuntimeBackend
 from maskring.runtime.backends.onnxrt.integer_encoder import (
-    fold_rectifiers,
+    fold_relu_into_quantize,
     for_integer_kernels,
-    keep_float_layers,
+    restore_float_layers,
 )
 from maskring.runtime.model.metadata import METADATA_KEY, QUANTIZATION_KEY
 from maskring.runtime.model.step_graph import memory_read, subgraph
@@ -151,7 +151,7 @@ def test_rectifiers_are_folded_without_changing_what_is_in_range(folder: Path, t
     read = memory_read(model)
     assert read is not None
     encoder = subgraph(model, [LAB], [read.input[0]])
-    folded = fold_rectifiers(encoder)
+    folded = fold_relu_into_quantize(encoder)
     assert [node.op_type for node in folded.graph.node].count("Relu") == 0
     assert any(node.op_type == "Relu" for node in encoder.graph.node), "the original is not changed"
     options = onnxruntime.SessionOptions()
@@ -170,8 +170,8 @@ def test_layers_that_give_floats_out_read_float_weights(folder: Path) -> None:
     model = onnx.load(folder / "int8.onnx")
     read = memory_read(model)
     assert read is not None
-    encoder = fold_rectifiers(subgraph(model, [LAB], [read.input[0]]))
-    changed = keep_float_layers(encoder)
+    encoder = fold_relu_into_quantize(subgraph(model, [LAB], [read.input[0]]))
+    changed = restore_float_layers(encoder)
     constants = {weight.name for weight in changed.graph.initializer}
     layers = [node for node in changed.graph.node if node.op_type == "Conv"]
     assert [node.output[0] for node in layers if node.input[1] in constants] == ["key"]
@@ -187,7 +187,7 @@ def test_weights_with_a_zero_point_stay_quantized(folder: Path) -> None:
         if node.op_type == "DequantizeLinear" and node.input[0] in weights:
             zero = onnx.numpy_helper.to_array(weights[node.input[2]])
             weights[node.input[2]].CopyFrom(onnx.numpy_helper.from_array(zero + 1, node.input[2]))
-    assert keep_float_layers(model) == model
+    assert restore_float_layers(model) == model
 
 
 def test_float_models_stay_as_they_are(folder: Path) -> None:

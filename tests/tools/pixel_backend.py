@@ -20,12 +20,13 @@ def pixel_metadata(**changes: Any) -> ModelMetadata:
 class PixelBackend:
     """Compares colours: the logit of two pixels is minus their squared distance in RGB, up to a constant.
 
-    Keeps count of its calls and can be told to fail, for tests of the tracker.
+    Records its calls and can be made to fail, for tests of the tracker.
     """
 
     def __init__(self, metadata: ModelMetadata | None = None) -> None:
         self.metadata = metadata or pixel_metadata()
         self.allocations: list[tuple[int, int, int, int]] = []
+        self.dilations: list[list[int]] = []
         self.closed = 0
         self.fail_next: Exception | None = None
 
@@ -44,6 +45,7 @@ class PixelBackend:
         self, frame: NDArray[np.uint8], dilation: NDArray[np.int32], write_slot: int, soft: bool
     ) -> tuple[NDArray[np.uint8], NDArray[np.floating[Any]]]:
         assert dilation[write_slot] == 0
+        self.dilations.append(dilation.tolist())
         stride = self.metadata.stride
         colour = np.ascontiguousarray(frame[::stride, ::stride].transpose(2, 0, 1)).astype(np.float32) / 255
         square = (colour**2).sum(0, keepdims=True)

@@ -14,7 +14,7 @@ from typer.testing import CliRunner
 
 from maskring.cli import app
 from maskring.common.types import MAX_LABELS
-from maskring.runtime.model.metadata import MOST
+from maskring.runtime.model.metadata import MAX_SETTING
 
 numbers = st.one_of(
     st.integers(-3, 40),
@@ -312,7 +312,7 @@ def test_threads_that_no_machine_has(files: dict[str, Path], threads: int) -> No
 
 
 @pytest.mark.parametrize(
-    ("option", "most"), [("--top-k", MOST), ("--localise", MOST), ("--objects", MAX_LABELS - 1)]
+    ("option", "most"), [("--top-k", MAX_SETTING), ("--localise", MAX_SETTING), ("--objects", MAX_LABELS - 1)]
 )
 def test_the_limits_of_an_export_are_those_of_the_runtime(option: str, most: int, tmp_path: Path) -> None:
     """What the command line takes, no later part refuses by its size."""

@@ -1,4 +1,4 @@
-"""The colours an encoder sees, as OpenCV computes them."""
+"""The normalised colours that an encoder sees, computed by OpenCV."""
 
 from __future__ import annotations
 
@@ -10,13 +10,13 @@ from ...model.metadata import ModelMetadata
 
 
 def normalised_lab(frame: NDArray[np.uint8], metadata: ModelMetadata, out: NDArray[np.float32]) -> None:
-    """Fill ``out`` with what the graph's tensor ``lab`` would hold for ``frame``.
+    """Fill ``out`` with the values of the graph's tensor ``lab`` for ``frame``.
 
-    The graph does the same in ONNX operators; on a CPU, OpenCV's own conversion takes a fraction of the time.
+    The graph has the same conversion in ONNX operators; OpenCV takes a fraction of its time on a CPU.
 
     Args:
         frame: [H, W, 3] RGB.
-        metadata: its ``lab_mean`` and ``lab_std`` say how to normalise.
+        metadata: its ``lab_mean`` and ``lab_std`` normalise.
         out: float32 [3, H, W].
     """
     lab = cv2.cvtColor(frame.astype(np.float32) * np.float32(1 / 255), cv2.COLOR_RGB2LAB)

@@ -1,4 +1,4 @@
-"""Quantized encoders the way onnxruntime's integer kernels on CPUs want them."""
+"""Rewrite quantized encoders so that onnxruntime's integer kernels for CPUs execute them fast."""
 
 from __future__ import annotations
 
@@ -12,16 +12,19 @@ UNSIGNED_ZERO = "maskring_unsigned_zero_point"
 
 
 def for_integer_kernels(model: onnx.ModelProto) -> onnx.ModelProto:
-    """``model`` as onnxruntime executes it best; one without Q/DQ is returned as it is, others as a copy."""
-    return keep_float_layers(fold_rectifiers(model))
+    """``model`` in the form that onnxruntime executes fastest.
+
+    A model without Q/DQ nodes is returned as it is, others as a changed copy.
+    """
+    return restore_float_layers(fold_relu_into_quantize(model))
 
 
-def keep_float_layers(model: onnx.ModelProto) -> onnx.ModelProto:
-    """``model`` with float weights, instead of int8 behind a Q/DQ node, in each layer that gives floats out.
+def restore_float_layers(model: onnx.ModelProto) -> onnx.ModelProto:
+    """Replace int8 weights by float ones in each layer whose output is not quantized.
 
-    Without a quantization behind it onnxruntime executes such a layer in floats whatever it is given, and
-    only weights that are constants get its blocked layout. A model without Q/DQ is returned as it is;
-    otherwise a copy is changed. Rectifiers must be folded: one between hides the quantization.
+    onnxruntime executes such a layer in floats anyway, and only constant weights get its blocked layout. Call
+    :func:`fold_relu_into_quantize` first: a Relu in between hides the quantization. A model without Q/DQ nodes
+    is returned as it is, others as a changed copy.
     """
     quantized = {node.input[0] for node in model.graph.node if node.op_type == "QuantizeLinear"}
     if not quantized:
@@ -35,7 +38,7 @@ def keep_float_layers(model: onnx.ModelProto) -> onnx.ModelProto:
         for node in graph.node
         if node.op_type == "DequantizeLinear"
         and all(name in weights for name in node.input)
-        and not any(weights[name].any() for name in node.input[2:])  # zero points: symmetric ones alone
+        and not any(weights[name].any() for name in node.input[2:])  # symmetric: zero point 0
     }
     for layer in graph.node:
         if layer.op_type != "Conv" or layer.output[0] in quantized or layer.input[1] not in restored:
@@ -48,13 +51,13 @@ def keep_float_layers(model: onnx.ModelProto) -> onnx.ModelProto:
     return changed
 
 
-def fold_rectifiers(model: onnx.ModelProto) -> onnx.ModelProto:
-    """``model`` with each Relu between a layer and its symmetric int8 quantization folded into the latter.
+def fold_relu_into_quantize(model: onnx.ModelProto) -> onnx.ModelProto:
+    """Fold each Relu into the symmetric int8 quantization behind it.
 
-    TensorRT takes int8 with zero point 0 alone. onnxruntime fuses layer, Relu and quantization only where the
-    quantization itself cuts off what is negative. Unsigned bytes with the same scale do: 0 to 127 stay what
-    they were, and what int8 would have clipped is kept up to twice the range. A model without Q/DQ is
-    returned as it is; otherwise a copy is changed.
+    Exports have zero point 0, because TensorRT takes no other. onnxruntime fuses layer, Relu and quantization
+    only when the quantization itself clips negative values. uint8 with the same scale does: 0 to 127 mean the
+    same, and values that int8 would clip fit up to twice the range. A model without Q/DQ nodes is returned as
+    it is, others as a changed copy.
     """
     if not any(node.op_type == "QuantizeLinear" for node in model.graph.node):
         return model

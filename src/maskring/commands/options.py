@@ -10,7 +10,7 @@ from typing import Annotated
 import typer
 
 from ..common.machine import MAX_THREADS
-from ..runtime.model.metadata import MOST
+from ..runtime.model.metadata import MAX_SETTING
 
 MAX_SIDE = 1 << 15
 """Pixels of a frame's side, of an export or of what is tracked."""
@@ -157,7 +157,7 @@ LogitScale = Annotated[
 ]
 TopK = Annotated[
     int | None,
-    typer.Option(min=0, max=MOST, help="Logits kept per pixel, 0 = all; default: the checkpoint's."),
+    typer.Option(min=0, max=MAX_SETTING, help="Logits kept per pixel, 0 = all; default: the checkpoint's."),
 ]
 RoiStep = Annotated[
     int | None,
@@ -165,7 +165,7 @@ RoiStep = Annotated[
         "--roi-step",
         "--localise",
         min=0,
-        max=MOST,
+        max=MAX_SETTING,
         help="Search window centres on every n-th feature, 0 = no search; default: the checkpoint's.",
     ),
 ]

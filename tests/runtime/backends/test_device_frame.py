@@ -308,11 +308,11 @@ class Differentiable:
 @pytest.mark.parametrize(
     ("pixels", "words"),
     [
-        (Differentiable(), r"Differentiable gives out no pixels \(Can't get .* requires grad. Use detach\)"),
-        (Refusing(BufferError("another device")), r"gives out no pixels \(another device\)"),
+        (Differentiable(), r"Differentiable .*\(Can't get .* requires grad. Use detach\)"),
+        (Refusing(BufferError("another device")), r"Refusing .*\(another device\)"),
         (Refusing(capsule=BufferError("requires gradient, use tensor.detach()")), r"use tensor.detach\(\)"),
-        (Refusing(capsule=TypeError()), r"gives out no pixels \(TypeError\)"),
-        (Refusing(capsule="no capsule"), "gives out no pixels"),
+        (Refusing(capsule=TypeError()), r"Refusing .*\(TypeError\)"),
+        (Refusing(capsule="no capsule"), "Refusing"),
         (SimpleNamespace(__cuda_array_interface__="text"), "__cuda_array_interface__ is damaged"),
     ],
 )
@@ -333,5 +333,5 @@ def test_a_frame_of_another_size_than_the_stream(gpu: FakeGpu, tracker: Tracker)
 
 def test_a_model_on_the_cpu_refuses_it(model: Path) -> None:
     tracker = Tracker(OnnxRuntimeBackend(model))
-    with pytest.raises(SourceError, match=r"in the memory of a GPU and the model runs on the CPU; give a"):
+    with pytest.raises(SourceError, match=r"\bGPU\b.* CPU; give a TensorRT engine"):
         tracker.step(DeviceFrame(interface()), MASK)

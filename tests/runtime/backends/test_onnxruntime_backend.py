@@ -247,12 +247,12 @@ def broken_node(model: onnx.ModelProto) -> None:
     ("edit", "words"),
     [
         (without_metadata, "was not exported by maskring"),
-        (other_version, "has model format 9, this maskring reads format 1"),
+        (other_version, r"\b9\b.*\b1\b"),
         (damaged_metadata, "metadata in .* is damaged"),
-        (other_operator, "does not hold the step graph"),
-        (other_operator_version, "does not hold the step graph"),
-        (other_output, "does not hold the step graph"),
-        (read_apart_from_probabilities, "does not hold the step graph"),
+        (other_operator, "strange.onnx .*step graph"),
+        (other_operator_version, "strange.onnx .*step graph"),
+        (other_output, "strange.onnx .*step graph"),
+        (read_apart_from_probabilities, "strange.onnx .*step graph"),
         (broken_node, "onnxruntime .*NoSuchOperator"),
     ],
 )
@@ -275,12 +275,12 @@ def test_a_name_that_is_no_text(tmp_path: Path) -> None:
     environment = {**os.environ, "PROTOCOL_BUFFERS_PYTHON_IMPLEMENTATION": "python"}
     command = [sys.executable, "-c", code, str(path)]
     done = subprocess.run(command, env=environment, capture_output=True, text=True, check=True)
-    assert "strange.onnx is not an ONNX file, or is cut short" in done.stdout
+    assert "strange.onnx is not an ONNX file" in done.stdout
 
 
 def test_frame_size_of_a_fixed_model(tmp_path: Path) -> None:
     backend = OnnxRuntimeBackend(write_pixel_model(tmp_path / "fixed.onnx", height=48, width=64))
-    with pytest.raises(SourceError, match=r"66x49 pixels .* exported for 64x48; .*--height 49 --width 66"):
+    with pytest.raises(SourceError, match=r"66x49 .*64x48; .*--height 49 --width 66"):
         backend.allocate(HEIGHT, WIDTH, 8, 2)
     backend.allocate(48, 64, 8, 2)
 
@@ -288,7 +288,7 @@ def test_frame_size_of_a_fixed_model(tmp_path: Path) -> None:
 def test_memory_beyond_the_machine(model: Path) -> None:
     backend = OnnxRuntimeBackend(model)
     backend.allocate(HEIGHT, WIDTH, 8, 2)
-    with pytest.raises(UnavailableError, match=r"do not fit into memory; use smaller frames"):
+    with pytest.raises(UnavailableError, match=r"memory; use smaller frames"):
         backend.allocate(HEIGHT, WIDTH, 10**12, 2)
     backend.step(FRAMES[0], np.zeros(8, np.int32), 0, False)  # what was there still works
 

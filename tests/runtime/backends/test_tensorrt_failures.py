@@ -156,9 +156,7 @@ def test_a_failed_execution_leaves_the_tracker_usable(
         if index in (3, 8):
             gpu.fail("execute_async_v3")
             reason = f"enqueueV3: call {gpu.calls['execute_async_v3'] + 1} failed"
-            with pytest.raises(
-                ModelError, match=rf"{reason} .*; give the frame"
-            ):
+            with pytest.raises(ModelError, match=rf"{reason} .*; give the frame"):
                 act(tracker, index)
         np.testing.assert_array_equal(act(tracker, index), expected[index])
 
@@ -172,9 +170,7 @@ def test_memory_that_does_not_fit_leaves_what_was_there(
     for shortage in range(0, 60_000, 9_000):  # each allocation in turn is the one that fails
         gpu.memory = gpu.used + shortage
         before = dict(+gpu.alive), gpu.used
-        with pytest.raises(
-            UnavailableError, match=r"\bGPU\b.* MB .*; use smaller frames"
-        ):
+        with pytest.raises(UnavailableError, match=r"\bGPU\b.* MB .*; use smaller frames"):
             act(tracker, 6)
         assert (dict(+gpu.alive), gpu.used) == before
     gpu.memory = 1 << 30
@@ -320,10 +316,10 @@ def changed(engine: Path, folder: Path, **key: Any) -> Path:
 @pytest.mark.parametrize(
     ("key", "words"),
     [
-        ({"tensorrt_version": "10.9.0"}, r"built for tensorrt 10.9.0, here is 11.1.0; build it again"),
-        ({"tensorrt_version": "11.1.1"}, r"built for tensorrt 11.1.1, here is 11.1.0"),
+        ({"tensorrt_version": "10.9.0"}, r"tensorrt 10.9.0 .*11.1.0.*; build it again"),
+        ({"tensorrt_version": "11.1.1"}, r"tensorrt 11.1.1 .*11.1.0"),
         ({"tensorrt_version": "11.2.0", "version_compatible": True}, r"built for tensorrt 11.2.0"),
-        ({"compute_capability": ["sm89"]}, r"built for GPUs with compute capability sm89, here is sm86"),
+        ({"compute_capability": ["sm89"]}, r"sm89 .*sm86"),
     ],
 )
 def test_what_differs_is_named(gpu: FakeGpu, engine: Path, tmp_path: Path, key: Any, words: str) -> None:
@@ -338,9 +334,7 @@ def test_what_differs_is_named(gpu: FakeGpu, engine: Path, tmp_path: Path, key: 
 def test_a_manifest_of_another_network(gpu: FakeGpu, engine: Path, tmp_path: Path, shapes: Any) -> None:
     whole = json.loads(manifest_path(engine).read_text())["key"]["shapes"]
     shapes = whole | shapes if "memory_keys" in shapes else shapes
-    with pytest.raises(
-        ModelError, match=r"other.engine.json .*; build it again"
-    ):
+    with pytest.raises(ModelError, match=r"other.engine.json .*; build it again"):
         TensorRTBackend(changed(engine, tmp_path, shapes=shapes))
     assert_nothing_is_left(gpu)
 
@@ -478,7 +472,7 @@ def test_the_plugin_cannot_be_loaded(
 def test_the_plugin_is_another_one(
     gpu: FakeGpu, monkeypatch: pytest.MonkeyPatch, engine: Path, tmp_path: Path
 ) -> None:
-    with pytest.raises(ModelError, match=r"built for plugin library aaaaaaaaaaaa, here is"):
+    with pytest.raises(ModelError, match=r"plugin library aaaaaaaaaaaa"):
         TensorRTBackend(with_plugin(engine, tmp_path, monkeypatch, "a" * 64))
     assert_nothing_is_left(gpu)
 

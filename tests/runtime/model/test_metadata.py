@@ -46,9 +46,7 @@ def test_feature_size_rounds_up() -> None:
 
 def test_frame_size() -> None:
     FULL.check_frame_size(480, 854)
-    with pytest.raises(
-        SourceError, match=r"frames are 480x854 pixels .* exported for 854x480; .*--height 854"
-    ):
+    with pytest.raises(SourceError, match=r"480x854 .*854x480; .*--height 854"):
         FULL.check_frame_size(854, 480)
     ModelMetadata(stride=4, channels=64, radius=6, logit_scale=1).check_frame_size(33, 77)
 
@@ -106,9 +104,7 @@ def test_not_metadata_at_all(text: str) -> None:
 
 def test_other_version() -> None:
     stored = json.loads(FULL.to_json()) | {"format_version": FORMAT_VERSION + 1}
-    with pytest.raises(
-        ModelError, match=r"m.onnx has model format 2, this maskring reads format 1; export .*"
-    ):
+    with pytest.raises(ModelError, match=r"m.onnx .*\b2\b.*\b1; export"):
         ModelMetadata.from_json(json.dumps(stored), "m.onnx")
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import json
 import re
 import shlex
@@ -23,6 +24,7 @@ from maskring.common.errors import SourceError, UnavailableError
 from maskring.export.engine import EngineOptions
 from maskring.plugins import library
 from maskring.runtime.backends.trt.backend import TensorRTBackend
+from maskring.runtime.profiling import run
 from maskring.runtime.profiling.inputs import write_inputs
 from maskring.runtime.profiling.polygraphy_runs import time_engine
 from maskring.runtime.profiling.report import Latency, Profile, budget_ms
@@ -251,3 +253,15 @@ def test_budget_decides_the_exit_code(model: Path, tmp_path: Path) -> None:
     code, text = command(model, tmp_path, "--budget", "0.0001ms")
     assert code == 1 and "beyond the budget of 0.0001 ms" in text
     assert command(model, tmp_path, "--budget", "soon")[0] == 2
+
+
+@pytest.mark.parametrize(("p99", "code"), [(34.0, 1), (33.0, 0)])
+def test_the_budget_limits_the_p99(
+    model: Path, profile: Profile, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, p99: float, code: int
+) -> None:
+    """Not the median, nor the slowest frame."""
+    total = Latency(p50=20.0, p90=25.0, p99=p99, max=90.0, mean=21.0, jitter=1.0)
+    monkeypatch.setattr(run, "profile_model", lambda *_, **__: dataclasses.replace(profile, total=total))
+    assert command(model, tmp_path, "--budget", "33ms")[0] == code
+    verdict = "over the budget" if code else "within the budget"
+    assert verdict in (tmp_path / "profile.html").read_text()

@@ -100,6 +100,16 @@ def test_steady_state_repeats() -> None:
     assert all(len(reads) == 1 for reads in reads_of_write.values())
 
 
+def test_reads_and_drops_without_a_ring() -> None:
+    """What keeps its tensors elsewhere follows the same policy."""
+    policy = MemoryPolicy()
+    assert policy.reads(0, SIDE / RADIUS) == {}
+    assert policy.reads(12, SIDE / RADIUS) == {0: 3, 5: 3, 7: 3, 9: 3, 11: 1}
+    assert list(policy.reads(12, SIDE / RADIUS)) == [0, 5, 7, 9, 11]
+    assert [policy.frame_dropped(clock) for clock in range(4, 12)] == [None, None, 1, 2, 3, 4, None, 6]
+    assert MemoryPolicy((0,), ()).frame_dropped(3) == 3
+
+
 def test_mast_dilation() -> None:
     policy = MemoryPolicy(dilate_after=15, reach=math.inf)
     assert [policy.dilation(age, 10) for age in (1, 15, 16, 29, 30, 45, 60, 500)] == [1, 1, 2, 2, 3, 4, 4, 4]
@@ -116,7 +126,7 @@ def test_windows_of_older_frames_reach_farther_but_no_farther_than_the_frame_all
 @pytest.mark.parametrize(
     ("arguments", "words"),
     [
-        ({"long_term": (5,), "short_term": (3,)}, ["0 into long_term", "1 into short_term"]),
+        ({"long_term": (5,), "short_term": (3,)}, ["0 to long_term", "1 to short_term"]),
         ({"long_term": (), "short_term": ()}, ["nothing to read"]),
         ({"short_term": (0, 1)}, ["short_term is [0, 1]", "1 or more"]),
         ({"short_term": (1, 1)}, ["short_term is [1, 1]", "different"]),

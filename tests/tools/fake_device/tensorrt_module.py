@@ -12,7 +12,7 @@ import onnx
 import onnxruntime
 from google.protobuf.message import DecodeError
 
-from maskring.runtime.backends.onnxrt.integer_encoder import fold_rectifiers
+from maskring.runtime.backends.onnxrt.integer_encoder import fold_relu_into_quantize
 from maskring.runtime.backends.onnxrt.session import open_session
 
 from .engines import PROFILE
@@ -112,7 +112,7 @@ def _classes(gpu: FakeGpu, rtx: bool) -> list[type]:
             graph = model.graph
             self.tensors = {tensor.name: tensor for tensor in (*graph.input, *graph.output)}
             self.inputs = [tensor.name for tensor in graph.input]
-            self.session = None if gpu.no_op else open_session(fold_rectifiers(model), 1)
+            self.session = None if gpu.no_op else open_session(fold_relu_into_quantize(model), 1)
             self.stride = -(-shapes["frame"][2][1] // shapes["memory_keys"][2][3])
 
         @property
