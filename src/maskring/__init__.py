@@ -1,11 +1,11 @@
-"""maskring: real-time video object segmentation, learned without labels.
+"""maskring: video object segmentation that learned without labels.
 
     >>> import maskring
     >>> tracker = maskring.open_tracker()                    # shipped checkpoint, exported on first use
     >>> result = tracker.step(first_frame, first_mask)       # doctest: +SKIP
     >>> result = tracker.step(next_frame)                    # doctest: +SKIP
 
-Names are resolved on first use, so that importing maskring costs nothing.
+Names are imported on first use, so that ``import maskring`` is instant.
 """
 
 from __future__ import annotations
@@ -20,49 +20,83 @@ __version__ = "0.1.0"
 os.environ.setdefault("ORT_DISABLE_TELEMETRY", "1")
 
 if TYPE_CHECKING:
+    from .common.errors import MaskError as MaskError
+    from .common.errors import ModelError as ModelError
+    from .common.errors import OutputError as OutputError
+    from .common.errors import SourceError as SourceError
+    from .common.errors import UnavailableError as UnavailableError
     from .common.errors import UserError as UserError
+    from .export.onnx_export import export_onnx as export_onnx
     from .models import open_tracker as open_tracker
     from .runtime.backends.device_frame import DeviceFrame as DeviceFrame
     from .runtime.interaction.boxes import masks_from_boxes as masks_from_boxes
+    from .runtime.interaction.drawing import Drawing as Drawing
+    from .runtime.interaction.drawing import Key as Key
+    from .runtime.interaction.drawing import Pointer as Pointer
+    from .runtime.interaction.drawing import cut_from_box as cut_from_box
+    from .runtime.interaction.session import Interaction as Interaction
+    from .runtime.interaction.session import Screen as Screen
+    from .runtime.pipeline.loop import Decision as Decision
+    from .runtime.pipeline.loop import Edits as Edits
+    from .runtime.pipeline.loop import Steering as Steering
+    from .runtime.pipeline.loop import track as track
+    from .runtime.pipeline.resized import ResizedTracker as ResizedTracker
     from .runtime.tracking.memory import MemoryPolicy as MemoryPolicy
+    from .runtime.tracking.result import ObjectState as ObjectState
     from .runtime.tracking.result import Result as Result
+    from .runtime.tracking.result import Timings as Timings
     from .runtime.tracking.tracker import Tracker as Tracker
     from .runtime.video.masks import read_mask as read_mask
     from .runtime.video.masks import write_mask as write_mask
+    from .runtime.video.open_source import Source as Source
     from .runtime.video.open_source import open_source as open_source
     from .runtime.video.overlay import draw_overlay as draw_overlay
+    from .runtime.video.readers import Frame as Frame
+    from .runtime.video.sinks import JsonLinesSink as JsonLinesSink
+    from .runtime.video.sinks import MaskFolderSink as MaskFolderSink
+    from .runtime.video.sinks import OverlayVideoSink as OverlayVideoSink
 
-_HOMES = {
-    "DeviceFrame": ".runtime.backends.device_frame",
-    "MemoryPolicy": ".runtime.tracking.memory",
-    "Result": ".runtime.tracking.result",
-    "Tracker": ".runtime.tracking.tracker",
-    "UserError": ".common.errors",
-    "draw_overlay": ".runtime.video.overlay",
-    "open_source": ".runtime.video.open_source",
-    "open_tracker": ".models",
-    "read_mask": ".runtime.video.masks",
-    "masks_from_boxes": ".runtime.interaction.boxes",
-    "write_mask": ".runtime.video.masks",
+_MODULES = {
+    "common.errors": (
+        "MaskError",
+        "ModelError",
+        "OutputError",
+        "SourceError",
+        "UnavailableError",
+        "UserError",
+    ),
+    "export.onnx_export": ("export_onnx",),
+    "models": ("open_tracker",),
+    "runtime.backends.device_frame": ("DeviceFrame",),
+    "runtime.interaction.boxes": ("masks_from_boxes",),
+    "runtime.interaction.drawing": ("Drawing", "Key", "Pointer", "cut_from_box"),
+    "runtime.interaction.session": ("Interaction", "Screen"),
+    "runtime.pipeline.loop": ("Decision", "Edits", "Steering", "track"),
+    "runtime.pipeline.resized": ("ResizedTracker",),
+    "runtime.tracking.memory": ("MemoryPolicy",),
+    "runtime.tracking.result": ("ObjectState", "Result", "Timings"),
+    "runtime.tracking.tracker": ("Tracker",),
+    "runtime.video.masks": ("read_mask", "write_mask"),
+    "runtime.video.open_source": ("Source", "open_source"),
+    "runtime.video.overlay": ("draw_overlay",),
+    "runtime.video.readers": ("Frame",),
+    "runtime.video.sinks": ("JsonLinesSink", "MaskFolderSink", "OverlayVideoSink"),
 }
+"""Public names by module. The block above repeats them for type checkers; a test compares both."""
 
-__all__ = [
-    "DeviceFrame",
-    "MemoryPolicy",
-    "Result",
-    "Tracker",
-    "UserError",
-    "__version__",
-    "draw_overlay",
-    "masks_from_boxes",
-    "open_source",
-    "open_tracker",
-    "read_mask",
-    "write_mask",
-]
+_MODULE_OF = {name: module for module, names in _MODULES.items() for name in names}
+
+_OLD_NAMES = {"with_boxes": "masks_from_boxes"}
+
+__all__ = ["__version__", *_MODULE_OF]  # noqa: PLE0604 (all are strings)
 
 
 def __getattr__(name: str) -> Any:
-    if name not in _HOMES:
+    name = _OLD_NAMES.get(name, name)
+    if name not in _MODULE_OF:
         raise AttributeError(f"module 'maskring' has no attribute {name!r}")
-    return getattr(importlib.import_module(_HOMES[name], __name__), name)
+    return getattr(importlib.import_module(f".{_MODULE_OF[name]}", __name__), name)
+
+
+def __dir__() -> list[str]:
+    return sorted({*globals(), *__all__})

@@ -74,7 +74,7 @@ def test_an_engine_ahead_of_time(model: Path) -> None:
     assert read_engine(Path("m.engine"), manifest)
     assert manifest.key.shapes["frame"] == [[1, 32, 64, 3], [1, 48, 64, 3], [1, 96, 64, 3]]
     again = build(model, *SIZES, *RTX)
-    assert again.exit_code == 0 and "m.engine is what was asked for, nothing built" in again.stdout
+    assert again.exit_code == 0 and "m.engine is up to date" in again.stdout
     assert files() == ["m.engine", "m.engine.json"]
 
 
@@ -90,7 +90,7 @@ def test_an_engine_for_this_gpu(nvidia: FakeBuilder, model: Path) -> None:
     assert files() == ["m.engine", "m.engine.json", "timings"]
     anew = build(model, *SIZES)
     assert anew.exit_code == 0
-    assert anew.stderr.startswith("built anew: optimization_level was 4 and is None; workspace_mb was 64")
+    assert anew.stderr.startswith("rebuilt: optimization_level was 4 and is None; workspace_mb was 64")
 
 
 def test_a_builder_that_says_nothing_of_memory(
@@ -149,7 +149,7 @@ def test_what_is_missing(nvidia: FakeBuilder, model: Path, monkeypatch: pytest.M
     monkeypatch.setattr(fake_builder._Driver, "cuInit", lambda *_: 100)
     refused(
         build(model, *SIZES),
-        "finds no GPU number 0 (no CUDA-capable device is detected); install NVIDIA's driver",
+        "finds no GPU 0 (no CUDA-capable device is detected); install NVIDIA's driver",
     )
     with pytest.MonkeyPatch.context() as patch:
         patch.setitem(sys.modules, "tensorrt", None)
@@ -168,14 +168,14 @@ def test_what_tensorrt_refuses(nvidia: FakeBuilder, model: Path) -> None:
 UNDER_WAY = """
 import sys
 from contextlib import contextmanager
-from maskring import console
+from maskring.commands import build
 from maskring.__main__ import main
 
 @contextmanager
-def telling():
-    yield lambda phase, done, steps: print(phase, done, flush=True)
+def printed(**_):
+    yield lambda phase, done, *_: print(phase, done, flush=True)
 
-console.build_callback = telling
+build.show_progress = printed
 sys.argv = ["maskring", *sys.argv[1:]]
 main()
 """

@@ -34,11 +34,11 @@ def test_offline_refinement_cannot_be_watched(workspace: Workspace, tmp_path: Pa
     command = ["track", str(workspace.frames), "--show", "--refine", "offline", "--out", str(out)]
     done = CliRunner().invoke(app, command)
     assert done.exit_code == 2
-    assert "choose --show or --refine offline" in done.stderr
+    assert "--refine online or drop --show" in done.stderr
     assert not out.exists()
 
 
 def test_without_a_mask_drawing_is_offered(workspace: Workspace, tmp_path: Path) -> None:
     done = CliRunner().invoke(app, ["track", str(workspace.frames), "--out", str(tmp_path / "out")])
     assert done.exit_code == 2
-    assert "or draw them (--show)" in done.stderr
+    assert "--show" in done.stderr

@@ -17,7 +17,8 @@ from support import moving_square
 from typer.testing import CliRunner, Result
 
 from maskring.cli import app
-from maskring.commands.console import StepMeter, stop_request
+from maskring.commands.progress import StepMeter
+from maskring.common.interrupts import stop_request
 from maskring.training.checkpoint import load_checkpoint
 from maskring.training.run_log import RunLog
 from maskring.training.trainer import StepReport
@@ -145,7 +146,7 @@ def test_interrupt_saves_the_state(footage: Path, monkeypatch: pytest.MonkeyPatc
     stopped = train(footage)
     assert stopped.exit_code == 130 and signal.getsignal(signal.SIGINT) is before
     assert "stopping after this step" in stopped.output and "step 3 of 9" in stopped.output
-    assert "run the same command again to go on" in stopped.output
+    assert "run the same command again" in stopped.output
     assert load_checkpoint(footage.parent / "run" / "checkpoint.safetensors").provenance.steps == 3
     assert "step 9 of 9" in train(footage).output
 

@@ -38,7 +38,7 @@ def kill(what: str, number: int, arguments: Sequence[str | Path], **environment:
 
 
 def finish(arguments: Sequence[str | Path]) -> str:
-    """The same command once more, in this process, which is a new one to the folders it writes into."""
+    """The same command once more, in this process, which looks into each folder anew."""
     remove_abandoned.cache_clear()
     result = CliRunner().invoke(app, list(map(str, arguments)))
     assert result.exit_code == 0, result.output
@@ -47,6 +47,12 @@ def finish(arguments: Sequence[str | Path]) -> str:
 
 def partials(folder: Path) -> list[Path]:
     return [path for path in folder.rglob("*") if PARTIAL_NAME.fullmatch(path.name)]
+
+
+def let_a_day_pass(folder: Path) -> None:
+    """Temporary files of killed processes are removed after that."""
+    for path in partials(folder):
+        os.utime(path, (0, 0))
 
 
 @pytest.fixture
@@ -67,9 +73,10 @@ def test_export(tmp_path: Path) -> None:
     command = ["export", checkpoint, "--out", out]
     kill("write", 1, command)
     assert out.read_bytes() == b"before" and len(partials(tmp_path)) == 1
+    let_a_day_pass(tmp_path)
     finish(command)
-    finish(["export", checkpoint, "--out", tmp_path / "defer_interrupts.onnx"])
-    assert out.read_bytes() == (tmp_path / "defer_interrupts.onnx").read_bytes()
+    finish(["export", checkpoint, "--out", tmp_path / "undisturbed.onnx"])
+    assert out.read_bytes() == (tmp_path / "undisturbed.onnx").read_bytes()
     assert [path.name for path in out.parent.iterdir()] == ["tiny.onnx"]
 
 
@@ -82,6 +89,7 @@ def test_an_export_into_the_cache(tmp_path: Path, frames: Path, monkeypatch: pyt
     kill("write", 1, command, MASKRING_CACHE=str(cache))
     assert [path.name for path in cache.iterdir()] == [path.name for path in partials(cache)] != []
     monkeypatch.setenv("MASKRING_CACHE", str(cache))
+    let_a_day_pass(cache)
     finish(command)
     assert len(list(cache.iterdir())) == 1 and not partials(cache)
     assert len(list((tmp_path / "out" / "masks").iterdir())) == 4
@@ -93,6 +101,7 @@ def test_quantize(tmp_path: Path, frames: Path, exported: Path) -> None:
     command = ["quantize", exported, "--calibrate", frames, "--out", out, "--frames", "2", "--size", "48"]
     kill("write", 1, command)
     assert not out.exists() and len(partials(tmp_path)) == 1
+    let_a_day_pass(tmp_path)
     finish(command)
     assert [path.name for path in out.parent.iterdir()] == ["model.onnx"]
     finish(["verify", out, "--source", str(frames), "--frames", "2"])
@@ -129,8 +138,9 @@ def test_build(tmp_path: Path, exported: Path, what: str, number: int) -> None:
 
     built(1)
     kill(what, number, command(2))
+    let_a_day_pass(tmp_path)
     said = built(2)
-    assert "wrote" in said and "built anew" in said
+    assert "wrote" in said and "rebuilt" in said
     manifest = json.loads(out.with_name("model.engine.json").read_text())
     assert manifest["engine_sha256"] == hashlib.sha256(out.read_bytes()).hexdigest()
     assert manifest["key"]["shapes"]["memory_values"][0][2] == 3
@@ -166,12 +176,13 @@ def test_evaluate(tmp_path: Path, dataset: Path, exported: Path, number: int) ->
     assert len(whole) == min(number - 1, 10)
     for path in whole:
         read_mask(path, allow_empty=True)
+    let_a_day_pass(out)
     finish(command(out))
-    finish(command(tmp_path / "defer_interrupts"))
+    finish(command(tmp_path / "undisturbed"))
     assert not partials(out)
-    for path in sorted((tmp_path / "defer_interrupts").rglob("*.png")):
-        assert (out / path.relative_to(tmp_path / "defer_interrupts")).read_bytes() == path.read_bytes()
-    scores = [json.loads((run / "scores.json").read_text()) for run in (out, tmp_path / "defer_interrupts")]
+    for path in sorted((tmp_path / "undisturbed").rglob("*.png")):
+        assert (out / path.relative_to(tmp_path / "undisturbed")).read_bytes() == path.read_bytes()
+    scores = [json.loads((run / "scores.json").read_text()) for run in (out, tmp_path / "undisturbed")]
     assert scores[0]["sequences"].keys() == scores[1]["sequences"].keys()
 
 

@@ -1,0 +1,85 @@
+"""maskring works in the folder of its repository: nothing there hides the installed package."""
+
+from __future__ import annotations
+
+import ast
+import os
+import shutil
+import subprocess
+import sys
+import sysconfig
+import venv
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+ROOT = Path(__file__).resolve().parents[1]
+SOURCES = ("src/maskring", "common", "plugins", "runtime", "training", "export")
+
+
+def absolute_imports() -> Iterator[str]:
+    """The top-level name of every module that the package imports by its full name."""
+    for folder in SOURCES:
+        for path in (ROOT / folder).rglob("*.py"):
+            for node in ast.walk(ast.parse(path.read_text(encoding="utf-8"))):
+                if isinstance(node, ast.Import):
+                    yield from (alias.name.partition(".")[0] for alias in node.names)
+                elif isinstance(node, ast.ImportFrom) and not node.level:
+                    yield (node.module or "").partition(".")[0]
+
+
+def test_no_folder_of_the_repository_hides_an_import() -> None:
+    """``python -c`` searches the working folder first, and a folder without code counts as a package."""
+    imported = {"maskring", *absolute_imports()}
+    assert {"numpy", "typer", "cv2"} <= imported
+    hiding = [path for path in ROOT.iterdir() if path.is_dir() or path.suffix == ".py"]
+    assert not imported & {path.stem for path in hiding}
+
+
+def test_the_package_is_imported_in_its_repository() -> None:
+    command = [sys.executable, "-c", "import maskring; maskring.open_tracker"]
+    done = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, check=False)
+    assert done.returncode == 0, done.stderr
+
+
+@pytest.fixture(scope="module")
+def clone(tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, Path]:
+    """A fresh clone, and the Python of an environment into which it was installed, not editable."""
+    root = tmp_path_factory.mktemp("clone")
+    listed = subprocess.run(["git", "ls-files", "-z"], cwd=ROOT, capture_output=True, text=True, check=False)
+    if listed.returncode != 0:
+        pytest.skip("this is no clone: git lists no files")
+    for name in filter(None, listed.stdout.split("\0")):
+        (root / "maskring" / name).parent.mkdir(parents=True, exist_ok=True)
+        if (ROOT / name).is_file():
+            shutil.copy(ROOT / name, root / "maskring" / name)
+    venv.create(root / "env", with_pip=False, symlinks=os.name != "nt")
+    python = root / "env" / ("Scripts" if os.name == "nt" else "bin") / "python"
+    packages = Path(
+        sysconfig.get_paths(vars={"base": str(root / "env"), "platbase": str(root / "env")})["purelib"]
+    )
+    command = [sys.executable, "-m", "pip", "install", "--quiet", "--no-deps", "--no-build-isolation"]
+    subprocess.run([*command, "--target", str(packages), str(root / "maskring")], check=True)
+    # Dependencies and pytest come from here; .pth files in there, of an editable install, are not followed.
+    (packages / "dependencies.pth").write_text(sysconfig.get_paths()["purelib"] + "\n")
+    return root / "maskring", python
+
+
+@pytest.mark.slow  # compiles the kernels for a wheel: minutes
+@pytest.mark.parametrize(
+    "arguments",
+    [
+        [
+            "-c",
+            "import maskring; maskring.open_tracker; assert 'env' in maskring.__file__, maskring.__file__",
+        ],
+        ["-m", "pytest", "-q", "-p", "no:cacheprovider", "tests/common/test_machine.py"],
+        ["-m", "maskring", "--version"],
+    ],
+    ids=["import", "pytest", "command"],
+)
+def test_an_installed_clone_works_in_its_folder(clone: tuple[Path, Path], arguments: list[str]) -> None:
+    folder, python = clone
+    done = subprocess.run([python, *arguments], cwd=folder, capture_output=True, text=True, check=False)
+    assert done.returncode == 0, done.stdout + done.stderr
