@@ -31,8 +31,8 @@ def profile(
 ) -> None:
     """Measure where the time of a frame goes: stages of the tracker, the model alone, its layers."""
     from ..models import resolve_model
-    from ..runtime.profiling.run import ProfileOptions, profile_models
     from ..runtime.profiling.report import budget_ms
+    from ..runtime.profiling.run import ProfileOptions, profile_models
 
     limit = None if budget is None else budget_ms(budget)
     models = [model] if compare is None else [model, compare]
