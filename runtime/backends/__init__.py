@@ -3,18 +3,16 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Literal
 
 from ...common.errors import ModelError
+from ...common.types import Kernel
 from ..model.engine_file import ENGINE_SUFFIX
 from .base import Backend as Backend
 from .base import StagingBackend as StagingBackend
 from .device_frame import DeviceFrame as DeviceFrame
 
 
-def open_backend(
-    model: Path, *, kernel: Literal["native", "function"] = "native", threads: int = 0
-) -> Backend:
+def open_backend(model: Path, *, kernel: Kernel = "native", threads: int = 0) -> Backend:
     """Open an exported model with the backend for its suffix.
 
     Args:

@@ -52,7 +52,7 @@ class DeviceFrame:
     def __init__(self, pixels: Any) -> None:
         interface = _query(pixels, lambda: getattr(pixels, "__cuda_array_interface__", None))
         has_dlpack = hasattr(pixels, "__dlpack__")
-        # Up to version 2, which torch has, the interface does not say when the pixels are complete. DLPack does.
+        # Up to version 2, torch's, the interface does not say when the pixels are complete. DLPack does.
         if interface is not None and not (has_dlpack and _version(interface) < _VERSION_WITH_STREAM):
             self.address, shape, self.stream = _array_interface(interface)
             self._owner: Any = pixels

@@ -4,14 +4,13 @@ from __future__ import annotations
 
 import time
 from pathlib import Path
-from typing import Literal
 
 import numpy as np
 from numpy.typing import NDArray
 
 from ....common.errors import ModelError, UnavailableError
 from ....common.machine import threads_to_use
-from ....common.types import FloatMaps, Labels
+from ....common.types import FloatMaps, Kernel, Labels
 from ...model.metadata import EXPORT_AGAIN
 from ...model.step_graph import load_step_graph
 from ...model.tensor_names import PROBABILITIES
@@ -20,8 +19,6 @@ from .executors import Executor, NativeReadExecutor, WholeGraphExecutor
 from .integer_encoder import for_integer_kernels
 from .session import SESSION_ERRORS, error_reason
 from .tensors import HostTensors
-
-Kernel = Literal["native", "function"]
 
 
 class OnnxRuntimeBackend:

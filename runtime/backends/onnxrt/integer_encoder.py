@@ -23,8 +23,8 @@ def restore_float_layers(model: onnx.ModelProto) -> onnx.ModelProto:
     """Replace int8 weights by float ones in each layer whose output is not quantized.
 
     onnxruntime executes such a layer in floats anyway, and only constant weights get its blocked layout. Call
-    :func:`fold_relu_into_quantize` first: a Relu in between hides the quantization. A model without Q/DQ nodes
-    is returned as it is, others as a changed copy.
+    :func:`fold_relu_into_quantize` first: a Relu in between hides the quantization. A model without Q/DQ
+    nodes is returned as it is, others as a changed copy.
     """
     quantized = {node.input[0] for node in model.graph.node if node.op_type == "QuantizeLinear"}
     if not quantized:
