@@ -110,7 +110,7 @@ def main() -> None:
     parser.add_argument("--threads", type=int, default=2)
     options = parser.parse_args()
     # Not above: workers import this file before they choose their version.
-    from maskring.runtime.video.readers import read_image
+    from maskring.runtime.video.images import read_image
 
     read = [read_image(path) for path in sorted(options.frames.glob("*.jpg"))[: options.count]]
     print(row(HEADINGS), row(["---"] * len(HEADINGS)), sep="\n")

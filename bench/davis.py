@@ -20,7 +20,8 @@ import torch
 from feature_tracker import FirstMask, encoder_features, feature_tracker, lab_features
 
 from maskring.models import open_tracker, resolve_model
-from maskring.runtime.evaluation.protocol import Evaluation, SequenceTracker, evaluate
+from maskring.runtime.evaluation.protocol import SequenceTracker, evaluate
+from maskring.runtime.evaluation.report import Evaluation
 from maskring.runtime.tracking.memory import MemoryPolicy
 from maskring.training.checkpoint import load_checkpoint
 from maskring.training.network.encoder import Encoder

@@ -30,8 +30,9 @@ from rich.console import Console
 from maskring import open_source, open_tracker
 from maskring.common.files import atomic_path
 from maskring.runtime.tracking.tracker import Tracker
-from maskring.runtime.video.readers import Frame
-from maskring.runtime.video.sinks import JsonLinesSink, MaskFolderSink, OverlayVideoSink
+from maskring.runtime.video.frame import Frame
+from maskring.runtime.video.overlay_video import OverlayVideoSink
+from maskring.runtime.video.sinks import JsonLinesSink, MaskFolderSink
 
 HEIGHT, WIDTH = 48, 64
 MOST_OBJECTS = 8

@@ -27,19 +27,20 @@ from davis import table
 
 from maskring.common.files import atomic_path
 from maskring.models import open_tracker, resolve_model
-from maskring.runtime.evaluation.protocol import Evaluation, SequenceTracker, evaluate
+from maskring.runtime.evaluation.protocol import SequenceTracker, evaluate
+from maskring.runtime.evaluation.report import Evaluation
 from maskring.runtime.refinement.comparison import side_by_side
+from maskring.runtime.refinement.crop import Crop
 from maskring.runtime.refinement.guard import Guard
 from maskring.runtime.refinement.network.adaptation import Adaptation
 from maskring.runtime.refinement.network.predictor import one_thread
 from maskring.runtime.refinement.online import OnlineRefiner
-from maskring.runtime.refinement.samples import Buffer, SampleMaker
+from maskring.runtime.refinement.samples import SampleBuffer, SampleMaker
 from maskring.runtime.refinement.session import Refinement
 from maskring.runtime.refinement.settings import RefinementSettings
-from maskring.runtime.refinement.view import View
+from maskring.runtime.video.images import read_image
 from maskring.runtime.video.masks import read_mask, write_mask
 from maskring.runtime.video.overlay import draw_overlay
-from maskring.runtime.video.readers import read_image
 from maskring.runtime.video.synthetic import render_clip, render_lookalike_clip
 
 STEPS_PER_FRAME = 4
@@ -159,7 +160,7 @@ def stranger() -> Iterator[None]:
 
 def forward_times(refiner: OnlineRefiner, image: np.ndarray) -> list[float]:
     """Seconds of the U-Net alone, some frames in a row."""
-    seen, seconds = View((0, 0, image.shape[1], image.shape[0]), RefinementSettings().size).image(image), []
+    seen, seconds = Crop((0, 0, image.shape[1], image.shape[0]), RefinementSettings().size).image(image), []
     for _ in range(20):
         started = time.perf_counter()
         with one_thread():  # as the stream does it
@@ -178,7 +179,7 @@ def clip_of(root: Path, sequence: str) -> list[Drawn]:
 def picture(frames: list[Drawn], model: Path, path: Path) -> None:
     """One frame of a clip as propagated, and what the U-Net alone says of it after so many iterations."""
     shown = len(frames) * 3 // 4
-    settings, buffer = RefinementSettings(), Buffer(RefinementSettings().buffer)
+    settings, buffer = RefinementSettings(), SampleBuffer(RefinementSettings().buffer)
     with open_tracker(model) as tracker:
         maker = SampleMaker(settings, tracker.stride)
         for index, (image, mask) in enumerate(frames):

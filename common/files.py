@@ -13,7 +13,7 @@ import time
 from collections.abc import Iterator
 from pathlib import Path
 
-from .errors import OutputError
+from .errors import OutputError, UserError
 
 CACHE_VARIABLE = "MASKRING_CACHE"
 
@@ -30,6 +30,18 @@ def output_error(path: Path, error: OSError) -> OutputError:
             "move it or choose another output path",
         )
     return OutputError(f"{path} cannot be written ({error.strerror or error})", "choose another output path")
+
+
+def check_utf8(path: Path, kind: type[UserError], library: str) -> None:
+    """Make sure that a library that takes UTF-8 only can open this file.
+
+    Raises:
+        UserError: of the class ``kind``, when the name is not UTF-8.
+    """
+    try:
+        str(path).encode()
+    except UnicodeEncodeError:
+        raise kind(f"{library} cannot open {path}: the name is not UTF-8", "rename it") from None
 
 
 def require_name(path: Path) -> Path:

@@ -15,8 +15,7 @@ from safetensors.torch import save
 from torch import Tensor
 
 from ..common.errors import ModelError
-from ..common.filenames import require_utf8
-from ..common.files import atomic_path, make_directory
+from ..common.files import atomic_path, check_utf8, make_directory
 from ..runtime.model.metadata import with_current_names
 from .network.encoder import Encoder, EncoderConfig, empty_encoder
 
@@ -162,7 +161,7 @@ def load_checkpoint(path: Path) -> Checkpoint:
     """
     if not path.is_file():
         raise ModelError(f"the checkpoint {path} does not exist", "check the path")
-    require_utf8(path, ModelError, "safetensors")
+    check_utf8(path, ModelError, "safetensors")
     try:
         with safe_open(path, framework="pt") as file:
             metadata = file.metadata() or {}

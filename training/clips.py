@@ -15,10 +15,11 @@ import numpy as np
 import numpy.typing as npt
 
 from ..common.errors import SourceError
-from ..common.filenames import opencv_name
 from ..common.files import cache_directory
 from ..runtime.video.folders import find_clips, images_in
-from ..runtime.video.picture_header import check_pixel_limit, told_size
+from ..runtime.video.frame import check_pixel_limit
+from ..runtime.video.images import read_image
+from ..runtime.video.opencv import opencv_name
 from .frame_cache import FrameCache, Segment
 from .scene_cuts import scene_starts, thumbnail
 
@@ -223,7 +224,7 @@ def read_frames(clip: Path, start: int, count: int) -> Iterator[Image]:
         SourceError: when a video cannot be opened or an image cannot be decoded.
     """
     if clip.is_dir():
-        yield from map(read_image, islice(images_in(clip), start, start + count))
+        yield from map(read_bgr, islice(images_in(clip), start, start + count))
         return
     capture = _open(clip)
     try:
@@ -238,21 +239,9 @@ def read_frames(clip: Path, start: int, count: int) -> Iterator[Image]:
         capture.release()
 
 
-def read_image(path: Path) -> Image:
-    """An image [H, W, 3] uint8 BGR.
-
-    Raises:
-        SourceError: when it cannot be decoded, or is giant.
-    """
-    data = path.read_bytes()
-    check_pixel_limit(path, *(told_size(data) or (0, 0)))
-    try:
-        image = cv2.imdecode(np.frombuffer(data, np.uint8), cv2.IMREAD_COLOR) if data else None
-    except cv2.error:
-        image = None
-    if image is None:
-        raise SourceError(f"{path} is not an image that can be decoded", "replace or remove it")
-    return image.astype(np.uint8, copy=False)
+def read_bgr(path: Path) -> Image:
+    """An image file as [H, W, 3] uint8 BGR; see :func:`maskring.runtime.video.images.read_image`."""
+    return np.asarray(cv2.cvtColor(read_image(path), cv2.COLOR_RGB2BGR), np.uint8)
 
 
 def _resized(image: Image, short_side: int) -> Image:

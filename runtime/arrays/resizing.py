@@ -53,14 +53,6 @@ def smooth(labels: Labels, shape: tuple[int, ...]) -> Labels:
     return _largest_share(labels, shape, enlarge)
 
 
-def nearest(labels: Labels, shape: tuple[int, ...]) -> Labels:
-    """Scale labels to ``shape`` (H, W): each pixel takes the label of the nearest pixel centre."""
-    if labels.shape == shape[:2]:
-        return labels
-    size = (shape[1], shape[0])
-    return np.asarray(cv2.resize(labels, size, interpolation=cv2.INTER_NEAREST_EXACT), np.uint8)
-
-
 def _largest_share(
     labels: Labels, shape: tuple[int, ...], resize: Callable[[Floats, tuple[int, int]], Any]
 ) -> Labels:

@@ -10,8 +10,9 @@ import numpy as np
 
 from ...common.errors import MaskError
 from ...common.files import atomic_path
-from ..video.masks import Labels, read_mask, write_mask
-from ..video.png import INDEXED, parse
+from ...common.types import Labels
+from ..video.images import read_image
+from ..video.masks import is_palette_png, read_mask, write_mask
 from .datasets import DatasetSequence
 
 WHITE = 255
@@ -95,11 +96,11 @@ class Annotations:
 
 def _is_white_on_black(path: Path, mask: Labels) -> bool:
     """Whether a mask, read as object 1, holds white instead."""
-    data = path.read_bytes()
-    if mask.max() != 1 or parse(data).header.colour == INDEXED:
-        return False
-    grey = np.asarray(cv2.imdecode(np.frombuffer(data, np.uint8), cv2.IMREAD_GRAYSCALE))
-    return int(grey.max()) == WHITE
+    return (
+        mask.max() == 1
+        and not is_palette_png(path.read_bytes())
+        and read_image(path).min(axis=2).max() == WHITE
+    )
 
 
 def _whitened(mask: Labels) -> Labels:

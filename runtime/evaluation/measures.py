@@ -15,8 +15,8 @@ import cv2
 import numpy as np
 from numpy.typing import NDArray
 
-Labels = NDArray[np.uint8]
-"""[H, W] object ids, 0 = background."""
+from ...common.types import Labels
+from ..arrays.overlap import intersection_over_union
 
 BOUNDARY_TOLERANCE = 0.008
 """Distance at which two boundaries still agree, as a share of the image diagonal (DAVIS)."""
@@ -118,12 +118,6 @@ class SequenceScorer:
         }
 
 
-def region_similarity(prediction: NDArray[np.bool_], truth: NDArray[np.bool_]) -> float:
-    """J: intersection over union of two [H, W] masks, in 0..1; 1 when both are empty."""
-    union = np.count_nonzero(prediction | truth)
-    return np.count_nonzero(prediction & truth) / union if union else 1.0
-
-
 def boundary_accuracy(prediction: NDArray[np.bool_], truth: NDArray[np.bool_], tolerance: int) -> float:
     """F: harmonic mean of the precision and recall of the boundary of a [H, W] mask, in 0..1.
 
@@ -167,7 +161,7 @@ def _frame_scores(prediction: Labels, truth: Labels, object_id: int) -> tuple[fl
     window = _window(found, wanted)
     tolerance = boundary_tolerance(*truth.shape)
     found, wanted = found[window], wanted[window]
-    return region_similarity(found, wanted), boundary_accuracy(found, wanted, tolerance)
+    return intersection_over_union(found, wanted), boundary_accuracy(found, wanted, tolerance)
 
 
 def _window(found: NDArray[np.bool_], wanted: NDArray[np.bool_]) -> tuple[slice, slice]:

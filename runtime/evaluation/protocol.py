@@ -7,31 +7,25 @@ is what any other tool finds there. The first and the last annotated frame do no
 
 from __future__ import annotations
 
-import json
 import time
 from collections.abc import Callable, Iterator
 from contextlib import closing
-from dataclasses import asdict, dataclass
 from pathlib import Path
-from typing import Any, Protocol, runtime_checkable
+from typing import Protocol, runtime_checkable
 
 import numpy as np
-from numpy.typing import NDArray
 
 from ...common.errors import MaskError, OutputError
 from ...common.files import atomic_path, directory, make_directory
 from ...common.interrupts import defer_interrupts
-from ..arrays.resizing import majority, nearest, scaled_to
-from ..video.masks import Labels
-from ..video.readers import read_image
+from ...common.types import Image, Labels
+from ..arrays.resizing import majority, scaled_to
+from ..pipeline.resized import upscale_labels
+from ..video.images import read_image
 from .annotations import Annotations, pixels
 from .datasets import DatasetSequence, load_split
-from .measures import Measure, Score, SequenceScorer
-
-Image = NDArray[np.uint8]
-
-COLUMNS = ("sequence", "obj", "J&F", "J", "rec.", "dec.", "F", "rec.", "dec.", "fps")
-"""Heads of :meth:`Evaluation.rows`, narrow enough for 80 characters; recall and decay follow J and F."""
+from .measures import Score, SequenceScorer
+from .report import Evaluation, SequenceResult
 
 ASPECT_TOLERANCE = 0.01
 """Relative difference of aspect ratios that rounding to 480p and the like brings about."""
@@ -66,86 +60,6 @@ class TwoPassTracker(SequenceTracker, Protocol):
         """The final result of the frame that was given to :meth:`step` as the ``index``-th."""
 
 
-@dataclass(frozen=True)
-class SequenceResult:
-    """Outcome of one sequence.
-
-    Attributes:
-        name: the sequence's name.
-        objects: scores by object id as annotated; empty when no frame could be scored.
-        frames: frames that were tracked, the first of them given.
-        seconds: time spent in the tracker, reading and writing files left out.
-    """
-
-    name: str
-    objects: dict[int, Score]
-    frames: int
-    seconds: float
-
-    @property
-    def score(self) -> Score | None:
-        """Mean over the objects."""
-        return Score.of_objects(list(self.objects.values())) if self.objects else None
-
-    @property
-    def fps(self) -> float:
-        """Frames per second of the tracker alone."""
-        return self.frames / self.seconds if self.seconds else 0.0
-
-
-@dataclass(frozen=True)
-class Evaluation:
-    """Outcome of a split.
-
-    Attributes:
-        split: the split's name.
-        size: shorter side of the frames given to the tracker, None for the frames' own size.
-        sequences: one result per sequence, in the order of the split.
-    """
-
-    split: str
-    size: int | None
-    sequences: tuple[SequenceResult, ...]
-
-    @property
-    def score(self) -> Score | None:
-        """Mean over all objects of all sequences; None when there is no truth beyond the given masks."""
-        objects = [score for result in self.sequences for score in result.objects.values()]
-        return Score.of_objects(objects) if objects else None
-
-    @property
-    def fps(self) -> float:
-        """Frames per second of the tracker alone, over all sequences."""
-        seconds = sum(result.seconds for result in self.sequences)
-        return sum(result.frames for result in self.sequences) / seconds if seconds else 0.0
-
-    def rows(self) -> list[tuple[str, ...]]:
-        """A table, texts in the order of :data:`COLUMNS`: a row per sequence and one for the whole split."""
-        rows = [_row(result.name, len(result.objects), result.score, result.fps) for result in self.sequences]
-        objects = sum(len(result.objects) for result in self.sequences)
-        return [*rows, _row("all", objects, self.score, self.fps)]
-
-    def to_json(self) -> str:
-        """Everything as JSON; scores in percent, null where nothing could be scored."""
-        document = {
-            "split": self.split,
-            "size": self.size,
-            "unit": "percent",
-            "global": _score_json(self.score),
-            "fps": self.fps,
-            "sequences": {
-                result.name: {
-                    **_score_json(result.score),
-                    "frames": result.frames,
-                    "fps": result.fps,
-                    "objects": {str(key): _score_json(score) for key, score in result.objects.items()},
-                }
-                for result in self.sequences
-            },
-        }
-        return json.dumps(document, indent=2, allow_nan=False) + "\n"
-
-
 def evaluate(
     root: Path,
     split: str,
@@ -177,14 +91,14 @@ def evaluate(
     """
     sequences = load_split(root, split)
     with directory(out_dir), directory(json_file.parent):
-        require_outputs(out_dir, json_file)
+        check_outputs(out_dir, json_file)
         results = tuple(track_sequences(sequences, new_tracker, out_dir, size, on_frame))
         evaluation = Evaluation(split, size, results)
         write_measures(evaluation, json_file)
     return evaluation
 
 
-def require_outputs(out_dir: Path, json_file: Path) -> None:
+def check_outputs(out_dir: Path, json_file: Path) -> None:
     """Make the folders of the results.
 
     Raises:
@@ -268,11 +182,12 @@ def _track(
             with defer_interrupts():
                 if index >= annotations.start:
                     frame = scaled_to(_frame(path, annotations), size)
-                    mask = _prompt(annotations, index, frame)
+                    mask, reduced = _prompt(annotations, index, frame)
                     begun = time.perf_counter()
-                    labels = tracker.step(frame, mask).labels
+                    labels = tracker.step(frame, reduced).labels
                     taken = time.perf_counter() - begun
-                annotations.write(folder / f"{path.stem}.png", nearest(labels, annotations.shape))
+                    labels = upscale_labels(labels, annotations.shape, mask)
+                annotations.write(folder / f"{path.stem}.png", labels)
             yield taken
 
 
@@ -287,24 +202,30 @@ def _track_again(annotations: Annotations, tracker: TwoPassTracker, folder: Path
             begun = time.perf_counter()
             labels = tracker.refine(frame, index).labels
             seconds += time.perf_counter() - begun
-            annotations.write(folder / f"{path.stem}.png", nearest(labels, annotations.shape))
+            annotations.write(folder / f"{path.stem}.png", upscale_labels(labels, annotations.shape))
     return seconds
 
 
-def _prompt(annotations: Annotations, index: int, frame: Image) -> Labels | None:
-    """The new objects of a frame at the frame's size; None when there are none left at that size."""
+def _prompt(annotations: Annotations, index: int, frame: Image) -> tuple[Labels | None, Labels | None]:
+    """The mask that introduces a frame's new objects, at the annotations' size and at the frame's.
+
+    Objects that cover no pixel at the frame's size are left out; (None, None) when no object remains.
+
+    Raises:
+        MaskError: when no object of the sequence's first mask remains.
+    """
     mask = annotations.introduced(index)
     if mask is None:
-        return None
-    mask = majority(mask, frame.shape)
-    if mask.any():
-        return mask
+        return None, None
+    reduced = majority(mask, frame.shape)
+    if reduced.any():
+        return np.where(np.isin(mask, reduced), mask, 0).astype(np.uint8), reduced
     if index == annotations.start:
         raise MaskError(
             f"the first mask of the sequence {annotations.sequence.name} is empty at {pixels(frame.shape)}",
             "choose a larger size",
         )
-    return None
+    return None, None
 
 
 def _frame(path: Path, annotations: Annotations) -> Image:
@@ -317,22 +238,3 @@ def _frame(path: Path, annotations: Annotations) -> Image:
             "annotate frames at their own size or at a smaller scale",
         )
     return frame
-
-
-def _row(name: str, objects: int, score: Score | None, fps: float) -> tuple[str, ...]:
-    if score is None:
-        figures = ["-"] * 7
-    else:
-        measures = (score.jf, *_statistics(score.j), *_statistics(score.f))
-        figures = [f"{figure:.1f}" for figure in measures]
-    return (name, str(objects), *figures, f"{fps:.1f}")
-
-
-def _statistics(measure: Measure) -> tuple[float, float, float]:
-    return measure.mean, measure.recall, measure.decay
-
-
-def _score_json(score: Score | None) -> dict[str, Any]:
-    if score is None:
-        return {"J&F": None, "J": None, "F": None}
-    return {"J&F": score.jf, "J": asdict(score.j), "F": asdict(score.f)}

@@ -1,33 +1,32 @@
-"""Being one of several processes; ``maskring evaluate`` by one of them."""
+"""Split ``evaluate`` across processes.
+
+No process talks to another. Each tracks its share of the sequences and leaves one file of results per
+sequence in a folder beside the measures. The process that finds a file for every sequence merges them.
+"""
 
 from __future__ import annotations
 
+import contextlib
 import hashlib
 import json
+import shutil
 from collections.abc import Callable, Sequence
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
-from typing import Any
 
-from ...common.files import atomic_path
+from ...common.files import atomic_path, make_directory
 from ..model.engine_file import sha256
 from ..pipeline.shard import Shard, join
 from .datasets import DatasetSequence, load_split
 from .measures import Measure, Score
-from .protocol import (
-    Evaluation,
-    SequenceResult,
-    SequenceTracker,
-    require_outputs,
-    track_sequences,
-    write_measures,
-)
+from .protocol import SequenceTracker, check_outputs, track_sequences, write_measures
 from .protocol import evaluate as evaluate_split
+from .report import Evaluation, SequenceResult
 
 
 @dataclass
 class DatasetRun:
-    """A labelled dataset to be tracked.
+    """A labelled dataset to track, by this process alone or by several.
 
     Args:
         davis, split, out_dir, json_file, size: see :func:`maskring.runtime.evaluation.protocol.evaluate`.
@@ -41,12 +40,17 @@ class DatasetRun:
     _shard: Shard | None = field(default=None, init=False)
 
     def join(self, shard: bool, threads: int) -> int:
-        """Be one of several processes if ``shard``; returns the CPU threads to use of ``threads`` asked for.
+        """Become one of several processes if ``shard``. Call this before anything touches a GPU.
 
-        Must be called before anything touches a GPU.
+        Args:
+            shard: read from the environment which process this is.
+            threads: CPU threads that the user chose, 0 for this process's share of the cores.
+
+        Returns:
+            CPU threads to use.
 
         Raises:
-            UnavailableError: when the environment does not say which of them this one is.
+            UnavailableError: when the environment does not say which process this is.
         """
         self._shard, threads = join(shard, threads)
         return threads
@@ -58,7 +62,7 @@ class DatasetRun:
 
     @property
     def name(self) -> str:
-        """Of this process among the others."""
+        """Name of this process among the others."""
         assert self._shard is not None
         return f"shard {self._shard.rank + 1} of {self._shard.world_size}"
 
@@ -73,11 +77,11 @@ class DatasetRun:
 
         Args:
             new_tracker, on_frame: see :func:`maskring.runtime.evaluation.protocol.evaluate`.
-            files: that decide the masks beside the dataset; their content counts, not their place.
-            settings: that decide the masks.
+            files: models that decide the masks; their content counts, not their path.
+            settings: options that decide the masks.
 
         Returns:
-            None when other processes have not done their share.
+            None while other processes have not finished their shares.
 
         Raises:
             UserError: see :func:`maskring.runtime.evaluation.protocol.evaluate`.
@@ -85,10 +89,11 @@ class DatasetRun:
         places = (self.davis, self.split, new_tracker, self.out_dir, self.json_file)
         if self._shard is None:
             return evaluate_split(*places, size=self.size, on_frame=on_frame)
-        decided = json.dumps(
-            [*(sha256(file) for file in files if file and file.is_file()), *map(repr, settings)]
+        hashes = [sha256(file) for file in files if file and file.is_file()]
+        described = json.dumps([*hashes, *map(repr, settings)])
+        return evaluate_shard(
+            *places, shard=self._shard, settings=described, size=self.size, on_frame=on_frame
         )
-        return evaluate_shard(*places, shard=self._shard, settings=decided, size=self.size, on_frame=on_frame)
 
 
 def evaluate_shard(
@@ -103,78 +108,90 @@ def evaluate_shard(
     size: int | None = None,
     on_frame: Callable[[str, int, int], None] = lambda sequence, done, total: None,
 ) -> Evaluation | None:
-    """Do a process's share of :func:`.protocol.evaluate`; all but the timings is the same in the end.
+    """Do one process's share of :func:`.protocol.evaluate`. In the end only the timings differ from it.
+
+    Sequences whose results are there are not tracked again, so the same call goes on after an interruption.
 
     Args:
-        root, split, new_tracker, out_dir, json_file, size, on_frame: as there; the paths lead all processes
-            to the same files.
+        root, split, new_tracker, out_dir, json_file, size, on_frame: as there; the paths must lead all
+            processes to the same files.
         shard: which process this is.
-        settings: all that decides the masks beside the dataset. Results that an interrupted run left count
-            only where these, the dataset's files and the number of processes are the same.
+        settings: everything but the dataset and ``size`` that decides the masks. Results count only where
+            this and the sequence's files are the same.
 
     Returns:
-        The evaluation of the whole split when this process was the last one, else None.
+        The evaluation of the whole split from the process that finishes last, None from the others.
 
     Raises:
         SourceError, MaskError, OutputError: as there.
     """
     sequences = load_split(root, split)
-    require_outputs(out_dir, json_file)
-    pieces = [_piece(json_file, Shard(rank, shard.world_size)) for rank in range(shard.world_size)]
-    pieces[shard.rank].unlink(missing_ok=True)
-    key = _key(sequences, split, size, settings)
-    results = list(
-        track_sequences(
-            shard.deal(sequences, lambda sequence: (len(sequence.frames), sequence.name)),
-            new_tracker,
-            out_dir,
-            size,
-            on_frame,
-        )
-    )
-    with atomic_path(pieces[shard.rank]) as partial:
-        document = {"key": key, "results": [asdict(result) for result in results]}
-        partial.write_text(json.dumps(document))
-    found = _collect(pieces, key)
-    if found is None or len(found) != len(sequences):
+    check_outputs(out_dir, json_file)
+    folder = make_directory(json_file.with_name(f"{json_file.name}.parts"))
+    store = _ResultFolder(folder, out_dir, settings, size)
+    share = shard.deal(sequences, lambda sequence: (len(sequence.frames), sequence.name))
+    missing = [sequence for sequence in share if store.read(sequence) is None]
+    for sequence, result in zip(
+        missing, track_sequences(missing, new_tracker, out_dir, size, on_frame), strict=True
+    ):
+        store.write(sequence, result)
+    results = [store.read(sequence) for sequence in sequences]
+    complete = tuple(result for result in results if result is not None)
+    if len(complete) < len(sequences):
         return None
-    evaluation = Evaluation(split, size, tuple(found[sequence.name] for sequence in sequences))
+    evaluation = Evaluation(split, size, complete)
     write_measures(evaluation, json_file)
-    for piece in pieces:
-        piece.unlink(missing_ok=True)
+    store.remove()
     return evaluation
 
 
-def _piece(json_file: Path, shard: Shard) -> Path:
-    return json_file.with_name(f"{json_file.name}.shard-{shard.rank}-of-{shard.world_size}")
+@dataclass(frozen=True)
+class _ResultFolder:
+    """One file per sequence: its result, and a digest of everything that decides it.
 
+    Attributes:
+        folder: holds the files.
+        masks: folder in which the sequences' masks are.
+        settings, size: see :func:`evaluate_shard`.
+    """
 
-def _key(sequences: list[DatasetSequence], split: str, size: int | None, settings: str) -> str:
-    """A digest of all that decides what the processes find."""
-    files = [path for sequence in sequences for path in (*sequence.frames, *sequence.annotations.values())]
-    described = [(str(path.name), path.stat().st_size, path.stat().st_mtime_ns) for path in files]
-    names = [(sequence.name, len(sequence.frames), sorted(sequence.annotations)) for sequence in sequences]
-    return hashlib.sha256(json.dumps([split, size, settings, names, described]).encode()).hexdigest()
+    folder: Path
+    masks: Path
+    settings: str
+    size: int | None
 
+    def write(self, sequence: DatasetSequence, result: SequenceResult) -> None:
+        """Store the result of a sequence whose masks are written."""
+        with atomic_path(self._path(sequence)) as partial:
+            partial.write_text(json.dumps({"key": self._key(sequence), "result": asdict(result)}))
 
-def _collect(pieces: list[Path], key: str) -> dict[str, SequenceResult] | None:
-    """Results by sequence; None when a process has not finished, or another one has collected them."""
-    found = {}
-    for piece in pieces:
+    def read(self, sequence: DatasetSequence) -> SequenceResult | None:
+        """The stored result; None when there is none, it is of another run, or a mask is missing."""
         try:
-            stored = json.loads(piece.read_text())
-        except (OSError, ValueError):
+            document = json.loads(self._path(sequence).read_text())
+            stored = document["result"] if document["key"] == self._key(sequence) else None
+            scores = {} if stored is None else stored["objects"]
+            objects = {
+                int(object_id): Score(Measure(**score["j"]), Measure(**score["f"]))
+                for object_id, score in scores.items()
+            }
+        except (OSError, ValueError, KeyError, TypeError):
             return None
-        if not isinstance(stored, dict) or stored.get("key") != key:
-            return None  # left by another run: its process is still at work
-        for result in stored["results"]:
-            found[result["name"]] = _result(result)
-    return found
+        masks = (self.masks / sequence.name / f"{path.stem}.png" for path in sequence.frames)
+        if stored is None or not all(mask.is_file() for mask in masks):
+            return None
+        return SequenceResult(sequence.name, objects, stored["frames"], stored["seconds"])
 
+    def remove(self) -> None:
+        """Delete all results: they are merged."""
+        with contextlib.suppress(OSError):  # another process may be doing the same
+            shutil.rmtree(self.folder)
 
-def _result(stored: dict[str, Any]) -> SequenceResult:
-    objects = {
-        int(object_id): Score(Measure(**score["j"]), Measure(**score["f"]))
-        for object_id, score in stored["objects"].items()
-    }
-    return SequenceResult(stored["name"], objects, stored["frames"], stored["seconds"])
+    def _path(self, sequence: DatasetSequence) -> Path:
+        return self.folder / f"{sequence.name}.json"
+
+    def _key(self, sequence: DatasetSequence) -> str:
+        files = [*sequence.frames, *sequence.annotations.values()]
+        states = [(path.name, path.stat().st_size, path.stat().st_mtime_ns) for path in files]
+        described = [self.settings, self.size, sequence.name, sorted(sequence.annotations), states]
+        return hashlib.sha256(json.dumps(described).encode()).hexdigest()

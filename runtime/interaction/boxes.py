@@ -8,12 +8,12 @@ from dataclasses import replace
 import numpy as np
 
 from ...common.errors import MaskError
+from ...common.types import Image, Labels
 from ..arrays.label_maps import Box
-from ..pipeline.loop import Decision, Steering
-from ..video.masks import Labels
-from ..video.overlay import Image
-from ..video.readers import Frame
-from .drawing import SMALLEST_BOX, cut_from_box, free_id
+from ..pipeline.edits import Decision, Steering
+from ..video.frame import Frame
+from .drawing import free_id
+from .grabcut import SMALLEST_BOX, cut_from_box
 
 
 class Boxed:

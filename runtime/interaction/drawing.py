@@ -1,46 +1,23 @@
-"""Drawing objects into one frame: what clicks and keys mean, and what is shown. No window in here."""
+"""A user outlines objects in one frame: what clicks and keys mean, and what is shown. It opens no window."""
 
 from __future__ import annotations
 
 from dataclasses import dataclass, field
 from enum import Enum
-from typing import Literal
 
 import cv2
 import numpy as np
 from numpy.typing import NDArray
 
-from ...common.types import MAX_LABELS
-from ..video.masks import Labels
-from ..video.overlay import Image, draw_overlay
+from ...common.types import MAX_LABELS, Image, Labels
+from ..video.overlay import draw_overlay
 from ..video.palette import PALETTE
-
-Point = tuple[int, int]
-"""(x, y) in pixels of the frame, or of the picture on the screen where it says so."""
-
-ENTER, BACKSPACE, ESCAPE, SPACE = "enter", "backspace", "escape", "space"
+from .events import BACKSPACE, ENTER, ESCAPE, Event, Pointer
+from .grabcut import cut_from_box
+from .view import Point, View
 
 CLOSING_REACH = 8
 """A click so many screen pixels from a polygon's first corner closes it."""
-
-SMALLEST_BOX = 6
-"""Pixels of a side below which a box says too little for GrabCut."""
-
-GRABCUT_MARGIN = 0.5
-"""How much of the box's size around it GrabCut looks at, on each side: the background it learns."""
-
-GRABCUT_PIXELS = 1 << 17
-"""More than this is scaled down first, so that a box in a 4K frame answers as quickly as one in a clip."""
-
-GRABCUT_ITERATIONS = 5
-
-LIKELY, CERTAIN = 0.9, 0.25
-"""Ellipses in the box, as shares of its size, inside which the object is likely and certain. Where the whole
-box is likely, as GrabCut has it by itself, more of what it holds beside the object is taken along."""
-
-LINE_HEIGHT, MARGIN, TEXT_SCALE = 20, 8, 0.45
-FONT = cv2.FONT_HERSHEY_SIMPLEX
-LEAST_WIDTH, MOST_WIDTH, MOST_HEIGHT = 640, 1280, 720
 
 
 class Tool(Enum):
@@ -50,7 +27,7 @@ class Tool(Enum):
     BOX = "box"
 
 
-class Outcome(Enum):
+class DrawingOutcome(Enum):
     """How drawing ended, or that it did not yet."""
 
     DRAWING = "drawing"
@@ -58,80 +35,6 @@ class Outcome(Enum):
     CANCELLED = "cancelled"
     SKIPPED = "skipped"
     QUIT = "quit"
-
-
-@dataclass(frozen=True)
-class Pointer:
-    """What the mouse did. ``close`` is its right button; x and y are pixels of the picture on the screen."""
-
-    kind: Literal["press", "move", "release", "close"]
-    x: int
-    y: int
-
-
-@dataclass(frozen=True)
-class Key:
-    """A key: a lower-case character or one of ENTER, BACKSPACE, ESCAPE, SPACE."""
-
-    name: str
-
-
-Event = Pointer | Key
-
-
-@dataclass(frozen=True)
-class View:
-    """How a frame lies on the screen: scaled into the upper left corner of a picture, text below it.
-
-    Attributes:
-        height: of the frame, in pixels.
-        width: of the frame, in pixels.
-    """
-
-    height: int
-    width: int
-
-    @property
-    def scale(self) -> float:
-        """Screen pixels per frame pixel: small clips are enlarged, large frames fitted to a screen."""
-        enlarged = max(1.0, LEAST_WIDTH / self.width)
-        return min(enlarged, MOST_WIDTH / self.width, MOST_HEIGHT / self.height)
-
-    @property
-    def size(self) -> tuple[int, int]:
-        """(height, width) of the frame on the screen."""
-        return max(1, round(self.height * self.scale)), max(1, round(self.width * self.scale))
-
-    def to_frame(self, x: int, y: int) -> Point:
-        """The frame's pixel under a screen pixel, the nearest one when that lies outside."""
-        column, row = int((x + 0.5) // self.scale), int((y + 0.5) // self.scale)
-        return min(max(column, 0), self.width - 1), min(max(row, 0), self.height - 1)
-
-    def to_screen(self, point: Point) -> Point:
-        """Screen pixel at the centre of a frame's pixel."""
-        return int((point[0] + 0.5) * self.scale), int((point[1] + 0.5) * self.scale)
-
-    def picture(self, image: Image, lines: tuple[str, ...]) -> Image:
-        """The frame as large as it is shown, with text below it.
-
-        Args:
-            image: [H, W, 3] uint8 RGB of this view's size.
-            lines: each as one or more lines of text; ASCII, which is all that OpenCV draws.
-
-        Returns:
-            [H', W', 3] uint8 RGB.
-        """
-        height, width = self.size
-        interpolation = cv2.INTER_AREA if self.scale < 1 else cv2.INTER_LINEAR
-        frame = cv2.resize(image, (width, height), interpolation=interpolation)
-        full_width = max(width, LEAST_WIDTH)
-        wrapped = [part for line in lines for part in _wrapped(line, full_width - 2 * MARGIN)]
-        picture = np.zeros((height + LINE_HEIGHT * len(wrapped) + MARGIN, full_width, 3), np.uint8)
-        picture[:height, :width] = frame
-        for row, text in enumerate(wrapped, 1):
-            origin = (MARGIN, height + LINE_HEIGHT * row - 4)
-            cv2.putText(picture, text, origin, FONT, TEXT_SCALE, (230, 230, 230), 1, cv2.LINE_AA)
-        return picture
 
 
 @dataclass(frozen=True, eq=False)
@@ -166,7 +69,7 @@ class Drawing:
     started: bool = False
     object_id: int = 1
     tool: Tool = Tool.POLYGON
-    outcome: Outcome = Outcome.DRAWING
+    outcome: DrawingOutcome = DrawingOutcome.DRAWING
     message: str = ""
     dropped: set[int] = field(default_factory=set)
     _shapes: list[Shape] = field(default_factory=list)
@@ -188,7 +91,7 @@ class Drawing:
     @property
     def ended(self) -> bool:
         """Whether the user has finished, one way or the other."""
-        return self.outcome is not Outcome.DRAWING
+        return self.outcome is not DrawingOutcome.DRAWING
 
     def handle(self, event: Event) -> None:
         """Take one event; :attr:`outcome`, :attr:`mask` and :meth:`picture` say what came of it."""
@@ -231,11 +134,11 @@ class Drawing:
         elif key == BACKSPACE:
             self._take_back()
         elif key == ESCAPE:
-            self.outcome = Outcome.CANCELLED if self.started else Outcome.QUIT
+            self.outcome = DrawingOutcome.CANCELLED if self.started else DrawingOutcome.QUIT
         elif key == "q":
-            self.outcome = Outcome.QUIT
+            self.outcome = DrawingOutcome.QUIT
         elif key == "s" and not self.started:
-            self.outcome = Outcome.SKIPPED
+            self.outcome = DrawingOutcome.SKIPPED
         elif key in ("p", "b"):
             self._corners.clear()
             self._anchor = None
@@ -253,7 +156,7 @@ class Drawing:
         if self._corners and not self._close_polygon():
             return
         if self._shapes or self.dropped:
-            self.outcome = Outcome.DONE
+            self.outcome = DrawingOutcome.DONE
         else:
             self.message = "Nothing is drawn yet."
 
@@ -357,64 +260,3 @@ def fill_polygon(corners: list[Point], shape: tuple[int, ...]) -> NDArray[np.boo
     inside = np.zeros(shape, np.uint8)
     cv2.fillPoly(inside, [np.array(corners, np.int32)], 1)
     return inside.astype(bool)
-
-
-def cut_from_box(image: Image, box: tuple[int, int, int, int]) -> NDArray[np.bool_] | None:
-    """The object in a box, by GrabCut: two colour mixtures and a graph cut (Rother et al., SIGGRAPH 2004).
-
-    The middle of the box is taken for part of the object, its corners rather for background. The same frame
-    and box give the same object: OpenCV's random numbers are seeded.
-
-    Args:
-        image: [H, W, 3] uint8 RGB.
-        box: (x0, y0, x1, y1) in pixels, x1 and y1 just outside; there must be pixels around it.
-
-    Returns:
-        [H, W] bool; None when the box is too small or leaves no background.
-    """
-    height, width = image.shape[:2]
-    x0, y0, x1, y1 = max(box[0], 0), max(box[1], 0), min(box[2], width), min(box[3], height)
-    if min(x1 - x0, y1 - y0) < SMALLEST_BOX:
-        return None
-    beside, above = round(GRABCUT_MARGIN * (x1 - x0)) + 1, round(GRABCUT_MARGIN * (y1 - y0)) + 1
-    left, top = max(0, x0 - beside), max(0, y0 - above)
-    crop = image[top : y1 + above, left : x1 + beside]
-    shrink = min(1.0, (GRABCUT_PIXELS / (crop.shape[0] * crop.shape[1])) ** 0.5)
-    small = cv2.resize(crop, None, fx=shrink, fy=shrink, interpolation=cv2.INTER_AREA)
-    seeds = np.full(small.shape[:2], cv2.GC_BGD, np.uint8)
-    rows = slice(round((y0 - top) * shrink), round((y1 - top) * shrink))
-    columns = slice(round((x0 - left) * shrink), round((x1 - left) * shrink))
-    seeds[rows, columns] = _seeds_in_box(*seeds[rows, columns].shape)
-    if not (seeds == cv2.GC_BGD).any() or not (seeds % 2).any():  # GC_FGD and GC_PR_FGD are the odd ones
-        return None
-    cv2.setRNGSeed(0)
-    ground, object_ = np.zeros((1, 65)), np.zeros((1, 65))
-    unused = (0, 0, 1, 1)
-    cv2.grabCut(small, seeds, unused, ground, object_, GRABCUT_ITERATIONS, cv2.GC_INIT_WITH_MASK)
-    found = (seeds % 2).astype(np.float32)
-    if not found.any():
-        return None
-    inside = np.zeros((height, width), bool)
-    full = cv2.resize(found, crop.shape[1::-1], interpolation=cv2.INTER_LINEAR) > 0.5
-    inside[top : y1 + above, left : x1 + beside] = full
-    return inside if inside.any() else None
-
-
-def _seeds_in_box(height: int, width: int) -> NDArray[np.uint8]:
-    """What GrabCut is told of the pixels of a box [H, W]."""
-    y, x = np.ogrid[:height, :width]
-    distance = np.hypot((2 * y + 1) / height - 1, (2 * x + 1) / width - 1)  # 1 on the inscribed ellipse
-    seeds = np.where(distance < LIKELY, cv2.GC_PR_FGD, cv2.GC_PR_BGD)
-    return np.where(distance < CERTAIN, cv2.GC_FGD, seeds).astype(np.uint8)
-
-
-def _wrapped(text: str, width: int) -> list[str]:
-    """Lines of text no wider than WIDTH pixels, broken at spaces."""
-    lines = [""]
-    for word in text.split(" "):
-        longer = f"{lines[-1]} {word}".strip()
-        if lines[-1] and cv2.getTextSize(longer, FONT, TEXT_SCALE, 1)[0][0] > width:
-            lines.append(word)
-        else:
-            lines[-1] = longer
-    return lines

@@ -6,12 +6,14 @@ from typing import Protocol
 
 import numpy as np
 
-from ..pipeline.loop import Decision, Steering, merge_masks
+from ...common.types import Image, Labels
+from ..pipeline.edits import Decision, Steering, merge_masks
 from ..tracking.result import Result
-from ..video.masks import Labels
-from ..video.overlay import Image, draw_overlay
-from ..video.readers import Frame
-from .drawing import Drawing, Event, Key, Outcome, Tool, View, free_id
+from ..video.frame import Frame
+from ..video.overlay import draw_overlay
+from .drawing import Drawing, DrawingOutcome, Tool, free_id
+from .events import Event, Key
+from .view import View
 
 HELP = "Space: pause | A: add an object | R: redraw an object | Q: quit"
 
@@ -60,11 +62,11 @@ class Interaction:
         if self._wanted is None and (self._last is not None or planned.mask is not None):
             return planned
         drawing = self._drawn(frame)
-        if drawing.outcome is Outcome.QUIT:
+        if drawing.outcome is DrawingOutcome.QUIT:
             return Decision(verdict="stop")
-        if drawing.outcome is Outcome.SKIPPED:
+        if drawing.outcome is DrawingOutcome.SKIPPED:
             return Decision(removals=planned.removals, verdict="skip")
-        if drawing.outcome is Outcome.CANCELLED:
+        if drawing.outcome is DrawingOutcome.CANCELLED:
             return planned
         removals = [*planned.removals, *sorted(drawing.dropped - set(planned.removals))]
         return Decision(_above(drawing.mask, planned.mask), removals)

@@ -9,8 +9,8 @@ from typing import Any
 import cv2
 
 from ...common.errors import UnavailableError
-from ..video.overlay import Image
-from .drawing import BACKSPACE, ENTER, ESCAPE, SPACE, Event, Key, Pointer
+from ...common.types import Image
+from .events import BACKSPACE, ENTER, ESCAPE, SPACE, Event, Key, Pointer
 
 PROBE = "import cv2; cv2.namedWindow('maskring'); cv2.waitKey(1)"
 PROBE_SECONDS = 60
@@ -19,8 +19,8 @@ KEYS = {8: BACKSPACE, 127: BACKSPACE, 10: ENTER, 13: ENTER, 141: ENTER, 27: ESCA
 """Codes of ``waitKey``; Backspace and the Enter of the number pad have several, depending on the system."""
 
 
-class Window:
-    """A screen for :class:`maskring.runtime.interaction.session.Interaction`; only the main thread may use it.
+class OpenCVWindow:
+    """A :class:`.session.Screen` in a window of OpenCV. Only the main thread may use it.
 
     Args:
         title: of the window, ASCII.
@@ -30,11 +30,11 @@ class Window:
     """
 
     def __init__(self, title: str) -> None:
-        require_windows()
+        check_windows()
         self._title = title
         self._pointed: list[Event] = []
         self._open = True
-        # One pixel of the picture is one of the screen: drawing.View does the scaling.
+        # One pixel of the picture is one of the screen: view.View does the scaling.
         cv2.namedWindow(title, cv2.WINDOW_AUTOSIZE | cv2.WINDOW_GUI_NORMAL)
         cv2.setMouseCallback(title, self._on_mouse)
 
@@ -74,7 +74,7 @@ class Window:
             self._pointed.append(Pointer(kinds[event], x, y))
 
 
-def require_windows() -> None:
+def check_windows() -> None:
     """Make sure that a window can be opened.
 
     Without a display, the toolkit behind HighGUI may end the process instead of raising an error. So another

@@ -1,4 +1,4 @@
-"""``maskring label``: many videos, each followed from its first mask, by one process or several."""
+"""Label many videos, each from the mask of its first frame, in one process or several."""
 
 from __future__ import annotations
 
@@ -14,17 +14,19 @@ from ..video.folders import find_clips
 from ..video.masks import read_mask
 from ..video.open_source import open_source
 from ..video.sinks import JsonLinesSink, MaskFolderSink
-from .loop import Edits, Summary, track
+from .edits import Edits
+from .loop import track
 from .resized import ResizedTracker
 from .shard import Shard
+from .summary import Summary
 
 OnFrame = Callable[[str, int, int], None]
-"""Called with a clip's name, its frames done and its frames in all, or done where that is not known."""
+"""Called with a clip's name, its frames done, and its frames in all (those done where nobody knows)."""
 
 
 @dataclass(frozen=True)
 class Clip:
-    """A video or a folder of frames, the mask of its first frame, and the folder of its labels."""
+    """A video or a folder of frames, the mask of its first frame, and the folder for its labels."""
 
     source: Path
     mask: Path
@@ -32,27 +34,27 @@ class Clip:
 
     @property
     def weight(self) -> tuple[int, str]:
-        """By which clips are shared out: bytes, for length is not known; the name decides between equals."""
+        """Shares are balanced by bytes, since the length is unknown; the name decides between equals."""
         files = self.source.iterdir() if self.source.is_dir() else [self.source]
         return sum(path.stat().st_size for path in files), self.out.name
 
 
 @dataclass
 class Labelled:
-    """What a process did.
+    """What one process did.
 
     Attributes:
-        videos, frames, seconds: that it labelled, and how long that took.
-        present: clips whose labels were there.
-        losses: a sentence for each object that was lost before the end of its clip.
-        failed: why others could not be labelled, a sentence by clip.
+        videos, frames, seconds: videos that it labelled, their frames, and the time that took.
+        present: clips whose labels were there before.
+        lost_objects: one sentence for each object that was lost before the end of its clip.
+        failed: clips that could not be labelled -> a sentence that says why.
     """
 
     videos: int = 0
     frames: int = 0
     seconds: float = 0.0
     present: int = 0
-    losses: list[str] = field(default_factory=list)
+    lost_objects: list[str] = field(default_factory=list)
     failed: dict[Path, str] = field(default_factory=dict)
 
     def add(self, clip: Clip, summary: Summary) -> None:
@@ -60,7 +62,7 @@ class Labelled:
         self.videos += 1
         self.frames += summary.frames
         self.seconds += summary.seconds
-        self.losses += [f"{clip.source}: {loss}" for loss in summary.losses()]
+        self.lost_objects += [f"{clip.source}: {sentence}" for sentence in summary.lost_objects()]
 
     def __str__(self) -> str:
         speed = f", {self.frames / self.seconds:.1f} fps" if self.seconds else ""
@@ -69,35 +71,37 @@ class Labelled:
 
 
 def clips_to_label(videos: list[Path], masks: Path, out: Path) -> list[Clip]:
-    """Every clip in ``videos`` (:func:`maskring.runtime.video.folders.find_clips`), named by its file or folder.
+    """Find the clips in ``videos``, as :func:`maskring.runtime.video.folders.find_clips` does.
 
-    What lies in ``masks`` and ``out`` is no clip, wherever they are.
+    A clip is named by its file or folder. Nothing inside ``masks`` or ``out`` counts as a clip.
 
     Raises:
-        SourceError: when there is none, or two have one name.
+        SourceError: when there is no clip, or two have the same name.
         MaskError: when ``masks`` holds none for a clip.
     """
-    found: dict[str, Path] = {}
-    ours = {masks.resolve(), out.resolve()}
+    clips: dict[str, Path] = {}
+    ignored = {masks.resolve(), out.resolve()}
     for path in (clip for video in videos for clip in find_clips(video)):
-        if ours & {path.resolve(), *path.resolve().parents}:
+        if ignored & {path.resolve(), *path.resolve().parents}:
             continue
         name = path.name if path.is_dir() else path.stem
-        if found.setdefault(name, path) != path:
-            raise SourceError(f"{found[name]} and {path} have one name", "rename one, or label them apart")
-    if not found:
+        if clips.setdefault(name, path) != path:
+            raise SourceError(
+                f"{clips[name]} and {path} have the same name", "rename one, or label them apart"
+            )
+    if not clips:
         raise SourceError(
-            f"beside masks and labels there is no video in {', '.join(map(str, videos))}",
+            f"no videos found in {', '.join(map(str, videos))} (the mask and output folders are ignored)",
             "name a folder of videos",
         )
-    missing = [path for name, path in found.items() if not (masks / f"{name}.png").is_file()]
+    missing = [path for name, path in clips.items() if not (masks / f"{name}.png").is_file()]
     if missing:
         others = f" and {len(missing) - 1} others" if len(missing) > 1 else ""
         raise MaskError(
-            f"{masks} holds no first mask of {missing[0]}{others}",
-            "save each as a PNG with the name of its video",
+            f"{masks} holds no first mask for {missing[0]}{others}",
+            "save each mask as a PNG with the name of its video",
         )
-    return [Clip(path, masks / f"{name}.png", out / name) for name, path in found.items()]
+    return [Clip(path, masks / f"{name}.png", out / name) for name, path in clips.items()]
 
 
 def label_clips(
@@ -108,21 +112,21 @@ def label_clips(
     size: int | None,
     on_frame: OnFrame = lambda name, done, total: None,
 ) -> Labelled:
-    """Label all clips that have no labels yet, or this process's share of all.
+    """Label all clips that have no labels yet, or this process's share of them.
 
-    A clip's folder gets its name when the clip is done: what an interrupted run leaves there is whole, and
-    the same call goes on behind it. A clip that cannot be labelled does not keep the others from it.
+    A clip's folder gets its name only when the clip is complete, so the same call continues an interrupted
+    run. A clip that cannot be labelled does not stop the others.
 
     Args:
-        clips: what :func:`clips_to_label` found, the same in all processes.
+        clips: from :func:`clips_to_label`, the same in all processes.
         new_tracker: makes a tracker that has seen no frame.
-        shard: which of several processes this is.
+        shard: which of several processes this is, None for the only one.
         size: shorter side of the frames that the tracker sees, None for their own.
-        on_frame: for progress.
+        on_frame: called after each frame, to show progress.
 
     Raises:
         OutputError: when labels cannot be written.
-        UserError: when there is no tracker to be had.
+        UserError: when no tracker can be made.
     """
     labelled = Labelled()
     for clip in clips if shard is None else shard.deal(clips, lambda clip: clip.weight):
@@ -139,7 +143,7 @@ def label_clips(
 def _label(clip: Clip, new_tracker: Callable[[], Tracker], size: int | None, on_frame: OnFrame) -> Summary:
     mask = read_mask(clip.mask)
     partial = clip.out.with_name(f".{clip.out.name}.partial")
-    shutil.rmtree(partial, ignore_errors=True)  # of a run that was killed
+    shutil.rmtree(partial, ignore_errors=True)  # a killed run may have left it
     try:
         with (
             open_source(clip.source) as source,
@@ -147,9 +151,9 @@ def _label(clip: Clip, new_tracker: Callable[[], Tracker], size: int | None, on_
             JsonLinesSink(make_directory(partial) / "objects.jsonl") as objects,
             MaskFolderSink(partial / "masks") as masks,
         ):
-            done = _counted(clip.out.name, source.length, on_frame)
-            seen = tracker if size is None else ResizedTracker(tracker, size)
-            summary = track(source, seen, [objects, masks], Edits({0: mask}), lambda *_: next(done))
+            counter = _count(clip.out.name, source.length, on_frame)
+            resized = tracker if size is None else ResizedTracker(tracker, size)
+            summary = track(source, resized, [objects, masks], Edits({0: mask}), lambda *_: next(counter))
         if not summary.frames:
             raise SourceError(f"{clip.source} holds no frame", "leave it out")
         partial.rename(clip.out)
@@ -159,7 +163,7 @@ def _label(clip: Clip, new_tracker: Callable[[], Tracker], size: int | None, on_
     return summary
 
 
-def _counted(name: str, length: int | None, on_frame: OnFrame) -> Iterator[None]:
+def _count(name: str, length: int | None, on_frame: OnFrame) -> Iterator[None]:
     done = 0
     while True:
         done += 1

@@ -97,7 +97,22 @@ def upscale_result(result: Result, shape: tuple[int, ...], mask: Labels | None =
     """
     if result.labels.shape == shape[:2]:
         return result
-    labels = smooth(result.labels, shape)
-    if mask is not None:
-        labels = label_maps.overwrite(labels, mask, np.unique(mask[mask > 0]).tolist())
+    labels = upscale_labels(result.labels, shape, mask)
     return replace(result, labels=labels, objects=remeasure(result.objects, labels))
+
+
+def upscale_labels(labels: Labels, shape: tuple[int, ...], mask: Labels | None = None) -> Labels:
+    """Bring a tracker's labels to another size. ``track --size`` and ``evaluate --size`` both use this.
+
+    Args:
+        labels: [h, w] object ids of the scaled frame.
+        shape: (H, W) to bring them to; labels that have it are returned as they are.
+        mask: [H, W] object ids that the frame was given; its pixels are taken over unscaled.
+
+    Returns:
+        [H, W] object ids.
+    """
+    if labels.shape == shape[:2]:
+        return labels
+    labels = smooth(labels, shape)
+    return labels if mask is None else label_maps.overwrite(labels, mask, np.unique(mask[mask > 0]).tolist())

@@ -1,8 +1,4 @@
-"""Videos shared out over several processes, on one machine or many; a labelled dataset tracked by them.
-
-No process talks to another. Each takes its share of the sequences and leaves its results in a file beside the
-measures; whichever finds that no share is missing writes the measures of all.
-"""
+"""Which share of the work is this process's, when several share it on one machine or many."""
 
 from __future__ import annotations
 
@@ -22,7 +18,7 @@ START = (
 )
 
 GPUS = Path("/proc/driver/nvidia/gpus")
-"""Where NVIDIA's driver lists them, a folder each."""
+"""NVIDIA's driver has a folder here for each GPU."""
 
 
 @dataclass(frozen=True)
@@ -31,8 +27,8 @@ class Shard:
 
     Attributes:
         rank: 0 to ``world_size - 1``.
-        world_size: processes on all machines.
-        local_rank, local_world_size: the same, of those on this machine.
+        world_size: number of processes on all machines.
+        local_rank, local_world_size: the same among the processes of this machine.
     """
 
     rank: int
@@ -42,10 +38,10 @@ class Shard:
 
     @classmethod
     def of_environment(cls, environment: Mapping[str, str]) -> Shard:
-        """From the variables that torchrun sets: RANK, WORLD_SIZE, LOCAL_RANK, LOCAL_WORLD_SIZE.
+        """Read the variables that torchrun sets: RANK, WORLD_SIZE, LOCAL_RANK, LOCAL_WORLD_SIZE.
 
         Raises:
-            UnavailableError: when the first two are missing, or some do not fit together.
+            UnavailableError: when one of the first two is missing, or the values contradict each other.
         """
         texts = {name: environment.get(name) for name in ("RANK", "WORLD_SIZE")}
         if None in texts.values():
@@ -57,12 +53,17 @@ class Shard:
         ]
         rank, world_size, local_rank, local_world_size = numbers
         if not (0 <= rank < world_size and 0 <= local_rank < local_world_size <= world_size):
-            found = ", ".join(f"{name}={text}" for name, text in texts.items())
-            raise UnavailableError(f"the environment of --shard makes no sense ({found})", START)
+            values = ", ".join(f"{name}={text}" for name, text in texts.items())
+            raise UnavailableError(f"the environment of --shard contradicts itself ({values})", START)
         return cls(rank, world_size, local_rank, local_world_size)
 
     def deal(self, items: list[Item], weight: Callable[[Item], tuple[int, str]]) -> list[Item]:
-        """The items of this process; shares weigh about the same, and a name decides between equals."""
+        """This process's share of the items. All shares weigh about the same.
+
+        Args:
+            items: the same in all processes.
+            weight: returns an item's weight, and a name that decides between equals.
+        """
 
         def heaviest_first(item: Item) -> tuple[int, str]:
             heavy, name = weight(item)
@@ -71,34 +72,41 @@ class Shard:
         return sorted(items, key=heaviest_first)[self.rank :: self.world_size]
 
     def threads(self, cores: int) -> int:
-        """CPU threads for this process where its machine's ``cores`` are to serve all of them."""
+        """CPU threads for this process: its share of its machine's ``cores``."""
         return max(1, cores // self.local_world_size)
 
     def gpu(self, visible: str | None, gpus: Path = GPUS) -> str | None:
-        """What CUDA_VISIBLE_DEVICES has to be, so that the processes of a machine are spread over its GPUs.
+        """The value of CUDA_VISIBLE_DEVICES that spreads a machine's processes over its GPUs.
 
         Args:
-            visible: what it is now, None when it is not set.
+            visible: its present value, None when it is not set.
             gpus: a folder with an entry per GPU.
         """
-        known = [name.strip() for name in (visible or "").split(",") if name.strip()]
+        names = [name.strip() for name in (visible or "").split(",") if name.strip()]
         if visible is None and gpus.is_dir():
-            known = [str(index) for index, _ in enumerate(gpus.iterdir())]
-        return known[self.local_rank % len(known)] if known else visible
+            names = [str(index) for index, _ in enumerate(gpus.iterdir())]
+        return names[self.local_rank % len(names)] if names else visible
 
 
 def join(shard: bool, threads: int) -> tuple[Shard | None, int]:
-    """Which of several processes this is, None if not ``shard``; and how many CPU threads it is to use.
+    """Become one of several processes: choose a GPU and a number of CPU threads.
 
-    Must be called before anything touches a GPU: of several, one is chosen.
+    Call this before anything touches a GPU.
+
+    Args:
+        shard: whether this process is one of several.
+        threads: CPU threads that the user chose, 0 for this process's share of the cores.
+
+    Returns:
+        Which process this is, None if not ``shard``, and the CPU threads to use.
 
     Raises:
-        UnavailableError: when the environment does not say which of them this one is.
+        UnavailableError: when the environment does not say which process this is.
     """
     if not shard:
         return None, threads
-    this = Shard.of_environment(os.environ)
-    gpu = this.gpu(os.environ.get("CUDA_VISIBLE_DEVICES"))
+    process = Shard.of_environment(os.environ)
+    gpu = process.gpu(os.environ.get("CUDA_VISIBLE_DEVICES"))
     if gpu is not None:
         os.environ["CUDA_VISIBLE_DEVICES"] = gpu
-    return this, threads or this.threads(usable_cores())
+    return process, threads or process.threads(usable_cores())

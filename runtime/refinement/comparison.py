@@ -9,16 +9,13 @@ from pathlib import Path
 
 import cv2
 import numpy as np
-from numpy.typing import NDArray
 
+from ...common.types import Image, Labels
 from ..tracking.result import Result
+from ..video.frame import Frame
 from ..video.masks import read_mask
-from ..video.open_source import Frame
 from ..video.overlay import draw_overlay
-from ..video.sinks import OverlayVideoSink
-
-Image = NDArray[np.uint8]
-Labels = NDArray[np.uint8]
+from ..video.overlay_video import OverlayVideoSink
 
 MISSED, ADDED = (60, 140, 255), (255, 70, 60)
 """Colours of pixels whose object was not found, and of those that were given to a wrong one."""

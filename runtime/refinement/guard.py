@@ -10,16 +10,13 @@ from dataclasses import dataclass, field, replace
 
 import cv2
 import numpy as np
-from numpy.typing import NDArray
 
+from ...common.types import Floats, Labels
+from ..arrays.overlap import intersection_over_union
 from ..arrays.upsampling import to_pixels
 from ..tracking.objects import remeasure
 from ..tracking.result import Result
-from .quality import agreement
-from .view import View
-
-Floats = NDArray[np.float32]
-Labels = NDArray[np.uint8]
+from .crop import Crop
 
 FLOOR = 1e-3
 """Least probability of a label: no side can veto the other."""
@@ -69,7 +66,7 @@ class Guard:
         for state in result.objects:
             self.drawn_areas[state.id] = max(self.drawn_areas.get(state.id, 0.0), float(state.area))
 
-    def decide(self, result: Result, network: Floats, view: View, kept: Mapping[int, str]) -> Result:
+    def decide(self, result: Result, network: Floats, view: Crop, kept: Mapping[int, str]) -> Result:
         """The refined result of a frame; ``Result.fallback_reasons`` says which masks stay as propagated.
 
         Args:
@@ -91,7 +88,7 @@ class Guard:
         )
 
 
-def fuse(result: Result, network: Floats, view: View, trust: float, stride: int) -> Labels:
+def fuse(result: Result, network: Floats, view: Crop, trust: float, stride: int) -> Labels:
     """Labels [H, W] (object ids) that are most probable to both: a weighted geometric mean of probabilities.
 
     Args:
@@ -168,7 +165,7 @@ def unsure(ids: Sequence[int], direct: Floats, mirrored: Floats) -> dict[int, st
     return {
         object_id: UNSURE_REASON
         for channel, object_id in enumerate(ids, start=1)
-        if agreement(one == channel, two == channel) < SELF_AGREEMENT
+        if intersection_over_union(one == channel, two == channel) < SELF_AGREEMENT
     }
 
 

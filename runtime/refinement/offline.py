@@ -19,8 +19,8 @@ from ..tracking.tracker import Tracker
 from .guard import Guard, unsure
 from .network.adaptation import Adaptation
 from .network.predictor import Predictor
-from .result_store import Spool
-from .samples import Buffer, SampleMaker
+from .result_store import ResultStore
+from .samples import SampleBuffer, SampleMaker
 from .settings import RefinementSettings
 
 REASSESSED = 0.5
@@ -52,9 +52,9 @@ class OfflineRefiner:
     ) -> None:
         self._tracker = tracker
         self._settings = settings
-        self._spool = Spool(folder)
+        self._store = ResultStore(folder)
         self._samples = SampleMaker(settings, tracker.stride)
-        self._buffer = Buffer(settings.buffer)
+        self._buffer = SampleBuffer(settings.buffer)
         self._adaptation = Adaptation(settings, predictor)
         self._guard = Guard(settings.trust, tracker.stride)
         self._not_learned: dict[int, str] = {}
@@ -73,8 +73,8 @@ class OfflineRefiner:
         """
         result = self._tracker.step(frame, mask)
         if mask is not None:
-            self._drawn.add(len(self._spool))
-        self._spool.write(result)
+            self._drawn.add(len(self._store))
+        self._store.write(result)
         self._buffer.add(self._samples.make(frame, result, mask))
         if mask is not None:
             self._guard.drawn(result)
@@ -90,7 +90,7 @@ class OfflineRefiner:
 
     def close(self) -> None:
         """Close the tracker and drop what waits on disk. Closing twice does nothing."""
-        self._spool.close()
+        self._store.close()
         self._tracker.close()
 
     def __enter__(self) -> OfflineRefiner:
@@ -126,7 +126,7 @@ class OfflineRefiner:
             index: of the frame, counted from 0 in the order of the first pass.
         """
         started = time.perf_counter()
-        result = self._spool.read(index)
+        result = self._store.read(index)
         if index in self._drawn:
             return replace(result, fallback_reasons={})
         ids = [state.id for state in result.objects]

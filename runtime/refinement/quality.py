@@ -7,7 +7,7 @@ from collections.abc import Sequence
 import numpy as np
 from numpy.typing import NDArray
 
-Floats = NDArray[np.float32]
+from ...common.types import Floats
 
 AREA_JUMP = 3.0
 """An object this many times larger or smaller than it was lately is not believed at all."""
@@ -54,9 +54,3 @@ def frame_quality(
         for confidence, area, recent in zip(confidences, areas, history, strict=True)
     ]
     return float(np.mean(each)) if each else 0.0
-
-
-def agreement(first: NDArray[np.bool_], second: NDArray[np.bool_]) -> float:
-    """Intersection over union of two masks; 1 when both are empty."""
-    union = np.count_nonzero(first | second)
-    return np.count_nonzero(first & second) / union if union else 1.0

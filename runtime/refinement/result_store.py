@@ -13,7 +13,7 @@ from ...common.files import output_error
 from ..tracking.result import ObjectState, Result, Timings
 
 
-class Spool:
+class ResultStore:
     """Results of a stream by frame index, so that memory does not grow with its length.
 
     Args:

@@ -7,14 +7,12 @@ from dataclasses import dataclass, field
 import numpy as np
 from numpy.typing import NDArray
 
+from ...common.types import Image, Labels
 from ..arrays.upsampling import to_pixels
 from ..tracking.result import ObjectState, Result
+from .crop import Crop
 from .quality import RECENT, confidence, frame_quality
 from .settings import RefinementSettings
-from .view import View
-
-Image = NDArray[np.uint8]
-Labels = NDArray[np.uint8]
 
 
 @dataclass(eq=False)
@@ -53,10 +51,10 @@ class SampleMaker:
     stride: int
     _areas: dict[int, list[float]] = field(default_factory=dict)
 
-    def view(self, result: Result) -> View:
+    def view(self, result: Result) -> Crop:
         """What the U-Net is shown of a frame with this result of propagation."""
         height, width = result.labels.shape
-        return View.around(result.objects, (height, width), self.settings.size, self.settings.margin)
+        return Crop.around(result.objects, (height, width), self.settings.size, self.settings.margin)
 
     def make(self, image: Image, result: Result, mask: Labels | None) -> Sample:
         """The sample of a tracked frame.
@@ -81,10 +79,10 @@ class SampleMaker:
             true=true,
         )
 
-    def _certain(self, view: View) -> NDArray[np.uint8]:
+    def _certain(self, view: Crop) -> NDArray[np.uint8]:
         return np.full((view.size, view.size), 255, np.uint8)
 
-    def _confidence(self, view: View, result: Result) -> NDArray[np.uint8]:
+    def _confidence(self, view: Crop, result: Result) -> NDArray[np.uint8]:
         seen = to_pixels(confidence(result.probabilities), view.box, self.stride)
         return np.rint(255 * view.values(seen)).astype(np.uint8)
 
@@ -96,7 +94,7 @@ class SampleMaker:
         )
 
 
-class Buffer:
+class SampleBuffer:
     """Samples, at most ``limit`` of them: every true one first, of the others an even spread over the stream.
 
     Whenever it is full, every second of the propagated samples goes and only every second of those to come is

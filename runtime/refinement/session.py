@@ -14,14 +14,16 @@ from numpy.typing import NDArray
 
 from ...common.errors import SourceError, UnavailableError, UserError
 from ..arrays.resizing import scaled_to
-from ..pipeline.loop import Steering, Summary, revisit
+from ..pipeline.edits import Steering
+from ..pipeline.loop import revisit
 from ..pipeline.loop import track as track_source
 from ..pipeline.progress import Progress, count_frames, no_progress
 from ..pipeline.resized import ResizedTracker, upscale_result
+from ..pipeline.summary import Summary
 from ..tracking.result import Result
 from ..tracking.tracker import Tracker
-from ..video.open_source import Source
 from ..video.sinks import JsonLinesSink, MaskFolderSink, Sink
+from ..video.source import Source
 from .settings import RefinementSettings
 
 if TYPE_CHECKING:

@@ -27,7 +27,7 @@ from numpy.typing import NDArray
 from ...common.errors import UserError
 from .network.adaptation import Adaptation
 from .network.predictor import Predictor
-from .samples import Buffer, Sample
+from .samples import Sample, SampleBuffer
 from .settings import RefinementSettings
 
 PUBLISH_EVERY = 5
@@ -89,7 +89,7 @@ class Learner:
     """The part that all workers share: a buffer and the adaptation to it."""
 
     def __init__(self, settings: RefinementSettings, predictor: Predictor | None = None) -> None:
-        self._buffer = Buffer(settings.buffer)
+        self._buffer = SampleBuffer(settings.buffer)
         self._adaptation = Adaptation(settings, predictor)
         self._newest: Sample | None = None
 

@@ -76,3 +76,39 @@ def _entered(folder: Path, names: list[str]) -> list[str]:
     if IMAGES in names:
         names = [name for name in names if not name.startswith(LABELS)]
     return [name for name in names if not name.startswith(".")]
+
+
+def frames_in(folder: Path) -> list[Path]:
+    try:
+        paths = images_in(folder)
+    except OSError as error:
+        raise SourceError(f"{folder} cannot be read ({error.strerror})", "check its permissions") from error
+    if not paths:
+        raise SourceError(f"{folder} holds no image (jpg, png, bmp, webp)", _nearby_images(folder))
+    names: dict[str, Path] = {}
+    for path in paths:
+        twin = names.setdefault(path.stem, path)
+        if twin is not path:
+            raise SourceError(
+                f"{folder} holds both {twin.name} and {path.name}, whose masks would have one name",
+                "keep frames and other images in folders of their own",
+            )
+    return paths
+
+
+def _nearby_images(folder: Path) -> str:
+    """The remedy for a folder without images: among videos, name one; in a dataset, a sequence."""
+    for video in images_in(folder, VIDEO_SUFFIXES)[:1]:
+        return f"name one of its videos, for example {video}, or label all of them with maskring label"
+    for pattern in ("*", "JPEGImages/*", "JPEGImages/*/*"):
+        for inner in sorted(folder.glob(pattern)):
+            if inner.is_dir() and _holds_images(inner):
+                return f"name one folder of frames, for example {inner}"
+    return "name a folder that holds the frames themselves"
+
+
+def _holds_images(folder: Path) -> bool:
+    try:
+        return any(path.suffix.lower() in IMAGE_SUFFIXES for path in folder.iterdir())
+    except OSError:
+        return False

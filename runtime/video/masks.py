@@ -2,30 +2,30 @@
 
 from __future__ import annotations
 
+import io
 import os
+import zlib
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
+from PIL import Image as Pillow
+from PIL.PngImagePlugin import PngImageFile
 
 from ...common.errors import MaskError
 from ...common.files import atomic_path
+from ...common.types import Labels
+from .frame import MAX_PIXELS
 from .palette import PALETTE
-from .png import (
-    GREY,
-    GREY_ALPHA,
-    INDEXED,
-    Png,
-    PngError,
-    decode_colours,
-    decode_indices,
-    encode_indices,
-    parse,
-    upright,
-)
 
-Labels = NDArray[np.uint8]
+SIGNATURE = b"\x89PNG\r\n\x1a\n"
+
+DEPTH_BYTE = 24
+"""Where the header of a PNG has its bits per sample; Pillow does not tell them."""
+
+ORIENTATION = 0x0112
+"""EXIF tag: 1 is upright, 2 to 8 are mirrored or turned."""
 
 MAX_VALUES = 32
 """More distinct grey values or colours than this mean a photograph, not objects."""
@@ -62,7 +62,7 @@ def read_mask(path: Path | str, *, allow_empty: bool = False) -> Labels:
             values, or of several objects with soft edges.
     """
     path = Path(path)
-    labels = upright(*_read(path))
+    labels = _read(path)
     if not allow_empty and not labels.any():
         raise MaskError(f"the mask {path} holds no object", "draw at least one object into it")
     return labels
@@ -94,23 +94,65 @@ def encode_mask(ids: Labels) -> bytes:
     """
     if ids.ndim != 2 or ids.dtype != np.uint8 or not ids.size:
         raise ValueError(f"ids must be a filled uint8 array [H, W], not {ids.dtype} {list(ids.shape)}")
-    return encode_indices(ids, PALETTE)
+    height, width = ids.shape
+    picture = Pillow.frombuffer("P", (width, height), np.ascontiguousarray(ids), "raw", "P", 0, 1)
+    picture.putpalette(PALETTE.tobytes())
+    file = io.BytesIO()
+    # Masks are runs of equal pixels, which run-length encoding packs best and fastest.
+    picture.save(file, "PNG", compress_level=1, compress_type=zlib.Z_RLE)
+    return file.getvalue()
 
 
-def _read(path: Path) -> tuple[Labels, int]:
-    """Labels as they are stored, and how they are to be turned."""
+def is_palette_png(data: bytes) -> bool:
+    """Whether the bytes are a PNG with a palette, whose pixels are object ids by definition."""
+    with PngImageFile(io.BytesIO(data)) as picture:
+        return bool(picture.mode == "P")
+
+
+def _read(path: Path) -> Labels:
+    """Labels of a file, upright."""
+    data = _bytes(path)
+    if not data.startswith(SIGNATURE):
+        raise MaskError(f"the mask {path} is not a PNG", REMEDY)
     try:
-        png = parse(_bytes(path))
-        if png.header.depth == 16:
+        with PngImageFile(io.BytesIO(data)) as picture:
+            picture.verify()  # every checksum, which decoding does not look at
+        picture = PngImageFile(io.BytesIO(data))
+        depth, (width, height) = data[DEPTH_BYTE], picture.size
+        if width * height > MAX_PIXELS:
+            raise MaskError(f"the mask {path} claims to hold {width} x {height} pixels", REMEDY)
+        if depth == 16:
             raise MaskError(f"the mask {path} has 16 bits per pixel", REMEDY)
-        if png.header.colour == INDEXED:
-            return decode_indices(png), png.orientation
-        if png.header.colour == GREY:
-            return _from_grey(decode_indices(png), (1 << png.header.depth) - 1, path), png.orientation
-        return _from_colours(png, path), png.orientation
-    except PngError as error:
-        remedy = REMEDY if str(error) == "is not a PNG" else "save or copy it again"
-        raise MaskError(f"the mask {path} {error}", remedy) from error
+        pixels = np.asarray(picture)
+        exif = Pillow.Exif()
+        exif.load(picture.info.get("exif", b""))
+    except MaskError:
+        raise
+    except Exception as error:  # Pillow raises many kinds for damaged files
+        raise MaskError(f"the mask {path} is damaged ({error})", "save or copy it again") from error
+    return _upright(_labels(pixels, picture.mode, depth, path), exif.get(ORIENTATION, 1))
+
+
+def _labels(pixels: NDArray[Any], mode: str, depth: int, path: Path) -> Labels:
+    """Object ids [H, W] of pixels as Pillow decodes them, by its name of their mode."""
+    if mode == "P":
+        return pixels
+    if mode in ("1", "L"):
+        # Pillow spreads the values of 1, 2 and 4 bits over 0 to 255.
+        brightest = (1 << depth) - 1
+        grey = (pixels * 255 if mode == "1" else pixels).astype(np.uint8) // (255 // brightest)
+        return _from_grey(grey, brightest, path)
+    if mode in ("LA", "RGBA"):
+        pixels = np.where(pixels[..., -1:] > 0, pixels[..., :-1], 0).astype(np.uint8)
+    return _from_grey(pixels[..., 0], 255, path) if mode == "LA" else _from_colours(pixels, path)
+
+
+def _upright(pixels: Labels, orientation: int) -> Labels:
+    """Stored pixels [H, W] as they are to be shown."""
+    if not 2 <= orientation <= 8:
+        return np.ascontiguousarray(pixels)
+    mirrored, turns = ((1, 0), (0, 2), (1, 2), (1, 1), (0, 3), (1, 3), (0, 1))[orientation - 2]
+    return np.ascontiguousarray(np.rot90(pixels[:, ::-1] if mirrored else pixels, turns))
 
 
 def _bytes(path: Path) -> bytes:
@@ -142,7 +184,7 @@ def _from_grey(grey: Labels, brightest: int, path: Path) -> Labels:
         raise MaskError(
             f"the mask {path} has {len(values)} grey values, so they cannot all be objects", REMEDY
         )
-    _require_hard_edges(len(blends), len(objects), path)
+    _check_hard_edges(len(blends), len(objects), path)
     return grey
 
 
@@ -154,7 +196,7 @@ def _flat_values(image: NDArray[np.integer[Any]]) -> NDArray[np.integer[Any]]:
     return np.unique(rows[1:-1][flat])
 
 
-def _require_hard_edges(blends: int, objects: int, path: Path) -> None:
+def _check_hard_edges(blends: int, objects: int, path: Path) -> None:
     if blends > FEW_BLENDS and blends > objects - blends > 0:
         raise MaskError(
             f"the mask {path} has {blends} colours or greys along edges alone, which are soft: no objects",
@@ -162,14 +204,9 @@ def _require_hard_edges(blends: int, objects: int, path: Path) -> None:
         )
 
 
-def _from_colours(png: Png, path: Path) -> Labels:
-    """Labels of an RGB picture, or of any picture with alpha."""
-    image = decode_colours(png)
-    if image.shape[2] == 4:
-        image = np.where(image[..., 3:] > 0, image[..., :3], 0).astype(np.uint8)
-    if png.header.colour == GREY_ALPHA:
-        return _from_grey(np.ascontiguousarray(image[..., 0]), 255, path)
-    blue, green, red = (image[..., channel].astype(np.uint32) for channel in range(3))
+def _from_colours(image: NDArray[np.uint8], path: Path) -> Labels:
+    """Labels of an RGB picture [H, W, 3]."""
+    red, green, blue = (image[..., channel].astype(np.uint32) for channel in range(3))
     packed = (red << 16) | (green << 8) | blue
     colours, positions = np.unique(packed, return_inverse=True)
     ids = _ids_of(colours)
@@ -180,7 +217,7 @@ def _from_colours(png: Png, path: Path) -> Labels:
     if colours[0] != 0:
         raise MaskError(f"the mask {path} has no black background", "paint everything but the objects black")
     objects = colours[1:]
-    _require_hard_edges(len(np.setdiff1d(objects, _flat_values(packed))), len(objects), path)
+    _check_hard_edges(len(np.setdiff1d(objects, _flat_values(packed))), len(objects), path)
     if ids is None:
         ids = np.arange(len(colours), dtype=np.uint8)
     labels: Labels = ids[positions.reshape(packed.shape)]

@@ -6,9 +6,8 @@ import cv2
 import numpy as np
 from numpy.typing import NDArray
 
+from ...common.types import Image
 from .palette import PALETTE
-
-Image = NDArray[np.uint8]
 
 LINES_PER_PIXEL = 960
 """Boundaries reach one pixel to either side of a change, and one more for every so many lines."""

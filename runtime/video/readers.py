@@ -1,4 +1,4 @@
-"""Where frames come from: a folder of images, a video with an end, an endless stream. No threads in here."""
+"""Readers: a folder of images, a video with an end, an endless stream. They start no threads."""
 
 from __future__ import annotations
 
@@ -7,78 +7,53 @@ import math
 import threading
 import time
 from collections.abc import Callable, Iterator
-from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, Protocol
+from typing import Protocol
 
 import cv2
-import numpy as np
-from numpy.typing import NDArray
 
 from ...common.errors import SourceError
-from .folders import IMAGE_SUFFIXES, VIDEO_SUFFIXES, images_in
-from .picture_header import check_pixel_limit, told_size
-from .png import SIGNATURE, PngError, read_chunks
-
-Image = NDArray[np.uint8]
-
+from ...common.types import Image
+from .folders import frames_in
+from .frame import Frame, check_pixel_limit
+from .images import read_image, to_rgb
+from .opencv import Capture
 
 FOLDER_FPS = 24.0
-"""Folders do not know their frame rate; this is that of DAVIS."""
+"""Frame rate of folders, which do not tell theirs: that of DAVIS."""
 
 FALLBACK_FPS = 30.0
-"""For videos and cameras that do not tell theirs."""
+"""Frame rate of videos and cameras that do not tell theirs."""
 
-MOST_USUAL_FPS = 60.0
-"""Videos that tell a higher rate must show it in the times of their first frames."""
+MAX_TRUSTED_FPS = 60.0
+"""A video that claims a higher rate must show it in the timestamps of its first frames."""
 
 RECONNECT_DELAYS_S = (0.5, 1.0, 2.0, 4.0, 8.0, 15.0, 30.0, 30.0, 30.0)
-"""Pauses before each attempt to get a lost camera or network stream back: time for a camera to start anew."""
+"""Pauses before the attempts to reopen a lost stream; a camera needs some time to restart."""
 
-PATIENCE = 30
-"""Undecodable frames in a row after which a stream is lost, and a video that tells no length has ended."""
+MAX_FAILURES = 30
+"""After so many undecodable frames in a row a stream is lost, and a video of unknown length has ended."""
 
-MOST_DAMAGED = 20_000
-"""The same for a video that tells its length, which may be any number."""
+MAX_FAILURES_OF_KNOWN_LENGTH = 20_000
+"""The same for a video that tells its length; without a limit, a false length would keep it reading."""
 
 SILENCE_S = 1.0
-"""A camera or stream that gives no frame after so long has not sent a damaged one, but none."""
+"""A stream that gives no frame for so long is lost; a damaged frame fails faster."""
 
 log = logging.getLogger(__name__)
 
 
-@dataclass(frozen=True, slots=True, eq=False)
-class Frame:
-    """One picture of a stream.
-
-    Attributes:
-        image: [H, W, 3] uint8 RGB, upright; it belongs to the receiver.
-        index: position in the source from 0; dropped and undecodable frames leave gaps.
-        timestamp: seconds since the first frame; of cameras and endless streams, the time it was received.
-        name: of an image file its name without suffix, otherwise the index with leading zeros.
-    """
-
-    image: Image
-    index: int
-    timestamp: float
-    name: str
-
-
-class Capture(Protocol):
-    """What is used of ``cv2.VideoCapture``."""
-
-    def isOpened(self) -> bool: ...
-    def grab(self) -> bool: ...
-    def retrieve(self) -> tuple[bool, Any]: ...
-    def get(self, prop: int, /) -> float: ...
-    def release(self) -> None: ...
-
-
 class Reader(Protocol):
-    """Where frames come from, without threads: a folder, a video with an end, an endless stream.
+    """Reads frames in order.
 
     Attributes:
-        length: in frames, as far as it is told, which is ``counted`` or what a container claims.
+        fps: frames per second, by the source's own account.
+        size: (H, W) of every frame, in pixels.
+        length: number of frames, None where the source does not tell.
+        counted: ``length`` is certain; otherwise it is what a container claims.
+        endless: a camera or stream, which is opened again when it stops.
+        undecodable: frames that could not be decoded so far.
+        reconnects: number of times that a lost stream came back.
     """
 
     @property
@@ -97,7 +72,7 @@ class Reader(Protocol):
     def reconnects(self) -> int: ...
 
     def frames(self, stop: threading.Event) -> Iterator[Frame]:
-        """The frames in order; ends early when ``stop`` is set."""
+        """Yield the frames; end early when ``stop`` is set."""
 
     def close(self) -> None:
         """Release file or device."""
@@ -110,7 +85,8 @@ class FolderReader:
         folder: holds one image per frame, all of one size.
 
     Raises:
-        SourceError: when there is no image, two would give masks of one name, or the first cannot be decoded.
+        SourceError: when there is no image, the first cannot be decoded, or two images have the same name
+            without suffix, so that their masks would collide.
     """
 
     endless = False
@@ -119,7 +95,7 @@ class FolderReader:
     fps = FOLDER_FPS
 
     def __init__(self, folder: Path) -> None:
-        self._paths = _images_in(folder)
+        self._paths = frames_in(folder)
         self.length = len(self._paths)
         self.size = _size(read_image(self._paths[0]))
 
@@ -145,23 +121,23 @@ class FolderReader:
 
 
 class VideoReader:
-    """A video that has an end: a file, or an address behind which there is one.
+    """A video that has an end: a file, or one behind an address.
 
-    Damaged frames are skipped and counted; index and time go on as if they were there.
+    Damaged frames are skipped and counted. Index and time of later frames are as if they were there.
 
     Args:
         capture: an opened video; the reader releases it.
-        name: what to call it in errors.
+        name: the video's name in errors.
 
     Raises:
-        SourceError: when not one frame can be decoded, or they are giant.
+        SourceError: when no frame can be decoded, or frames are giant.
     """
 
     endless = counted = False
     reconnects = 0
 
     def __init__(self, capture: Capture, name: str) -> None:
-        _require_modest(capture, name)
+        _check_pixel_limit(capture, name)
         self._capture = capture
         self._name = name
         self.fps = self._told_fps = _frame_rate(capture)
@@ -192,7 +168,7 @@ class VideoReader:
             frame = self._begun.pop(0) if self._begun else self._next(stop)
             if frame is None:
                 return
-            _require_size(frame, self.size, self._name)
+            _check_size(frame, self.size, self._name)
             yield frame
 
     def close(self) -> None:
@@ -200,8 +176,8 @@ class VideoReader:
         self._capture.release()
 
     def _next(self, stop: threading.Event | None = None) -> Frame | None:
-        end = self._position + PATIENCE if self.length is None else self.length
-        end = min(end, self._position + MOST_DAMAGED)
+        end = self._position + MAX_FAILURES if self.length is None else self.length
+        end = min(end, self._position + MAX_FAILURES_OF_KNOWN_LENGTH)
         failed = 0
         while (image := _grab(self._capture)) is None:
             failed += 1  # each failure passes one damaged frame, or the end
@@ -214,8 +190,8 @@ class VideoReader:
         return Frame(image, index, self._time_of(index), f"{index:0{self._digits}d}")
 
     def _count_missing_end(self) -> None:
-        # Some containers tell their length rounded up by one frame: that is no damage. Others do not know it,
-        # and what is told is their time in frames of the shortest kind: too many where the rate varies.
+        # Some containers round their length up by one frame, which is no damage. Others do not store it:
+        # OpenCV then divides their duration by the shortest frame time, too many where the rate varies.
         if self.length is not None:
             missing_time = self.length / self._told_fps - self._timestamp
             missing = min(self.length - self._position, round(missing_time * self._told_fps) - 1)
@@ -234,17 +210,17 @@ class VideoReader:
 
 
 class StreamReader:
-    """A camera or network stream without end: when it stops it is opened again, a bounded number of times.
+    """A camera or network stream without end. When it stops it is opened again, a bounded number of times.
 
-    Damaged frames are skipped and counted, as those of videos are.
+    Damaged frames are skipped and counted.
 
     Args:
         capture: the opened stream; the reader releases it.
-        reopen: opens it again.
-        name: what to call it in errors.
+        reopen: opens the stream again.
+        name: the stream's name in errors.
 
     Raises:
-        SourceError: when no frame comes, or a giant one.
+        SourceError: when no frame arrives, or a giant one.
     """
 
     endless = True
@@ -252,7 +228,7 @@ class StreamReader:
     length = None
 
     def __init__(self, capture: Capture, reopen: Callable[[], Capture], name: str) -> None:
-        _require_modest(capture, name)
+        _check_pixel_limit(capture, name)
         self._capture = capture
         self._reopen = reopen
         self._name = name
@@ -279,7 +255,7 @@ class StreamReader:
                 return
             position = index + self.undecodable
             frame = Frame(image, position, time.monotonic() - start if index else 0.0, f"{position:08d}")
-            _require_size(frame, self.size, self._name)
+            _check_size(frame, self.size, self._name)
             yield frame
             index += 1
             image = self._next()
@@ -289,9 +265,9 @@ class StreamReader:
         self._capture.release()
 
     def _next(self) -> Image | None:
-        """The next frame that can be decoded, None when the stream is lost."""
+        """The next decodable frame, None when the stream is lost."""
         began = time.perf_counter()
-        for failed in range(PATIENCE):
+        for failed in range(MAX_FAILURES):
             image = _grab(self._capture)
             if image is not None:
                 self.undecodable += failed
@@ -301,7 +277,7 @@ class StreamReader:
         return None
 
     def _reconnect(self, stop: threading.Event) -> Image | None:
-        log.warning("%s stopped sending; it is opened again", self._name)
+        log.warning("%s stopped sending; opening it again", self._name)
         for delay in RECONNECT_DELAYS_S:
             self._capture.release()
             if stop.wait(delay):
@@ -318,65 +294,6 @@ class StreamReader:
         )
 
 
-def read_image(path: Path) -> Image:
-    """Read an image file as [H, W, 3] uint8 RGB: grey repeated, alpha dropped, 16 bits halved, EXIF-upright.
-
-    Raises:
-        SourceError: when it cannot be read or decoded.
-    """
-    try:
-        data = path.read_bytes()
-        if data.startswith(SIGNATURE):
-            read_chunks(data)  # the PNG decoder would report damage on stderr
-        check_pixel_limit(path, *(told_size(data) or (0, 0)))
-        image = cv2.imdecode(np.frombuffer(data, np.uint8), cv2.IMREAD_COLOR) if data else None
-    except OSError as error:
-        raise SourceError(f"{path} cannot be read ({error.strerror})", "check its permissions") from error
-    except (PngError, cv2.error):
-        image = None
-    if image is None:
-        raise SourceError(
-            f"{path} cannot be decoded as an image", "replace the file or take it out of the folder"
-        )
-    return _rgb(image)
-
-
-def _images_in(folder: Path) -> list[Path]:
-    try:
-        paths = images_in(folder)
-    except OSError as error:
-        raise SourceError(f"{folder} cannot be read ({error.strerror})", "check its permissions") from error
-    if not paths:
-        raise SourceError(f"{folder} holds no image (jpg, png, bmp, webp)", _nearby_images(folder))
-    names: dict[str, Path] = {}
-    for path in paths:
-        twin = names.setdefault(path.stem, path)
-        if twin is not path:
-            raise SourceError(
-                f"{folder} holds both {twin.name} and {path.name}, whose masks would have one name",
-                "keep frames and other images in folders of their own",
-            )
-    return paths
-
-
-def _nearby_images(folder: Path) -> str:
-    """The remedy for a folder without images: among videos, name one; in a dataset, a sequence."""
-    for video in images_in(folder, VIDEO_SUFFIXES)[:1]:
-        return f"name one of its videos, for example {video}, or label all of them with maskring label"
-    for pattern in ("*", "JPEGImages/*", "JPEGImages/*/*"):
-        for inner in sorted(folder.glob(pattern)):
-            if inner.is_dir() and _holds_images(inner):
-                return f"name one folder of frames, for example {inner}"
-    return "name a folder that holds the frames themselves"
-
-
-def _holds_images(folder: Path) -> bool:
-    try:
-        return any(path.suffix.lower() in IMAGE_SUFFIXES for path in folder.iterdir())
-    except OSError:
-        return False
-
-
 def _grab(capture: Capture) -> Image | None:
     """The next frame as RGB, None when there is none or it is damaged."""
     try:
@@ -385,18 +302,10 @@ def _grab(capture: Capture) -> Image | None:
         decoded, image = capture.retrieve()
     except cv2.error:
         return None
-    return _rgb(image) if decoded and image is not None and image.size else None
+    return to_rgb(image) if decoded and image is not None and image.size else None
 
 
-def _rgb(image: NDArray[Any]) -> Image:
-    """RGB of what OpenCV decoded: BGR, or grey from some cameras."""
-    if image.dtype != np.uint8:
-        image = (image >> 8).astype(np.uint8)
-    grey = image.ndim == 2 or image.shape[2] == 1
-    return np.asarray(cv2.cvtColor(image, cv2.COLOR_GRAY2RGB if grey else cv2.COLOR_BGR2RGB), np.uint8)
-
-
-def _require_size(frame: Frame, size: tuple[int, int], name: str) -> None:
+def _check_size(frame: Frame, size: tuple[int, int], name: str) -> None:
     now = _size(frame.image)
     if now != size:
         raise SourceError(
@@ -405,7 +314,7 @@ def _require_size(frame: Frame, size: tuple[int, int], name: str) -> None:
         )
 
 
-def _require_modest(capture: Capture, name: str) -> None:
+def _check_pixel_limit(capture: Capture, name: str) -> None:
     try:
         check_pixel_limit(name, capture.get(cv2.CAP_PROP_FRAME_HEIGHT), capture.get(cv2.CAP_PROP_FRAME_WIDTH))
     except SourceError:
@@ -422,9 +331,9 @@ def _frame_rate(capture: Capture) -> float:
 def _believable_rate(told: float, first: Frame, second: Frame) -> float:
     """Frames per second: where the rate varies, what is told may be the ticks of the video's clock."""
     passed = second.timestamp - first.timestamp
-    if told <= MOST_USUAL_FPS or passed * told < 1.5 * (second.index - first.index):
+    if told <= MAX_TRUSTED_FPS or passed * told < 1.5 * (second.index - first.index):
         return told
-    return min(max((second.index - first.index) / passed, FALLBACK_FPS), MOST_USUAL_FPS)
+    return min(max((second.index - first.index) / passed, FALLBACK_FPS), MAX_TRUSTED_FPS)
 
 
 def frame_count(capture: Capture) -> int | None:

@@ -19,9 +19,7 @@ import cv2
 import numpy as np
 from numpy.typing import NDArray
 
-Image = NDArray[np.uint8]
-Labels = NDArray[np.uint8]
-Floats = NDArray[np.float32]
+from ...common.types import Floats, Image, Labels
 
 FRAME_RATE = 30.0
 """Frames per second at which the default length looks natural."""

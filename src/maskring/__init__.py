@@ -31,14 +31,14 @@ if TYPE_CHECKING:
     from .runtime.backends.device_frame import DeviceFrame as DeviceFrame
     from .runtime.interaction.boxes import masks_from_boxes as masks_from_boxes
     from .runtime.interaction.drawing import Drawing as Drawing
-    from .runtime.interaction.drawing import Key as Key
-    from .runtime.interaction.drawing import Pointer as Pointer
-    from .runtime.interaction.drawing import cut_from_box as cut_from_box
+    from .runtime.interaction.events import Key as Key
+    from .runtime.interaction.events import Pointer as Pointer
+    from .runtime.interaction.grabcut import cut_from_box as cut_from_box
     from .runtime.interaction.session import Interaction as Interaction
     from .runtime.interaction.session import Screen as Screen
-    from .runtime.pipeline.loop import Decision as Decision
-    from .runtime.pipeline.loop import Edits as Edits
-    from .runtime.pipeline.loop import Steering as Steering
+    from .runtime.pipeline.edits import Decision as Decision
+    from .runtime.pipeline.edits import Edits as Edits
+    from .runtime.pipeline.edits import Steering as Steering
     from .runtime.pipeline.loop import track as track
     from .runtime.pipeline.resized import ResizedTracker as ResizedTracker
     from .runtime.tracking.memory import MemoryPolicy as MemoryPolicy
@@ -48,13 +48,13 @@ if TYPE_CHECKING:
     from .runtime.tracking.tracker import Tracker as Tracker
     from .runtime.video.masks import read_mask as read_mask
     from .runtime.video.masks import write_mask as write_mask
-    from .runtime.video.open_source import Source as Source
+    from .runtime.video.source import Source as Source
     from .runtime.video.open_source import open_source as open_source
     from .runtime.video.overlay import draw_overlay as draw_overlay
-    from .runtime.video.readers import Frame as Frame
+    from .runtime.video.frame import Frame as Frame
     from .runtime.video.sinks import JsonLinesSink as JsonLinesSink
     from .runtime.video.sinks import MaskFolderSink as MaskFolderSink
-    from .runtime.video.sinks import OverlayVideoSink as OverlayVideoSink
+    from .runtime.video.overlay_video import OverlayVideoSink as OverlayVideoSink
 
 _MODULES = {
     "common.errors": (
@@ -69,18 +69,23 @@ _MODULES = {
     "models": ("open_tracker",),
     "runtime.backends.device_frame": ("DeviceFrame",),
     "runtime.interaction.boxes": ("masks_from_boxes",),
-    "runtime.interaction.drawing": ("Drawing", "Key", "Pointer", "cut_from_box"),
+    "runtime.interaction.drawing": ("Drawing",),
+    "runtime.interaction.events": ("Key", "Pointer"),
+    "runtime.interaction.grabcut": ("cut_from_box",),
     "runtime.interaction.session": ("Interaction", "Screen"),
-    "runtime.pipeline.loop": ("Decision", "Edits", "Steering", "track"),
+    "runtime.pipeline.edits": ("Decision", "Edits", "Steering"),
+    "runtime.pipeline.loop": ("track",),
     "runtime.pipeline.resized": ("ResizedTracker",),
     "runtime.tracking.memory": ("MemoryPolicy",),
     "runtime.tracking.result": ("ObjectState", "Result", "Timings"),
     "runtime.tracking.tracker": ("Tracker",),
     "runtime.video.masks": ("read_mask", "write_mask"),
-    "runtime.video.open_source": ("Source", "open_source"),
+    "runtime.video.open_source": ("open_source",),
     "runtime.video.overlay": ("draw_overlay",),
-    "runtime.video.readers": ("Frame",),
-    "runtime.video.sinks": ("JsonLinesSink", "MaskFolderSink", "OverlayVideoSink"),
+    "runtime.video.frame": ("Frame",),
+    "runtime.video.sinks": ("JsonLinesSink", "MaskFolderSink"),
+    "runtime.video.overlay_video": ("OverlayVideoSink",),
+    "runtime.video.source": ("Source",),
 }
 """Public names by module. The block above repeats them for type checkers; a test compares both."""
 

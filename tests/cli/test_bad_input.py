@@ -285,7 +285,9 @@ def test_disk_full(workspace: Workspace, small_disk: Path) -> None:
     filler.write_bytes(b"\0" * (small_disk_free(small_disk) - 24 * 1024))
     run = track(workspace, out, "--no-overlay")
     assert_one_sentence(run, "no space")
-    for mask in (out / "masks").glob("[0-9]*.png"):
+    written = list((out / "masks").glob("[0-9]*.png"))
+    assert written
+    for mask in written:
         assert cv2.imread(str(mask)) is not None
 
 

@@ -96,7 +96,7 @@ def test_two_processes_find_what_one_finds(
     assert len(masks(alone)) == sum(LENGTHS.values())
     assert masks(tmp_path) == masks(alone)
     assert scores(tmp_path) == scores(alone)
-    assert not list(tmp_path.glob("*.shard-*"))
+    assert not list(tmp_path.glob("*.parts"))
 
 
 def test_the_last_one_writes_the_measures(
@@ -118,6 +118,27 @@ def test_more_processes_than_sequences(
     for rank in (3, 2, 0, 1):
         ends(start(davis, workspace.model, tmp_path, "--shard", RANK=rank, WORLD_SIZE=4))
     assert masks(tmp_path) == masks(alone) and scores(tmp_path) == scores(alone)
+
+
+def test_an_interrupted_process_goes_on_where_it_stopped(
+    davis: Path, workspace: Workspace, alone: Path, tmp_path: Path
+) -> None:
+    """Of two processes, one finished; a single one then tracks only what is missing."""
+    ends(start(davis, workspace.model, tmp_path, "--shard", RANK=0, WORLD_SIZE=2))
+    finished = {path: path.stat().st_mtime_ns for path in sorted(tmp_path.glob("*/*.png"))}
+    assert 0 < len(finished) < sum(LENGTHS.values())
+    ends(start(davis, workspace.model, tmp_path, "--shard", RANK=0, WORLD_SIZE=1))
+    assert {path: path.stat().st_mtime_ns for path in finished} == finished
+    assert masks(tmp_path) == masks(alone) and scores(tmp_path) == scores(alone)
+
+
+def test_a_sequence_whose_masks_are_gone_is_tracked_again(
+    davis: Path, workspace: Workspace, alone: Path, tmp_path: Path
+) -> None:
+    ends(start(davis, workspace.model, tmp_path, "--shard", RANK=0, WORLD_SIZE=2))
+    (tmp_path / "long" / "00003.png").unlink()
+    ends(start(davis, workspace.model, tmp_path, "--shard", RANK=0, WORLD_SIZE=1))
+    assert masks(tmp_path) == masks(alone)
 
 
 def test_footage_that_changed_is_not_mixed(davis: Path, workspace: Workspace, tmp_path: Path) -> None:
@@ -147,7 +168,7 @@ def test_without_a_launcher(davis: Path, workspace: Workspace, tmp_path: Path) -
     ],
 )
 def test_environments_that_make_no_sense(variables: dict[str, str]) -> None:
-    with pytest.raises(UnavailableError, match=r"makes no sense \(RANK=.*; start it with torchrun"):
+    with pytest.raises(UnavailableError, match=r"\(RANK=.*; start it with torchrun"):
         Shard.of_environment(variables)
 
 

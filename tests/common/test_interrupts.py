@@ -21,10 +21,11 @@ from support import moving_square
 from maskring.common import interrupts as interruption
 from maskring.common.errors import OutputError
 from maskring.common.interrupts import EXIT_INTERRUPTED, ONE_REQUEST_S, defer_interrupts, handle_interrupts
-from maskring.runtime.pipeline.loop import Edits, track
+from maskring.runtime.pipeline.edits import Edits
+from maskring.runtime.pipeline.loop import track
+from maskring.runtime.video.frame import Frame
 from maskring.runtime.video.open_source import open_source
-from maskring.runtime.video.readers import Frame
-from maskring.runtime.video.sinks import OverlayVideoSink
+from maskring.runtime.video.overlay_video import OverlayVideoSink
 
 BOTH = pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
 

@@ -34,9 +34,9 @@ from maskring.runtime.model.metadata import ModelMetadata
 from maskring.runtime.model.step_graph import load_step_graph
 from maskring.runtime.tracking.memory import MemoryPolicy, MemoryRing
 from maskring.runtime.tracking.tracker import Tracker
+from maskring.runtime.video.images import read_image
 from maskring.runtime.video.masks import read_mask
 from maskring.runtime.video.open_source import open_source
-from maskring.runtime.video.readers import read_image
 from maskring.training.weights import shipped_checkpoint
 
 FRAMES = 24

@@ -6,6 +6,7 @@ import numpy as np
 from numpy.typing import NDArray
 from pixel_backend import PixelBackend
 
+from maskring.runtime.arrays.overlap import intersection_over_union
 from maskring.runtime.refinement.settings import RefinementSettings
 from maskring.runtime.tracking.memory import MemoryPolicy
 from maskring.runtime.tracking.tracker import Tracker
@@ -38,6 +39,5 @@ def new_tracker() -> Tracker:
 
 
 def overlap(labels: NDArray[np.uint8], truth: NDArray[np.uint8], object_id: int = OBJECT) -> float:
-    """Intersection over union."""
-    one, two = labels == object_id, truth == object_id
-    return float((one & two).sum() / max((one | two).sum(), 1))
+    """Intersection over union of an object's masks."""
+    return intersection_over_union(labels == object_id, truth == object_id)

@@ -360,12 +360,12 @@ def giant_images() -> dict[str, bytes]:
 @pytest.mark.parametrize("suffix", ["png", "jpg", "bmp", "tif"])
 def test_giant_image(tmp_path: Path, suffix: str) -> None:
     """As a frame to track, and to learn from."""
-    from maskring.runtime.video.readers import read_image
+    from maskring.runtime.video.images import read_image
     from maskring.training import clips
 
     path = tmp_path / f"giant.{suffix}"
     path.write_bytes(giant_images()[suffix])
-    for read in (read_image, clips.read_image):
+    for read in (read_image, clips.read_bgr):
         with pytest.raises(SourceError, match="claims to hold 30000 x 30000 pixels"):
             read(path)
 
@@ -387,7 +387,7 @@ def test_giant_video(tmp_path: Path) -> None:
 
 def test_half_a_jpeg(tmp_path: Path) -> None:
     """The decoder fills what is missing with grey: a frame that was half copied would be tracked."""
-    from maskring.runtime.video.readers import read_image
+    from maskring.runtime.video.images import read_image
 
     path = tmp_path / "half.jpg"
     data = cv2.imencode(".jpg", moving_square(0)[0])[1].tobytes()

@@ -22,9 +22,10 @@ from maskring.cli import app
 from maskring.common.errors import ModelError
 from maskring.runtime.refinement.network.checkpoint import load_predictor
 from maskring.runtime.video import png
+from maskring.runtime.video.images import read_image
 from maskring.runtime.video.masks import read_mask, write_mask
-from maskring.runtime.video.open_source import open_source, silence_opencv
-from maskring.runtime.video.readers import read_image
+from maskring.runtime.video.open_source import open_source
+from maskring.runtime.video.opencv import silence_opencv
 from maskring.training.checkpoint import load_checkpoint
 
 

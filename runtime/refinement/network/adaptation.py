@@ -9,9 +9,10 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from ...arrays.overlap import intersection_over_union
 from ..guard import LEARNED, NOT_LEARNED_REASON, unsure
-from ..quality import LEAST_QUALITY, agreement
-from ..samples import Buffer, Sample
+from ..quality import LEAST_QUALITY
+from ..samples import Sample, SampleBuffer
 from ..settings import RefinementSettings
 from .augmentation import STRONG, WEAK, augment
 from .losses import weighted_cross_entropy, weighted_dice
@@ -43,7 +44,7 @@ class Adaptation:
         self._rng = np.random.default_rng(settings.seed)
         self._optimiser = self._new_optimiser()
 
-    def step(self, buffer: Buffer, *, fall: bool) -> float:
+    def step(self, buffer: SampleBuffer, *, fall: bool) -> float:
         """One optimiser step on a random batch; returns the loss.
 
         Args:
@@ -62,7 +63,7 @@ class Adaptation:
         self.iterations += 1
         return float(loss.detach())
 
-    def reassess(self, buffer: Buffer) -> None:
+    def reassess(self, buffer: SampleBuffer) -> None:
         """Believe a propagated mask the less, the less the U-Net agrees with it.
 
         What is consistent over a video the U-Net has learned by now; a mask that drifted off in a few frames
@@ -71,19 +72,19 @@ class Adaptation:
         for sample in buffer.pseudo:
             found = self.predictor.predict(sample.image, sample.ids).argmax(0)
             agreed = [
-                agreement(sample.labels == known, found == channel)
+                intersection_over_union(sample.labels == known, found == channel)
                 for channel, known in enumerate(sample.ids, start=1)
             ]
             if agreed:
                 sample.quality *= float(np.mean(agreed))
 
-    def not_learned(self, buffer: Buffer) -> dict[int, str]:
+    def not_learned(self, buffer: SampleBuffer) -> dict[int, str]:
         """Objects that the U-Net does not find in a mask the user gave, with the reason for the guard."""
         reasons = {}
         for sample in buffer.true:
             found = self.predictor.predict(sample.image, sample.ids).argmax(0)
             for channel, known in enumerate(sample.ids, start=1):
-                if agreement(sample.labels == known, found == channel) < LEARNED:
+                if intersection_over_union(sample.labels == known, found == channel) < LEARNED:
                     reasons[known] = NOT_LEARNED_REASON
         return reasons
 
@@ -102,7 +103,7 @@ class Adaptation:
         shares = torch.tensor(share, device=logits.device)
         return ((entropy + dice) * shares).sum() / shares.sum().clamp(min=1e-6)
 
-    def _drawn(self, buffer: Buffer) -> list[Sample]:
+    def _drawn(self, buffer: SampleBuffer) -> list[Sample]:
         """One true sample and a few propagated ones, the better the likelier."""
         samples = [buffer.true[int(self._rng.integers(len(buffer.true)))]]
         usable = [sample for sample in buffer.pseudo if sample.quality >= LEAST_QUALITY]

@@ -10,8 +10,7 @@ from safetensors import SafetensorError, safe_open
 from safetensors.torch import save
 
 from ....common.errors import ModelError
-from ....common.filenames import require_utf8
-from ....common.files import atomic_path, make_directory
+from ....common.files import atomic_path, check_utf8, make_directory
 from .predictor import Predictor
 
 FORMAT = "maskring-refiner"
@@ -45,7 +44,7 @@ def load_predictor(path: Path) -> Predictor:
     """
     if not path.is_file():
         raise ModelError(f"the refiner {path} does not exist", "check the path")
-    require_utf8(path, ModelError, "safetensors")
+    check_utf8(path, ModelError, "safetensors")
     try:
         with safe_open(path, framework="pt") as file:
             width, ids = _described(path, file.metadata() or {})

@@ -11,7 +11,7 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
-from ..samples import Image
+from ....common.types import Image
 from .unet import UNet
 
 ABSENT = -1e4

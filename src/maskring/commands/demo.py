@@ -14,9 +14,9 @@ from .progress import show_progress
 if TYPE_CHECKING:
     from ..demo.contact_sheet import ContactSheet
     from ..runtime.evaluation.measures import Score
-    from ..runtime.pipeline.loop import Summary
+    from ..runtime.pipeline.summary import Summary
     from ..runtime.tracking.result import Result
-    from ..runtime.video.open_source import Frame
+    from ..runtime.video.frame import Frame
     from ..runtime.video.sinks import Sink
 
 RENDERED_HEIGHT, RENDERED_WIDTH = 360, 640
@@ -51,7 +51,8 @@ def demo(
 def _track_real(model: Path, clip: Path, out_dir: Path, sheet: ContactSheet, threads: int) -> Summary:
     from ..demo.clip import demo_mask
     from ..models import open_tracker
-    from ..runtime.pipeline.loop import Edits, track
+    from ..runtime.pipeline.edits import Edits
+    from ..runtime.pipeline.loop import track
     from ..runtime.pipeline.progress import count_frames
     from ..runtime.video.masks import read_mask
     from ..runtime.video.open_source import open_source
@@ -72,9 +73,10 @@ def _track_rendered(model: Path, out_dir: Path, sheet: ContactSheet, threads: in
     """Track the rendered clip and score it; drawing it beforehand keeps that out of the time."""
     from ..models import open_tracker
     from ..runtime.evaluation.measures import Score, SequenceScorer
-    from ..runtime.pipeline.loop import Edits, track
+    from ..runtime.pipeline.edits import Edits
+    from ..runtime.pipeline.loop import track
     from ..runtime.pipeline.progress import count_frames
-    from ..runtime.video.open_source import Frame
+    from ..runtime.video.frame import Frame
     from ..runtime.video.synthetic import FRAME_RATE, render_clip
 
     clip = list(render_clip(RENDERED_HEIGHT, RENDERED_WIDTH))
@@ -101,7 +103,8 @@ def _track_rendered(model: Path, out_dir: Path, sheet: ContactSheet, threads: in
 @contextmanager
 def _sinks(out_dir: Path, fps: float) -> Iterator[list[Sink]]:
     from ..common.files import make_directory
-    from ..runtime.video.sinks import JsonLinesSink, MaskFolderSink, OverlayVideoSink
+    from ..runtime.video.overlay_video import OverlayVideoSink
+    from ..runtime.video.sinks import JsonLinesSink, MaskFolderSink
 
     make_directory(out_dir)
     with ExitStack() as stack:

@@ -9,7 +9,7 @@ from ..common.errors import MaskError
 
 if TYPE_CHECKING:
     from ..runtime.arrays.label_maps import Box
-    from ..runtime.pipeline.loop import Steering
+    from ..runtime.pipeline.edits import Steering
 
 
 def planned_edits(mask: Path | None, boxes: list[str], additions: list[str], removals: list[str]) -> Steering:
@@ -19,7 +19,7 @@ def planned_edits(mask: Path | None, boxes: list[str], additions: list[str], rem
         MaskError: when one is not in its form, or its mask cannot be read.
     """
     from ..runtime.interaction.boxes import Boxed
-    from ..runtime.pipeline.loop import Edits, Schedule, merge_masks
+    from ..runtime.pipeline.edits import Edits, Schedule, merge_masks
     from ..runtime.video.masks import read_mask
 
     masks = {} if mask is None else {0: read_mask(mask)}

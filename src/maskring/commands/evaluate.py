@@ -37,7 +37,7 @@ def evaluate(
 ) -> None:
     """Track a labelled dataset and print the DAVIS measures."""
     from ..models import open_tracker, resolve_model
-    from ..runtime.evaluation.protocol import COLUMNS
+    from ..runtime.evaluation.report import COLUMNS
     from ..runtime.evaluation.sharded import DatasetRun
 
     run = DatasetRun(davis, split, out_dir, json_file, size)

@@ -38,7 +38,7 @@ def label(
             labelled = label_clips(clips, new_tracker, shard=this, size=size, on_frame=progress)
     where = f"; labels in {out_dir}" if labelled.videos or labelled.present else ""
     say(f"{labelled}{where}")
-    say_lost(labelled.losses)
+    say_lost(labelled.lost_objects)
     for clip, reason in labelled.failed.items():
         complain(f"error: {clip} was not labelled: {reason}")
     if labelled.failed:

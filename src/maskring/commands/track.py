@@ -18,9 +18,10 @@ from .refinement import ModeChoice
 
 if TYPE_CHECKING:
     from ..runtime.interaction.session import Interaction
-    from ..runtime.pipeline.loop import Steering, Summary
-    from ..runtime.video.open_source import Source
+    from ..runtime.pipeline.edits import Steering
+    from ..runtime.pipeline.summary import Summary
     from ..runtime.video.sinks import Sink
+    from ..runtime.video.source import Source
 
 
 def track(
@@ -116,7 +117,8 @@ def _file_sinks(
 ) -> list[Sink]:
     """Sinks that write results to ``out_dir``, closed with the stack; none without a folder."""
     from ..runtime.refinement.comparison import ComparisonVideoSink
-    from ..runtime.video.sinks import JsonLinesSink, MaskFolderSink, OverlayVideoSink
+    from ..runtime.video.overlay_video import OverlayVideoSink
+    from ..runtime.video.sinks import JsonLinesSink, MaskFolderSink
 
     if out_dir is None:
         return []
@@ -137,9 +139,9 @@ def _file_sinks(
 def _steered(stack: ExitStack, planned: Steering, sinks: list[Sink]) -> Interaction:
     """A window, closed with the stack, that shows each result last and steers the run."""
     from ..runtime.interaction.session import Interaction
-    from ..runtime.interaction.window import Window
+    from ..runtime.interaction.window import OpenCVWindow
 
-    interaction = Interaction(Window("maskring"), planned)
+    interaction = Interaction(OpenCVWindow("maskring"), planned)
     stack.callback(interaction.close)
     sinks.append(interaction)
     return interaction
@@ -161,7 +163,7 @@ def _report(
         parts.append(f"{summary.fps:.1f} fps")
     where = "" if out_dir is None or not summary.frames else f"; results in {out_dir}"
     say(", ".join(parts) + where)
-    say_lost(summary.losses())
+    say_lost(summary.lost_objects())
     for sink in sinks:
         if isinstance(sink, MaskFolderSink) and sink.others:
             note(f"note: {sink.folder} also holds {len(sink.others)} masks of earlier runs, left unchanged")

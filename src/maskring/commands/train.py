@@ -30,7 +30,7 @@ def train(
     # Waiting threads spin by default, which takes cores from the decoding of clips.
     os.environ.setdefault("OMP_WAIT_POLICY", "passive")
     from ..models import model_file
-    from ..runtime.video.open_source import silence_opencv
+    from ..runtime.video.opencv import silence_opencv
     from ..training.loop import train as train_encoder
     from ..training.recipe import load_recipe
     from ..training.validation import validator

@@ -15,7 +15,7 @@ from ..runtime.video.overlay import draw_overlay
 
 if TYPE_CHECKING:
     from ..runtime.tracking.result import Result
-    from ..runtime.video.open_source import Frame
+    from ..runtime.video.frame import Frame
 
 Image = NDArray[np.uint8]
 

@@ -18,12 +18,12 @@ from maskring.runtime.refinement.network.checkpoint import load_predictor, save_
 from maskring.runtime.refinement.network.losses import weighted_cross_entropy, weighted_dice
 from maskring.runtime.refinement.network.predictor import Predictor
 from maskring.runtime.refinement.network.unet import UNet
-from maskring.runtime.refinement.samples import Buffer, SampleMaker
+from maskring.runtime.refinement.samples import SampleBuffer, SampleMaker
 
 
-def filled(length: int = 6, objects: int = 1) -> Buffer:
+def filled(length: int = 6, objects: int = 1) -> SampleBuffer:
     """A buffer with a tracked clip."""
-    buffer, tracker, maker = Buffer(16), new_tracker(), SampleMaker(QUICK, 4)
+    buffer, tracker, maker = SampleBuffer(16), new_tracker(), SampleMaker(QUICK, 4)
     for index, (image, labels) in enumerate(clip(length, objects=objects)):
         mask = labels if index == 0 else None
         buffer.add(maker.make(image, tracker.step(image, mask), mask))
@@ -67,6 +67,21 @@ def test_pixels_without_weight_do_not_count() -> None:
         assert loss(logits, target, torch.ones(1, 8, 8)).item() > 0.2
 
 
+def test_the_losses_by_hand() -> None:
+    """Two of eight pixels show the object, the network says one half everywhere, and weights are one half."""
+    target = torch.zeros(1, 2, 2, 4)
+    target[0, 1, 0, :2] = 1
+    target[0, 0] = 1 - target[0, 1]
+    logits, weight = torch.zeros(1, 2, 2, 4), torch.full((1, 2, 4), 0.5)
+    entropy = weighted_cross_entropy(logits, target, weight)
+    assert entropy.tolist() == pytest.approx([0.5 * np.log(2)])
+    # Of the object alone: common = 0.5 * (2 * 0.5), total = 0.5 * (8 * 0.5 + 2); each with 1 added.
+    assert weighted_dice(logits, target, weight).tolist() == pytest.approx([1 - (2 * 0.5 + 1) / (3 + 1)])
+    background = weight.clone()
+    background[0, 0, :2] = 0
+    assert weighted_cross_entropy(logits, target, background).item() == pytest.approx(6 / 8 * 0.5 * np.log(2))
+
+
 def test_an_object_that_is_in_neither_costs_no_dice() -> None:
     target, logits = torch.zeros(1, 3, 8, 8), torch.zeros(1, 3, 8, 8)
     target[0, 0], logits[0, 0] = 1, 50
@@ -86,6 +101,32 @@ def test_augmentation_moves_image_and_labels_alike() -> None:
         assert overlapping > 0.75 and moved.shape == (3, SIZE, SIZE)
         torch.testing.assert_close(shares.sum(0), torch.ones(SIZE, SIZE))
         assert (weight > 0.99).all()
+
+
+@pytest.mark.parametrize("seed", range(4))
+def test_augmentation_zooms_as_far_as_it_says(seed: int) -> None:
+    """The slope of a ramp shows the zoom."""
+    ramp = torch.linspace(0, 1, SIZE).expand(3, SIZE, SIZE).contiguous()
+    still = replace(STRONG, turn=0, zoom=0.5, shift=0, bend=0, gain=0, second=0, blur=0)
+    target = torch.ones(1, SIZE, SIZE)
+    moved, _, _ = augment(np.random.default_rng(seed), ramp, target, torch.ones(SIZE, SIZE), still)
+    rng = np.random.default_rng(seed)
+    rng.normal(0, 0)  # the turn is drawn first
+    zoom = np.exp(rng.normal(0, 0.5))
+    row = moved[0, SIZE // 2].numpy()
+    middle = slice(SIZE // 2 - 4, SIZE // 2 + 4)
+    assert abs(np.diff(row)[middle].mean()) == pytest.approx(zoom / (SIZE - 1), rel=1e-3)
+
+
+def test_the_learning_rate_falls_along_a_cosine() -> None:
+    buffer, settings = filled(2), replace(QUICK, iterations=4)
+    adaptation, rates = Adaptation(settings), []
+    for _ in range(5):
+        adaptation.step(buffer, fall=True)
+        rates.append(adaptation._optimiser.param_groups[0]["lr"] / settings.learning_rate)
+    assert rates == pytest.approx([1, 0.05 + 0.95 * 0.8536, 0.525, 0.05 + 0.95 * 0.1464, 0.05], abs=1e-3)
+    adaptation.step(buffer, fall=False)
+    assert adaptation._optimiser.param_groups[0]["lr"] == settings.learning_rate
 
 
 def test_adaptation_learns_the_objects_of_a_clip() -> None:

@@ -12,7 +12,9 @@ from numpy.typing import NDArray
 
 from maskring.runtime.evaluation.protocol import TwoPassTracker
 from maskring.runtime.refinement.guard import NOT_LEARNED_REASON
+from maskring.runtime.refinement.network.adaptation import Adaptation
 from maskring.runtime.refinement.offline import OfflineRefiner
+from maskring.runtime.refinement.samples import SampleBuffer
 from maskring.runtime.refinement.settings import RefinementSettings
 from maskring.runtime.tracking.result import Result
 from maskring.runtime.tracking.tracker import Tracker
@@ -91,6 +93,24 @@ def test_progress_is_told_step_by_step(tmp_path: Path) -> None:
         refiner.adapt(lambda *step: told.append(step))
     assert [step[:2] for step in told] == [(1, 3), (2, 3), (3, 3)]
     assert all(np.isfinite(step[2]) for step in told)
+
+
+def test_propagated_masks_are_judged_once_half_way(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    told: list[str] = []
+    reassess = Adaptation.reassess
+
+    def watched(adaptation: Adaptation, buffer: SampleBuffer) -> None:
+        before = [sample.quality for sample in buffer.pseudo]
+        reassess(adaptation, buffer)
+        assert before and before != [sample.quality for sample in buffer.pseudo]
+        told.append("judged")
+
+    monkeypatch.setattr(Adaptation, "reassess", watched)
+    with OfflineRefiner(new_tracker(), replace(QUICK, iterations=6), tmp_path) as refiner:
+        for index, (image, labels) in enumerate(clip(3)):
+            refiner.step(image, labels if index == 0 else None)
+        refiner.adapt(lambda done, planned, loss: told.append(f"step {done}"))
+    assert told == ["step 1", "step 2", "judged", "step 3", "step 4", "step 5", "step 6"]
 
 
 def test_objects_come_and_go(tmp_path: Path) -> None:

@@ -102,16 +102,22 @@ def test_what_the_worker_warns_of_stays_as_propagated() -> None:
 
 
 def test_feedback_puts_refined_masks_into_memory() -> None:
-    settings = replace(SMALL, online_trust=1.0, feedback=True)
-    tracker, worker, revised = new_tracker(), Silent(), []
-    tracker.revise = revised.append  # type: ignore[method-assign]
-    with OnlineRefiner(tracker, settings, worker) as refiner:
-        for index, (image, labels) in enumerate(clip(3)):
-            refiner.predictor.follow([OBJECT], 0)
-            result = refiner.step(image, labels if index == 0 else None)
-            if index:
-                np.testing.assert_array_equal(revised[-1], result.labels)
-    assert len(revised) == 2  # not for the frame whose mask the user gave
+    """The masks are those of a tracker whose memory is revised by hand, and not those without feedback."""
+
+    def masks(feedback: bool, *, by_hand: bool = False) -> list[np.ndarray]:
+        settings = replace(QUICK, online_trust=0.9, feedback=feedback)
+        tracker, found = new_tracker(), []
+        with OnlineRefiner(tracker, settings, StepsPerFrame(settings, 12)) as refiner:
+            for index, (image, labels) in enumerate(clip(6)):
+                found.append(refiner.step(image, labels if index == 0 else None).labels)
+                if by_hand and index:
+                    tracker.revise(found[-1])
+        return found
+
+    fed_back, revised, plain = masks(True), masks(False, by_hand=True), masks(False)
+    for one, two in zip(fed_back, revised, strict=True):
+        np.testing.assert_array_equal(one, two)
+    assert any((one != two).any() for one, two in zip(fed_back, plain, strict=True))
 
 
 def test_a_revised_memory_is_what_the_next_frame_sees() -> None:

@@ -12,6 +12,7 @@ from disc_clip import OBJECT, OTHER, SIZE, clip, new_tracker
 from numpy.typing import NDArray
 
 from maskring.common.errors import OutputError, UserError
+from maskring.runtime.arrays.overlap import intersection_over_union
 from maskring.runtime.refinement import guard
 from maskring.runtime.refinement.comparison import (
     ADDED,
@@ -20,15 +21,15 @@ from maskring.runtime.refinement.comparison import (
     compare,
     draw_error,
 )
+from maskring.runtime.refinement.crop import Crop
 from maskring.runtime.refinement.guard import Guard, fuse, keep_propagated
-from maskring.runtime.refinement.quality import agreement, area_quality, confidence, frame_quality
-from maskring.runtime.refinement.result_store import Spool
-from maskring.runtime.refinement.samples import Buffer, Sample, SampleMaker
+from maskring.runtime.refinement.quality import area_quality, confidence, frame_quality
+from maskring.runtime.refinement.result_store import ResultStore
+from maskring.runtime.refinement.samples import Sample, SampleBuffer, SampleMaker
 from maskring.runtime.refinement.settings import RefinementSettings
-from maskring.runtime.refinement.view import View
 from maskring.runtime.tracking.result import ObjectState, Result, Timings
 
-WHOLE = View((0, 0, 32, 32), 32)
+WHOLE = Crop((0, 0, 32, 32), 32)
 
 
 def square(*sides: tuple[int, int], size: int = 32) -> NDArray[np.uint8]:
@@ -86,7 +87,7 @@ def test_confidence_is_0_where_labels_tie_and_1_where_one_is_certain() -> None:
 def test_the_view_surrounds_the_objects_and_stays_in_the_frame() -> None:
     def box(*boxes: tuple[int, int, int, int] | None) -> tuple[int, int, int, int]:
         states = [ObjectState(1, 1, one, 0.5) for one in boxes]
-        return View.around(states, (100, 200), 32, 2.0).box
+        return Crop.around(states, (100, 200), 32, 2.0).box
 
     assert box((80, 40, 120, 60)) == (60, 30, 140, 70)
     assert box((0, 0, 40, 20)) == (0, 0, 80, 40)
@@ -95,12 +96,12 @@ def test_the_view_surrounds_the_objects_and_stays_in_the_frame() -> None:
     assert box((100, 50, 101, 51)) == (76, 38, 126, 63)  # a quarter of the frame at least
     assert box((0, 0, 200, 90)) == (0, 0, 200, 100)
     assert box(None) == (0, 0, 200, 100)
-    assert View.around([ObjectState(1, 1, (0, 0, 1, 1), 0.5)], (100, 200), 32, 0).box == (0, 0, 200, 100)
+    assert Crop.around([ObjectState(1, 1, (0, 0, 1, 1), 0.5)], (100, 200), 32, 0).box == (0, 0, 200, 100)
 
 
 def test_what_a_view_shows_is_put_back_where_it_was() -> None:
     image, labels = clip(1)[0]
-    view = View((10, 8, 42, 40), 32)  # its own size: nothing is interpolated
+    view = Crop((10, 8, 42, 40), 32)  # its own size: nothing is interpolated
     np.testing.assert_array_equal(view.image(image), image[8:40, 10:42])
     np.testing.assert_array_equal(view.labels(labels), labels[8:40, 10:42])
     seen = view.values(labels[8:40, 10:42].astype(np.float32))
@@ -118,6 +119,7 @@ def test_samples_show_the_same_as_what_is_refined_later() -> None:
 
 
 def test_an_area_that_jumps_is_not_believed() -> None:
+    assert area_quality(100, [100.0, 100.0, 1000.0]) == pytest.approx(1)  # one frame does not decide
     usual = [100.0, 110.0, 90.0]
     assert area_quality(100, usual) == pytest.approx(1)
     assert 0 < area_quality(150, usual) < 1
@@ -132,8 +134,8 @@ def test_the_quality_of_a_frame_joins_confidence_and_area() -> None:
 
 def test_agreement_is_intersection_over_union() -> None:
     one, two = square((0, 4), size=8) > 0, square((2, 6), size=8) > 0
-    assert agreement(one, two) == pytest.approx(4 / 28)
-    assert agreement(one & False, two & False) == 1
+    assert intersection_over_union(one, two) == pytest.approx(4 / 28)
+    assert intersection_over_union(one & False, two & False) == 1
 
 
 def test_samples_are_small_and_true_where_the_user_drew() -> None:
@@ -155,7 +157,7 @@ def sample(index: int, *, true: bool = False) -> Sample:
 
 
 def test_the_buffer_is_bounded_and_stays_spread_over_the_stream() -> None:
-    buffer = Buffer(8)
+    buffer = SampleBuffer(8)
     buffer.add(sample(0, true=True))
     for index in range(1, 1000):
         buffer.add(sample(index))
@@ -167,14 +169,14 @@ def test_the_buffer_is_bounded_and_stays_spread_over_the_stream() -> None:
 
 
 def test_the_buffer_keeps_the_first_true_mask_and_the_newest() -> None:
-    buffer = Buffer(8)
+    buffer = SampleBuffer(8)
     for index in range(20):
         buffer.add(sample(index, true=True))
     assert [one.index for one in buffer.true] == [0, 17, 18, 19]
 
 
 def test_the_spool_gives_back_what_it_was_given(tmp_path: Path) -> None:
-    spool, tracker = Spool(tmp_path), new_tracker()
+    spool, tracker = ResultStore(tmp_path), new_tracker()
     results = []
     for index, (image, labels) in enumerate(clip(3, objects=2)):
         results.append(tracker.step(image, labels if index == 0 else None))
@@ -191,7 +193,7 @@ def test_the_spool_gives_back_what_it_was_given(tmp_path: Path) -> None:
 
 def test_a_spool_without_a_place_says_so(tmp_path: Path) -> None:
     with pytest.raises(OutputError):
-        Spool(tmp_path / "missing")
+        ResultStore(tmp_path / "missing")
 
 
 def test_the_surer_side_wins_where_the_two_differ() -> None:
@@ -264,6 +266,14 @@ def test_the_guard_measures_what_it_decided_and_names_what_it_kept() -> None:
     np.testing.assert_array_equal(decided.labels == 2, propagated == 2)
 
 
+def test_the_guard_remembers_the_largest_area_that_was_drawn() -> None:
+    one = Guard(0.5, 4)
+    for area in (100, 20):
+        result = result_of(square((0, 8)))
+        one.drawn(replace(result, objects=(replace(result.objects[0], area=area),)))
+    assert one.drawn_areas == {1: 100.0}
+
+
 def test_objects_that_left_are_not_named() -> None:
     result = result_of(square((0, 16)), 0.6)
     assert (
@@ -278,12 +288,12 @@ def test_the_size_of_a_frame_does_not_matter() -> None:
     result = new_tracker().step(image, labels)
     network = np.zeros((2, SIZE, SIZE), np.float32)
     network[0] = 1
-    assert fuse(result, network, View((0, 0, 61, 50), SIZE), 0.5, 4).shape == (50, 61)
+    assert fuse(result, network, Crop((0, 0, 61, 50), SIZE), 0.5, 4).shape == (50, 61)
 
 
 def test_only_what_the_network_saw_is_decided_anew() -> None:
     (image, labels), (following, _) = clip(2)
-    tracker, view = new_tracker(), View((8, 4, 40, 36), SIZE)
+    tracker, view = new_tracker(), Crop((8, 4, 40, 36), SIZE)
     tracker.step(image, labels)
     result = tracker.step(following)
     network = np.full((2, SIZE, SIZE), 0.5, np.float32)

@@ -71,10 +71,10 @@ def masks(folder: Path) -> tuple[list[bytes], Read]:
     """PNG chunks; their checksums are made anew."""
     import cv2
     import numpy as np
+    from png_chunks import SIGNATURE, write_chunks
     from support import moving_square
 
     from maskring.runtime.video.masks import encode_mask, read_mask
-    from maskring.runtime.video.png import SIGNATURE, write_chunks
 
     mask = moving_square(0)[1][::4, ::4].copy()
     colours = np.repeat(mask[..., None] * 200, 4, 2)
@@ -200,7 +200,7 @@ def segments(folder: Path) -> tuple[list[bytes], Read]:
 
 
 FORMATS = {
-    "masks": Format(masks, ("maskring.runtime.video.masks", "maskring.runtime.video.png")),
+    "masks": Format(masks, ("maskring.runtime.video.masks", "PIL.PngImagePlugin")),
     "metadata": Format(metadata, ("maskring.runtime.model.metadata",)),
     "manifests": Format(manifests, ("maskring.runtime.model.engine_file", "maskring.runtime.model.metadata")),
     "recipes": Format(recipes, ("maskring.training.recipe", "tomllib")),

@@ -42,8 +42,9 @@ def _files(path: Path, originals: list[bytes], read: Callable[[Path], object]) -
 
 
 def masks(folder: Path) -> Attack:
+    from png_chunks import read_chunks, write_chunks
+
     from maskring.runtime.video.masks import read_mask, write_mask
-    from maskring.runtime.video.png import read_chunks, write_chunks
 
     path = folder / "mask.png"
     mask = moving_square(0)[1]
@@ -68,8 +69,8 @@ def masks(folder: Path) -> Attack:
 
 
 def images(folder: Path) -> Attack:
-    from maskring.runtime.video.open_source import silence_opencv
-    from maskring.runtime.video.readers import read_image
+    from maskring.runtime.video.images import read_image
+    from maskring.runtime.video.opencv import silence_opencv
 
     silence_opencv()
     frame = moving_square(0)[0]
@@ -386,7 +387,8 @@ def segments(folder: Path) -> Attack:
 
 
 def videos(folder: Path) -> Attack:
-    from maskring.runtime.video.open_source import open_source, silence_opencv
+    from maskring.runtime.video.open_source import open_source
+    from maskring.runtime.video.opencv import silence_opencv
 
     silence_opencv()
     originals = []

@@ -10,7 +10,8 @@ import numpy as np
 
 from maskring.export.onnx_export import export_onnx
 from maskring.models import open_tracker
-from maskring.runtime.evaluation.protocol import Evaluation, SequenceTracker, evaluate
+from maskring.runtime.evaluation.protocol import SequenceTracker, evaluate
+from maskring.runtime.evaluation.report import Evaluation
 from maskring.training.weights import shipped_checkpoint
 
 SEQUENCES = ("rollerblade", "dog-agility")

@@ -8,8 +8,8 @@ from support import HEIGHT, WIDTH, moving_square
 
 from maskring.common.errors import MaskError
 from maskring.runtime.interaction.boxes import Boxed, masks_from_boxes
-from maskring.runtime.pipeline.loop import Edits, Schedule
-from maskring.runtime.video.readers import Frame
+from maskring.runtime.pipeline.edits import Edits, Schedule
+from maskring.runtime.video.frame import Frame
 
 AROUND = (6, 10, 36, 40)
 """A box around the square of the first frame."""

@@ -8,11 +8,13 @@ import numpy as np
 import pytest
 from support import moving_square
 
-from maskring.runtime.interaction.drawing import Event, Key, Pointer, View
+from maskring.runtime.interaction.events import Event, Key, Pointer
 from maskring.runtime.interaction.session import Interaction
-from maskring.runtime.pipeline.loop import Edits, Schedule, track
+from maskring.runtime.interaction.view import View
+from maskring.runtime.pipeline.edits import Edits, Schedule
+from maskring.runtime.pipeline.loop import track
 from maskring.runtime.tracking.result import ObjectState, Result, Timings
-from maskring.runtime.video.readers import Frame
+from maskring.runtime.video.frame import Frame
 
 FRAMES = 6
 VIEW = View(*moving_square(0)[1].shape)

@@ -9,19 +9,16 @@ import cv2
 import numpy as np
 from numpy.typing import NDArray
 
+from ...common.types import Floats, Image, Labels
 from ..arrays.label_maps import Box
 from ..tracking.result import ObjectState
-
-Image = NDArray[np.uint8]
-Labels = NDArray[np.uint8]
-Floats = NDArray[np.float32]
 
 LEAST_SHARE = 0.25
 """Of the frame's width and height that is seen at least, however small the objects are."""
 
 
 @dataclass(frozen=True)
-class View:
+class Crop:
     """A part of a frame, scaled to a square; the aspect ratio is given up, as in arXiv 2006.12480.
 
     Attributes:
@@ -33,7 +30,7 @@ class View:
     size: int
 
     @classmethod
-    def around(cls, objects: Sequence[ObjectState], shape: tuple[int, int], size: int, margin: float) -> View:
+    def around(cls, objects: Sequence[ObjectState], shape: tuple[int, int], size: int, margin: float) -> Crop:
         """The view of the box around all visible objects, ``margin`` times as wide and high.
 
         Args:

@@ -14,6 +14,7 @@ from PIL import Image
 from vos_benchmark.evaluator import Evaluator
 from vos_benchmark.utils import _seg2bmap
 
+from maskring.runtime.arrays.overlap import intersection_over_union
 from maskring.runtime.evaluation.datasets import load_split
 from maskring.runtime.evaluation.measures import (
     Measure,
@@ -22,7 +23,6 @@ from maskring.runtime.evaluation.measures import (
     boundary,
     boundary_accuracy,
     boundary_tolerance,
-    region_similarity,
 )
 
 
@@ -94,11 +94,11 @@ def test_boundary_is_that_of_the_berkeley_benchmark(mask: np.ndarray) -> None:
 
 
 def test_region_similarity_by_hand() -> None:
-    assert region_similarity(square(0, 0, 10), square(0, 5, 10)) == 50 / 150
-    assert region_similarity(square(0, 0, 10), square(20, 20, 10)) == 0
+    assert intersection_over_union(square(0, 0, 10), square(0, 5, 10)) == 50 / 150
+    assert intersection_over_union(square(0, 0, 10), square(20, 20, 10)) == 0
     empty = np.zeros((64, 96), bool)
-    assert region_similarity(empty, empty) == 1
-    assert region_similarity(empty, square(0, 0, 1)) == 0
+    assert intersection_over_union(empty, empty) == 1
+    assert intersection_over_union(empty, square(0, 0, 1)) == 0
 
 
 def test_boundary_accuracy_by_hand() -> None:
@@ -114,8 +114,12 @@ def test_boundary_accuracy_by_hand() -> None:
     assert boundary_accuracy(truth, empty, 2) == 0
 
 
-def test_tolerance_at_common_sizes() -> None:
-    assert [boundary_tolerance(*size) for size in ((240, 432), (480, 854), (1080, 1920))] == [4, 8, 18]
+@pytest.mark.parametrize(
+    ("size", "pixels"),
+    [((240, 432), 4), ((480, 854), 8), ((576, 1024), 10), ((1080, 1920), 18), ((2160, 3840), 36)],
+)
+def test_tolerance_is_rounded_up(size: tuple[int, int], pixels: int) -> None:
+    assert boundary_tolerance(*size) == pixels
 
 
 @pytest.mark.parametrize("length", [1, 2, 3, 4, 5, 7, 23, 78, 103, 255])

@@ -17,8 +17,9 @@ import pytest
 from support import moving_square, write_tiny_checkpoint
 
 from maskring.common.errors import UnavailableError
-from maskring.runtime.interaction.drawing import Drawing, Key, Pointer
-from maskring.runtime.interaction.window import require_windows
+from maskring.runtime.interaction.drawing import Drawing
+from maskring.runtime.interaction.events import Key, Pointer
+from maskring.runtime.interaction.window import check_windows
 from maskring.runtime.video.masks import read_mask
 
 if TYPE_CHECKING:
@@ -199,10 +200,10 @@ def test_without_a_display_one_sentence_says_so(monkeypatch: pytest.MonkeyPatch)
     for name in ("DISPLAY", "WAYLAND_DISPLAY"):
         monkeypatch.delenv(name, raising=False)
     with pytest.raises(UnavailableError, match=r"^no window can be opened: there is no display; .*\.$"):
-        require_windows()
+        check_windows()
 
 
 def test_without_windows_one_sentence_names_the_package(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(cv2, "currentUIFramework", lambda: "")
     with pytest.raises(UnavailableError, match=r"opencv-python-headless.*pip install .*opencv-python\.$"):
-        require_windows()
+        check_windows()

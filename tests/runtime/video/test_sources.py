@@ -24,25 +24,23 @@ import pytest
 from PIL import Image
 
 from maskring.common.errors import SourceError, UnavailableError
-from maskring.runtime.pipeline.loop import Edits, track
+from maskring.runtime.pipeline.edits import Edits
+from maskring.runtime.pipeline.loop import track
 from maskring.runtime.tracking.result import Result, Timings
-from maskring.runtime.video import open_source as sources
 from maskring.runtime.video import readers
-from maskring.runtime.video.open_source import (
-    FRAMES_AHEAD,
-    Frame,
-    Source,
-    open_source,
-    without_credentials,
-)
+from maskring.runtime.video.frame import Frame
+from maskring.runtime.video.handoff import FRAMES_AHEAD, Handoff
+from maskring.runtime.video.open_source import open_source, without_credentials
+from maskring.runtime.video.opencv import silence_opencv
 from maskring.runtime.video.readers import (
     FALLBACK_FPS,
-    PATIENCE,
+    MAX_FAILURES,
     RECONNECT_DELAYS_S,
     SILENCE_S,
     StreamReader,
     VideoReader,
 )
+from maskring.runtime.video.source import Source, paced
 
 HEIGHT, WIDTH, BITS = 64, 96, 6
 
@@ -60,7 +58,7 @@ def number_in(image: np.ndarray) -> int:
 
 
 def write_video(path: Path, frames: int = 20, fps: float = 25.0, codec: str = "mp4v") -> Path:
-    sources.silence_opencv()
+    silence_opencv()
     writer = cv2.VideoWriter(str(path), cv2.VideoWriter.fourcc(*codec), fps, (WIDTH, HEIGHT))
     assert writer.isOpened()
     for number in range(frames):
@@ -226,6 +224,14 @@ def test_a_video_cut_off_is_read_to_the_cut(tmp_path: Path) -> None:
     assert source.undecodable == 40 - len(numbers)
 
 
+def test_of_frames_with_16_bits_the_upper_8_remain() -> None:
+    deep = np.zeros((HEIGHT, WIDTH, 3), np.uint16)
+    deep[...] = (0x1234, 0xABCD, 0xFF00)  # BGR
+    reader = VideoReader(FakeCapture([deep, deep]), "deep")
+    (frame, _) = reader.frames(threading.Event())
+    assert frame.image.dtype == np.uint8 and (frame.image == (0xFF, 0xAB, 0x12)).all()
+
+
 def test_a_length_rounded_up_is_no_damage() -> None:
     reader = VideoReader(FakeCapture([coded(0), coded(1)], count=3), "clip")
     assert [frame.index for frame in reader.frames(threading.Event())] == [0, 1]
@@ -239,10 +245,10 @@ def test_a_video_longer_than_it_says_is_read_to_its_end() -> None:
 
 
 def test_a_video_without_length_survives_damage_and_ends() -> None:
-    capture = FakeCapture([coded(0), *[None] * (PATIENCE - 1), coded(1)], count=-1)
+    capture = FakeCapture([coded(0), *[None] * (MAX_FAILURES - 1), coded(1)], count=-1)
     reader = VideoReader(capture, "clip")
-    assert [frame.index for frame in reader.frames(threading.Event())] == [0, PATIENCE]
-    assert reader.undecodable == PATIENCE - 1 and reader.length is None
+    assert [frame.index for frame in reader.frames(threading.Event())] == [0, MAX_FAILURES]
+    assert reader.undecodable == MAX_FAILURES - 1 and reader.length is None
 
 
 def test_timestamps_of_the_container_are_used_while_they_grow() -> None:
@@ -723,7 +729,7 @@ def test_live_hands_out_the_newest_frame_and_counts_the_others() -> None:
 
 def test_live_never_drops_the_first_frame() -> None:
     """It is the one that the user's mask was drawn on."""
-    handoff = sources._Handoff(newest_only=True)
+    handoff = Handoff(newest_only=True)
     assert handoff.put(blank(0))
     second = threading.Thread(target=handoff.put, args=(blank(1),))
     second.start()
@@ -737,7 +743,7 @@ def test_live_never_drops_the_first_frame() -> None:
 def test_live_files_play_at_their_own_speed() -> None:
     stop = NoWaiting()
     now = iter([100.0, 100.0, 100.01, 100.2])
-    played = sources.paced(map(blank, range(3)), stop, lambda: next(now))
+    played = paced(map(blank, range(3)), stop, lambda: next(now))
     assert [frame.index for frame in played] == [0, 1, 2]
     assert stop.waits == pytest.approx([0.0, 0.03, 0.0])  # the third frame is late
 
@@ -745,7 +751,7 @@ def test_live_files_play_at_their_own_speed() -> None:
 def test_closing_ends_the_wait_of_a_live_file() -> None:
     stop = NoWaiting()
     stop.set()
-    assert list(sources.paced(map(blank, range(3)), stop)) == []
+    assert list(paced(map(blank, range(3)), stop)) == []
 
 
 @pytest.mark.parametrize(("endless", "paced"), [(True, False), (False, True)])
@@ -841,12 +847,13 @@ def test_a_part_of_a_source_keeps_its_numbers(tmp_path: Path, kind: str) -> None
     path = tmp_path / ("clip.mp4" if kind == "video" else "clip")
     _ = write_video(path, 8) if kind == "video" else write_folder(path, [f"{n:05d}.png" for n in range(8)])
     with open_source(path, first=3, last=5) as source:
-        assert source.length == 3
+        assert source.length == 3 and source.end == 5
         part = list(source)
     assert [(frame.index, frame.name, number_in(frame.image)) for frame in part] == [
         (index, f"{index:05d}", index) for index in (3, 4, 5)
     ]
     with open_source(path, first=6, last=100) as source:
+        assert source.end == (100 if kind == "video" else 7)  # videos may be longer than they claim
         assert source.length == 2 and [frame.index for frame in source] == [6, 7]
 
 

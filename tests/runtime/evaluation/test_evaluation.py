@@ -13,12 +13,20 @@ import cv2
 import numpy as np
 import pytest
 from PIL import Image
+from pixel_backend import PixelBackend
 from vos_benchmark.benchmark import VideoEvaluator
 
 from maskring.common.errors import MaskError, OutputError
 from maskring.runtime.evaluation.datasets import load_split
-from maskring.runtime.evaluation.protocol import COLUMNS, Evaluation, evaluate, score_sequence
-from maskring.runtime.video.masks import write_mask
+from maskring.runtime.evaluation.protocol import evaluate, score_sequence
+from maskring.runtime.evaluation.report import COLUMNS, Evaluation
+from maskring.runtime.pipeline.edits import Edits
+from maskring.runtime.pipeline.loop import track
+from maskring.runtime.pipeline.resized import ResizedTracker
+from maskring.runtime.tracking.tracker import Tracker
+from maskring.runtime.video.masks import read_mask, write_mask
+from maskring.runtime.video.open_source import open_source
+from maskring.runtime.video.sinks import MaskFolderSink
 from maskring.runtime.video.synthetic import render_clip
 
 HEIGHT, WIDTH, FRAMES = 90, 160, 10
@@ -227,6 +235,24 @@ def test_tracking_at_another_size(tmp_path: Path, size: int) -> None:
     for key in (1, 2, 3):
         moved = np.argwhere(back == key).mean(0) - np.argwhere(first == key).mean(0)
         assert np.abs(moved).max() < 0.25
+
+
+@pytest.mark.parametrize("size", [45, 120, None])
+def test_evaluate_and_track_write_the_same_masks(tmp_path: Path, size: int | None) -> None:
+    root = davis(tmp_path / "davis", {"clip": write_palette})
+    frames, first = root / "JPEGImages/480p/clip", root / "Annotations/480p/clip/00000.png"
+    tracked = tmp_path / "tracked"
+    with open_source(frames) as source, Tracker(PixelBackend()) as tracker, MaskFolderSink(tracked) as sink:
+        seen = tracker if size is None else ResizedTracker(tracker, size)
+        track(source, seen, [sink], Edits({0: read_mask(first)}))
+    out = tmp_path / "out"
+    evaluate(root, "val", lambda: Tracker(PixelBackend()), out, tmp_path / "scores.json", size=size)
+    names = [path.name for path in sorted(tracked.iterdir())]
+    assert len(names) == FRAMES
+    for name in names:
+        labels = read_mask(tracked / name)
+        assert set(np.unique(labels)) > {0, 1}
+        np.testing.assert_array_equal(read_mask(out / "clip" / name), labels)
 
 
 def test_frames_at_another_resolution_than_the_annotations(tmp_path: Path) -> None:

@@ -17,17 +17,13 @@ from PIL import Image
 
 from maskring.common.errors import OutputError
 from maskring.runtime.tracking.result import ObjectState, Result, Timings
-from maskring.runtime.video import sinks
+from maskring.runtime.video import overlay_video, sinks
+from maskring.runtime.video.frame import Frame
 from maskring.runtime.video.masks import read_mask
-from maskring.runtime.video.open_source import Frame, open_source
+from maskring.runtime.video.open_source import open_source
 from maskring.runtime.video.overlay import draw_overlay
-from maskring.runtime.video.sinks import (
-    CODECS,
-    DISK_MARGIN,
-    JsonLinesSink,
-    MaskFolderSink,
-    OverlayVideoSink,
-)
+from maskring.runtime.video.overlay_video import CODECS, DISK_MARGIN, OverlayVideoSink
+from maskring.runtime.video.sinks import JsonLinesSink, MaskFolderSink
 
 HEIGHT, WIDTH = 48, 64
 
@@ -107,7 +103,7 @@ def test_overlay_video(tmp_path: Path) -> None:
 
 
 def test_the_best_codec_that_opens_is_taken(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(sinks, "CODECS", ("none", "mp4v", "MJPG"))
+    monkeypatch.setattr(overlay_video, "CODECS", ("none", "mp4v", "MJPG"))
     with OverlayVideoSink(tmp_path / "overlay.mp4", 25) as sink:
         write(sink, 0)
         assert sink.codec == "mp4v"
@@ -192,7 +188,7 @@ def test_videos_that_cannot_be_written(tmp_path: Path) -> None:
 
 
 def test_a_video_that_lost_frames_is_no_result(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(sinks, "_frames_in", lambda path: 2)
+    monkeypatch.setattr(overlay_video, "_frames_in", lambda path: 2)
     sink = OverlayVideoSink(tmp_path / "overlay.mp4", 25)
     write(sink, *range(3))
     with pytest.raises(OutputError, match="could not be completed"):
@@ -230,6 +226,13 @@ def test_json_lines(tmp_path: Path) -> None:
         "timings": {"step": 0.012346, "post": 0.001, "total": 0.02},
     }
     assert [second["dropped"], third["dropped"]] == [0, 3]
+
+
+def test_json_timestamps_are_those_of_the_frames(tmp_path: Path) -> None:
+    frame = Frame(np.zeros((24, 32, 3), np.uint8), 1, 1 / 29.97, "f001")
+    with JsonLinesSink(tmp_path / "objects.jsonl") as sink:
+        sink.write(frame, result_of(frame))
+    assert records(tmp_path / "objects.jsonl")[0]["timestamp"] == pytest.approx(1 / 29.97, abs=1e-6)
 
 
 def test_json_lines_replace_those_of_an_earlier_run(tmp_path: Path) -> None:

@@ -1,0 +1,90 @@
+"""Image files as frames."""
+
+from __future__ import annotations
+
+import io
+from pathlib import Path
+from typing import Any
+
+import cv2
+import numpy as np
+from numpy.typing import NDArray
+from PIL.BmpImagePlugin import BmpImageFile
+from PIL.ImageFile import ImageFile
+from PIL.JpegImagePlugin import JpegImageFile
+from PIL.PngImagePlugin import PngImageFile
+from PIL.TiffImagePlugin import TiffImageFile
+from PIL.WebPImagePlugin import WebPImageFile
+
+from ...common.errors import SourceError
+from ...common.types import Image
+from .frame import check_pixel_limit
+
+FORMATS: dict[bytes, type[ImageFile]] = {
+    b"\x89PNG": PngImageFile,
+    b"\xff\xd8": JpegImageFile,
+    b"BM": BmpImageFile,
+    b"RIFF": WebPImageFile,
+    b"II*\0": TiffImageFile,
+    b"MM\0*": TiffImageFile,
+}
+"""First bytes of a file -> Pillow's reader. ``PIL.Image.open`` would add a pixel limit of its own."""
+
+
+def read_image(path: Path) -> Image:
+    """Read an image file.
+
+    Grey is repeated in all channels and alpha is dropped. Of 16 bits the upper 8 remain. An EXIF orientation
+    is applied.
+
+    Returns:
+        [H, W, 3] uint8 RGB.
+
+    Raises:
+        SourceError: when the file cannot be read or decoded, or claims to be giant.
+    """
+    try:
+        data = path.read_bytes()
+        height, width = header_size(data) or (0, 0)
+        check_pixel_limit(path, height, width)
+        image = cv2.imdecode(np.frombuffer(data, np.uint8), cv2.IMREAD_COLOR) if data else None
+    except OSError as error:
+        raise SourceError(f"{path} cannot be read ({error.strerror})", "check its permissions") from error
+    except (ValueError, cv2.error):
+        image = None
+    if image is None:
+        raise SourceError(
+            f"{path} cannot be decoded as an image", "replace the file or take it out of the folder"
+        )
+    return to_rgb(image)
+
+
+def to_rgb(image: NDArray[Any]) -> Image:
+    """RGB of what OpenCV decoded: BGR or, from some cameras, grey; 8 or 16 bits."""
+    if image.dtype != np.uint8:
+        image = (image >> 8).astype(np.uint8)
+    grey = image.ndim == 2 or image.shape[2] == 1
+    return np.asarray(cv2.cvtColor(image, cv2.COLOR_GRAY2RGB if grey else cv2.COLOR_BGR2RGB), np.uint8)
+
+
+def header_size(data: bytes) -> tuple[int, int] | None:
+    """(H, W) by the header of a PNG, JPEG, BMP, WebP or TIFF file; no pixel is unpacked.
+
+    Returns:
+        None for other files, and where Pillow cannot read the header; OpenCV may still decode the file.
+
+    Raises:
+        ValueError: when a checksum in a PNG does not fit: its decoder would report that on stderr.
+    """
+    reader = next((reader for start, reader in FORMATS.items() if data.startswith(start)), None)
+    if reader is None:
+        return None
+    try:
+        with reader(io.BytesIO(data)) as picture:
+            if reader is PngImageFile:
+                picture.verify()
+            return picture.height, picture.width
+    except Exception as error:  # Pillow raises many kinds for broken headers
+        if reader is PngImageFile:
+            raise ValueError(str(error)) from error
+        return None
