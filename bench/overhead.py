@@ -59,7 +59,7 @@ def measure(gpu: FakeGpu, engine: Path, options: argparse.Namespace) -> dict[str
     with Tracker(backend) as tracker:
         for index in range(WARM_UP + options.frames):
             if options.ahead:
-                tracker.stage(scenes[(index + 1) % len(scenes)][0])
+                tracker.prefetch(scenes[(index + 1) % len(scenes)][0])
             started, cpu = time.perf_counter(), time.process_time()
             result = tracker.step(scenes[index % len(scenes)][0], scenes[0][1] if index == 0 else None)
             whole, cpu = time.perf_counter() - started, time.process_time() - cpu

@@ -8,7 +8,7 @@ from ...common.errors import ModelError
 from ...common.types import Kernel
 from ..model.engine_file import ENGINE_SUFFIX
 from .base import Backend as Backend
-from .base import StagingBackend as StagingBackend
+from .base import PrefetchingBackend as PrefetchingBackend
 from .device_frame import DeviceFrame as DeviceFrame
 
 

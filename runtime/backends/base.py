@@ -62,10 +62,10 @@ class Backend(Protocol):
 
 
 @runtime_checkable
-class StagingBackend(Protocol):
+class PrefetchingBackend(Protocol):
     """A backend that can upload the next frame while it executes a step."""
 
-    def stage(self, frame: Image) -> None:
+    def prefetch(self, frame: Image) -> None:
         """Announce the frame after the next one.
 
         Args:

@@ -21,7 +21,7 @@ class FrameTracker(Protocol):
     def step(self, frame: Image, mask: Labels | None = None) -> Result:
         """Label the next frame."""
 
-    def stage(self, frame: Image) -> None:
+    def prefetch(self, frame: Image) -> None:
         """Announce the frame after the next one."""
 
     def remove(self, object_id: int) -> None:
@@ -62,7 +62,7 @@ def track(
         upcoming = source.upcoming if isinstance(source, Source) else None
         with defer_interrupts():
             if upcoming is not None:
-                tracker.stage(upcoming.image)
+                tracker.prefetch(upcoming.image)
             result = tracker.step(frame.image, decision.mask)
             _deliver(frame, result, sinks, builder, on_frame)
     return builder.summary()

@@ -40,7 +40,7 @@ class ResizedTracker:
                 f"frames cannot be tracked at {size} pixels", f"choose a size from 1 to {LARGEST}"
             )
         self._tracker, self._size = tracker, size
-        self._staged: list[tuple[Image, Image]] = []  # frames to come, and what became of them
+        self._prefetched: list[tuple[Image, Image]] = []  # frames to come, and what became of them
 
     def step(self, frame: Image, mask: Labels | None = None) -> Result:
         """Label the next frame, see :meth:`maskring.runtime.tracking.tracker.Tracker.step`.
@@ -50,23 +50,23 @@ class ResizedTracker:
         """
         started = time.perf_counter()
         check_frame(frame)
-        small = next((scaled for staged, scaled in self._staged if staged is frame), None)
-        self._staged = [pair for pair in self._staged if pair[0] is not frame]
+        small = next((scaled for given, scaled in self._prefetched if given is frame), None)
+        self._prefetched = [pair for pair in self._prefetched if pair[0] is not frame]
         small = self.reduced(frame) if small is None else small
         result = self._tracker.step(small, None if mask is None else self._reduced_mask(mask, frame, small))
         result = upscale_result(result, frame.shape[:2], mask)
         return result.delayed(time.perf_counter() - started - result.timings.total)
 
-    def stage(self, frame: Image) -> None:
-        """Say which frame follows the next one, see :meth:`maskring.runtime.tracking.tracker.Tracker.stage`.
+    def prefetch(self, frame: Image) -> None:
+        """Say which frame follows the next one, see :meth:`maskring.runtime.tracking.tracker.Tracker.prefetch`.
 
         Raises:
             SourceError: when it is no frame.
         """
         check_frame(frame)
         small = self.reduced(frame)
-        self._staged = [*self._staged[-1:], (frame, small)]
-        self._tracker.stage(small)
+        self._prefetched = [*self._prefetched[-1:], (frame, small)]
+        self._tracker.prefetch(small)
 
     def remove(self, object_id: int) -> None:
         """Stop following an object, see :meth:`maskring.runtime.tracking.tracker.Tracker.remove`."""

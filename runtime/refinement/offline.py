@@ -80,9 +80,9 @@ class OfflineRefiner:
             self._guard.drawn(result)
         return result
 
-    def stage(self, frame: NDArray[np.uint8]) -> None:
-        """Say which frame follows the next one, see :meth:`Tracker.stage`."""
-        self._tracker.stage(frame)
+    def prefetch(self, frame: NDArray[np.uint8]) -> None:
+        """Say which frame follows the next one, see :meth:`Tracker.prefetch`."""
+        self._tracker.prefetch(frame)
 
     def remove(self, object_id: int) -> None:
         """Stop following an object, see :meth:`Tracker.remove`."""

@@ -10,7 +10,7 @@ import numpy as np
 from ...common.errors import MaskError, SourceError
 from ...common.types import MAX_LABELS, FloatMaps, Floats, Image, Labels
 from ..arrays import label_maps
-from ..backends import Backend, DeviceFrame, StagingBackend
+from ..backends import Backend, DeviceFrame, PrefetchingBackend
 from ..backends.device_frame import Pixels
 from .checks import check_frame, check_mask
 from .memory import MemoryPolicy, MemoryRing
@@ -33,7 +33,7 @@ class Tracker:
     def __init__(self, backend: Backend, *, policy: MemoryPolicy | None = None, soft: bool = False) -> None:
         metadata = backend.metadata
         self._backend = backend
-        self._staging = backend if isinstance(backend, StagingBackend) else None
+        self._prefetching = backend if isinstance(backend, PrefetchingBackend) else None
         self._soft = soft
         self._ring = MemoryRing(policy or MemoryPolicy.of_model(metadata), metadata.num_slots)
         self._objects = ObjectTable()
@@ -97,7 +97,7 @@ class Tracker:
         self._frame_index += 1
         return self._result(labels, probabilities, started, stepped)
 
-    def stage(self, frame: Image) -> None:
+    def prefetch(self, frame: Image) -> None:
         """Announce the frame after the one that :meth:`step` is given next, if it is already decoded.
 
         A GPU then uploads it while that step executes. This is an optimization alone: a step may be given any
@@ -106,8 +106,8 @@ class Tracker:
         Args:
             frame: the very array of the step after the next one; it must not change until then.
         """
-        if self._staging is not None:
-            self._staging.stage(frame)
+        if self._prefetching is not None:
+            self._prefetching.prefetch(frame)
 
     def remove(self, object_id: int) -> None:
         """Stop tracking an object: its pixels, past and future, count as background.

@@ -122,7 +122,7 @@ def steps(data: st.DataObject, folder: Path) -> None:
     soft = data.draw(st.booleans())
     with tracker(folder, soft=soft) as first, tracker(folder, soft=soft) as twin:
         for _ in range(data.draw(st.integers(1, 6))):
-            kind = data.draw(st.sampled_from(["step", "step", "step", "remove", "revise", "stage"]))
+            kind = data.draw(st.sampled_from(["step", "step", "step", "remove", "revise", "prefetch"]))
             if kind == "step":
                 frame, mask = data.draw(frames()), data.draw(st.none() | masks())
                 with its_word(maskring.Tracker.step):
@@ -140,7 +140,7 @@ def steps(data: st.DataObject, folder: Path) -> None:
                     first.revise(labels)
                     twin.revise(labels)
             else:
-                first.stage(moving_square(0)[0])
+                first.prefetch(moving_square(0)[0])
         frame, mask = moving_square(0)
         try:
             expected = twin.step(frame, mask).labels
@@ -171,8 +171,8 @@ def scaled(data: st.DataObject, folder: Path) -> None:
         for _ in range(data.draw(st.integers(1, 4))):
             frame, mask = data.draw(frames()), data.draw(st.none() | masks())
             if data.draw(st.booleans()):
-                with its_word(ResizedTracker.stage):
-                    inner.stage(frame)
+                with its_word(ResizedTracker.prefetch):
+                    inner.prefetch(frame)
             with its_word(ResizedTracker.step):
                 found = inner.step(frame, mask)
                 assert found.labels.shape == frame.shape[:2]

@@ -109,8 +109,8 @@ class TensorRTBackend:
             self._replace(device, launcher, old, new)
         self._num_labels = num_labels
 
-    def stage(self, frame: Image) -> None:
-        """See :meth:`maskring.runtime.backends.base.StagingBackend.stage`."""
+    def prefetch(self, frame: Image) -> None:
+        """See :meth:`maskring.runtime.backends.base.PrefetchingBackend.prefetch`."""
         self._uploads.announce(frame)
 
     def step(

@@ -239,7 +239,7 @@ def test_frames_from_both_sides(gpu: FakeGpu, tracker: Tracker, expected: list[n
     for index, image in enumerate(FRAMES):
         frame = image if index % 3 else on_gpu(gpu, camera.take(image), SHAPE)
         if index + 1 < len(FRAMES):
-            tracker.stage(FRAMES[index + 1])
+            tracker.prefetch(FRAMES[index + 1])
         np.testing.assert_array_equal(
             tracker.step(frame, MASK if index == 0 else None).labels, expected[index]
         )
@@ -251,9 +251,9 @@ def test_a_frame_on_the_gpu_may_be_named_ahead(
     """Nothing is to be fetched; what is no frame waits for its own step to be refused."""
     camera = Camera(gpu)
     frames = [on_gpu(gpu, camera.take(FRAMES[index]), SHAPE) for index in range(2)]
-    tracker.stage(frames[1])  # type: ignore[arg-type]
+    tracker.prefetch(frames[1])  # type: ignore[arg-type]
     np.testing.assert_array_equal(tracker.step(frames[0], MASK).labels, expected[0])
-    tracker.stage(np.full(SHAPE, None))
+    tracker.prefetch(np.full(SHAPE, None))
     np.testing.assert_array_equal(tracker.step(frames[1]).labels, expected[1])
     assert gpu.calls["Event.record"] == 0
 

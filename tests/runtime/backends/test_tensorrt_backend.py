@@ -23,7 +23,7 @@ from pixel_model import write_pixel_model
 
 from maskring.common.errors import UnavailableError
 from maskring.export.engine import EngineOptions
-from maskring.runtime.backends import StagingBackend, open_backend
+from maskring.runtime.backends import PrefetchingBackend, open_backend
 from maskring.runtime.backends.onnxrt.backend import OnnxRuntimeBackend
 from maskring.runtime.backends.trt.backend import TensorRTBackend
 from maskring.runtime.backends.trt.kernel_cache import kernels_path
@@ -194,11 +194,11 @@ def test_a_step_writes_its_slot_and_no_other(gpu: FakeGpu, engine: Path) -> None
 def test_the_next_frame_goes_up_while_this_one_executes(gpu: FakeGpu, model: Path, engine: Path) -> None:
     """Named rightly, wrongly, or not at all: results are the same, and only the first kind is early."""
     ours, theirs = Tracker(TensorRTBackend(engine)), reference(model)
-    assert isinstance(ours._backend, StagingBackend)
+    assert isinstance(ours._backend, PrefetchingBackend)
     frames = clip(*SIZES[0])
     for index, frame in enumerate(frames):
         if index % 5 != 4 and index + 1 < len(frames):
-            ours.stage(frames[index + 1] if index % 7 != 3 else frames[0])
+            ours.prefetch(frames[index + 1] if index % 7 != 3 else frames[0])
         assert_equal(act(ours, index, frame), act(theirs, index, frame))
     named = [i + 1 for i in range(len(frames) - 1) if i % 5 != 4 and i % 7 != 3]
     lost = {9, 12}  # memory grew before the step
@@ -213,7 +213,7 @@ def per_frame(gpu: FakeGpu, tracker: Tracker, frames: list[np.ndarray], ahead: b
         if index == 4 * SLOTS:
             before = Counter(gpu.calls)
         if ahead:
-            tracker.stage(frames[(index + 1) % len(frames)])
+            tracker.prefetch(frames[(index + 1) % len(frames)])
         tracker.step(frames[index % len(frames)], mask if index == 0 else None)
     return gpu.calls - before
 

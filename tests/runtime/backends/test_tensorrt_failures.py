@@ -69,7 +69,7 @@ def act(tracker: Tracker, index: int) -> np.ndarray:
     if index == 9 and 3 in tracker._objects.ids:
         tracker.remove(3)
     if index + 1 < len(FRAMES):
-        tracker.stage(FRAMES[index + 1])
+        tracker.prefetch(FRAMES[index + 1])
     return tracker.step(FRAMES[index], {0: MASK, 6: ADDED}.get(index)).labels
 
 

@@ -78,7 +78,7 @@ def steps(tracker: Tracker, wrap: Any = lambda image: image) -> Iterator[np.ndar
         if index == 20:
             tracker.remove(2)
         if index + 1 < len(images):
-            tracker.stage(images[index + 1])
+            tracker.prefetch(images[index + 1])
         mask = two_objects() if index in (0, 25) else None
         yield tracker.step(wrap(image), mask).labels
 

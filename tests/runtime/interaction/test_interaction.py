@@ -55,7 +55,7 @@ class RecordingTracker:
         probabilities = np.zeros((1, 1, 1), np.float32)
         return Result(self.labels.copy(), probabilities, states, Timings(0, 0, 0), len(self.calls) - 1)
 
-    def stage(self, frame: np.ndarray) -> None: ...
+    def prefetch(self, frame: np.ndarray) -> None: ...
 
     def remove(self, object_id: int) -> None:
         self.calls.append(f"remove {object_id}")

@@ -30,7 +30,7 @@ class Recorder:
         objects = (ObjectState(2, 1, (0, 0, 1, 1), 0.75), ObjectState(9, 0, None, None))
         return Result(self.labels, np.zeros((3, 12, 20)), objects, Timings(0.0, 0.0, 0.0), 0)
 
-    def stage(self, frame: np.ndarray) -> None:
+    def prefetch(self, frame: np.ndarray) -> None:
         self.staged.append(frame)
 
     def remove(self, object_id: int) -> None:
@@ -70,7 +70,7 @@ def test_a_staged_frame_is_the_one_that_is_stepped() -> None:
     frames = [frame(index) for index in range(4)]
     for index, image in enumerate(frames):
         if index < 3:
-            tracker.stage(frames[index + 1])
+            tracker.prefetch(frames[index + 1])
         tracker.step(image, disc(HEIGHT, WIDTH, 30) if index == 0 else None)
     assert all(
         stepped is staged for stepped, staged in zip(recorder.stepped[1:], recorder.staged, strict=True)

@@ -817,8 +817,8 @@ class Recorder:
     def __init__(self) -> None:
         self.told: list[tuple[str, int]] = []
 
-    def stage(self, frame: np.ndarray) -> None:
-        self.told.append(("stage", number_in(frame)))
+    def prefetch(self, frame: np.ndarray) -> None:
+        self.told.append(("prefetch", number_in(frame)))
 
     def step(self, frame: np.ndarray, mask: np.ndarray | None = None) -> Result:
         self.told.append(("step", number_in(frame)))
@@ -838,7 +838,7 @@ def test_frames_that_wait_are_named_before_the_step_they_follow(
     tracker = Recorder()
     with open_source(tmp_path / "frames") as source:
         track(source, tracker, [], Edits({}))
-    expected = [("stage", 1), ("step", 0), ("step", 1), ("stage", 3), ("step", 2), ("step", 3)]
+    expected = [("prefetch", 1), ("step", 0), ("step", 1), ("prefetch", 3), ("step", 2), ("step", 3)]
     assert tracker.told == expected
 
 
