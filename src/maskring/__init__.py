@@ -46,15 +46,15 @@ if TYPE_CHECKING:
     from .runtime.tracking.result import Result as Result
     from .runtime.tracking.result import Timings as Timings
     from .runtime.tracking.tracker import Tracker as Tracker
+    from .runtime.video.frame import Frame as Frame
     from .runtime.video.masks import read_mask as read_mask
     from .runtime.video.masks import write_mask as write_mask
-    from .runtime.video.source import Source as Source
     from .runtime.video.open_source import open_source as open_source
     from .runtime.video.overlay import draw_overlay as draw_overlay
-    from .runtime.video.frame import Frame as Frame
+    from .runtime.video.overlay_video import OverlayVideoSink as OverlayVideoSink
     from .runtime.video.sinks import JsonLinesSink as JsonLinesSink
     from .runtime.video.sinks import MaskFolderSink as MaskFolderSink
-    from .runtime.video.overlay_video import OverlayVideoSink as OverlayVideoSink
+    from .runtime.video.source import Source as Source
 
 _MODULES = {
     "common.errors": (

@@ -372,7 +372,7 @@ def masks_of_boxes(data: st.DataObject, folder: Path) -> None:
 
 def interaction(data: st.DataObject, folder: Path) -> None:
     from maskring import Edits, Frame, Interaction, Key, track
-    from maskring.runtime.pipeline.loop import Schedule
+    from maskring.runtime.pipeline.edits import Schedule
 
     heard = [data.draw(st.lists(events(), max_size=4)) for _ in range(4)]
     screen = SimpleNamespace(show=lambda _: None, close=lambda: None)
@@ -540,7 +540,7 @@ def valid_drawings(folder: Path) -> None:
 
 
 def valid_interactions(folder: Path) -> None:
-    from maskring.runtime.pipeline.loop import Schedule
+    from maskring.runtime.pipeline.edits import Schedule
 
     screen = SimpleNamespace(show=lambda _: None, close=lambda: None, events=lambda _: [])
     user = maskring.Interaction(screen, Schedule(maskring.Edits({0: moving_square(0)[1]})))
@@ -686,7 +686,7 @@ def test_rates_that_no_video_has(tmp_path: Path) -> None:
 
 def test_masks_of_different_sizes_for_one_frame() -> None:
     from maskring import Edits, Frame
-    from maskring.runtime.pipeline.loop import Schedule
+    from maskring.runtime.pipeline.edits import Schedule
 
     frame, mask = moving_square(0)
     schedule = Schedule(Edits({0: mask, 1: mask[:5]}))
