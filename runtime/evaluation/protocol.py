@@ -20,6 +20,7 @@ from ...common.files import atomic_path, directory, make_directory
 from ...common.interrupts import defer_interrupts
 from ...common.types import Image, Labels
 from ..arrays.resizing import majority, scaled_to
+from ..pipeline.progress import Progress, no_progress
 from ..pipeline.resized import upscale_labels
 from ..video.images import read_image
 from .annotations import Annotations, pixels
@@ -68,7 +69,7 @@ def evaluate(
     json_file: Path,
     *,
     size: int | None = None,
-    on_frame: Callable[[str, int, int], None] = lambda sequence, done, total: None,
+    progress: Progress = no_progress,
 ) -> Evaluation:
     """Track every sequence of a split, write the masks, score them, write the measures.
 
@@ -82,7 +83,7 @@ def evaluate(
         out_dir: takes a folder per sequence; files of the same names are replaced.
         json_file: takes :meth:`Evaluation.to_json`.
         size: shorter side of the frames given to the tracker, None for their own size.
-        on_frame: called after each frame with the sequence's name, the frames done and those of the split.
+        progress: called after each frame with the sequence's name, the frames done and those of the split.
 
     Raises:
         SourceError: when the dataset is incomplete or an image cannot be read.
@@ -92,7 +93,7 @@ def evaluate(
     sequences = load_split(root, split)
     with directory(out_dir), directory(json_file.parent):
         check_outputs(out_dir, json_file)
-        results = tuple(track_sequences(sequences, new_tracker, out_dir, size, on_frame))
+        results = tuple(track_sequences(sequences, new_tracker, out_dir, size, progress))
         evaluation = Evaluation(split, size, results)
         write_measures(evaluation, json_file)
     return evaluation
@@ -125,7 +126,7 @@ def track_sequences(
     new_tracker: Callable[[], SequenceTracker],
     out_dir: Path,
     size: int | None,
-    on_frame: Callable[[str, int, int], None],
+    progress: Progress,
 ) -> Iterator[SequenceResult]:
     """Track sequences, write their masks and score them; arguments and errors as :func:`evaluate`."""
     total, done = sum(len(sequence.frames) for sequence in sequences), 0
@@ -135,7 +136,7 @@ def track_sequences(
             for taken in _track(annotations, tracker, folder, size):
                 seconds += taken
                 done += 1
-                on_frame(sequence.name, done, total)
+                progress(sequence.name, done, total)
             if isinstance(tracker, TwoPassTracker):
                 seconds += _track_again(annotations, tracker, folder, size)
         objects = _score(annotations, folder) if annotations.scorable else {}

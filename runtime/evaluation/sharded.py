@@ -16,6 +16,7 @@ from pathlib import Path
 
 from ...common.files import atomic_path, make_directory
 from ..model.engine_file import sha256
+from ..pipeline.progress import Progress, no_progress
 from ..pipeline.shard import Shard, join
 from .datasets import DatasetSequence, load_split
 from .measures import Measure, Score
@@ -71,12 +72,12 @@ class DatasetRun:
         new_tracker: Callable[[], SequenceTracker],
         files: Sequence[Path | None],
         settings: tuple[object, ...],
-        on_frame: Callable[[str, int, int], None],
+        progress: Progress,
     ) -> Evaluation | None:
         """Track the dataset, or this process's share of it.
 
         Args:
-            new_tracker, on_frame: see :func:`maskring.runtime.evaluation.protocol.evaluate`.
+            new_tracker, progress: see :func:`maskring.runtime.evaluation.protocol.evaluate`.
             files: models that decide the masks; their content counts, not their path.
             settings: options that decide the masks.
 
@@ -88,11 +89,11 @@ class DatasetRun:
         """
         places = (self.davis, self.split, new_tracker, self.out_dir, self.json_file)
         if self._shard is None:
-            return evaluate_split(*places, size=self.size, on_frame=on_frame)
+            return evaluate_split(*places, size=self.size, progress=progress)
         hashes = [sha256(file) for file in files if file and file.is_file()]
         described = json.dumps([*hashes, *map(repr, settings)])
         return evaluate_shard(
-            *places, shard=self._shard, settings=described, size=self.size, on_frame=on_frame
+            *places, shard=self._shard, settings=described, size=self.size, progress=progress
         )
 
 
@@ -106,14 +107,14 @@ def evaluate_shard(
     shard: Shard,
     settings: str,
     size: int | None = None,
-    on_frame: Callable[[str, int, int], None] = lambda sequence, done, total: None,
+    progress: Progress = no_progress,
 ) -> Evaluation | None:
     """Do one process's share of :func:`.protocol.evaluate`. In the end only the timings differ from it.
 
     Sequences whose results are there are not tracked again, so the same call goes on after an interruption.
 
     Args:
-        root, split, new_tracker, out_dir, json_file, size, on_frame: as there; the paths must lead all
+        root, split, new_tracker, out_dir, json_file, size, progress: as there; the paths must lead all
             processes to the same files.
         shard: which process this is.
         settings: everything but the dataset and ``size`` that decides the masks. Results count only where
@@ -132,7 +133,7 @@ def evaluate_shard(
     share = shard.deal(sequences, lambda sequence: (len(sequence.frames), sequence.name))
     missing = [sequence for sequence in share if store.read(sequence) is None]
     for sequence, result in zip(
-        missing, track_sequences(missing, new_tracker, out_dir, size, on_frame), strict=True
+        missing, track_sequences(missing, new_tracker, out_dir, size, progress), strict=True
     ):
         store.write(sequence, result)
     results = [store.read(sequence) for sequence in sequences]

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import shutil
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from dataclasses import dataclass, field
 from pathlib import Path
 
@@ -16,12 +16,10 @@ from ..video.open_source import open_source
 from ..video.sinks import JsonLinesSink, MaskFolderSink
 from .edits import Edits
 from .loop import track
+from .progress import Progress, count_frames, no_progress
 from .resized import ResizedTracker
 from .shard import Shard
 from .summary import Summary
-
-OnFrame = Callable[[str, int, int], None]
-"""Called with a clip's name, its frames done, and its frames in all (those done where nobody knows)."""
 
 
 @dataclass(frozen=True)
@@ -110,7 +108,7 @@ def label_clips(
     *,
     shard: Shard | None,
     size: int | None,
-    on_frame: OnFrame = lambda name, done, total: None,
+    progress: Progress = no_progress,
 ) -> Labelled:
     """Label all clips that have no labels yet, or this process's share of them.
 
@@ -122,7 +120,7 @@ def label_clips(
         new_tracker: makes a tracker that has seen no frame.
         shard: which of several processes this is, None for the only one.
         size: shorter side of the frames that the tracker sees, None for their own.
-        on_frame: called after each frame, to show progress.
+        progress: called after each frame with the clip's name.
 
     Raises:
         OutputError: when labels cannot be written.
@@ -134,13 +132,13 @@ def label_clips(
             labelled.present += 1
             continue
         try:
-            labelled.add(clip, _label(clip, new_tracker, size, on_frame))
+            labelled.add(clip, _label(clip, new_tracker, size, progress))
         except (MaskError, SourceError) as error:
             labelled.failed[clip.source] = one_line(str(error))
     return labelled
 
 
-def _label(clip: Clip, new_tracker: Callable[[], Tracker], size: int | None, on_frame: OnFrame) -> Summary:
+def _label(clip: Clip, new_tracker: Callable[[], Tracker], size: int | None, progress: Progress) -> Summary:
     mask = read_mask(clip.mask)
     partial = clip.out.with_name(f".{clip.out.name}.partial")
     shutil.rmtree(partial, ignore_errors=True)  # a killed run may have left it
@@ -151,9 +149,9 @@ def _label(clip: Clip, new_tracker: Callable[[], Tracker], size: int | None, on_
             JsonLinesSink(make_directory(partial) / "objects.jsonl") as objects,
             MaskFolderSink(partial / "masks") as masks,
         ):
-            counter = _count(clip.out.name, source.length, on_frame)
+            on_frame = count_frames(progress, clip.out.name, source.length)
             resized = tracker if size is None else ResizedTracker(tracker, size)
-            summary = track(source, resized, [objects, masks], Edits({0: mask}), lambda *_: next(counter))
+            summary = track(source, resized, [objects, masks], Edits({0: mask}), on_frame)
         if not summary.frames:
             raise SourceError(f"{clip.source} holds no frame", "leave it out")
         partial.rename(clip.out)
@@ -161,11 +159,3 @@ def _label(clip: Clip, new_tracker: Callable[[], Tracker], size: int | None, on_
         shutil.rmtree(partial, ignore_errors=True)
         raise
     return summary
-
-
-def _count(name: str, length: int | None, on_frame: OnFrame) -> Iterator[None]:
-    done = 0
-    while True:
-        done += 1
-        on_frame(name, done, length or done)
-        yield

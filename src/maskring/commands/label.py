@@ -35,7 +35,7 @@ def label(
             executable = resolve_model(model)
         new_tracker = partial(open_tracker, executable, kernel=kernel.value, threads=threads)
         with show_progress(shown=this is None or this.local_rank == 0) as progress:
-            labelled = label_clips(clips, new_tracker, shard=this, size=size, on_frame=progress)
+            labelled = label_clips(clips, new_tracker, shard=this, size=size, progress=progress)
     where = f"; labels in {out_dir}" if labelled.videos or labelled.present else ""
     say(f"{labelled}{where}")
     say_lost(labelled.lost_objects)

@@ -340,7 +340,7 @@ def test_progress_counts_all_frames_of_the_split(mixed: Path, tmp_path: Path) ->
     def on_frame(*call: object) -> None:
         calls.append(call)  # type: ignore[arg-type]
 
-    evaluate(mixed, "val", Baseline, tmp_path / "out", tmp_path / "scores.json", on_frame=on_frame)
+    evaluate(mixed, "val", Baseline, tmp_path / "out", tmp_path / "scores.json", progress=on_frame)
     assert calls == [
         ("many" if done <= FRAMES else "one", done, 2 * FRAMES) for done in range(1, 2 * FRAMES + 1)
     ]
