@@ -1,13 +1,13 @@
-"""What the memory read costs in an engine of TensorRT-RTX, which takes no plugin: arithmetic and memory.
+"""What the memory read costs in an engine of TensorRT-RTX, which has no plugins: arithmetic and memory.
 
     python bench/engine_cost.py                     # the shipped checkpoints, 480x480, r=12, three objects
     python bench/engine_cost.py --architecture 75   # Turing, whose body has products and sums in place of
                                                     # matrix products: as many of them
 
-Multiply-adds are counted, not timed: those of the matrix products and convolutions that onnxruntime executes
-of the model in standard operators, as TensorRT-RTX is given it, against those that the operator asks for
-(every pixel with every pixel of its windows in the frame), which is what the plugin is there for. Scratch
-memory is what NVIDIA's builder says of the engine.
+Multiply-adds are counted, not timed. "executed" counts the matrix products and convolutions of the model in
+standard operators, which TensorRT-RTX builds. "asked for" counts what the operator needs: every feature with
+every feature of its windows, which is what the plugin computes. Scratch memory is what NVIDIA's builder
+reports for the engine.
 """
 
 from __future__ import annotations
@@ -44,19 +44,19 @@ def executed(model: Path, folder: Path) -> Counter[str]:
     options.graph_optimization_level = onnxruntime.GraphOptimizationLevel.ORT_DISABLE_ALL
     session = onnxruntime.InferenceSession(graph.SerializeToString(), options, ["CPUExecutionProvider"])
     session.run(None, inputs(metadata))
-    found: Counter[str] = Counter()
+    counted: Counter[str] = Counter()
     for event in json.loads(Path(session.end_profiling()).read_text()):
         details = event.get("args", {})
         if details.get("op_name") in ("MatMul", "Conv") and "output_type_shape" in details:
             (out,) = details["output_type_shape"][0].values()
             (first,), (second,) = (shape.values() for shape in details["input_type_shape"][:2])
             summed = first[-1] if details["op_name"] == "MatMul" else math.prod(second[1:])
-            found[details["op_name"]] += math.prod(out) * summed
-    return found
+            counted[details["op_name"]] += math.prod(out) * summed
+    return counted
 
 
 def inputs(metadata: ModelMetadata) -> dict[str, np.ndarray]:
-    """A step's, of the sizes to which the model is fixed."""
+    """Inputs of a step, of the sizes that the model is fixed to."""
     height, width, labels = metadata.height or 0, metadata.width or 0, metadata.num_labels or 0
     grid = metadata.feature_size(height, width)
     return {
@@ -68,7 +68,7 @@ def inputs(metadata: ModelMetadata) -> dict[str, np.ndarray]:
 
 
 def asked_for(metadata: ModelMetadata) -> int:
-    """Multiply-adds of both reads: a product of channels and one of labels for each pair of pixels."""
+    """Multiply-adds of both reads: one per channel and one per label for each pair of features."""
 
     def pairs(radius: int) -> int:
         product = 1
@@ -83,7 +83,7 @@ def asked_for(metadata: ModelMetadata) -> int:
 
 
 def row(checkpoint: str, options: argparse.Namespace, folder: Path) -> list[str]:
-    """What one checkpoint costs."""
+    """The figures of one checkpoint."""
     scratch = []
     targets = (f"sm{options.architecture}",)
     engine = EngineOptions(runtime="tensorrt-rtx", compute_capabilities=targets)

@@ -1,10 +1,10 @@
-"""What many frames leave behind: memory, open files, threads, and the time of a frame, as the run goes on.
+"""Whether a long run leaks: memory, open files, threads, and the time of a frame.
 
-A clip is played again and again through the whole line: file, decoder, tracker, masks, overlay video and JSON
-lines. Each pass opens and closes its source and its sinks as a run of `maskring track` does; the tracker is
-one and the same from the first frame to the last. Objects come, are corrected, and go at random, up to eight
-at once. Memory is what Linux calls resident, read between two passes. Time is that of a step of the tracker,
-for seeing whether it grows; frames are small, so it says nothing about speed.
+A clip is played again and again through everything: file, decoder, tracker, masks, overlay video and JSON
+lines. Each pass opens and closes its source and its sinks, as `maskring track` does; one tracker sees all
+frames. Objects are added, corrected and removed at random, up to eight at once. Memory is the resident size,
+read between two passes. Time is that of one step of the tracker and shows whether it grows; frames are small,
+so it says nothing about speed.
 
     python bench/long_run.py --clip CLIP --frames 100000 --markdown long_run.md
 """
@@ -35,7 +35,7 @@ from maskring.runtime.video.overlay_video import OverlayVideoSink
 from maskring.runtime.video.sinks import JsonLinesSink, MaskFolderSink
 
 HEIGHT, WIDTH = 48, 64
-MOST_OBJECTS = 8
+MAX_OBJECTS = 8
 SAMPLES = 20
 """Lines of the report."""
 
@@ -53,29 +53,29 @@ class Sample:
     p99_ms: float
 
 
-class Visitors:
-    """Objects that come, are corrected and go at random; the same ones for the same seed."""
+class RandomEdits:
+    """Objects that are added, corrected and removed at random; the same ones for the same seed."""
 
     def __init__(self, seed: int) -> None:
         self._rng, self.seen = random.Random(seed), 0
 
-    def mask(self, followed: list[int]) -> np.ndarray | None:
-        """A mask for the next frame, seldom: a new object, or a correction of one that is followed."""
-        if followed and self._rng.random() > 0.05:
+    def mask(self, tracked: list[int]) -> np.ndarray | None:
+        """A mask for the next frame, or None: a new object, or a correction of a tracked one."""
+        if tracked and self._rng.random() > 0.05:
             return None
-        new = [number for number in range(1, 256) if number not in followed]
-        chosen = self._rng.choice(new if len(followed) < MOST_OBJECTS else followed)
-        self.seen += chosen not in followed
+        new = [number for number in range(1, 256) if number not in tracked]
+        chosen = self._rng.choice(new if len(tracked) < MAX_OBJECTS else tracked)
+        self.seen += chosen not in tracked
         mask = np.zeros((HEIGHT, WIDTH), np.uint8)
         y, x = self._rng.randrange(HEIGHT - 12), self._rng.randrange(WIDTH - 12)
         mask[y : y + 12, x : x + 12] = chosen
         return mask
 
-    def leaves(self, followed: list[int]) -> list[int]:
-        """Who goes before the next frame; now and then everybody."""
+    def removed(self, tracked: list[int]) -> list[int]:
+        """Objects to remove before the next frame; now and then all of them."""
         if self._rng.random() < 0.002:
-            return followed
-        return [number for number in followed if self._rng.random() < 0.005]
+            return tracked
+        return [number for number in tracked if self._rng.random() < 0.005]
 
 
 def small_frames(clip: Path) -> Iterator[Frame]:
@@ -86,10 +86,10 @@ def small_frames(clip: Path) -> Iterator[Frame]:
             yield replace(frame, image=cv2.resize(frame.image, size, interpolation=cv2.INTER_AREA))
 
 
-def one_pass(tracker: Tracker, visitors: Visitors, clip: Path, out: Path, most: int) -> list[float]:
+def one_pass(tracker: Tracker, edits: RandomEdits, clip: Path, out: Path, most: int) -> list[float]:
     """Play the clip once, or its first ``most`` frames; returns seconds of each step."""
     seconds: list[float] = []
-    followed: list[int] = []
+    tracked: list[int] = []
     with ExitStack() as stack:
         sinks = [
             stack.enter_context(MaskFolderSink(out / "masks")),
@@ -97,17 +97,17 @@ def one_pass(tracker: Tracker, visitors: Visitors, clip: Path, out: Path, most: 
             stack.enter_context(JsonLinesSink(out / "objects.jsonl")),
         ]
         for frame in small_frames(clip):
-            for number in visitors.leaves(followed):
+            for number in edits.removed(tracked):
                 tracker.remove(number)
-                followed.remove(number)
-            result = tracker.step(frame.image, visitors.mask(followed))
-            followed = [state.id for state in result.objects]
+                tracked.remove(number)
+            result = tracker.step(frame.image, edits.mask(tracked))
+            tracked = [state.id for state in result.objects]
             for sink in sinks:
                 sink.write(frame, result)
             seconds.append(result.timings.total)
             if len(seconds) == most:
                 break
-    for number in followed:
+    for number in tracked:
         tracker.remove(number)
     return seconds
 
@@ -131,16 +131,16 @@ def sample(frames: int, seen: int, seconds: list[float]) -> Sample:
 def run(clip: Path, model: Path | None, frames: int, seed: int) -> list[Sample]:
     """The whole run; the first sample is taken after a tenth of it or 300 frames, what is less."""
     samples, recent, done = [], list[float](), 0
-    visitors = Visitors(seed)
+    edits = RandomEdits(seed)
     with tempfile.TemporaryDirectory() as folder, open_tracker(model, threads=1) as tracker:
         due = iter(np.linspace(min(300, frames // 10), frames, SAMPLES + 1).astype(int).tolist())
         following = next(due)
         while done < frames:
-            taken = one_pass(tracker, visitors, clip, Path(folder), frames - done)
+            taken = one_pass(tracker, edits, clip, Path(folder), frames - done)
             done += len(taken)
             recent += taken
             if done >= following:
-                samples.append(sample(done, visitors.seen, recent))
+                samples.append(sample(done, edits.seen, recent))
                 recent = []
                 following = next((mark for mark in due if mark > done), frames)
     return samples

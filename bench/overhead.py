@@ -1,9 +1,9 @@
 """What Python costs per frame around an engine: the real tracker on the fake GPU of the tests.
 
-The fake's engine does nothing, but what it would have found stands there: objects have boxes, areas and
-confidences. Copies to and from the GPU are made by the processor here, and calls of the driver cost what the
-fake's own Python costs: both count, so that the figure is an upper bound of the runtime's share. CPU time
-counts all cores; where the wall clock says much more, the machine was busy elsewhere.
+The fake's engine does nothing, but its outputs are filled in, so that objects have boxes, areas and
+confidences. The processor makes the copies to and from the GPU, and driver calls run the fake's Python. Both
+count, so the figure is an upper bound of the runtime's share. CPU time counts all cores. Where the wall clock
+shows much more, other programs kept the machine busy.
 
     python bench/overhead.py                    # 480x480, 3 objects, 2,000 frames
     python bench/overhead.py --height 1080 --width 1920 --objects 10
@@ -35,7 +35,7 @@ from maskring.runtime.backends.trt.backend import TensorRTBackend
 from maskring.runtime.tracking.tracker import Tracker
 
 ALLOWED_MS = 0.5
-"""Median time of a frame beside its engine that the project allows itself, at 480x480."""
+"""Largest median time of a frame outside its engine that the project accepts, at 480x480."""
 
 WARM_UP = 50
 
@@ -64,7 +64,7 @@ def measure(gpu: FakeGpu, engine: Path, options: argparse.Namespace) -> dict[str
             result = tracker.step(scenes[index % len(scenes)][0], scenes[0][1] if index == 0 else None)
             whole, cpu = time.perf_counter() - started, time.process_time() - cpu
             if index == 0:
-                pretend(gpu, backend, scenes[0][1])
+                fill_outputs(gpu, backend, scenes[0][1])
             elif options.objects:
                 assert all(state.area and state.confidence for state in result.objects)
             upload, run, post = backend.last_upload, backend.last_run, result.timings.post
@@ -72,8 +72,8 @@ def measure(gpu: FakeGpu, engine: Path, options: argparse.Namespace) -> dict[str
     return dict(zip(PARTS, np.array(rows[WARM_UP:]).T * 1e3, strict=True))
 
 
-def pretend(gpu: FakeGpu, backend: TensorRTBackend, labels: np.ndarray) -> None:
-    """Put labels and probabilities where the engine would write them, from now on for every frame."""
+def fill_outputs(gpu: FakeGpu, backend: TensorRTBackend, labels: np.ndarray) -> None:
+    """Write labels and probabilities to the engine's output buffers, for all frames from now on."""
     tensors = backend._tensors
     assert tensors is not None
     gpu.memory_at(tensors.labels.address, labels.size)[:] = labels.ravel()
@@ -92,7 +92,7 @@ def main() -> None:
     parser.add_argument("--width", type=int, default=480)
     parser.add_argument("--objects", type=int, default=3)
     parser.add_argument("--frames", type=int, default=2000)
-    parser.add_argument("--ahead", action="store_true", help="name each frame one step ahead")
+    parser.add_argument("--ahead", action="store_true", help="announce each frame one step ahead")
     options = parser.parse_args()
     console = Console()
     gpu = FakeGpu(no_op=True)
@@ -111,9 +111,9 @@ def main() -> None:
     console.print(table)
     median = float(np.median(rows["whole step"]))
     cpu = float(np.median(rows["whole step, CPU time"]))
-    verdict = "within" if median <= ALLOWED_MS else "BEYOND"
+    verdict = "within" if median <= ALLOWED_MS else "OVER"
     console.print(
-        f"beside the engine: {median:.3f} ms per frame (p50; {cpu:.3f} ms CPU), {verdict} {ALLOWED_MS} ms"
+        f"outside the engine: {median:.3f} ms per frame (p50; {cpu:.3f} ms CPU), {verdict} {ALLOWED_MS} ms"
     )
 
 

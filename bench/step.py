@@ -1,7 +1,7 @@
-"""What a whole step costs beside its encoder, and whether the cost of a frame drifts over a long stream.
+"""What a step costs outside its encoder, and whether the time of a frame drifts over a long stream.
 
-Everything is measured in one run, interleaved, on the onnxruntime backend; a row is the median over frames.
-CPU time counts all cores; where it and the wall clock tell different stories, the machine was busy elsewhere.
+All parts are measured in turns in one run, on the onnxruntime backend; a row is the median over frames. CPU
+time counts all cores. Where it disagrees with the wall clock, other programs kept the machine busy.
 
     python bench/step.py                 # full encoder, 480x480, r=12, 2 threads; then 3,000 small frames
     python bench/step.py --objects 10
@@ -31,12 +31,12 @@ from maskring.runtime.model.tensor_names import LAB
 from maskring.runtime.tracking.tracker import Tracker
 
 ALLOWED_SHARE = 0.20
-"""Time outside the encoder that the project allows itself, as a share of the encoder's."""
+"""Largest time outside the encoder that the project accepts, as a share of the encoder's."""
 
 
 @dataclass
 class Stopwatch:
-    """Calls a function and keeps how long each call took, in seconds of wall clock and of all CPU cores."""
+    """Calls a function and records the time of each call: seconds of wall clock, and of all CPU cores."""
 
     call: Callable[..., Any]
     wall: list[float] = field(default_factory=list)
@@ -59,7 +59,7 @@ class Stopwatch:
 
 
 class SessionWatch(Stopwatch):
-    """Stands in for an onnxruntime session and times its runs."""
+    """Wraps an onnxruntime session and times its runs."""
 
     def __init__(self, session: Any) -> None:
         super().__init__(session.run_with_iobinding)
@@ -87,7 +87,7 @@ def export_random(encoder: str, radius: int, folder: Path) -> Path:
 
 
 def scene(index: int, height: int, width: int, objects: int) -> tuple[np.ndarray, np.ndarray]:
-    """Frame and mask of textured squares that swing to and fro before noise."""
+    """Frame and mask of textured squares that move back and forth over noise."""
     generator = np.random.default_rng(0)
     frame = generator.integers(0, 256, (height, width, 3), dtype=np.uint8)
     mask = np.zeros((height, width), np.uint8)
@@ -101,7 +101,7 @@ def scene(index: int, height: int, width: int, objects: int) -> tuple[np.ndarray
 
 
 def quantized(model: Path) -> Path:
-    """``model`` with an int8 encoder, calibrated on a few invented frames: ranges do not change the time."""
+    """``model`` with an int8 encoder, calibrated on a few random frames: ranges do not change the time."""
     from maskring.export.int8 import quantize_onnx
 
     out = model.with_name(f"{model.stem}-int8.onnx")
@@ -128,7 +128,7 @@ def measure_int8(model: Path, options: argparse.Namespace, console: Console) -> 
 
 
 def encoder_alone(model: Path, height: int, width: int, threads: int) -> Stopwatch:
-    """The encoder and nothing else, cut out of the exported graph."""
+    """The encoder alone, cut out of the exported graph."""
     graph, metadata = load_step_graph(model)
     graph = for_integer_kernels(graph)  # as the backend does
     read = memory_read(graph)
@@ -174,15 +174,15 @@ def measure_step(model: Path, options: argparse.Namespace, console: Console) -> 
             "  smoothing": smoothing,
             "  labels of the pixels": tail.times(),
             "  Python around them": step.times() - parts,
-            "beside the encoder": step.times() - alone.times(),
+            "outside the encoder": step.times() - alone.times(),
         },
     )
 
 
 def report(console: Console, title: str, rows: dict[str, np.ndarray]) -> None:
-    """Print medians of [calls, 2] wall and CPU seconds; first the encoder, last what is beside it."""
+    """Print medians of [calls, 2] wall and CPU seconds; first the encoder, last the rest."""
     medians = {name: np.median(times, axis=0) for name, times in rows.items()}
-    encoder, *_, beside = medians.values()
+    encoder, *_, outside = medians.values()
     table = Table("part", "ms", "of encoder", "CPU ms", "of encoder", title=title)
     for name, (wall, cpu) in medians.items():
         table.add_row(
@@ -193,8 +193,8 @@ def report(console: Console, title: str, rows: dict[str, np.ndarray]) -> None:
             f"{cpu / encoder[1]:.1%}",
         )
     console.print(table)
-    share = beside[0] / encoder[0]
-    verdict = "within" if share <= ALLOWED_SHARE else "BEYOND"
+    share = outside[0] / encoder[0]
+    verdict = "within" if share <= ALLOWED_SHARE else "OVER"
     console.print(f"outside the encoder: {share:.1%} of its time, {verdict} {ALLOWED_SHARE:.0%}")
 
 
@@ -229,7 +229,7 @@ def main() -> None:
     parser.add_argument("--threads", type=int, default=2)
     parser.add_argument("--warm-up", type=int, default=6, help="frames before the clock starts")
     parser.add_argument("--repeats", type=int, default=15)
-    parser.add_argument("--frames", type=int, default=3000, help="length of the long stream; 0 leaves it out")
+    parser.add_argument("--frames", type=int, default=3000, help="length of the long stream; 0 skips it")
     parser.add_argument("--int8", action="store_true", help="only compare the encoder in float32 and int8")
     options = parser.parse_args()
     console = Console()
