@@ -187,13 +187,13 @@ def picture(frames: list[Drawn], model: Path, path: Path) -> None:
             buffer.add(maker.make(image, result, mask))
             if index == shown:
                 ids, propagated = [state.id for state in result.objects], result
-                kept, view, seen = image, maker.view(result), maker.view(result).image(image)
+                kept, view, seen = image, maker.crop(result), maker.crop(result).image(image)
                 panels = {"input": image, "propagation": draw_overlay(image, result.labels)}
     adaptation = Adaptation(settings)
     adaptation.predictor.follow(ids, settings.seed)
     for iterations in ITERATIONS:
         while adaptation.iterations < iterations:
-            adaptation.step(buffer, fall=False)
+            adaptation.step(buffer, anneal=False)
         found = adaptation.predictor.predict(seen, ids)
         (x0, y0, x1, y1), labels = view.box, np.zeros(kept.shape[:2], np.uint8)
         winner = np.argmax([view.pixels(one) for one in found], axis=0)

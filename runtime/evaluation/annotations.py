@@ -1,4 +1,4 @@
-"""The annotated masks of a sequence: which objects appear when, and predictions written in the same form."""
+"""Annotated masks of a sequence: which object appears when, and how predictions are written."""
 
 from __future__ import annotations
 
@@ -20,12 +20,12 @@ WHITE = 255
 
 @dataclass(frozen=True)
 class Annotations:
-    """What the masks of a sequence say, apart from their pixels.
+    """The masks of a sequence, summarised.
 
     Attributes:
         sequence: the sequence.
-        shape: (height, width) of all of its masks.
-        white: its one object is white on black (DAVIS-2016) and its id 255, as other tools have it; otherwise
+        shape: (height, width) of all masks.
+        white: the only object is white on black (DAVIS-2016), and its id is 255 as in other tools. Otherwise
             ids are palette indices or grey values.
         appearances: frame index -> ids of the objects that are annotated there for the first time.
     """
@@ -37,12 +37,12 @@ class Annotations:
 
     @classmethod
     def of(cls, sequence: DatasetSequence) -> Annotations:
-        """Look through all masks of a sequence.
+        """Read all masks of a sequence.
 
         Raises:
             MaskError: when one is damaged or differs in size, or none shows an object.
         """
-        shape, white, known = None, False, frozenset[int]()
+        shape, white, earlier = None, False, frozenset[int]()
         appearances = {}
         for index, path in sorted(sequence.annotations.items()):
             mask = read_mask(path, allow_empty=True)
@@ -52,11 +52,11 @@ class Annotations:
                     "annotate a sequence at one size",
                 )
             shape = (mask.shape[0], mask.shape[1])
-            white = white or (not known and _is_white_on_black(path, mask))
-            new = frozenset(np.unique(_whitened(mask) if white else mask).tolist()) - known - {0}
+            white = white or (not earlier and _is_white_on_black(path, mask))
+            new = frozenset(np.unique(_whitened(mask) if white else mask).tolist()) - earlier - {0}
             if new:
-                appearances[index], known = new, known | new
-        if shape is None or not known:
+                appearances[index], earlier = new, earlier | new
+        if shape is None or not earlier:
             raise MaskError(
                 f"no annotation of the sequence {sequence.name} shows an object",
                 "mark one in its first frame",
@@ -70,7 +70,7 @@ class Annotations:
 
     @property
     def scorable(self) -> bool:
-        """Whether there is truth to score against: masks that do more than introduce objects."""
+        """Whether there are annotations beyond the masks that introduce objects."""
         return len(self.sequence.annotations) > len(self.appearances)
 
     def read(self, path: Path) -> Labels:
@@ -79,7 +79,7 @@ class Annotations:
         return _whitened(mask) if self.white else mask
 
     def write(self, path: Path, ids: Labels) -> None:
-        """Write a prediction in the form of the annotations, so that other tools read both alike."""
+        """Write a prediction in the form of the annotations, so that other tools read both the same way."""
         if self.white:
             with atomic_path(path) as partial:
                 partial.write_bytes(cv2.imencode(".png", ids)[1].tobytes())
@@ -87,7 +87,7 @@ class Annotations:
             write_mask(path, ids)
 
     def introduced(self, index: int) -> Labels | None:
-        """The mask [H, W] of the objects that appear in frame ``index``; None when none does."""
+        """The mask [H, W] of the objects that first appear in frame ``index``; None when there are none."""
         if index not in self.appearances:
             return None
         mask = self.read(self.sequence.annotations[index])
@@ -95,7 +95,7 @@ class Annotations:
 
 
 def _is_white_on_black(path: Path, mask: Labels) -> bool:
-    """Whether a mask, read as object 1, holds white instead."""
+    """Whether a mask that was read as object 1 is white in the file."""
     return (
         mask.max() == 1
         and not is_palette_png(path.read_bytes())
@@ -108,5 +108,5 @@ def _whitened(mask: Labels) -> Labels:
 
 
 def pixels(shape: tuple[int, ...]) -> str:
-    """A size [H, W, ...] for people: width by height."""
+    """A size [H, W, ...] as text: width by height."""
     return f"{shape[1]}x{shape[0]} pixels"

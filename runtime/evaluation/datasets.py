@@ -27,16 +27,16 @@ from ..video.folders import images_in
 IMAGES, ANNOTATIONS, LISTS = "JPEGImages", "Annotations", "ImageSets"
 
 LIST_FOLDERS = ("2017", "2016", "")
-"""Where a split's list is looked for below ``ImageSets``, best first."""
+"""Folders below ``ImageSets`` that may hold a split's list, best first."""
 
 WHOLE_FOLDER = "all"
-"""Name of the split that holds every sequence of a folder without lists."""
+"""Name of the split that consists of all sequences in a folder without lists."""
 
 PREFERRED_RESOLUTIONS = ("480p", "Full-Resolution")
-"""480p is the resolution of the benchmark; other folders follow in alphabetical order."""
+"""The benchmark uses 480p. Other resolutions follow in alphabetical order."""
 
-LONGEST_NAME = 255
-"""Bytes that file systems allow a name."""
+MAX_NAME_BYTES = 255
+"""Longest file name that file systems allow."""
 
 
 @dataclass(frozen=True)
@@ -55,7 +55,7 @@ class DatasetSequence:
 
 
 def load_split(root: Path, split: str) -> list[DatasetSequence]:
-    """The sequences of a split, in the order of its list. Looks at names only, opens no image.
+    """The sequences of a split, in the order of its list. Reads names only, opens no image.
 
     Raises:
         SourceError: when the root, the split or a sequence is missing.
@@ -68,7 +68,7 @@ def load_split(root: Path, split: str) -> list[DatasetSequence]:
         return [_sequence(root, name, split) for name in names]
     folder = root if split == WHOLE_FOLDER else root / split
     if not (folder / IMAGES).is_dir():
-        raise SourceError(f"{root} has no split named {split}", _known_splits(root))
+        raise SourceError(f"{root} has no split named {split}", _existing_splits(root))
     return [_sequence(folder, name, split) for name in _folders(folder / IMAGES)]
 
 
@@ -96,22 +96,22 @@ def _listed(root: Path, split: str) -> list[str] | None:
         if path.is_file():
             names = [name for line in _text(path).splitlines() if (name := line.strip())]
             if not names:
-                raise SourceError(f"{path} names no sequence", "write one sequence name per line into it")
+                raise SourceError(f"{path} lists no sequence", "write one sequence name per line into it")
             if wrong := [name for name in names if not _is_folder_name(name)]:
                 raise SourceError(
-                    f"{path} holds {wrong[0][:80]!r}, which is no name of a sequence",
-                    "write the name of one folder per line into it",
+                    f"{path} lists {wrong[0][:80]!r}, which is not the name of a folder",
+                    "write the name of one folder per line",
                 )
             return names
     return None
 
 
 def _is_folder_name(name: str) -> bool:
-    """Whether a name is that of a folder right below another one: results are written under it."""
+    """Whether a name can only mean a direct subfolder; results are written under it."""
     return (
         name not in (".", "..")
         and not {"/", "\\", "\0"} & set(name)
-        and len(os.fsencode(name)) <= LONGEST_NAME
+        and len(os.fsencode(name)) <= MAX_NAME_BYTES
     )
 
 
@@ -124,14 +124,14 @@ def _text(path: Path) -> str:
         ) from error
 
 
-def _known_splits(root: Path) -> str:
-    """The remedy for a missing split: name those there are."""
+def _existing_splits(root: Path) -> str:
+    """The remedy for a missing split: it lists the existing ones."""
     lists = {path.stem for folder in LIST_FOLDERS for path in (root / LISTS / folder).glob("*.txt")}
     folders = {path.parent.name for path in root.glob(f"*/{IMAGES}")}
     whole = {WHOLE_FOLDER} if (root / IMAGES).is_dir() and not lists else set()
-    known = sorted(lists | folders | whole)
-    if known:
-        return f"choose one of those there are: {', '.join(known)}"
+    splits = sorted(lists | folders | whole)
+    if splits:
+        return f"choose one of these: {', '.join(splits)}"
     return (
         f"give a folder that holds {IMAGES}, {ANNOTATIONS} and {LISTS} (DAVIS) or {IMAGES} and {ANNOTATIONS}"
     )
@@ -149,7 +149,7 @@ def _sequence(root: Path, name: str, split: str) -> DatasetSequence:
             f"the sequence {name} of split {split} has no folder below {root / ANNOTATIONS}",
             "complete the dataset or take the sequence off the list",
         )
-    # Equal resolutions if possible; otherwise masks are scaled to the frames.
+    # Take equal resolutions if possible; otherwise masks are scaled to the frames.
     shared = [resolution for resolution in image_folders if resolution in mask_folders]
     images = image_folders[shared[0]] if shared else next(iter(image_folders.values()))
     masks = mask_folders[shared[0]] if shared else next(iter(mask_folders.values()))
@@ -176,7 +176,7 @@ def _pair(name: str, images: Path, masks: Path) -> DatasetSequence:
 
 
 def _locations(base: Path, name: str) -> dict[str, Path]:
-    """Folders of a sequence by resolution, best first; resolution "" is the layout without resolutions."""
+    """Resolution -> folder of a sequence, best first; "" stands for the layout without resolutions."""
     if (base / name).is_dir():
         return {"": base / name}
     present = _folders(base)

@@ -19,7 +19,7 @@ from ...common.types import Labels
 from ..arrays.overlap import intersection_over_union
 
 BOUNDARY_TOLERANCE = 0.008
-"""Distance at which two boundaries still agree, as a share of the image diagonal (DAVIS)."""
+"""Largest distance at which two boundaries match, as a fraction of the image diagonal (DAVIS)."""
 
 RECALL_THRESHOLD = 0.5
 DECAY_BINS = 4
@@ -32,7 +32,7 @@ class Measure:
     Attributes:
         mean: mean over frames.
         recall: share of frames that score above one half.
-        decay: mean of the first quarter of the frames minus mean of the last; what is lost over time.
+        decay: mean over the first quarter of the frames minus mean over the last quarter.
     """
 
     mean: float
@@ -43,8 +43,7 @@ class Measure:
     def of_frames(cls, values: list[float]) -> Measure:
         """Summarise per-frame values in 0..1, in temporal order; DAVIS's bins share their end frames.
 
-        The official toolkit stores the ends of the bins in 8 bits; here they are exact, so the decay of
-        sequences beyond 256 frames is that of their quarters.
+        The official toolkit stores the ends of the bins in 8 bits. Here they are exact, also beyond 256 frames.
         """
         scores = np.asarray(values, np.float64)
         ends = np.round(np.linspace(1, len(scores), DECAY_BINS + 1) + 1e-10).astype(int) - 1
@@ -57,7 +56,7 @@ class Measure:
 
     @classmethod
     def of_objects(cls, measures: list[Measure]) -> Measure:
-        """The mean of each statistic over objects, each object counting once whatever its length or size."""
+        """The mean of each statistic over objects. Each object counts once, whatever its length or size."""
         return cls(
             mean=float(np.mean([measure.mean for measure in measures])),
             recall=float(np.mean([measure.recall for measure in measures])),
@@ -125,18 +124,19 @@ def boundary_accuracy(prediction: NDArray[np.bool_], truth: NDArray[np.bool_], t
         prediction, truth: masks of equal size.
         tolerance: radius in pixels of the disk within which boundaries match, see :func:`boundary_tolerance`.
     """
-    found, wanted = boundary(prediction), boundary(truth)
-    found_length, wanted_length = cv2.countNonZero(found), cv2.countNonZero(wanted)
-    if found_length == 0 or wanted_length == 0:
-        return float(found_length == wanted_length)
+    predicted_edge, true_edge = boundary(prediction), boundary(truth)
+    predicted_length, true_length = cv2.countNonZero(predicted_edge), cv2.countNonZero(true_edge)
+    if predicted_length == 0 or true_length == 0:
+        return float(predicted_length == true_length)
     disk = _disk(tolerance)
-    precision = cv2.countNonZero(cv2.bitwise_and(found, cv2.dilate(wanted, disk))) / found_length
-    recall = cv2.countNonZero(cv2.bitwise_and(wanted, cv2.dilate(found, disk))) / wanted_length
+    matched = cv2.countNonZero(cv2.bitwise_and(predicted_edge, cv2.dilate(true_edge, disk)))
+    reached = cv2.countNonZero(cv2.bitwise_and(true_edge, cv2.dilate(predicted_edge, disk)))
+    precision, recall = matched / predicted_length, reached / true_length
     return 2 * precision * recall / (precision + recall) if precision + recall else 0.0
 
 
 def boundary_tolerance(height: int, width: int) -> int:
-    """Pixels by which boundaries may differ in a ``height`` x ``width`` frame and still match."""
+    """Largest distance in pixels at which boundaries match in a ``height`` x ``width`` frame, rounded up."""
     return math.ceil(BOUNDARY_TOLERANCE * float(np.linalg.norm((height, width))))
 
 
@@ -156,17 +156,17 @@ def boundary(mask: NDArray[np.bool_]) -> Labels:
 
 
 def _frame_scores(prediction: Labels, truth: Labels, object_id: int) -> tuple[float, float]:
-    """J and F of an object that is in at least one of the maps, computed where the object is."""
-    found, wanted = prediction == object_id, truth == object_id
-    window = _window(found, wanted)
+    """J and F of an object that is in at least one of the maps. Only its surroundings are computed."""
+    predicted, true = prediction == object_id, truth == object_id
+    crop = _bounding_crop(predicted | true)
     tolerance = boundary_tolerance(*truth.shape)
-    found, wanted = found[window], wanted[window]
-    return intersection_over_union(found, wanted), boundary_accuracy(found, wanted, tolerance)
+    predicted, true = predicted[crop], true[crop]
+    return intersection_over_union(predicted, true), boundary_accuracy(predicted, true, tolerance)
 
 
-def _window(found: NDArray[np.bool_], wanted: NDArray[np.bool_]) -> tuple[slice, slice]:
-    """Bounding box of two masks with a margin of one pixel, so that it holds all of their boundaries."""
-    left, top, width, height = cv2.boundingRect((found | wanted).view(np.uint8))
+def _bounding_crop(mask: NDArray[np.bool_]) -> tuple[slice, slice]:
+    """Bounding box of a mask with a margin of one pixel, so that it contains the whole boundary."""
+    left, top, width, height = cv2.boundingRect(mask.view(np.uint8))
     return slice(max(top - 1, 0), top + height + 1), slice(max(left - 1, 0), left + width + 1)
 
 

@@ -1,8 +1,8 @@
 """Track a labelled dataset and score it with the DAVIS measures.
 
-Semi-supervised protocol: the tracker is given each object's mask in the first frame in which it is annotated,
-and nothing else; masks are written for every frame; scores come from the written files, so what was scored
-is what any other tool finds there. The first and the last annotated frame do not count.
+Semi-supervised protocol: the tracker gets each object's mask in the first frame where it is annotated, and no
+other annotation. A mask is written for every frame, and scores come from the written files, so other tools
+score the same. The first and the last annotated frame do not count.
 """
 
 from __future__ import annotations
@@ -29,7 +29,7 @@ from .measures import Score, SequenceScorer
 from .report import Evaluation, SequenceResult
 
 ASPECT_TOLERANCE = 0.01
-"""Relative difference of aspect ratios that rounding to 480p and the like brings about."""
+"""Relative difference of aspect ratios that is due to rounding, as in DAVIS 480p."""
 
 
 class HasLabels(Protocol):
@@ -44,7 +44,7 @@ class SequenceTracker(Protocol):
     """What evaluation needs of a tracker; :class:`maskring.runtime.tracking.tracker.Tracker` is one."""
 
     def step(self, frame: Image, mask: Labels | None = None) -> HasLabels:
-        """Follow all objects into ``frame``; ``mask`` adds objects."""
+        """Track all objects into ``frame``; ``mask`` adds objects."""
 
     def close(self) -> None:
         """Release everything."""
@@ -52,13 +52,13 @@ class SequenceTracker(Protocol):
 
 @runtime_checkable
 class TwoPassTracker(SequenceTracker, Protocol):
-    """A tracker that goes over a sequence again, as offline refinement does; its second results count."""
+    """A tracker with a second pass, as in offline refinement. The second results are scored."""
 
     def adapt(self) -> None:
         """Learn from the first pass."""
 
     def refine(self, frame: Image, index: int) -> HasLabels:
-        """The final result of the frame that was given to :meth:`step` as the ``index``-th."""
+        """The final result of the frame at position ``index`` of the first pass."""
 
 
 def evaluate(
@@ -71,17 +71,17 @@ def evaluate(
     size: int | None = None,
     progress: Progress = no_progress,
 ) -> Evaluation:
-    """Track every sequence of a split, write the masks, score them, write the measures.
+    """Track every sequence of a split, write the masks, score them and write the measures.
 
-    Writes ``out_dir/SEQUENCE/FRAME.png`` for every frame, at the annotations' resolution and with their ids
-    (nothing but background before the first object appears), and ``json_file`` at the end. One frame is in
-    memory at a time.
+    Writes ``out_dir/SEQUENCE/FRAME.png`` for every frame, with the annotations' resolution and ids (only
+    background before the first object appears), and ``json_file`` at the end. One frame is in memory at a
+    time.
 
     Args:
         root, split: see :func:`maskring.runtime.evaluation.datasets.load_split`.
         new_tracker: makes a tracker that has seen no frame; called once per sequence.
-        out_dir: takes a folder per sequence; files of the same names are replaced.
-        json_file: takes :meth:`Evaluation.to_json`.
+        out_dir: receives a folder per sequence; files of the same names are replaced.
+        json_file: receives :meth:`Evaluation.to_json`.
         size: shorter side of the frames given to the tracker, None for their own size.
         progress: called after each frame with the sequence's name, the frames done and those of the split.
 
@@ -100,10 +100,10 @@ def evaluate(
 
 
 def check_outputs(out_dir: Path, json_file: Path) -> None:
-    """Make the folders of the results.
+    """Create the folders of the results, and check that results can be written there.
 
     Raises:
-        OutputError: when the results cannot be written.
+        OutputError: when they cannot.
     """
     make_directory(out_dir)
     make_directory(json_file.parent)
@@ -128,7 +128,7 @@ def track_sequences(
     size: int | None,
     progress: Progress,
 ) -> Iterator[SequenceResult]:
-    """Track sequences, write their masks and score them; arguments and errors as :func:`evaluate`."""
+    """Track sequences, write their masks and yield their scores; arguments and errors as :func:`evaluate`."""
     total, done = sum(len(sequence.frames) for sequence in sequences), 0
     for sequence in sequences:
         annotations, folder, seconds = Annotations.of(sequence), out_dir / sequence.name, 0.0
@@ -144,11 +144,11 @@ def track_sequences(
 
 
 def score_sequence(sequence: DatasetSequence, predictions: Path) -> dict[int, Score]:
-    """Score a folder of predicted masks against a sequence's annotations, as PyPI's ``vos-benchmark`` does.
+    """Score a folder of predicted masks as PyPI's ``vos-benchmark`` does.
 
     Args:
         sequence: the ground truth.
-        predictions: folder with a mask for every annotated frame but the first and the last.
+        predictions: holds a mask for every annotated frame except the first and the last.
 
     Returns:
         Scores by object id; empty when fewer than three frames are annotated.
@@ -176,7 +176,7 @@ def _score(annotations: Annotations, predictions: Path) -> dict[int, Score]:
 def _track(
     annotations: Annotations, tracker: SequenceTracker, folder: Path, size: int | None
 ) -> Iterator[float]:
-    """Write the mask of each frame into ``folder``; yields the seconds that the tracker took for it."""
+    """Write the mask of each frame into ``folder``; yield the seconds that the tracker took for it."""
     with directory(folder):
         for index, path in enumerate(annotations.sequence.frames):
             labels, taken = np.zeros(annotations.shape, np.uint8), 0.0
@@ -193,7 +193,7 @@ def _track(
 
 
 def _track_again(annotations: Annotations, tracker: TwoPassTracker, folder: Path, size: int | None) -> float:
-    """Write the masks of a second pass over those of the first; returns the seconds that the tracker took."""
+    """Replace the masks by those of a second pass; return the seconds that the tracker took."""
     begun = time.perf_counter()
     tracker.adapt()
     seconds = time.perf_counter() - begun
@@ -230,7 +230,7 @@ def _prompt(annotations: Annotations, index: int, frame: Image) -> tuple[Labels 
 
 
 def _frame(path: Path, annotations: Annotations) -> Image:
-    """Read a frame, which must show what its annotations do, at whatever resolution."""
+    """Read a frame and check that it has the aspect ratio of its annotations."""
     frame = read_image(path)
     (height, width), (rows, columns) = frame.shape[:2], annotations.shape
     if abs(width * rows / (height * columns) - 1) > ASPECT_TOLERANCE:

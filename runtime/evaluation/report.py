@@ -9,18 +9,18 @@ from typing import Any
 from .measures import Measure, Score
 
 COLUMNS = ("sequence", "obj", "J&F", "J", "rec.", "dec.", "F", "rec.", "dec.", "fps")
-"""Heads of :meth:`Evaluation.rows`, narrow enough for 80 characters; recall and decay follow J and F."""
+"""Headings for :meth:`Evaluation.rows`; recall and decay follow J and F. The table fits 80 characters."""
 
 
 @dataclass(frozen=True)
 class SequenceResult:
-    """Outcome of one sequence.
+    """Scores and speed of one sequence.
 
     Attributes:
         name: the sequence's name.
-        objects: scores by object id as annotated; empty when no frame could be scored.
-        frames: frames that were tracked, the first of them given.
-        seconds: time spent in the tracker, reading and writing files left out.
+        objects: annotated object id -> scores; empty when no frame could be scored.
+        frames: tracked frames, including the one whose mask was given.
+        seconds: time in the tracker alone.
     """
 
     name: str
@@ -41,7 +41,7 @@ class SequenceResult:
 
 @dataclass(frozen=True)
 class Evaluation:
-    """Outcome of a split.
+    """Scores and speed of a split.
 
     Attributes:
         split: the split's name.
@@ -55,7 +55,7 @@ class Evaluation:
 
     @property
     def score(self) -> Score | None:
-        """Mean over all objects of all sequences; None when there is no truth beyond the given masks."""
+        """Mean over all objects of all sequences; None when only the given masks are annotated."""
         objects = [score for result in self.sequences for score in result.objects.values()]
         return Score.of_objects(objects) if objects else None
 
@@ -66,13 +66,13 @@ class Evaluation:
         return sum(result.frames for result in self.sequences) / seconds if seconds else 0.0
 
     def rows(self) -> list[tuple[str, ...]]:
-        """A table, texts in the order of :data:`COLUMNS`: a row per sequence and one for the whole split."""
+        """A row of texts per sequence and one for the split, in the order of :data:`COLUMNS`."""
         rows = [_row(result.name, len(result.objects), result.score, result.fps) for result in self.sequences]
         objects = sum(len(result.objects) for result in self.sequences)
         return [*rows, _row("all", objects, self.score, self.fps)]
 
     def to_json(self) -> str:
-        """Everything as JSON; scores in percent, null where nothing could be scored."""
+        """The evaluation as JSON: scores in percent, null where nothing could be scored."""
         document = {
             "split": self.split,
             "size": self.size,

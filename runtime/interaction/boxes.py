@@ -1,4 +1,4 @@
-"""Objects that are given as boxes in the first frame: GrabCut makes masks of them."""
+"""Objects given as boxes in the first frame; GrabCut turns them into masks."""
 
 from __future__ import annotations
 
@@ -10,29 +10,29 @@ import numpy as np
 from ...common.errors import MaskError
 from ...common.types import Image, Labels
 from ..arrays.label_maps import Box
-from ..pipeline.edits import Decision, Steering
+from ..pipeline.edits import Decision, Steering, merge_masks
 from ..video.frame import Frame
 from .drawing import free_id
-from .grabcut import SMALLEST_BOX, cut_from_box
+from .grabcut import MIN_BOX_SIDE, cut_from_box
 
 
 class Boxed:
-    """Steers as another does, and gives the first frame the objects that stand out in boxes.
+    """Steering that adds the objects of boxes to the first frame.
 
     Args:
-        boxes: (x0, y0, x1, y1) in pixels, x1 and y1 just outside, one per object; each takes the lowest
-            number that is free.
-        planned: what decides otherwise; pixels of its first mask are not touched.
+        boxes: (x0, y0, x1, y1) in pixels, x1 and y1 exclusive, one per object. Each object takes the lowest
+            free number.
+        planned: decides everything else; its first mask lies on top of the boxes' objects.
     """
 
     def __init__(self, boxes: Sequence[Box], planned: Steering) -> None:
         self._boxes, self._planned = list(boxes), planned
 
     def decide(self, frame: Frame) -> Decision:
-        """What was planned, with the objects of the boxes at the first frame.
+        """The planned decision; at the first frame, with the objects of the boxes.
 
         Raises:
-            MaskError: when a box leaves the frame, or no object is found in it.
+            MaskError: when a box extends beyond the frame, or no object is found in it.
         """
         decision = self._planned.decide(frame)
         boxes, self._boxes = self._boxes, []
@@ -42,21 +42,24 @@ class Boxed:
 
 
 def masks_from_boxes(image: Image, boxes: Sequence[Box], drawn: Labels | None = None) -> Labels:
-    """A mask [H, W] of what was drawn, which lies on top, and of the objects in boxes, the later above.
+    """Cut objects out of boxes.
 
     Args:
         image: [H, W, 3] uint8 RGB.
         boxes: as for :class:`Boxed`.
-        drawn: [H, W] uint8 object ids, None for none.
+        drawn: [H, W] uint8 object ids that lie on top, None for none.
+
+    Returns:
+        [H, W] uint8 object ids. Objects of later boxes lie over those of earlier ones.
 
     Raises:
-        MaskError: when a box leaves the frame, no object is found in it, or there are too many.
+        MaskError: when a box extends beyond the frame, no object is found in it, or there are too many.
     """
     height, width = image.shape[:2]
     labels: Labels = np.zeros((height, width), np.uint8)
     drawn = labels if drawn is None else drawn
     if drawn.shape != labels.shape:
-        return drawn  # for the tracker to refuse
+        return drawn  # the tracker refuses it
     taken = {int(number) for number in np.unique(drawn)}
     for box in boxes:
         named = ",".join(map(str, box))
@@ -73,8 +76,8 @@ def masks_from_boxes(image: Image, boxes: Sequence[Box], drawn: Labels | None = 
         if inside is None:
             raise MaskError(
                 f"no object can be cut out of the box {named}",
-                f"let it be {SMALLEST_BOX} pixels at least and leave some of the frame out, or give a mask",
+                f"make it at least {MIN_BOX_SIDE} pixels wide and high, leave background around it, or give a mask",
             )
         taken.add(number)
         labels[inside] = number
-    return np.where(drawn > 0, drawn, labels).astype(np.uint8)
+    return merge_masks(drawn, labels)

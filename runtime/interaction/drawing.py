@@ -17,7 +17,7 @@ from .grabcut import cut_from_box
 from .view import Point, View
 
 CLOSING_REACH = 8
-"""A click so many screen pixels from a polygon's first corner closes it."""
+"""A click within so many screen pixels of a polygon's first corner closes it."""
 
 
 class Tool(Enum):
@@ -28,7 +28,7 @@ class Tool(Enum):
 
 
 class DrawingOutcome(Enum):
-    """How drawing ended, or that it did not yet."""
+    """Whether drawing has ended, and how."""
 
     DRAWING = "drawing"
     DONE = "done"
@@ -39,7 +39,12 @@ class DrawingOutcome(Enum):
 
 @dataclass(frozen=True, eq=False)
 class Shape:
-    """One outlined piece of an object; inside is [H, W] bool."""
+    """A piece of an object.
+
+    Attributes:
+        object_id: number of the object.
+        inside: its pixels, [H, W] bool.
+    """
 
     object_id: int
     inside: NDArray[np.bool_]
@@ -47,25 +52,25 @@ class Shape:
 
 @dataclass(eq=False)
 class Drawing:
-    """A user outlining objects in one frame.
+    """A user outlines objects in one frame.
 
-    Shapes with one number form one object; where shapes overlap, the later one counts.
+    Shapes of the same number form one object. Where shapes overlap, the later one counts.
 
     Attributes:
         image: [H, W, 3] uint8 RGB.
-        followed: [H, W] uint8 objects that are tracked already, where they were last seen.
-        known: ids of the tracked objects, visible or not.
-        started: frames were tracked before, so that drawing can be cancelled but no frame skipped.
-        object_id: number of the object that is drawn.
+        tracked: [H, W] uint8 ids of tracked objects, where they were last seen.
+        tracked_ids: ids of all tracked objects, visible or not.
+        started: frames were tracked before. Then drawing can be cancelled, but no frame skipped.
+        object_id: number of the object that is being drawn.
         tool: outlines the next shape.
-        outcome: whether and how it ended.
-        message: what the last event did, for the user.
-        dropped: tracked objects that are to be followed no longer.
+        outcome: whether drawing has ended, and how.
+        message: tells the user what the last event did.
+        dropped: tracked objects that the user wants to stop tracking.
     """
 
     image: Image
-    followed: Labels
-    known: frozenset[int] = frozenset()
+    tracked: Labels
+    tracked_ids: frozenset[int] = frozenset()
     started: bool = False
     object_id: int = 1
     tool: Tool = Tool.POLYGON
@@ -82,7 +87,7 @@ class Drawing:
 
     @property
     def mask(self) -> Labels:
-        """[H, W] uint8: what was drawn, 0 elsewhere."""
+        """The drawn objects, [H, W] uint8; 0 elsewhere."""
         labels = np.zeros(self.image.shape[:2], np.uint8)
         for shape in self._shapes:
             labels[shape.inside] = shape.object_id
@@ -90,11 +95,11 @@ class Drawing:
 
     @property
     def ended(self) -> bool:
-        """Whether the user has finished, one way or the other."""
+        """Whether the user has finished or given up."""
         return self.outcome is not DrawingOutcome.DRAWING
 
     def handle(self, event: Event) -> None:
-        """Take one event; :attr:`outcome`, :attr:`mask` and :meth:`picture` say what came of it."""
+        """Handle one event; it changes :attr:`outcome`, :attr:`mask` and :meth:`picture`."""
         self.message = ""
         if isinstance(event, Pointer):
             self._point(event)
@@ -102,11 +107,11 @@ class Drawing:
             self._press(event.name)
 
     def picture(self) -> Image:
-        """What the user sees: objects, the shape that is being outlined, the keys. [H', W', 3] uint8 RGB."""
+        """The picture for the user, [H', W', 3] uint8 RGB: objects, the shape in progress, the keys."""
         drawn = self.mask
-        gone = [*np.unique(drawn[drawn > 0]), *self.dropped]
-        left = np.where(np.isin(self.followed, gone), 0, self.followed)
-        painted = draw_overlay(self.image, np.where(drawn > 0, drawn, left).astype(np.uint8))
+        replaced = [*np.unique(drawn[drawn > 0]), *self.dropped]
+        remaining = np.where(np.isin(self.tracked, replaced), 0, self.tracked)
+        painted = draw_overlay(self.image, np.where(drawn > 0, drawn, remaining).astype(np.uint8))
         picture = self.view.picture(painted, (self._state(), self._help()))
         self._draw_outline(picture)
         return picture
@@ -173,14 +178,14 @@ class Drawing:
 
     def _drop(self) -> None:
         self._start_over()
-        if self.object_id in self.known:
+        if self.object_id in self.tracked_ids:
             self.dropped.add(self.object_id)
-            self.message = f"Object {self.object_id} is followed no longer."
+            self.message = f"Object {self.object_id} is no longer tracked."
 
     def _next_object(self) -> None:
         if self._corners and not self._close_polygon():
             return
-        taken = self.known | {shape.object_id for shape in self._shapes}
+        taken = self.tracked_ids | {shape.object_id for shape in self._shapes}
         new = free_id(taken)
         if new is None:
             self.message = f"There are {MAX_LABELS - 1} objects already."
@@ -208,7 +213,7 @@ class Drawing:
         top, bottom = sorted((anchor[1], point[1]))
         inside = cut_from_box(self.image, (left, top, right + 1, bottom + 1))
         if inside is None:
-            self.message = "No object was found: draw a larger box that leaves some background around it."
+            self.message = "No object was found: draw a larger box, with background around it."
         else:
             self._shapes.append(Shape(self.object_id, inside))
 
@@ -224,7 +229,7 @@ class Drawing:
         return f"{what} {self.message or how}"
 
     def _help(self) -> str:
-        drop = "X: drop object | " if self.known else ""
+        drop = "X: drop object | " if self.tracked_ids else ""
         last = "Esc: go on without" if self.started else "S: skip this frame"
         return (
             "Enter: track | N: another object | 1-9: choose object | P: polygon | B: box (GrabCut) | "
@@ -232,7 +237,7 @@ class Drawing:
         )
 
     def _draw_outline(self, picture: Image) -> None:
-        """Draw the polygon or box that is not closed yet."""
+        """Draw the unfinished polygon or box."""
         colour = tuple(int(255 - (255 - value) // 2) for value in PALETTE[self.object_id])
         corners = [self.view.to_screen(corner) for corner in self._corners]
         if corners:
@@ -246,7 +251,7 @@ class Drawing:
 
 
 def free_id(taken: frozenset[int] | set[int]) -> int | None:
-    """The lowest object id that is not taken, None when all are."""
+    """The lowest free object id, None when all are taken."""
     return next((number for number in range(1, MAX_LABELS) if number not in taken), None)
 
 
@@ -254,7 +259,7 @@ def fill_polygon(corners: list[Point], shape: tuple[int, ...]) -> NDArray[np.boo
     """Pixels inside a polygon and on its boundary, [H, W] bool.
 
     Args:
-        corners: at least three pixels (x, y); the last is joined to the first.
+        corners: at least three pixels (x, y); the last is connected to the first.
         shape: (H, W).
     """
     inside = np.zeros(shape, np.uint8)

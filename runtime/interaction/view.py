@@ -21,11 +21,10 @@ MIN_WIDTH, MAX_WIDTH, MAX_HEIGHT = 640, 1280, 720
 
 @dataclass(frozen=True)
 class View:
-    """How a frame lies on the screen: scaled into the upper left corner of a picture, text below it.
+    """A frame on the screen: scaled into the upper left corner of a picture, with text below it.
 
     Attributes:
-        height: of the frame, in pixels.
-        width: of the frame, in pixels.
+        height, width: size of the frame in pixels.
     """
 
     height: int
@@ -33,7 +32,7 @@ class View:
 
     @property
     def scale(self) -> float:
-        """Screen pixels per frame pixel: small clips are enlarged, large frames fitted to a screen."""
+        """Screen pixels per frame pixel: small frames are enlarged, large ones shrunk to fit a screen."""
         enlarged = max(1.0, MIN_WIDTH / self.width)
         return min(enlarged, MAX_WIDTH / self.width, MAX_HEIGHT / self.height)
 
@@ -43,7 +42,7 @@ class View:
         return max(1, round(self.height * self.scale)), max(1, round(self.width * self.scale))
 
     def to_frame(self, x: int, y: int) -> Point:
-        """The frame's pixel under a screen pixel, the nearest one when that lies outside."""
+        """The frame's pixel under a screen pixel, or the nearest one."""
         column, row = int((x + 0.5) // self.scale), int((y + 0.5) // self.scale)
         return min(max(column, 0), self.width - 1), min(max(row, 0), self.height - 1)
 
@@ -52,11 +51,11 @@ class View:
         return int((point[0] + 0.5) * self.scale), int((point[1] + 0.5) * self.scale)
 
     def picture(self, image: Image, lines: tuple[str, ...]) -> Image:
-        """The frame as large as it is shown, with text below it.
+        """The scaled frame with text below it.
 
         Args:
             image: [H, W, 3] uint8 RGB of this view's size.
-            lines: each as one or more lines of text; ASCII, which is all that OpenCV draws.
+            lines: ASCII text, which is all that OpenCV draws; long lines are wrapped.
 
         Returns:
             [H', W', 3] uint8 RGB.
@@ -75,7 +74,7 @@ class View:
 
 
 def _wrapped(text: str, width: int) -> list[str]:
-    """Lines of text no wider than WIDTH pixels, broken at spaces."""
+    """Wrap text at spaces into lines of at most ``width`` pixels."""
     lines = [""]
     for word in text.split(" "):
         longer = f"{lines[-1]} {word}".strip()

@@ -1,4 +1,4 @@
-"""A window of OpenCV's HighGUI: as little as can be, for it needs a display to be tested."""
+"""A window of OpenCV's HighGUI. It does as little as possible, because testing it needs a display."""
 
 from __future__ import annotations
 
@@ -34,19 +34,19 @@ class OpenCVWindow:
         self._title = title
         self._pointed: list[Event] = []
         self._open = True
-        # One pixel of the picture is one of the screen: view.View does the scaling.
+        # One pixel of the picture is one pixel of the screen: view.View does the scaling.
         cv2.namedWindow(title, cv2.WINDOW_AUTOSIZE | cv2.WINDOW_GUI_NORMAL)
         cv2.setMouseCallback(title, self._on_mouse)
 
     def show(self, picture: Image) -> None:
-        """Replace what is shown by a picture [H, W, 3] uint8 RGB."""
+        """Show a picture [H, W, 3] uint8 RGB instead of the last one."""
         if self._open:
             cv2.imshow(self._title, picture[..., ::-1])
 
     def events(self, wait_ms: int) -> list[Event]:
-        """What the user did since the last call, waiting up to ``wait_ms`` milliseconds for a key.
+        """Events since the last call, after waiting up to ``wait_ms`` milliseconds for a key.
 
-        HighGUI keeps one key between two calls: of several that were pressed meanwhile, the last counts.
+        HighGUI keeps one key between two calls: if several were pressed, the last one counts.
         """
         code = cv2.waitKey(wait_ms)
         happened, self._pointed = self._pointed, []
@@ -75,9 +75,9 @@ class OpenCVWindow:
 
 
 def check_windows() -> None:
-    """Make sure that a window can be opened.
+    """Check that a window can be opened.
 
-    Without a display, the toolkit behind HighGUI may end the process instead of raising an error. So another
+    Without a display, the toolkit behind HighGUI may exit the process instead of raising an error, so another
     process tries first.
 
     Raises:

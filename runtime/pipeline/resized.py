@@ -1,4 +1,4 @@
-"""Tracking at another size than the stream's: frames and masks are scaled, labels scaled back."""
+"""Tracking at another size: frames and masks are scaled for the tracker, labels are scaled back."""
 
 from __future__ import annotations
 
@@ -16,37 +16,37 @@ from ..tracking.objects import remeasure
 from ..tracking.result import Result
 from .loop import FrameTracker
 
-LARGEST = 1 << 15
-"""Pixels of the shorter side; memory would be sized by a mistake."""
+MAX_SIZE = 1 << 15
+"""Pixels of the shorter side; a larger number is a mistake that would exhaust the memory."""
 
 
 class ResizedTracker:
-    """A tracker that sees frames at another size, and whose labels have the stream's.
+    """A tracker that sees scaled frames and returns labels at the size of the stream.
 
-    Of a result, ``labels``, boxes and areas are of the stream's size; ``probabilities`` stay on the grid of
-    the scaled frame.
+    A result's ``labels``, boxes and areas refer to the stream's frames; its ``probabilities`` stay on the grid
+    of the scaled frame.
 
     Args:
-        tracker: one that has seen no frame of the stream; the caller closes it.
-        size: pixels of the shorter side that it sees.
+        tracker: has seen no frame of the stream; the caller closes it.
+        size: shorter side of the frames that the tracker sees, in pixels.
 
     Raises:
-        UserError: when ``size`` is none of a frame.
+        UserError: when ``size`` is out of range.
     """
 
     def __init__(self, tracker: FrameTracker, size: int) -> None:
-        if not 1 <= size <= LARGEST:
+        if not 1 <= size <= MAX_SIZE:
             raise UserError(
-                f"frames cannot be tracked at {size} pixels", f"choose a size from 1 to {LARGEST}"
+                f"a frame size of {size} pixels is out of range", f"choose a size from 1 to {MAX_SIZE}"
             )
         self._tracker, self._size = tracker, size
-        self._prefetched: list[tuple[Image, Image]] = []  # frames to come, and what became of them
+        self._prefetched: list[tuple[Image, Image]] = []  # upcoming frames, each with its scaled copy
 
     def step(self, frame: Image, mask: Labels | None = None) -> Result:
         """Label the next frame, see :meth:`maskring.runtime.tracking.tracker.Tracker.step`.
 
         Raises:
-            UserError: as there; MaskError also when nothing is left of an object at the smaller size.
+            UserError: as there; MaskError also when an object covers no pixel at the smaller size.
         """
         started = time.perf_counter()
         check_frame(frame)
@@ -58,10 +58,10 @@ class ResizedTracker:
         return result.delayed(time.perf_counter() - started - result.timings.total)
 
     def prefetch(self, frame: Image) -> None:
-        """Say which frame follows the next one, see :meth:`maskring.runtime.tracking.tracker.Tracker.prefetch`.
+        """Announce the frame after the next one, see :meth:`Tracker.prefetch`.
 
         Raises:
-            SourceError: when it is no frame.
+            SourceError: when it is not a frame.
         """
         check_frame(frame)
         small = self.reduced(frame)
@@ -69,7 +69,7 @@ class ResizedTracker:
         self._tracker.prefetch(small)
 
     def remove(self, object_id: int) -> None:
-        """Stop following an object, see :meth:`maskring.runtime.tracking.tracker.Tracker.remove`."""
+        """Stop tracking an object, see :meth:`Tracker.remove`."""
         self._tracker.remove(object_id)
 
     def reduced(self, frame: Image) -> Image:
@@ -88,12 +88,12 @@ class ResizedTracker:
 
 
 def upscale_result(result: Result, shape: tuple[int, ...], mask: Labels | None = None) -> Result:
-    """A result whose labels, boxes and areas are those of a frame of another size.
+    """Scale the labels, boxes and areas of a result to another frame size.
 
     Args:
-        result: of the scaled frame.
+        result: the result of the scaled frame.
         shape: (H, W) of the frame.
-        mask: [H, W] that the frame was given: what it says needs no scaling.
+        mask: [H, W] object ids that the frame was given; its pixels are taken over unscaled.
     """
     if result.labels.shape == shape[:2]:
         return result

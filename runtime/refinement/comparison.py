@@ -1,7 +1,4 @@
-"""Side by side: the frame, what propagation made of it, what refinement did, and where that is wrong.
-
-No torch in it.
-"""
+"""A video of the frame, its propagated mask, its refined mask, and the errors, side by side."""
 
 from __future__ import annotations
 
@@ -18,13 +15,13 @@ from ..video.overlay import draw_overlay
 from ..video.overlay_video import OverlayVideoSink
 
 MISSED, ADDED = (60, 140, 255), (255, 70, 60)
-"""Colours of pixels whose object was not found, and of those that were given to a wrong one."""
+"""Colours of pixels whose object was missed, and of pixels that were given to a wrong object."""
 
 CAPTION_HEIGHT = 24
 
 
 def draw_error(image: Image, labels: Labels, truth: Labels) -> Image:
-    """A dimmed frame with its wrong pixels: blue where an object was missed, red where none should be.
+    """A dimmed frame with its wrong pixels: blue where an object was missed, red where none belongs.
 
     Args:
         image: [H, W, 3] uint8 RGB.
@@ -37,12 +34,12 @@ def draw_error(image: Image, labels: Labels, truth: Labels) -> Image:
 
 
 def side_by_side(panels: dict[str, Image]) -> Image:
-    """Pictures of one size in a row, each under its caption."""
+    """Pictures of equal size in a row, each under its caption."""
     return np.hstack([_captioned(caption, panel) for caption, panel in panels.items()])
 
 
 def compare(image: Image, propagated: Labels, refined: Labels, truth: Labels | None = None) -> Image:
-    """Input, propagation and refinement in a row, and where refinement errs when the truth is known.
+    """Input, propagation and refinement in a row, and the errors of refinement where the truth is known.
 
     Args:
         image: [H, W, 3] uint8 RGB.

@@ -1,4 +1,4 @@
-"""What the U-Net is shown of a frame: the surroundings of the objects, as a square; no torch in it."""
+"""The part of a frame that the U-Net is shown: the surroundings of the objects, scaled to a square."""
 
 from __future__ import annotations
 
@@ -13,17 +13,17 @@ from ...common.types import Floats, Image, Labels
 from ..arrays.label_maps import Box
 from ..tracking.result import ObjectState
 
-LEAST_SHARE = 0.25
-"""Of the frame's width and height that is seen at least, however small the objects are."""
+MIN_FRACTION = 0.25
+"""Smallest crop, as a fraction of the frame's width and height, however small the objects are."""
 
 
 @dataclass(frozen=True)
 class Crop:
-    """A part of a frame, scaled to a square; the aspect ratio is given up, as in arXiv 2006.12480.
+    """A part of a frame, scaled to a square without keeping the aspect ratio, as in arXiv 2006.12480.
 
     Attributes:
-        box: (x0, y0, x1, y1) in pixels of the frame, x1 and y1 just outside.
-        size: pixels of the square's side, S.
+        box: (x0, y0, x1, y1) in pixels of the frame, x1 and y1 exclusive.
+        size: side of the square in pixels, S.
     """
 
     box: Box
@@ -31,12 +31,12 @@ class Crop:
 
     @classmethod
     def around(cls, objects: Sequence[ObjectState], shape: tuple[int, int], size: int, margin: float) -> Crop:
-        """The view of the box around all visible objects, ``margin`` times as wide and high.
+        """The box around all visible objects, ``margin`` times as wide and high.
 
         Args:
-            objects: the whole frame is seen when none is visible.
+            objects: tracked objects; without a visible one the crop is the whole frame.
             shape: (H, W) of the frame.
-            size: pixels of the square's side.
+            size: side of the square in pixels.
             margin: 1 for the box itself, 0 for the whole frame.
         """
         boxes = [state.box for state in objects if state.box is not None]
@@ -49,21 +49,21 @@ class Crop:
         return cls((x0, y0, x1, y1), size)
 
     def image(self, frame: Image) -> Image:
-        """[S, S, 3] of a frame [H, W, 3]."""
+        """The crop [S, S, 3] of a frame [H, W, 3]."""
         return np.asarray(self._scaled(frame, cv2.INTER_AREA), np.uint8)
 
     def labels(self, labels: Labels) -> Labels:
-        """[S, S] of labels [H, W]."""
+        """The crop [S, S] of labels [H, W]."""
         return np.asarray(self._scaled(labels, cv2.INTER_NEAREST_EXACT), np.uint8)
 
     def values(self, part: Floats) -> Floats:
-        """[S, S] of a map of the part of the frame that is seen, [y1 - y0, x1 - x0]."""
+        """Scale a map of the cropped pixels, [y1 - y0, x1 - x0], to [S, S]."""
         return np.asarray(
             cv2.resize(part, (self.size, self.size), interpolation=cv2.INTER_LINEAR), np.float32
         )
 
     def pixels(self, seen: Floats) -> Floats:
-        """The part of the frame that ``seen`` [S, S] shows, at its own size: [y1 - y0, x1 - x0]."""
+        """Scale a map [S, S] back to the cropped pixels, [y1 - y0, x1 - x0]."""
         x0, y0, x1, y1 = self.box
         return np.asarray(cv2.resize(seen, (x1 - x0, y1 - y0), interpolation=cv2.INTER_LINEAR), np.float32)
 
@@ -74,7 +74,7 @@ class Crop:
 
 
 def _widened(start: int, stop: int, length: int, margin: float) -> tuple[int, int]:
-    """The interval ``margin`` times as long around its middle, moved into [0, length]."""
-    wanted = min(length, max(round((stop - start) * margin), round(LEAST_SHARE * length), 1))
-    first = min(max(0, round((start + stop - wanted) / 2)), length - wanted)
-    return first, first + wanted
+    """Lengthen an interval ``margin`` times around its middle, and move it into [0, length]."""
+    widened = min(length, max(round((stop - start) * margin), round(MIN_FRACTION * length), 1))
+    first = min(max(0, round((start + stop - widened) / 2)), length - widened)
+    return first, first + widened

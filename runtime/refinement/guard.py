@@ -1,7 +1,4 @@
-"""The guard: joins propagation and U-Net, and keeps the propagated mask where the U-Net would spoil it.
-
-No torch in it.
-"""
+"""The guard combines propagation and U-Net. It keeps the propagated mask where the U-Net would spoil it."""
 
 from __future__ import annotations
 
@@ -19,25 +16,25 @@ from ..tracking.result import Result
 from .crop import Crop
 
 FLOOR = 1e-3
-"""Least probability of a label: no side can veto the other."""
+"""Smallest probability of a label, so that neither side can veto the other."""
 
 EXPLOSION = 4.0
-"""An object this many times larger than the user drew it and than propagation has it did not grow."""
+"""An object this many times larger than drawn and than propagated has exploded."""
 
 GROWTH = 1.3
-"""A mask this many times larger than drawn and than the propagated one, which is sure, holds a stranger."""
+"""A mask this many times larger than drawn and than a confident propagated mask holds something else."""
 
 VANISHED = 0.02
-"""An object smaller than this share of its propagated self, of which propagation is sure, did not vanish."""
+"""A refined mask below this share of a confident propagated mask has wrongly vanished."""
 
 SURE = 0.8
-"""Confidence above which propagation is sure of an object."""
+"""Confidence from which propagation counts as sure of an object."""
 
 SELF_AGREEMENT = 0.4
-"""Least intersection over union of what the U-Net says of a frame and of its mirror image."""
+"""Least intersection over union of the U-Net's masks of a frame and of its mirror image."""
 
 LEARNED = 0.6
-"""Least intersection over union with a mask of the user; below it the U-Net has not learned the object."""
+"""Least intersection over union with a mask that the user drew; below it the object is not learned."""
 
 VANISHED_REASON = "the refined mask vanished"
 EXPLODED_REASON = "the refined mask exploded"
@@ -49,12 +46,12 @@ NOT_ADAPTED_REASON = "no adapted U-Net yet"
 
 @dataclass
 class Guard:
-    """Decides, object by object, between the joint mask and the propagated one.
+    """Decides for each object between the combined mask and the propagated one.
 
     Attributes:
-        trust: weight of the U-Net where both have a say, 0 to 1.
+        trust: weight of the U-Net in the combined mask, 0 to 1.
         stride: pixels per feature of the tracker's model.
-        drawn_areas: pixels of each object in the masks that the user gave.
+        drawn_areas: largest area of each object in the masks that the user drew, in pixels.
     """
 
     trust: float
@@ -62,60 +59,62 @@ class Guard:
     drawn_areas: dict[int, float] = field(default_factory=dict)
 
     def drawn(self, result: Result) -> None:
-        """Take note of a frame whose mask the user gave."""
+        """Remember the areas of a frame whose mask the user drew."""
         for state in result.objects:
             self.drawn_areas[state.id] = max(self.drawn_areas.get(state.id, 0.0), float(state.area))
 
-    def decide(self, result: Result, network: Floats, view: Crop, kept: Mapping[int, str]) -> Result:
+    def decide(
+        self, result: Result, network: Floats, crop: Crop, fallback_reasons: Mapping[int, str]
+    ) -> Result:
         """The refined result of a frame; ``Result.fallback_reasons`` says which masks stay as propagated.
 
         Args:
             result: of propagation.
             network: [1 + n, S, S] probabilities of the U-Net, in the order of ``result.objects``.
-            view: what the U-Net was shown.
-            kept: objects that stay in any case, with the reason.
+            crop: the part of the frame that the U-Net was shown.
+            fallback_reasons: objects that keep their propagated mask in any case -> why.
         """
-        joint = fuse(result, network, view, self.trust, self.stride)
-        x0, y0, x1, y1 = view.box
-        seen = np.s_[y0:y1, x0:x1]  # beyond it there is nothing to look at
+        combined = fuse(result, network, crop, self.trust, self.stride)
+        x0, y0, x1, y1 = crop.box
+        inside = np.s_[y0:y1, x0:x1]  # there are no objects outside
         ids = [state.id for state in result.objects]
-        joint[seen] = without_strangers(result.labels[seen], joint[seen], ids)
-        reasons = degenerate(result, joint[seen], self.drawn_areas) | dict(kept)
+        combined[inside] = without_strangers(result.labels[inside], combined[inside], ids)
+        reasons = degenerate(result, combined[inside], self.drawn_areas) | dict(fallback_reasons)
         reasons = {state.id: reasons[state.id] for state in result.objects if state.id in reasons}
-        labels = keep_propagated(result.labels, joint, list(reasons))
+        labels = keep_propagated(result.labels, combined, list(reasons))
         return replace(
             result, labels=labels, objects=remeasure(result.objects, labels), fallback_reasons=reasons
         )
 
 
-def fuse(result: Result, network: Floats, view: Crop, trust: float, stride: int) -> Labels:
-    """Labels [H, W] (object ids) that are most probable to both: a weighted geometric mean of probabilities.
+def fuse(result: Result, network: Floats, crop: Crop, trust: float, stride: int) -> Labels:
+    """Labels [H, W] (object ids) with the largest weighted geometric mean of both probabilities.
 
     Args:
         result: of propagation.
         network: [1 + n, S, S] probabilities of the U-Net, in the order of ``result.objects``.
-        view: what the U-Net was shown; it holds all that propagation labels.
+        crop: the part of the frame that the U-Net was shown; it contains all propagated objects.
         trust: weight of the U-Net, 0 to 1.
         stride: pixels per feature.
     """
     height, width = result.labels.shape
-    x0, y0, x1, y1 = view.box
-    labels = np.zeros((height, width), np.uint8)  # beyond the view both say background: all objects are in it
+    x0, y0, x1, y1 = crop.box
+    labels = np.zeros((height, width), np.uint8)  # outside the crop everything is background
     winner, best = labels[y0:y1, x0:x1], np.full((y1 - y0, x1 - x0), -np.inf, np.float32)
     for channel, object_id in enumerate((0, *(state.id for state in result.objects))):
-        score = _log(to_pixels(result.probabilities[channel], view.box, stride), 1 - trust)
-        score += _log(view.pixels(network[channel]), trust)
+        score = _log(to_pixels(result.probabilities[channel], crop.box, stride), 1 - trust)
+        score += _log(crop.pixels(network[channel]), trust)
         np.copyto(winner, object_id, where=score > best)
         np.maximum(best, score, out=best)
     return labels
 
 
 def without_strangers(propagated: Labels, refined: Labels, objects: Sequence[int]) -> Labels:
-    """The refined labels less the islands in which something else looks like an object.
+    """The refined labels without the islands where something else merely looks like an object.
 
-    The U-Net knows what an object looks like, not where it is. An island that has no pixel in common with the
-    propagated mask, while another one has, is taken back: its pixels keep their propagated labels. Where none
-    has, propagation has lost the object, and what the U-Net found is all there is.
+    The U-Net knows what an object looks like, not where it is. If some islands of an object overlap its
+    propagated mask, the others are taken back: their pixels keep their propagated labels. If none does,
+    propagation has lost the object, and the U-Net's mask stays as it is.
 
     Args:
         propagated, refined: [H, W] object ids.
@@ -124,11 +123,11 @@ def without_strangers(propagated: Labels, refined: Labels, objects: Sequence[int
     labels: Labels = refined.copy()
     for object_id in objects:
         count, islands = cv2.connectedComponents((refined == object_id).astype(np.uint8))
-        known = np.zeros(count, bool)
-        known[islands[propagated == object_id]] = True
-        known[0] = True  # not an island
-        if known[1:].any() and not known.all():
-            np.copyto(labels, propagated, where=~known[islands])
+        overlaps = np.zeros(count, bool)
+        overlaps[islands[propagated == object_id]] = True
+        overlaps[0] = True  # the background, which is no island
+        if overlaps[1:].any() and not overlaps.all():
+            np.copyto(labels, propagated, where=~overlaps[islands])
     return labels
 
 
@@ -137,8 +136,8 @@ def degenerate(result: Result, refined: Labels, drawn_areas: Mapping[int, float]
 
     Args:
         result: of propagation.
-        refined: object ids, at least where there are any.
-        drawn_areas: pixels of each object in the masks that the user gave.
+        refined: object ids of a part of the frame that contains all objects.
+        drawn_areas: largest area of each object in the masks that the user drew, in pixels.
     """
     after = np.bincount(refined.ravel(), minlength=256)
     reasons = {}
@@ -155,7 +154,7 @@ def degenerate(result: Result, refined: Labels, drawn_areas: Mapping[int, float]
 
 
 def unsure(ids: Sequence[int], direct: Floats, mirrored: Floats) -> dict[int, str]:
-    """Objects of which the U-Net says something else when it sees the frame mirrored.
+    """Objects whose mask changes when the U-Net sees the frame mirrored.
 
     Args:
         ids: objects in the order of the channels 1, 2, ...
@@ -170,7 +169,7 @@ def unsure(ids: Sequence[int], direct: Floats, mirrored: Floats) -> dict[int, st
 
 
 def keep_propagated(propagated: Labels, refined: Labels, objects: Sequence[int]) -> Labels:
-    """The refined labels, in which ``objects`` cover exactly what propagation gave them."""
+    """The refined labels, in which ``objects`` have exactly their propagated masks."""
     if not objects:
         return refined
     labels = np.where(np.isin(refined, list(objects)), 0, refined)
@@ -178,7 +177,7 @@ def keep_propagated(propagated: Labels, refined: Labels, objects: Sequence[int])
 
 
 def _log(probabilities: Floats, weight: float) -> Floats:
-    """Weighted logarithms, in place of the probabilities."""
+    """Weighted logarithms; they overwrite the probabilities."""
     np.maximum(probabilities, FLOOR, out=probabilities)
     np.log(probabilities, out=probabilities)
     probabilities *= np.float32(weight)

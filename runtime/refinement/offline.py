@@ -1,6 +1,6 @@
-"""Offline refinement: propagate a whole video, adapt a U-Net to it, let it draw the final masks.
+"""Offline refinement: propagate through a whole video, adapt a U-Net to it, then refine every mask.
 
-Source: arXiv 2006.12480, its online adaptation. The guard and the judgement of pseudo masks are ours.
+Source: arXiv 2006.12480, section on online adaptation. The guard and the weighting of pseudo masks are ours.
 """
 
 from __future__ import annotations
@@ -24,23 +24,23 @@ from .samples import SampleBuffer, SampleMaker
 from .settings import RefinementSettings
 
 REASSESSED = 0.5
-"""Share of the iterations after which propagated masks are judged by what the U-Net has learned."""
+"""Fraction of the iterations after which the adapted U-Net weights the propagated masks anew."""
 
 OnStep = Callable[[int, int, float], None]
 
 
 class OfflineRefiner:
-    """A tracker that goes over its stream twice.
+    """A tracker that passes over its stream twice.
 
-    First :meth:`step` for every frame, as a :class:`Tracker`: the results are propagation's. Then
-    :meth:`adapt`. Then :meth:`refine` for every frame: the final results. Memory is bounded by
-    ``settings.buffer``; what propagation said waits on disk until :meth:`close`.
+    Call :meth:`step` for every frame, as with a :class:`Tracker`; its results are propagated. Then call
+    :meth:`adapt`, then :meth:`refine` for every frame; its results are final. ``settings.buffer`` bounds the
+    memory; propagated results stay on disk until :meth:`close`.
 
     Args:
-        tracker: one that has seen no frame; closed together with this object.
+        tracker: has seen no frame; closed together with this object.
         settings: see :class:`RefinementSettings`.
-        folder: takes a temporary folder; None for the system's place.
-        predictor: one that was adapted to another video, None to start from scratch.
+        folder: where to create a temporary folder; None for the system's default.
+        predictor: adapted to another video; None to start from random weights.
     """
 
     def __init__(
@@ -62,7 +62,7 @@ class OfflineRefiner:
 
     @property
     def predictor(self) -> Predictor:
-        """What was adapted."""
+        """The adapted U-Net."""
         return self._adaptation.predictor
 
     def step(self, frame: NDArray[np.uint8], mask: NDArray[np.uint8] | None = None) -> Result:
@@ -81,15 +81,15 @@ class OfflineRefiner:
         return result
 
     def prefetch(self, frame: NDArray[np.uint8]) -> None:
-        """Say which frame follows the next one, see :meth:`Tracker.prefetch`."""
+        """Announce the frame after the next one, see :meth:`Tracker.prefetch`."""
         self._tracker.prefetch(frame)
 
     def remove(self, object_id: int) -> None:
-        """Stop following an object, see :meth:`Tracker.remove`."""
+        """Stop tracking an object, see :meth:`Tracker.remove`."""
         self._tracker.remove(object_id)
 
     def close(self) -> None:
-        """Close the tracker and drop what waits on disk. Closing twice does nothing."""
+        """Close the tracker and delete the temporary folder. Closing twice does nothing."""
         self._store.close()
         self._tracker.close()
 
@@ -105,11 +105,11 @@ class OfflineRefiner:
         """Fit the U-Net to the video.
 
         Args:
-            on_step: called after each optimiser step with the steps done, those planned, and its loss.
+            on_step: called after each optimiser step with the steps done, the steps planned, and the loss.
         """
         planned = self._settings.iterations
         while self._adaptation.iterations < planned:
-            loss = self._adaptation.step(self._buffer, fall=True)
+            loss = self._adaptation.step(self._buffer, anneal=True)
             done = self._adaptation.iterations
             if done == int(REASSESSED * planned):
                 self._adaptation.reassess(self._buffer)
@@ -119,21 +119,21 @@ class OfflineRefiner:
     def refine(self, frame: NDArray[np.uint8], index: int) -> Result:
         """The final result of a frame; ``Result.fallback_reasons`` says which masks stay as propagated.
 
-        A frame whose mask the user gave keeps it.
+        A frame with a mask from the user keeps that mask.
 
         Args:
             frame: [H, W, 3] uint8 RGB, as in the first pass.
-            index: of the frame, counted from 0 in the order of the first pass.
+            index: position of the frame in the first pass, from 0.
         """
         started = time.perf_counter()
         result = self._store.read(index)
         if index in self._drawn:
             return replace(result, fallback_reasons={})
         ids = [state.id for state in result.objects]
-        view = self._samples.view(result)
-        scaled = view.image(frame)
+        crop = self._samples.crop(result)
+        scaled = crop.image(frame)
         direct = self.predictor.predict(scaled, ids)
         mirrored = self.predictor.predict(scaled, ids, mirrored=True)
-        kept = unsure(ids, direct, mirrored) | self._not_learned
-        refined = self._guard.decide(result, np.float32(0.5) * (direct + mirrored), view, kept)
+        reasons = unsure(ids, direct, mirrored) | self._not_learned
+        refined = self._guard.decide(result, np.float32(0.5) * (direct + mirrored), crop, reasons)
         return refined.delayed(time.perf_counter() - started)

@@ -1,4 +1,4 @@
-"""Online refinement: the U-Net adapts beside the stream and refines each frame with what it knows by then."""
+"""Online refinement: the U-Net adapts while the stream runs and refines each frame with its newest weights."""
 
 from __future__ import annotations
 
@@ -21,20 +21,20 @@ from .worker import Worker
 
 
 class OnlineRefiner:
-    """A tracker whose results are refined; it can stand wherever a :class:`Tracker` can.
+    """A tracker whose results are refined. It can replace a :class:`Tracker` everywhere.
 
-    A frame costs one forward pass of the U-Net beside its tracking; learning happens in the worker. Until the
-    first snapshot arrives, masks are propagation's.
+    Each frame costs one forward pass of the U-Net in addition to tracking; the worker does the learning. Masks
+    stay as propagated until the first snapshot arrives.
 
     Args:
-        tracker: one that has seen no frame; closed together with this object.
+        tracker: has seen no frame; closed together with this object.
         settings: see :class:`RefinementSettings`.
-        worker: adapts; closed together with this object.
+        worker: adapts the U-Net; closed together with this object.
 
     Attributes:
-        predictor: the U-Net as it is used for the next frame.
-        iterations: optimiser steps behind it.
-        worker: adapts.
+        predictor: the U-Net that refines the next frame.
+        iterations: optimiser steps that it has taken.
+        worker: adapts the U-Net.
     """
 
     def __init__(self, tracker: Tracker, settings: RefinementSettings, worker: Worker) -> None:
@@ -45,7 +45,7 @@ class OnlineRefiner:
         self.worker = worker
         self._samples = SampleMaker(settings, tracker.stride)
         self._guard = Guard(settings.online_trust, tracker.stride)
-        self._kept: dict[int, str] = {}
+        self._fallback_reasons: dict[int, str] = {}
 
     def step(self, frame: NDArray[np.uint8], mask: NDArray[np.uint8] | None = None) -> Result:
         """Label the next frame of the stream, see :meth:`Tracker.step`; a frame with a mask is not refined.
@@ -60,25 +60,26 @@ class OnlineRefiner:
         snapshot = self.worker.newest()
         if snapshot is not None:
             self.predictor.adopt(snapshot.ids, snapshot.weights)
-            self._kept, self.iterations = dict(snapshot.kept), snapshot.iterations
+            self._fallback_reasons = dict(snapshot.fallback_reasons)
+            self.iterations = snapshot.iterations
         if mask is not None:
             self._guard.drawn(result)
             return replace(result, fallback_reasons={})
         return self._refined(frame, result)
 
     def prefetch(self, frame: NDArray[np.uint8]) -> None:
-        """Say which frame follows the next one, see :meth:`Tracker.prefetch`."""
+        """Announce the frame after the next one, see :meth:`Tracker.prefetch`."""
         self._tracker.prefetch(frame)
 
     def remove(self, object_id: int) -> None:
-        """Stop following an object, see :meth:`Tracker.remove`."""
+        """Stop tracking an object, see :meth:`Tracker.remove`."""
         self._tracker.remove(object_id)
 
     def close(self) -> None:
         """Stop the worker and close the tracker. Closing twice does nothing.
 
         Raises:
-            UserError: when the worker has died and :meth:`step` has not told.
+            UserError: when the worker has died and :meth:`step` has not raised that yet.
         """
         try:
             self.worker.close()
@@ -91,20 +92,20 @@ class OnlineRefiner:
     def __exit__(
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
-        # What went wrong within the block is what the user has to hear of.
+        # An error of the block matters more to the user than the worker's.
         with contextlib.nullcontext() if error is None else contextlib.suppress(UserError):
             self.close()
 
     def _refined(self, frame: NDArray[np.uint8], result: Result) -> Result:
         started = time.perf_counter()
         ids = [state.id for state in result.objects]
-        unknown = {known: NOT_ADAPTED_REASON for known in ids if known not in self.predictor.ids}
-        if len(unknown) == len(ids):
-            return replace(result, fallback_reasons=unknown)
-        view = self._samples.view(result)
+        new = {one: NOT_ADAPTED_REASON for one in ids if one not in self.predictor.ids}
+        if len(new) == len(ids):
+            return replace(result, fallback_reasons=new)
+        crop = self._samples.crop(result)
         with one_thread():  # a second one would wait for the core that the worker computes on
-            network = self.predictor.predict(view.image(frame), ids)
-        refined = self._guard.decide(result, network, view, self._kept | unknown)
+            network = self.predictor.predict(crop.image(frame), ids)
+        refined = self._guard.decide(result, network, crop, self._fallback_reasons | new)
         if self._settings.feedback:
             self._tracker.revise(refined.labels)
         return refined.delayed(time.perf_counter() - started)

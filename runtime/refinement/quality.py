@@ -1,4 +1,4 @@
-"""How far a propagated mask can be believed: per pixel and per frame; no torch in it."""
+"""How far to trust a propagated mask, per pixel and per frame."""
 
 from __future__ import annotations
 
@@ -10,17 +10,17 @@ from numpy.typing import NDArray
 from ...common.types import Floats
 
 AREA_JUMP = 3.0
-"""An object this many times larger or smaller than it was lately is not believed at all."""
+"""An object this many times larger or smaller than in recent frames is not trusted at all."""
 
 RECENT = 5
-"""Frames that "lately" means."""
+"""Number of recent frames whose areas count."""
 
 LEAST_QUALITY = 0.1
-"""Frames below this are dropped."""
+"""Frames of lower quality are left out."""
 
 
 def confidence(probabilities: NDArray[np.floating]) -> Floats:
-    """[h, w] in 0..1: 0 where all labels are equally probable, 1 where one is certain.
+    """Confidence [h, w]: 0 where all labels are equally probable, 1 where one is certain.
 
     Args:
         probabilities: [O, h, w].
@@ -33,7 +33,7 @@ def confidence(probabilities: NDArray[np.floating]) -> Floats:
 
 
 def area_quality(area: float, recent: Sequence[float]) -> float:
-    """1 when an object's area is the median of its ``recent`` ones, 0 when it is off by :data:`AREA_JUMP`."""
+    """1 when an area equals the median of the ``recent`` ones, 0 when it differs by :data:`AREA_JUMP` or more."""
     usual = float(np.median(recent[-RECENT:])) if recent else area
     jump = abs(np.log((area + 1) / (usual + 1)))
     return float(max(0.0, 1 - jump / np.log(AREA_JUMP)))
@@ -42,7 +42,7 @@ def area_quality(area: float, recent: Sequence[float]) -> float:
 def frame_quality(
     confidences: Sequence[float | None], areas: Sequence[int], history: Sequence[Sequence[float]]
 ) -> float:
-    """Quality of a propagated frame: the mean over its objects of confidence times steadiness of area.
+    """Quality of a propagated frame: mean over its objects of confidence times quality of the area.
 
     Args:
         confidences: per object, mean probability of its label where it is; None when it is not visible.

@@ -1,4 +1,4 @@
-"""What propagation said of each frame, on disk until refinement comes back to it; no torch in it."""
+"""Propagated results on disk, until refinement reads them in its second pass."""
 
 from __future__ import annotations
 
@@ -14,13 +14,13 @@ from ..tracking.result import ObjectState, Result, Timings
 
 
 class ResultStore:
-    """Results of a stream by frame index, so that memory does not grow with its length.
+    """Results by frame index in a temporary folder, so that memory does not grow with the stream.
 
     Args:
-        parent: folder in which to make a temporary one; None for the system's.
+        parent: where to create the folder; None for the system's default.
 
     Raises:
-        OutputError: when it cannot be made.
+        OutputError: when the folder cannot be created.
     """
 
     def __init__(self, parent: Path | None) -> None:
@@ -35,10 +35,10 @@ class ResultStore:
         return self._written
 
     def write(self, result: Result) -> None:
-        """Keep the result of the next frame; frames are counted from 0.
+        """Store the result of the next frame.
 
         Raises:
-            OutputError: when the disk does not take it.
+            OutputError: when it cannot be written.
         """
         path = self._path(self._written)
         record = json.dumps([[asdict(state) for state in result.objects], result.frame_index])
@@ -55,7 +55,7 @@ class ResultStore:
         self._written += 1
 
     def read(self, index: int) -> Result:
-        """The result of a frame, probabilities in half precision, without timings."""
+        """The result of frame ``index`` (from 0): probabilities in half precision, timings zero."""
         if not 0 <= index < self._written:
             raise IndexError(f"frame {index} of {self._written}")
         with np.load(self._path(index)) as arrays:
@@ -69,7 +69,7 @@ class ResultStore:
             )
 
     def close(self) -> None:
-        """Remove everything. Closing twice does nothing."""
+        """Delete the folder. Closing twice does nothing."""
         self._temporary.cleanup()
 
     def _path(self, index: int) -> Path:

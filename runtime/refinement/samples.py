@@ -1,4 +1,4 @@
-"""What adaptation learns from: small frames with their masks, in a bounded buffer; no torch in it."""
+"""What adaptation learns from: small frames with their masks, in a bounded buffer."""
 
 from __future__ import annotations
 
@@ -20,13 +20,13 @@ class Sample:
     """One frame.
 
     Attributes:
-        index: of the frame in the stream.
-        image: [S, S, 3] uint8 RGB, what the U-Net is shown of the frame.
+        index: position of the frame in the stream.
+        image: [S, S, 3] uint8 RGB, the crop that the U-Net is shown.
         labels: [S, S] uint8 object ids.
         confidence: [S, S] uint8, 255 = certain.
-        ids: objects that were followed.
-        quality: 0 to 1; how far the mask is believed.
-        true: the user gave the mask.
+        ids: objects that were tracked.
+        quality: trust in the mask, 0 to 1.
+        true: the user drew the mask.
     """
 
     index: int
@@ -40,10 +40,10 @@ class Sample:
 
 @dataclass
 class SampleMaker:
-    """Turns a tracker's results into samples; remembers the objects' areas, which quality is judged by.
+    """Turns a tracker's results into samples. It remembers recent areas, which decide the quality.
 
     Attributes:
-        settings: size and margin of the views are used.
+        settings: size and margin of the crops are used.
         stride: pixels per feature of the tracker's model.
     """
 
@@ -51,8 +51,8 @@ class SampleMaker:
     stride: int
     _areas: dict[int, list[float]] = field(default_factory=dict)
 
-    def view(self, result: Result) -> Crop:
-        """What the U-Net is shown of a frame with this result of propagation."""
+    def crop(self, result: Result) -> Crop:
+        """The part of a frame that the U-Net is shown, given its propagated result."""
         height, width = result.labels.shape
         return Crop.around(result.objects, (height, width), self.settings.size, self.settings.margin)
 
@@ -61,30 +61,30 @@ class SampleMaker:
 
         Args:
             image: [H, W, 3] uint8 RGB.
-            result: what the tracker made of it.
-            mask: [H, W] object ids, when the user gave one with this frame.
+            result: the tracker's result of this frame.
+            mask: [H, W] object ids that the user gave with this frame, if any.
         """
-        view, true = self.view(result), mask is not None
+        crop, true = self.crop(result), mask is not None
         quality = 1.0 if true else self._quality(result.objects)
         for state in result.objects:
             self._areas.setdefault(state.id, []).append(float(state.area))
             del self._areas[state.id][:-RECENT]
         return Sample(
             index=result.frame_index,
-            image=view.image(image),
-            labels=view.labels(result.labels),
-            confidence=self._certain(view) if true else self._confidence(view, result),
+            image=crop.image(image),
+            labels=crop.labels(result.labels),
+            confidence=self._certain(crop) if true else self._confidence(crop, result),
             ids=tuple(state.id for state in result.objects),
             quality=quality,
             true=true,
         )
 
-    def _certain(self, view: Crop) -> NDArray[np.uint8]:
-        return np.full((view.size, view.size), 255, np.uint8)
+    def _certain(self, crop: Crop) -> NDArray[np.uint8]:
+        return np.full((crop.size, crop.size), 255, np.uint8)
 
-    def _confidence(self, view: Crop, result: Result) -> NDArray[np.uint8]:
-        seen = to_pixels(confidence(result.probabilities), view.box, self.stride)
-        return np.rint(255 * view.values(seen)).astype(np.uint8)
+    def _confidence(self, crop: Crop, result: Result) -> NDArray[np.uint8]:
+        inside = to_pixels(confidence(result.probabilities), crop.box, self.stride)
+        return np.rint(255 * crop.values(inside)).astype(np.uint8)
 
     def _quality(self, objects: tuple[ObjectState, ...]) -> float:
         return frame_quality(
@@ -95,10 +95,10 @@ class SampleMaker:
 
 
 class SampleBuffer:
-    """Samples, at most ``limit`` of them: every true one first, of the others an even spread over the stream.
+    """At most ``limit`` samples: the true ones, and propagated ones evenly spread over the stream.
 
-    Whenever it is full, every second of the propagated samples goes and only every second of those to come is
-    taken, so that the ones kept stay evenly spaced however long the stream gets.
+    Whenever it is full, every second propagated sample goes, and from then on only every second new one is
+    taken, so the samples stay evenly spaced however long the stream gets.
     """
 
     def __init__(self, limit: int) -> None:
@@ -111,7 +111,7 @@ class SampleBuffer:
         return len(self.true) + len(self.pseudo)
 
     def add(self, sample: Sample) -> None:
-        """Take a sample, if it is one of those that are kept."""
+        """Add a sample, unless the spacing leaves it out."""
         if sample.true:
             self.true.append(sample)
             del self.true[1 : max(1, len(self.true) - max(self._limit // 2, 1) + 1)]
@@ -119,4 +119,4 @@ class SampleBuffer:
             self.pseudo.append(sample)
         while len(self) > self._limit and self.pseudo:
             self._stride *= 2
-            self.pseudo = [kept for kept in self.pseudo if kept.index % self._stride == 0]
+            self.pseudo = [one for one in self.pseudo if one.index % self._stride == 0]

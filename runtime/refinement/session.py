@@ -1,4 +1,4 @@
-"""Refinement behind the commands: from what a user chose to a tracker whose results are refined."""
+"""The options of refinement, and the trackers that they lead to."""
 
 from __future__ import annotations
 
@@ -140,7 +140,7 @@ class Refinement:
             refined = revisit(again, refine, sinks, count_frames(progress, "refining", stream.length))
         return replace(refined, seconds=time.perf_counter() - started)
 
-    def require_possible(self, source: str, stream: Source, live: bool, save: bool) -> None:
+    def check_source(self, source: str, stream: Source, live: bool, save: bool) -> None:
         """Refuse what cannot be done with a stream.
 
         Raises:

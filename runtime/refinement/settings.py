@@ -1,4 +1,4 @@
-"""What can be chosen about refinement; no torch in it."""
+"""Settings of refinement."""
 
 from __future__ import annotations
 

@@ -1,8 +1,8 @@
-"""Workers of online refinement: who adapts the U-Net while the stream goes on.
+"""Workers of online refinement: they adapt the U-Net while the stream runs.
 
-A worker is offered samples and publishes snapshots; neither ever waits for the other. On a CPU it is a
-process of the lowest priority, on a GPU a thread with a CUDA stream of its own. :class:`StepsPerFrame` adapts
-within the call instead, which delays frames but makes every run the same.
+A worker takes samples and publishes snapshots; tracker and worker never wait for each other. On a CPU it is a
+process of the lowest priority, on a GPU a thread with its own CUDA stream. :class:`StepsPerFrame` adapts inside
+the call instead: frames are delayed, and every run gives the same masks.
 """
 
 from __future__ import annotations
@@ -34,12 +34,12 @@ PUBLISH_EVERY = 5
 """Optimiser steps between two snapshots."""
 
 WAITING_SAMPLES = 4
-"""Samples that may wait for a busy worker; more are dropped, as the stream does not wait."""
+"""Most samples that wait for a busy worker; the stream does not wait, so further ones are dropped."""
 
 LOWEST_PRIORITY = 19
 CLOSING_SECONDS = 10.0
 ORPHAN_SECONDS = 5.0
-"""After which an idle process looks whether its parent still lives."""
+"""Seconds after which an idle process checks whether its parent is alive."""
 
 NOT_GUARDED = (
     "error: the process that adapts the U-Net imports this script, which starts another one; "
@@ -49,18 +49,18 @@ NOT_GUARDED = (
 
 @dataclass(frozen=True, eq=False)
 class Snapshot:
-    """What a worker has learned so far.
+    """The newest weights of a worker.
 
     Attributes:
         ids: objects of the U-Net's outputs 1, 2, ...
         weights: all of them in one vector, see :meth:`.predictor.Predictor.weights`.
-        kept: objects for which the U-Net must not be used now, with the reason.
+        fallback_reasons: objects that must keep their propagated mask for now -> why.
         iterations: optimiser steps taken.
     """
 
     ids: tuple[int, ...]
     weights: NDArray[np.float32]
-    kept: Mapping[int, str]
+    fallback_reasons: Mapping[int, str]
     iterations: int
 
 
@@ -68,10 +68,10 @@ class Worker(Protocol):
     """Adapts a U-Net to the samples it is offered."""
 
     def offer(self, sample: Sample) -> None:
-        """Give a sample; it may be dropped when the worker is behind, but one with a true mask never is."""
+        """Give a sample. A worker that is behind may drop it, unless its mask is true."""
 
     def newest(self) -> Snapshot | None:
-        """The newest snapshot that was not taken yet; None when there is none.
+        """The newest snapshot, None when it was returned before.
 
         Raises:
             UserError: when the worker has died.
@@ -81,12 +81,13 @@ class Worker(Protocol):
         """Stop and release everything. Closing twice does nothing.
 
         Raises:
-            UserError: when the worker has died and :meth:`newest` has not told; everything is released.
+            UserError: when the worker has died and :meth:`newest` has not raised that yet. Everything is
+                released all the same.
         """
 
 
 class Learner:
-    """The part that all workers share: a buffer and the adaptation to it."""
+    """A buffer of samples and the adaptation to it, which all workers share."""
 
     def __init__(self, settings: RefinementSettings, predictor: Predictor | None = None) -> None:
         self._buffer = SampleBuffer(settings.buffer)
@@ -95,7 +96,7 @@ class Learner:
 
     @property
     def ready(self) -> bool:
-        """A true mask and a propagated one are there: the stream's second frame has been predicted."""
+        """Whether a true mask and a propagated one are there, which is so from the second frame on."""
         return bool(self._buffer.true and self._buffer.pseudo)
 
     def take(self, sample: Sample) -> None:
@@ -105,28 +106,28 @@ class Learner:
 
     def step(self) -> None:
         """One optimiser step."""
-        self._adaptation.step(self._buffer, fall=False)
+        self._adaptation.step(self._buffer, anneal=False)
 
     @property
     def due(self) -> bool:
-        """It is time for a snapshot."""
+        """Whether a snapshot is due."""
         return self._adaptation.iterations % PUBLISH_EVERY == 0
 
     def snapshot(self) -> Snapshot:
-        """The state of now, with the guard's verdict on it."""
+        """The present weights, with the guard's verdict on them."""
         predictor = self._adaptation.predictor
         assert self._newest is not None
-        kept = self._adaptation.unsure(self._newest) | self._adaptation.not_learned(self._buffer)
-        return Snapshot(tuple(predictor.ids), predictor.weights(), kept, self._adaptation.iterations)
+        reasons = self._adaptation.unsure(self._newest) | self._adaptation.not_learned(self._buffer)
+        return Snapshot(tuple(predictor.ids), predictor.weights(), reasons, self._adaptation.iterations)
 
 
 class StepsPerFrame:
-    """Adapts within :meth:`offer`, a fixed number of steps for each frame: every run gives the same masks.
+    """Adapts inside :meth:`offer` for a fixed number of steps, so every run gives the same masks.
 
     Args:
         settings: see :class:`RefinementSettings`.
         steps: optimiser steps per frame.
-        predictor: one that was adapted before, None to start from scratch.
+        predictor: adapted before; None to start from random weights.
     """
 
     def __init__(self, settings: RefinementSettings, steps: int, predictor: Predictor | None = None) -> None:
@@ -143,19 +144,19 @@ class StepsPerFrame:
             self._fresh = self._steps > 0
 
     def newest(self) -> Snapshot | None:
-        """What the last call of :meth:`offer` led to."""
+        """The snapshot after the last call of :meth:`offer`."""
         fresh, self._fresh = self._fresh, False
         return self._learner.snapshot() if fresh else None
 
     def close(self) -> None:
-        """Nothing is held."""
+        """Does nothing: there is nothing to release."""
 
 
 @contextlib.contextmanager
-def _unheard() -> Iterator[None]:
-    """Processes that are started in the block never hear of Ctrl-C and SIGTERM.
+def _block_signals() -> Iterator[None]:
+    """Processes that are started in the block ignore Ctrl-C and SIGTERM.
 
-    Terminals and service managers send these to every process of a run; this one has to end in order.
+    Terminals and service managers send these to every process of a run; this one must end in order.
     """
     before = signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGINT, signal.SIGTERM})
     try:
@@ -165,18 +166,18 @@ def _unheard() -> Iterator[None]:
 
 
 class ProcessWorker:
-    """Adapts in a process of the lowest priority with one thread, so that it gets what the tracker leaves.
+    """Adapts in a process of the lowest priority with one thread, on the time that the tracker leaves.
 
     Args:
         settings: see :class:`RefinementSettings`.
-        predictor: one that was adapted before, None to start from scratch.
+        predictor: adapted before; None to start from random weights.
 
     Attributes:
-        process: the one that adapts.
-        arrived: set while a snapshot waits to be taken.
+        process: adapts.
+        arrived: set while a snapshot waits for :meth:`newest`.
 
     Raises:
-        SystemExit: in a worker that imports the script it was started from, when that starts one in turn.
+        SystemExit: in a worker whose script starts a worker while it is imported.
     """
 
     def __init__(self, settings: RefinementSettings, predictor: Predictor | None = None) -> None:
@@ -192,16 +193,16 @@ class ProcessWorker:
         self.process = context.Process(
             target=_work, args=(settings, start, self._samples, self._waiting, sender), daemon=True
         )
-        with _unheard():
+        with _block_signals():
             self.process.start()
         sender.close()
         self._listener = threading.Thread(target=self._listen, args=(receiver,), daemon=True)
         self._listener.start()
-        self._closed = self._told = False
+        self._closed = self._death_reported = False
         atexit.register(self.close)  # before multiprocessing would send SIGTERM, which the process ignores
 
     def offer(self, sample: Sample) -> None:
-        """Hand the sample to the process, if it is not behind; a feeding thread does the copying."""
+        """Queue the sample, unless the process is behind; a feeder thread does the copying."""
         free = self._waiting.acquire(block=False)
         if free or sample.true:
             self._samples.put((sample, free))
@@ -209,7 +210,7 @@ class ProcessWorker:
     def newest(self) -> Snapshot | None:
         """See :class:`Worker`."""
         if not self._closed and not self.process.is_alive():
-            self._told = True
+            self._death_reported = True
             raise self._death()
         self.arrived.clear()
         snapshot, self._received = self._received, None
@@ -230,17 +231,17 @@ class ProcessWorker:
         self._samples.cancel_join_thread()
         self._samples.close()
         self._listener.join()
-        if died and not self._told:
+        if died and not self._death_reported:
             raise self._death()
 
     def _death(self) -> UserError:
         return UserError(
             f"the process that adapts the U-Net has died (exit code {self.process.exitcode})",
-            "look at its last words above, or run with --refine off",
+            "read its error above, or run with --refine off",
         )
 
     def _listen(self, receiver: Connection) -> None:
-        """Receive in a thread: a snapshot that arrives slowly must not hold up a frame."""
+        """Receive in a thread, so that a slow snapshot holds up no frame."""
         with receiver, contextlib.suppress(EOFError, OSError):
             while True:
                 self._received = receiver.recv()
@@ -254,7 +255,7 @@ def _work(
     waiting: Any,
     sender: Connection,
 ) -> None:
-    """The process: its end is a None among the samples, or its parent's."""
+    """The main function of the process. It ends at a None among the samples, or when its parent dies."""
     with contextlib.suppress(OSError):
         os.nice(LOWEST_PRIORITY)
     torch.set_num_threads(1)
@@ -274,7 +275,7 @@ def _work(
 
 
 def _next_sample(samples: Any, block: bool) -> tuple[Sample, bool] | None:
-    """The next of the queue; None when the queue says so or its other end was killed."""
+    """The next entry of the queue; None at the end, or when the parent was killed."""
     while True:
         try:
             return samples.get(block, ORPHAN_SECONDS)  # type: ignore[no-any-return]
@@ -287,16 +288,16 @@ def _next_sample(samples: Any, block: bool) -> tuple[Sample, bool] | None:
 
 
 class ThreadWorker:
-    """Adapts in a thread, on a CUDA stream of its own where the U-Net is on a GPU.
+    """Adapts in a thread, with its own CUDA stream where there is a GPU.
 
     Args:
         settings: see :class:`RefinementSettings`.
-        predictor: one that was adapted before, None to start from scratch.
+        predictor: adapted before; None to start from random weights.
 
     Attributes:
-        thread: the one that adapts.
-        arrived: set while a snapshot waits to be taken.
-        samples: those that wait.
+        thread: adapts.
+        arrived: set while a snapshot waits for :meth:`newest`.
+        samples: samples that wait.
     """
 
     def __init__(self, settings: RefinementSettings, predictor: Predictor | None = None) -> None:
@@ -308,13 +309,13 @@ class ThreadWorker:
         self.thread.start()
 
     def offer(self, sample: Sample) -> None:
-        """Queue the sample, if the thread is not behind."""
+        """Queue the sample, unless the thread is behind."""
         if sample.true or self.samples.qsize() < WAITING_SAMPLES:
             self.samples.put(sample)
 
     def newest(self) -> Snapshot | None:
         """See :class:`Worker`."""
-        self._tell()
+        self._raise_error()
         self.arrived.clear()
         snapshot, self._received = self._received, None
         return snapshot
@@ -323,9 +324,9 @@ class ThreadWorker:
         """Stop the thread, see :class:`Worker`."""
         self.samples.put(None)
         self.thread.join()
-        self._tell()
+        self._raise_error()
 
-    def _tell(self) -> None:
+    def _raise_error(self) -> None:
         error, self._error = self._error, None
         if error is not None:
             raise UserError(f"the adaptation of the U-Net failed: {error}", "run with --refine off")
@@ -335,7 +336,7 @@ class ThreadWorker:
             stream = torch.cuda.Stream() if torch.cuda.is_available() else None  # type: ignore[no-untyped-call]
             with torch.cuda.stream(stream):
                 _learn(Learner(settings, predictor), settings.budget, self.samples.get, self._publish)
-        except Exception as error:  # reported by newest(), in the thread that can tell the user
+        except Exception as error:  # raised again by newest(), in the thread of the tracker
             self._error = error
 
     def _publish(self, snapshot: Snapshot) -> None:
@@ -356,7 +357,7 @@ def _learn(
     receive: Callable[[bool], Sample | None],
     publish: Callable[[Snapshot], None],
 ) -> None:
-    """Adapt until ``receive`` gives None; it raises queue.Empty when it is not to block and has nothing."""
+    """Adapt until ``receive`` returns None. It raises queue.Empty when it may not block and has no sample."""
     while True:
         try:
             sample = receive(not learner.ready)

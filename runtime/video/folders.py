@@ -10,10 +10,10 @@ from pathlib import Path
 from ...common.errors import SourceError
 
 VIDEO_SUFFIXES = frozenset({".mp4", ".avi", ".mov", ".mkv", ".webm", ".m4v", ".mpg", ".mpeg", ".mts", ".y4m"})
-"""By which videos are found in folders; one that is named may have any."""
+"""Suffixes by which videos are found in folders; a video given by name may have any."""
 
 IMAGE_SUFFIXES = frozenset({".jpg", ".jpeg", ".png", ".bmp", ".webp", ".tif", ".tiff"})
-"""By which frames are found in folders."""
+"""Suffixes by which frames are found in folders."""
 
 IMAGES = "JPEGImages"  # DAVIS and YouTube-VOS have it beside folders of labels
 LABELS = ("Annotations", "Scribbles")  # beginnings of those folders' names
@@ -21,10 +21,10 @@ RESOLUTIONS = ("480p", "Full-Resolution")  # of DAVIS, which has all sequences i
 
 
 def images_in(folder: Path, suffixes: Container[str] = IMAGE_SUFFIXES) -> list[Path]:
-    """The images of a folder in natural order, hidden files passed over.
+    """The images of a folder in natural order, without hidden files.
 
     Args:
-        folder: holds one image per frame.
+        folder: the folder.
         suffixes: of images, in lower case.
 
     Raises:
@@ -35,7 +35,7 @@ def images_in(folder: Path, suffixes: Container[str] = IMAGE_SUFFIXES) -> list[P
 
 
 def _natural_order(path: Path) -> tuple[tuple[tuple[int, str], ...], str]:
-    """Sort key that takes digits as numbers: frame2 comes before frame10. Of equals, the name decides."""
+    """Sort key that reads digits as numbers: frame2 comes before frame10. The name decides between equals."""
     parts = re.split(r"([0-9]+)", path.name.lower())
     numbers = tuple((int(part), "") if part.isdecimal() else (-1, part) for part in parts if part)
     return numbers, path.name
@@ -44,8 +44,8 @@ def _natural_order(path: Path) -> tuple[tuple[tuple[int, str], ...], str]:
 def find_clips(root: Path) -> list[Path]:
     """Videos and folders of frames in ``root``, at any depth, in a fixed order.
 
-    Labels of DAVIS and YouTube-VOS are passed over; of the resolutions of DAVIS, one is taken. Hidden files
-    and folders are passed over, too.
+    Labels of DAVIS and YouTube-VOS, hidden files and hidden folders are left out. Of the resolutions of DAVIS
+    one is taken.
 
     Raises:
         SourceError: when ``root`` does not exist or holds no clip.
@@ -53,7 +53,7 @@ def find_clips(root: Path) -> list[Path]:
     if root.is_file():
         return [root]
     if not root.is_dir():
-        raise SourceError(f"the training data {root} does not exist", "check the path")
+        raise SourceError(f"{root} does not exist", "check the path")
     found = []
     for name, folders, files in os.walk(root):
         folder = Path(name)
@@ -79,6 +79,12 @@ def _entered(folder: Path, names: list[str]) -> list[str]:
 
 
 def frames_in(folder: Path) -> list[Path]:
+    """The frames of a folder in natural order.
+
+    Raises:
+        SourceError: when there is no image, or two have the same name without suffix, so that their masks
+            would collide.
+    """
     try:
         paths = images_in(folder)
     except OSError as error:
@@ -90,14 +96,14 @@ def frames_in(folder: Path) -> list[Path]:
         twin = names.setdefault(path.stem, path)
         if twin is not path:
             raise SourceError(
-                f"{folder} holds both {twin.name} and {path.name}, whose masks would have one name",
+                f"{folder} holds both {twin.name} and {path.name}, whose masks would have the same name",
                 "keep frames and other images in folders of their own",
             )
     return paths
 
 
 def _nearby_images(folder: Path) -> str:
-    """The remedy for a folder without images: among videos, name one; in a dataset, a sequence."""
+    """The remedy for a folder without images: it names a video, or a sequence of a dataset."""
     for video in images_in(folder, VIDEO_SUFFIXES)[:1]:
         return f"name one of its videos, for example {video}, or label all of them with maskring label"
     for pattern in ("*", "JPEGImages/*", "JPEGImages/*/*"):

@@ -28,12 +28,12 @@ ORIENTATION = 0x0112
 """EXIF tag: 1 is upright, 2 to 8 are mirrored or turned."""
 
 MAX_VALUES = 32
-"""More distinct grey values or colours than this mean a photograph, not objects."""
+"""More grey values or colours than this are a photograph, not objects."""
 
 WHITE = 255
 
 FEW_BLENDS = 2
-"""Values without a block of 3x3 pixels may be so many small objects; more of them mean soft edges."""
+"""Up to so many values without a block of 3x3 pixels are small objects; more of them are soft edges."""
 
 MAX_FILE_BYTES = 1 << 28
 
@@ -43,23 +43,25 @@ REMEDY = "save it as a palette PNG in which the index of a pixel is the number o
 def read_mask(path: Path | str, *, allow_empty: bool = False) -> Labels:
     """Read object ids from a PNG.
 
-    Palette: the index is the id. Grey: the value is the id, but a mask that knows only black and the
-    brightest value, or between black and 255 only the blends of a soft edge, holds object 1 (DAVIS-2016: 0
-    and 255); an edge pixel belongs to it from half the brightness on. Colour: black is the background;
-    colours of the DAVIS palette mean their index, greys are read as above, any others are numbered from 1 in
-    the order of their (red, green, blue) values. Where there is alpha and it is 0, there is background. An
-    EXIF orientation is applied, as it is to frames.
+    - Palette: the index is the id.
+    - Grey: the value is the id. But a mask of only black and the brightest value (0 and 255 in DAVIS-2016) is
+      object 1, and so is a white shape with soft edges, from half the brightness on.
+    - Colour: black is the background. Colours of the DAVIS palette mean their index, greys are read as above,
+      and others are numbered from 1 in the order of their (red, green, blue) values.
+    - Alpha: fully transparent pixels are background.
+
+    An EXIF orientation is applied, as it is to frames.
 
     Args:
         path: the file.
-        allow_empty: accept a mask without any object, as annotations of later frames may be.
+        allow_empty: accept a mask without objects, as annotations of later frames may be.
 
     Returns:
         [H, W] uint8, 0 is the background.
 
     Raises:
-        MaskError: when the file is missing, no PNG, damaged, of 16 bits, empty, not made of few flat
-            values, or of several objects with soft edges.
+        MaskError: when the file is missing, not a PNG, damaged, of 16 bits or empty, holds too many values,
+            or shows several objects with soft edges.
     """
     path = Path(path)
     labels = _read(path)
@@ -69,15 +71,15 @@ def read_mask(path: Path | str, *, allow_empty: bool = False) -> Labels:
 
 
 def write_mask(path: Path | str, ids: Labels) -> None:
-    """Write object ids as a palette PNG in DAVIS colours; the file appears only when it is whole.
+    """Write object ids as a palette PNG in DAVIS colours. The file appears only when it is complete.
 
     Args:
-        path: where to.
+        path: the file.
         ids: [H, W] uint8.
 
     Raises:
         OutputError: when it cannot be written.
-        ValueError: when ``ids`` is no filled array of that kind.
+        ValueError: when ``ids`` is empty or has another shape or type.
     """
     with atomic_path(Path(path)) as partial:
         partial.write_bytes(encode_mask(ids))
@@ -90,7 +92,7 @@ def encode_mask(ids: Labels) -> bytes:
         ids: [H, W] uint8.
 
     Raises:
-        ValueError: when ``ids`` is no filled array of that kind.
+        ValueError: when ``ids`` is empty or has another shape or type.
     """
     if ids.ndim != 2 or ids.dtype != np.uint8 or not ids.size:
         raise ValueError(f"ids must be a filled uint8 array [H, W], not {ids.dtype} {list(ids.shape)}")
@@ -189,7 +191,7 @@ def _from_grey(grey: Labels, brightest: int, path: Path) -> Labels:
 
 
 def _flat_values(image: NDArray[np.integer[Any]]) -> NDArray[np.integer[Any]]:
-    """Values that fill a block of 3x3 pixels somewhere; those along a soft edge do not."""
+    """Values that fill a block of 3x3 pixels somewhere, as those along a soft edge do not."""
     across = (image[:, 2:] == image[:, 1:-1]) & (image[:, :-2] == image[:, 1:-1])
     rows = image[:, 1:-1]
     flat = across[2:] & across[1:-1] & across[:-2] & (rows[2:] == rows[1:-1]) & (rows[:-2] == rows[1:-1])
@@ -199,7 +201,7 @@ def _flat_values(image: NDArray[np.integer[Any]]) -> NDArray[np.integer[Any]]:
 def _check_hard_edges(blends: int, objects: int, path: Path) -> None:
     if blends > FEW_BLENDS and blends > objects - blends > 0:
         raise MaskError(
-            f"the mask {path} has {blends} colours or greys along edges alone, which are soft: no objects",
+            f"the mask {path} has soft edges: {blends} colours or greys appear along edges alone",
             "draw without smoothing, scale without interpolation, and " + REMEDY,
         )
 

@@ -10,10 +10,10 @@ from ...common.types import Image
 from .palette import PALETTE
 
 LINES_PER_PIXEL = 960
-"""Boundaries reach one pixel to either side of a change, and one more for every so many lines."""
+"""Boundaries reach one pixel to either side of a change, plus one for every so many lines of the frame."""
 
 FEW_LINES = 300
-"""In frames of fewer, where objects are a few pixels wide, boundaries lie on one side of a change alone."""
+"""In frames with fewer lines, boundaries lie on one side of a change: objects are a few pixels wide there."""
 
 
 def draw_overlay(
@@ -22,16 +22,16 @@ def draw_overlay(
     """Paint objects in their palette colours over a frame, with bright boundaries.
 
     Args:
-        image: [H, W, 3] uint8 RGB; it is left as it is.
-        labels: [H, W] uint8 object ids, 0 = background, which stays unpainted.
-        alpha: from 0, which paints nothing but boundaries, to 1, which hides the frame under the objects.
+        image: [H, W, 3] uint8 RGB; it is not changed.
+        labels: [H, W] uint8 object ids; 0, the background, stays unpainted.
+        alpha: opacity of the objects, from 0 (only boundaries are visible) to 1.
         contours: draw boundaries.
 
     Returns:
         A new [H, W, 3] uint8 RGB image.
 
     Raises:
-        ValueError: when the arrays are of other types or sizes, or ``alpha`` is none.
+        ValueError: when the arrays have other types or sizes, or ``alpha`` is out of range.
     """
     if labels.ndim != 2 or not labels.size or image.shape != (*labels.shape, 3):
         raise ValueError(f"labels {list(labels.shape)} do not lie on an image {list(image.shape)}")

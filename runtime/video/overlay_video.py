@@ -28,40 +28,39 @@ CODECS = ("avc1", "mp4v")
 """Best first: H.264, which browsers play too, where this OpenCV encodes it; MPEG-4 Part 2 everywhere."""
 
 LONGEST_STILL_S = 10.0
-"""How long a video stands still at most: what timestamps say may be years."""
+"""Longest time that the video stands still; timestamps may be years apart."""
 
 DISK_MARGIN = 4 << 20
-"""Bytes that are left free on the disk of a video, so that it can always be completed."""
+"""Bytes left free on the disk, so that the video can always be completed."""
 
 
 class OverlayVideoSink(ClosingSink):
     """An MP4 of the frames with their objects painted over them.
 
-    It is written under a temporary name; :meth:`close` completes it and gives it its name, also when the run
-    was interrupted or the disk ran full. A gap in the frames' indices (live mode dropped some) or times is
-    filled by repeating the picture before it, so that the video keeps the source's speed. Frames of odd size
-    lose their last row or column, which the codecs do not take.
+    The video has a temporary name until :meth:`close` completes it, also after an interruption or on a full
+    disk. A gap in the frames (live mode dropped some) is filled by repeating the picture before it, so that
+    the video keeps the source's speed. Frames of odd size lose their last row or column, as codecs require.
 
     Args:
-        path: where to; the suffix must be ``.mp4``.
+        path: the file; its suffix must be ``.mp4``.
         fps: frames per second.
-        by_time: place pictures by the frames' timestamps, as videos of variable rate need it; no frame is
-            left out, and none stands longer than :data:`LONGEST_STILL_S`. Otherwise by their indices, as
-            cameras need it, whose timestamps are those of arrival.
+        by_time: place pictures by the frames' timestamps, which suits videos of variable rate: no frame is
+            left out, and none stands longer than :data:`LONGEST_STILL_S`. Otherwise pictures are placed by the
+            frames' indices, which suits cameras, whose timestamps are times of arrival.
 
     Attributes:
-        codec: the one of :data:`CODECS` in use, known once a frame was written.
+        codec: the one of :data:`CODECS` in use, known after the first frame.
 
     Raises:
-        OutputError: when the folder of ``path`` cannot be made or written to, the suffix is another, or no
-            video has such a rate.
+        OutputError: when the folder of ``path`` cannot be created or written to, the suffix is another, or
+            ``fps`` is not positive and finite.
     """
 
     def __init__(self, path: Path, fps: float, *, by_time: bool = False) -> None:
         if path.suffix.lower() != ".mp4":
-            raise OutputError(f"the overlay video {path} is no MP4", "let its name end in .mp4")
-        if not 0 < fps < math.inf:  # the encoder would never come back
-            raise OutputError(f"no video has {fps} frames per second", "give its frame rate")
+            raise OutputError(f"the overlay video {path} does not end in .mp4", "rename it")
+        if not 0 < fps < math.inf:  # the encoder would never return
+            raise OutputError(f"an overlay video of {fps} frames per second is impossible", "give its rate")
         if os.path.isdir(path):  # noqa: PTH112 (Path.is_dir raises on names that are too long)
             raise OutputError(f"{path} is a folder", "choose another name for the overlay video")
         make_directory(path.parent)
@@ -82,7 +81,7 @@ class OverlayVideoSink(ClosingSink):
         Raises:
             OutputError: when no video can be written, or the disk is nearly full.
         """
-        self._require_space()
+        self._check_space()
         picture = np.ascontiguousarray(self._picture(frame, result)[..., ::-1])
         if self._writer is None:
             self._writer = self._open(picture.shape[1], picture.shape[0])
@@ -99,7 +98,7 @@ class OverlayVideoSink(ClosingSink):
         """Complete the video and give it its name.
 
         Raises:
-            OutputError: when the file did not take all frames: the disk is full or a quota is reached.
+            OutputError: when the file holds fewer frames than were written, on a full disk or at a quota.
         """
         if self._writer is None:
             return
@@ -134,7 +133,7 @@ class OverlayVideoSink(ClosingSink):
             )
 
     def _late(self, frame: Frame) -> int:
-        """Pictures that are due before the frame's; of a longer still, the rest is left out of the video."""
+        """Number of repeated pictures before this frame's; beyond the longest still the clock is moved."""
         late = round((frame.timestamp - self._start) * self._fps) - self._written
         longest = int(LONGEST_STILL_S * self._fps)
         if late > longest:
@@ -145,8 +144,8 @@ class OverlayVideoSink(ClosingSink):
         writer.write(picture)
         self._written += 1
 
-    def _require_space(self) -> None:
-        # The encoder would not report a full disk, and could not complete the file on one.
+    def _check_space(self) -> None:
+        # The encoder does not report a full disk, and cannot complete the file on one.
         try:
             free = shutil.disk_usage(self._path.parent).free
         except OSError as error:
@@ -158,7 +157,7 @@ class OverlayVideoSink(ClosingSink):
 
 
 def _frames_in(path: Path) -> int:
-    """Frames that a player finds in a video, 0 when it does not play."""
+    """Number of frames that a player finds in a video, 0 when it does not play."""
     capture = cv2.VideoCapture(opencv_name(path, OutputError), preferred_backend())
     try:
         return int(capture.get(cv2.CAP_PROP_FRAME_COUNT)) if capture.isOpened() else 0

@@ -1,4 +1,4 @@
-"""The colours of objects: the palette of PASCAL VOC, which DAVIS and YouTube-VOS masks use as well."""
+"""Colours of objects: the palette of PASCAL VOC, which DAVIS and YouTube-VOS use."""
 
 from __future__ import annotations
 
@@ -9,8 +9,8 @@ from numpy.typing import NDArray
 def davis_palette() -> NDArray[np.uint8]:
     """RGB colour of each object id, [256, 3] uint8; id 0, the background, is black.
 
-    Bit 7 - k of a channel's value is bit 3 * k + channel of the id, so that ids that follow each other differ
-    most (``VOCcolormap`` of the PASCAL VOC development kit).
+    Bit 7 - k of a channel's value is bit 3 * k + channel of the id, so neighbouring ids differ most
+    (``VOCcolormap`` of the PASCAL VOC development kit).
     """
     ids = np.arange(256)
     palette = np.zeros((256, 3), np.uint8)

@@ -1,4 +1,4 @@
-"""Where results go: mask files, one line of JSON per frame. What was written stays valid."""
+"""Sinks write results: mask files, or one line of JSON per frame. What is written stays valid."""
 
 from __future__ import annotations
 
@@ -31,14 +31,14 @@ class Sink(Protocol):
         """
 
     def close(self) -> None:
-        """Complete what was written. Closing twice does nothing."""
+        """Complete the output. Closing twice does nothing."""
 
 
 Self = TypeVar("Self", bound="ClosingSink")
 
 
 class ClosingSink:
-    """Closes a sink at the end of a ``with`` block, also of one that fails or is interrupted."""
+    """Closes a sink at the end of a ``with`` block, also when the block fails or is interrupted."""
 
     def __enter__(self: Self) -> Self:
         return self
@@ -53,17 +53,17 @@ class ClosingSink:
 
 
 class MaskFolderSink(ClosingSink):
-    """One palette PNG per frame, in DAVIS colours, named like the frame; each appears only when it is whole.
+    """One palette PNG per frame, in DAVIS colours, named like the frame. Each appears only when complete.
 
     Args:
-        folder: made when it is not there, and removed again when nothing was written; files of other names in
-            it are left alone.
+        folder: created if necessary, and removed again when nothing is written. Files of other names in it are
+            left alone.
 
     Attributes:
-        others: names of PNGs in the folder that were not written by this sink, but before.
+        others: names of PNGs in the folder that were there before.
 
     Raises:
-        OutputError: when the folder cannot be made or written to.
+        OutputError: when the folder cannot be created or written to.
     """
 
     def __init__(self, folder: Path) -> None:
@@ -75,30 +75,34 @@ class MaskFolderSink(ClosingSink):
         """Write the frame's labels, [H, W] object ids.
 
         Raises:
-            OutputError: when the file cannot be written, or the frame's name is none of a file.
+            OutputError: when the file cannot be written, or the frame's name contains a folder.
         """
         name = f"{frame.name}.png"
         if Path(name).name != name:
-            raise OutputError(f"the frame {frame.name} would be written elsewhere", "leave folders out of it")
+            raise OutputError(f"the name of the frame {frame.name} contains a folder", "leave the folder out")
         write_mask(self.folder / name, result.labels)
         self.others.discard(name)
 
     def close(self) -> None:
-        """Nothing is held open."""
+        """Remove the folder if it is new and empty."""
         self._closing.close()
 
 
 class JsonLinesSink(ClosingSink):
-    """One JSON object per frame and line, readable while the run goes on; only whole lines are ever left.
+    """One line of JSON per frame, readable while the run goes on. An incomplete line is never left behind.
 
-    Keys: ``index``, ``name`` and ``timestamp`` (seconds) of the frame; ``dropped``, frames of the source
-    skipped since the line before; ``objects``, each with ``id``, ``area`` (pixels), ``box`` (null or
-    [x0, y0, x1, y1], x1 and y1 just outside) and ``confidence`` (null or 0 to 1); ``timings`` (seconds);
-    with refinement ``kept``, for the objects whose mask is propagation's all the same, id to reason.
+    Keys:
+
+    - ``index``, ``name`` and ``timestamp`` (seconds) of the frame;
+    - ``dropped``: frames of the source skipped since the previous line;
+    - ``objects``: each with ``id``, ``area`` (pixels), ``box`` (null or [x0, y0, x1, y1], x1 and y1 exclusive)
+      and ``confidence`` (null or 0 to 1);
+    - ``timings`` (seconds);
+    - with refinement ``kept``: ids of objects that keep their propagated mask -> reason.
 
     Args:
-        path: where to; what stood there stays until the first line replaces it. Without any, nothing new is
-            left there.
+        path: the file. Its old content stays until the first line replaces it; a run without any line leaves
+            no new file.
 
     Raises:
         OutputError: when the file cannot be opened for writing.
@@ -122,7 +126,7 @@ class JsonLinesSink(ClosingSink):
         """Append the frame's line.
 
         Raises:
-            OutputError: when it cannot be written; a part of a line that was is taken back.
+            OutputError: when it cannot be written; an incomplete line is removed again.
         """
         skipped = 0 if self._last_index is None else max(0, frame.index - self._last_index - 1)
         line = json.dumps(_record(frame, result, skipped)).encode() + b"\n"

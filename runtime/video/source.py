@@ -181,5 +181,5 @@ def _length_between(reader: Reader, first: int, last: int | None) -> int | None:
 def _no_frame(first: int, length: int) -> SourceError:
     return SourceError(
         f"the source has no frame {first}: it has {length} frames",
-        "begin earlier; frames are counted from 0",
+        "begin earlier (frames are counted from 0)",
     )

@@ -19,7 +19,7 @@ from .losses import weighted_cross_entropy, weighted_dice
 from .predictor import Predictor, as_tensor
 
 LAST_RATE = 0.05
-"""The learning rate at the end of an offline adaptation, as a share of the one at its beginning."""
+"""Learning rate at the end of an offline adaptation, as a fraction of the first one."""
 
 Tensors = tuple[Tensor, Tensor, Tensor]
 
@@ -29,11 +29,11 @@ class Adaptation:
 
     Args:
         settings: see :class:`RefinementSettings`.
-        predictor: one that was adapted before; None to start from scratch (Deep Image Prior: the structure
-            of the U-Net fits objects before it fits the noise of propagation).
+        predictor: adapted before; None to start from random weights (Deep Image Prior: the structure of the
+            U-Net fits objects before it fits the noise of propagation).
 
     Attributes:
-        predictor: what is fitted.
+        predictor: the U-Net that is fitted.
         iterations: optimiser steps taken.
     """
 
@@ -44,18 +44,21 @@ class Adaptation:
         self._rng = np.random.default_rng(settings.seed)
         self._optimiser = self._new_optimiser()
 
-    def step(self, buffer: SampleBuffer, *, fall: bool) -> float:
-        """One optimiser step on a random batch; returns the loss.
+    def step(self, buffer: SampleBuffer, *, anneal: bool) -> float:
+        """Take one optimiser step on a random batch.
 
         Args:
             buffer: holds at least one sample with a true mask.
-            fall: let the learning rate fall along a cosine over ``settings.iterations``.
+            anneal: lower the learning rate along a cosine over ``settings.iterations``.
+
+        Returns:
+            The loss.
         """
-        samples = self._drawn(buffer)
+        samples = self._batch(buffer)
         if self.predictor.follow([known for sample in samples for known in sample.ids], self._settings.seed):
             self._optimiser = self._new_optimiser()
         for group in self._optimiser.param_groups:
-            group["lr"] = self._settings.learning_rate * (self._fallen() if fall else 1.0)
+            group["lr"] = self._settings.learning_rate * (self._annealed() if anneal else 1.0)
         self._optimiser.zero_grad(set_to_none=True)
         loss = self._loss(samples)
         loss.backward()  # type: ignore[no-untyped-call]
@@ -64,10 +67,10 @@ class Adaptation:
         return float(loss.detach())
 
     def reassess(self, buffer: SampleBuffer) -> None:
-        """Believe a propagated mask the less, the less the U-Net agrees with it.
+        """Lower the quality of propagated masks with which the U-Net disagrees.
 
-        What is consistent over a video the U-Net has learned by now; a mask that drifted off in a few frames
-        it sees elsewhere.
+        By now the U-Net has learned what is consistent over the video, so it disagrees with masks that drifted
+        off in a few frames.
         """
         for sample in buffer.pseudo:
             found = self.predictor.predict(sample.image, sample.ids).argmax(0)
@@ -79,7 +82,7 @@ class Adaptation:
                 sample.quality *= float(np.mean(agreed))
 
     def not_learned(self, buffer: SampleBuffer) -> dict[int, str]:
-        """Objects that the U-Net does not find in a mask the user gave, with the reason for the guard."""
+        """Objects that the U-Net does not find where the user drew them -> the reason for the guard."""
         reasons = {}
         for sample in buffer.true:
             found = self.predictor.predict(sample.image, sample.ids).argmax(0)
@@ -89,7 +92,7 @@ class Adaptation:
         return reasons
 
     def unsure(self, sample: Sample) -> dict[int, str]:
-        """Objects of which the U-Net says something else when it sees the sample's frame mirrored."""
+        """Objects whose mask changes when the U-Net sees the sample's frame mirrored -> the reason."""
         direct = self.predictor.predict(sample.image, sample.ids)
         return unsure(sample.ids, direct, self.predictor.predict(sample.image, sample.ids, mirrored=True))
 
@@ -103,8 +106,8 @@ class Adaptation:
         shares = torch.tensor(share, device=logits.device)
         return ((entropy + dice) * shares).sum() / shares.sum().clamp(min=1e-6)
 
-    def _drawn(self, buffer: SampleBuffer) -> list[Sample]:
-        """One true sample and a few propagated ones, the better the likelier."""
+    def _batch(self, buffer: SampleBuffer) -> list[Sample]:
+        """One true sample, and propagated ones with a probability in proportion to their quality."""
         samples = [buffer.true[int(self._rng.integers(len(buffer.true)))]]
         usable = [sample for sample in buffer.pseudo if sample.quality >= LEAST_QUALITY]
         if usable and self._settings.pseudo_frames:
@@ -125,7 +128,7 @@ class Adaptation:
     def _share(self, sample: Sample, batch: int) -> float:
         return self._settings.true_mask * max(batch - 1, 1) if sample.true else 1.0
 
-    def _fallen(self) -> float:
+    def _annealed(self) -> float:
         done = min(self.iterations / max(self._settings.iterations, 1), 1.0)
         return LAST_RATE + (1 - LAST_RATE) * 0.5 * (1 + math.cos(math.pi * done))
 

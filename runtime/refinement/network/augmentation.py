@@ -1,7 +1,7 @@
-"""Augmentation: the true first frame as it might look later, propagated frames a little otherwise.
+"""Augmentation of the frames that adaptation learns from.
 
-Lucid Data Dreaming (Khoreva et al. 2017) is the model: objects move against the ground, both are warped, and
-the light changes. Everything is drawn from one numpy generator, so a seed decides it.
+After Lucid Data Dreaming (Khoreva et al. 2017): objects move against the background, both are warped, and the
+light changes. All randomness comes from one numpy generator, so a seed decides everything.
 """
 
 from __future__ import annotations
@@ -17,7 +17,7 @@ from torch import Tensor
 
 @dataclass(frozen=True)
 class Strength:
-    """How far a frame is changed; standard deviations of what is drawn.
+    """How far a frame is changed: standard deviations of random changes, and probabilities.
 
     Attributes:
         turn: rotation in radians.
@@ -39,7 +39,7 @@ class Strength:
 
 
 STRONG = Strength(turn=0.25, zoom=0.25, shift=0.25, bend=0.05, gain=0.15, second=0.5, blur=0.3)
-"""For masks the user gave: they are true whatever is done to the frame."""
+"""For masks that the user drew: they stay true however far the frame is changed."""
 
 WEAK = Strength(turn=0.1, zoom=0.1, shift=0.1, bend=0.02, gain=0.1, second=0.0, blur=0.0)
 """For propagated masks."""
@@ -65,7 +65,7 @@ def augment(
     stack = torch.cat([image, target, weight[None]])[None]
     stack = _sampled(stack, _grid(rng, stack.shape[2:], strength))
     if rng.random() < strength.second:
-        stack = _seen_twice(rng, stack, len(target), strength)
+        stack = _paste_objects(rng, stack, len(target), strength)
     image, target, weight = stack[0, :3], stack[0, 3:-1], stack[0, -1]
     if rng.random() < strength.blur:
         image = _motion_blur(rng, image)
@@ -89,8 +89,8 @@ def _sampled(stack: Tensor, grid: Tensor) -> Tensor:
     return F.grid_sample(stack, grid, padding_mode="reflection", align_corners=False)
 
 
-def _seen_twice(rng: np.random.Generator, stack: Tensor, labels: int, strength: Strength) -> Tensor:
-    """Lay the objects, warped once more, over the frame: they are what they are at any place."""
+def _paste_objects(rng: np.random.Generator, stack: Tensor, labels: int, strength: Strength) -> Tensor:
+    """Paste the objects, warped once more, over the frame: an object is the same at any place."""
     again = _sampled(stack, _grid(rng, stack.shape[2:], strength))
     object_share = again[:, 4 : 3 + labels].sum(1, keepdim=True).clamp(0, 1)
     return stack + object_share * (again - stack)

@@ -1,4 +1,4 @@
-"""A U-Net and which of its outputs is which object: what adaptation makes and refinement asks."""
+"""A U-Net together with the objects that its outputs stand for."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ Probabilities = NDArray[np.float32]
 
 @dataclass
 class Predictor:
-    """Says where objects are in a frame, from their appearance alone.
+    """Finds objects in a frame by their appearance alone.
 
     Attributes:
         unet: output 0 is the background.

@@ -71,7 +71,7 @@ def track(
         reopen = partial(open_source, source, live=live, first=first, last=last)
         stream = stack.enter_context(reopen())
         require_reached(stream.end, add, remove)
-        refining.require_possible(source, stream, live, save_refiner is not None)
+        refining.check_source(source, stream, live, save_refiner is not None)
         with busy("opening the model"):
             tracker = refining.wrap(open_tracker(model, kernel=kernel.value, threads=threads), out_dir)
         stack.push(tracker)

@@ -25,7 +25,7 @@ def picture_of_a_square() -> np.ndarray:
 
 def new_drawing(**options: object) -> Drawing:
     empty = np.zeros((HEIGHT, WIDTH), np.uint8)
-    return Drawing(picture_of_a_square(), options.pop("followed", empty), **options)  # type: ignore[arg-type]
+    return Drawing(picture_of_a_square(), options.pop("tracked", empty), **options)  # type: ignore[arg-type]
 
 
 def click(drawing: Drawing, *points: tuple[int, int]) -> None:
@@ -191,14 +191,14 @@ def test_redo_clears_one_object_alone() -> None:
 
 
 def test_new_objects_get_numbers_that_are_free() -> None:
-    drawing = new_drawing(known=frozenset({1, 2, 4}), started=True, object_id=3)
+    drawing = new_drawing(tracked_ids=frozenset({1, 2, 4}), started=True, object_id=3)
     click(drawing, *rectangle(10, 10, 20, 20))
     press(drawing, "n")
     assert drawing.object_id == 5
 
 
 def test_all_numbers_taken() -> None:
-    drawing = new_drawing(known=frozenset(range(1, 256)), started=True)
+    drawing = new_drawing(tracked_ids=frozenset(range(1, 256)), started=True)
     press(drawing, "n")
     assert "255 objects" in drawing.message
 
@@ -228,7 +228,7 @@ def test_other_ends(key: str, before: DrawingOutcome, later: DrawingOutcome) -> 
 
 
 def test_tracked_objects_can_be_dropped() -> None:
-    drawing = new_drawing(known=frozenset({1, 2}), started=True, object_id=2)
+    drawing = new_drawing(tracked_ids=frozenset({1, 2}), started=True, object_id=2)
     press(drawing, "x", "enter")
     assert drawing.outcome is DrawingOutcome.DONE and drawing.dropped == {2} and not drawing.mask.any()
 
@@ -252,7 +252,7 @@ def test_screen_and_frame_agree(height: int, width: int) -> None:
 
 
 def test_the_picture_shows_frame_objects_outline_and_keys() -> None:
-    drawing = new_drawing(followed=expected(o3=(60, 5, 70, 15)), known=frozenset({3}), started=True)
+    drawing = new_drawing(tracked=expected(o3=(60, 5, 70, 15)), tracked_ids=frozenset({3}), started=True)
     click(drawing, *rectangle(30, 20, 49, 39))
     drawing.handle(Pointer("close", 0, 0))
     picture = drawing.picture()
@@ -270,13 +270,13 @@ def test_the_picture_shows_frame_objects_outline_and_keys() -> None:
 
 def test_what_is_redrawn_or_dropped_is_not_shown_at_its_old_place() -> None:
     followed = expected(o1=(60, 5, 70, 15))
-    drawing = new_drawing(followed=followed, known=frozenset({1}), started=True)
+    drawing = new_drawing(tracked=followed, tracked_ids=frozenset({1}), started=True)
     x, y = drawing.view.to_screen((65, 10))
     shown = drawing.picture()[y, x]
     click(drawing, *rectangle(30, 20, 49, 39))
     press(drawing, "2")
     assert not np.array_equal(drawing.picture()[y, x], shown)
-    dropped = new_drawing(followed=followed, known=frozenset({1}), started=True)
+    dropped = new_drawing(tracked=followed, tracked_ids=frozenset({1}), started=True)
     press(dropped, "x")
     assert not np.array_equal(dropped.picture()[y, x], shown)
 

@@ -122,16 +122,16 @@ def test_the_learning_rate_falls_along_a_cosine() -> None:
     buffer, settings = filled(2), replace(QUICK, iterations=4)
     adaptation, rates = Adaptation(settings), []
     for _ in range(5):
-        adaptation.step(buffer, fall=True)
+        adaptation.step(buffer, anneal=True)
         rates.append(adaptation._optimiser.param_groups[0]["lr"] / settings.learning_rate)
     assert rates == pytest.approx([1, 0.05 + 0.95 * 0.8536, 0.525, 0.05 + 0.95 * 0.1464, 0.05], abs=1e-3)
-    adaptation.step(buffer, fall=False)
+    adaptation.step(buffer, anneal=False)
     assert adaptation._optimiser.param_groups[0]["lr"] == settings.learning_rate
 
 
 def test_adaptation_learns_the_objects_of_a_clip() -> None:
     buffer, adaptation = filled(objects=2), Adaptation(QUICK)
-    losses = [adaptation.step(buffer, fall=True) for _ in range(QUICK.iterations)]
+    losses = [adaptation.step(buffer, anneal=True) for _ in range(QUICK.iterations)]
     assert np.mean(losses[-5:]) < 0.5 * np.mean(losses[:5])
     image, labels = clip(12, objects=2)[10]
     found = adaptation.predictor.predict(image, [OBJECT, OTHER]).argmax(0)
@@ -151,7 +151,7 @@ def test_a_network_that_has_learned_nothing_is_noticed() -> None:
 def test_a_mask_that_drifted_is_believed_less() -> None:
     buffer, adaptation = filled(), Adaptation(QUICK)
     for _ in range(QUICK.iterations):
-        adaptation.step(buffer, fall=True)
+        adaptation.step(buffer, anneal=True)
     drifted, sound = buffer.pseudo[-1], buffer.pseudo[0]
     drifted.labels = np.roll(drifted.labels, 30, axis=0)
     before = drifted.quality, sound.quality
@@ -162,7 +162,7 @@ def test_a_mask_that_drifted_is_believed_less() -> None:
 def test_the_seed_decides_everything() -> None:
     def losses(seed: int) -> list[float]:
         adaptation, buffer = Adaptation(replace(QUICK, seed=seed)), filled()
-        return [adaptation.step(buffer, fall=True) for _ in range(3)]
+        return [adaptation.step(buffer, anneal=True) for _ in range(3)]
 
     assert losses(1) == losses(1) != losses(2)
 
@@ -171,7 +171,7 @@ def test_the_caller_keeps_its_random_numbers() -> None:
     torch.manual_seed(3)
     expected = torch.rand(1)
     torch.manual_seed(3)
-    Adaptation(QUICK).step(filled(2), fall=True)
+    Adaptation(QUICK).step(filled(2), anneal=True)
     assert torch.rand(1) == expected
 
 

@@ -111,10 +111,10 @@ def test_what_a_view_shows_is_put_back_where_it_was() -> None:
 def test_samples_show_the_same_as_what_is_refined_later() -> None:
     maker, (image, labels) = SampleMaker(RefinementSettings(size=32), 4), clip(1)[0]
     result = new_tracker().step(image, labels)
-    x0, y0, x1, y1 = maker.view(result).box
+    x0, y0, x1, y1 = maker.crop(result).box
     assert (x1 - x0, y1 - y0) == (38, 38)  # twice the disc's diameter
     sample = maker.make(image, result, labels)
-    np.testing.assert_array_equal(sample.image, maker.view(result).image(image))
+    np.testing.assert_array_equal(sample.image, maker.crop(result).image(image))
     assert 0.15 < (sample.labels == OBJECT).mean() < 0.25
 
 

@@ -874,11 +874,11 @@ def test_a_part_that_ends_before_it_begins_is_refused(tmp_path: Path, first: int
 
 def test_a_part_beyond_the_end_is_refused(tmp_path: Path) -> None:
     folder = write_folder(tmp_path / "clip", [f"{number}.png" for number in range(8)])
-    with pytest.raises(SourceError, match="has no frame 8, for it has 8 frames; begin earlier"):
+    with pytest.raises(SourceError, match=r"no frame 8.* 8 frames; begin earlier"):
         open_source(folder, first=8)
     with open_source(write_video(tmp_path / "clip.mp4", 8), first=8) as source:
         assert source.end is None
-        with pytest.raises(SourceError, match="has no frame 8, for it has 8 frames; begin earlier"):
+        with pytest.raises(SourceError, match=r"no frame 8.* 8 frames; begin earlier"):
             next(source)
 
 
@@ -898,7 +898,7 @@ def test_a_stream_that_ends_before_the_part_is_an_error() -> None:
     reader = FakeReader(lambda: iter([Frame(coded(0), 0, 0.0, "0")]))
     with (
         Source(reader, first=5) as source,
-        pytest.raises(SourceError, match="has no frame 5, for it has 1 frames; begin"),
+        pytest.raises(SourceError, match=r"no frame 5.* 1 frames; begin earlier"),
     ):
         next(source)
     assert reader.closed
