@@ -1,4 +1,4 @@
-"""Frames for ``maskring quantize``: some of each video, spread over its length."""
+"""Calibration of ``maskring quantize`` on videos."""
 
 from __future__ import annotations
 
@@ -15,18 +15,18 @@ Image = NDArray[np.uint8]
 
 
 def quantize_on_videos(model: Path, videos: list[Path], out: Path, *, frames: int, size: int) -> int:
-    """Calibrate ``model`` on ``videos`` and write its int8 version.
+    """Calibrate ``model`` on frames of ``videos`` and write its int8 version.
 
     Args:
         model: a float32 ``.onnx`` export.
         videos: video files, folders of frames, and folders with either at any depth.
         out: the ``.onnx`` to write.
-        frames: how many frames to take in all, the same number of each video; of more videos than that, an
-            even choice is looked at.
-        size: shorter side they are scaled down to, unless the model is fixed to a size.
+        frames: how many frames to take in all, the same number from each video. If there are more videos than
+            that, an even choice of them is used.
+        size: shorter side that frames are scaled down to, unless the model is fixed to a size.
 
     Returns:
-        Frames that the calibration saw.
+        The number of frames that the calibration used.
 
     Raises:
         UserError: see :func:`maskring.export.int8.quantize_onnx` and
@@ -38,7 +38,7 @@ def quantize_on_videos(model: Path, videos: list[Path], out: Path, *, frames: in
 
     _, metadata = load_step_graph(model)
     if out.exists() and out.samefile(model):
-        raise ModelError(f"{out} is the model that is read", "name another file with --out")
+        raise ModelError(f"{out} is the input model itself", "give another file with --out")
 
     def fit(image: Image) -> Image:
         height, width = image.shape[:2]
@@ -54,10 +54,10 @@ def quantize_on_videos(model: Path, videos: list[Path], out: Path, *, frames: in
 
 
 def spread_frames(video: Path, count: int, fit: Callable[[Image], Image]) -> list[Image]:
-    """Up to ``count`` frames of a video, evenly spread, each passed through ``fit``.
+    """Up to ``count`` frames of a video, evenly spread over its length, each passed through ``fit``.
 
     Raises:
-        SourceError: when it cannot be read or holds no frame.
+        SourceError: when the video cannot be read or holds no frames.
     """
     from ..runtime.video.open_source import open_source
 
@@ -70,5 +70,5 @@ def spread_frames(video: Path, count: int, fit: Callable[[Image], Image]) -> lis
             if len(chosen) == count:
                 break
     if not chosen:
-        raise SourceError(f"{video} holds no frame", "give another video")
+        raise SourceError(f"{video} holds no frames", "give another video")
     return chosen

@@ -1,4 +1,4 @@
-"""From an exported model to an engine of TensorRT or TensorRT-RTX, and what decided it beside it."""
+"""Building an exported model into an engine of TensorRT or TensorRT-RTX, with a manifest next to it."""
 
 from __future__ import annotations
 
@@ -40,33 +40,33 @@ from .engine_builder import Progress, build
 from .triton.state import REQUEST_INPUTS, STATE_INPUTS
 
 Range = tuple[int, int, int]
-"""Smallest, best and largest."""
+"""Smallest, best and largest value."""
 
 DEFAULT_OBJECTS: Range = (1, 3, 15)
 
 PLAN_SUFFIX = ".plan"
-"""By which Triton knows engines."""
+"""Suffix of engines for Triton."""
 
 TURING = "sm75"
-"""The architecture for which TensorRT-RTX has no float32 matrix products."""
+"""For this GPU architecture, TensorRT-RTX has no float32 matrix products."""
 
 
 @dataclass(frozen=True)
 class EngineOptions:
-    """What the user decides about an engine.
+    """The user's options for an engine.
 
     Attributes:
         runtime: one of :data:`maskring.runtime.model.engine_file.RUNTIMES`.
-        height, width: of the frames, where the model takes any.
-        objects: without background, where the model takes any; None for :data:`DEFAULT_OBJECTS`.
-        compute_capabilities: GPUs to compile for, as ``sm86``; TensorRT-RTX alone, TensorRT times kernels on
-            the GPU that is here.
+        height, width: of the frames, if the model takes any.
+        objects: without background, if the model takes any number; None for :data:`DEFAULT_OBJECTS`.
+        compute_capabilities: GPUs to compile for, for example ``sm86``; for TensorRT-RTX only, because
+            TensorRT times kernels on the GPU of this machine.
         optimization_level: of the builder, 0 to 5; None for its default.
-        workspace_mb: limit of scratch memory in MiB.
-        version_compatible: run on later TensorRT of the same major version.
+        workspace_mb: limit of scratch memory, in MiB.
+        version_compatible: whether later TensorRT of the same major version can run it.
         hardware_compatibility: one of :data:`maskring.runtime.model.engine_file.HARDWARE_COMPATIBILITY`, or
             empty.
-        timing_cache: file that keeps timings for the next build.
+        timing_cache: file that stores timings for the next build.
     """
 
     runtime: str = TENSORRT
@@ -86,9 +86,9 @@ class BuiltEngine:
     """What :func:`build_engine` did.
 
     Attributes:
-        manifest: what stands beside the engine.
-        reused: nothing was built, since the engine that was there is the one asked for.
-        replaced: why the engine that was there is another one; empty when there was none.
+        manifest: of the engine.
+        reused: whether the existing engine was the right one, and nothing was built.
+        replaced: why an existing engine was replaced; empty when there was none.
     """
 
     manifest: EngineManifest
@@ -100,30 +100,30 @@ def parse_range(text: str, option: str) -> Range:
     """``480`` or ``240:480:1080`` -> smallest, best, largest.
 
     Raises:
-        ModelError: when the text says anything else.
+        ModelError: when the text has another form.
     """
     parts = text.split(":")
-    # int reads other scripts' digits, too, and refuses thousands of them.
+    # int() also accepts digits of other scripts, and raises for thousands of digits.
     numbers = [int(part) for part in parts if part.isascii() and part.isdecimal() and len(part) < 10]
     rising = len(numbers) == len(parts) and 0 not in numbers and numbers == sorted(numbers)
     if not rising or len(numbers) not in (1, 3):
-        raise ModelError(f"{option} {text} is no range", f"give {option} N or SMALLEST:BEST:LARGEST")
+        raise ModelError(f"{option} {text} is not a range", f"give {option} N or SMALLEST:BEST:LARGEST")
     return numbers[0], numbers[len(numbers) // 2], numbers[-1]
 
 
 def build_engine(
     model: Path, out: Path, options: EngineOptions, progress: Progress | None = None
 ) -> BuiltEngine:
-    """Build ``model`` into the engine ``out`` and ``out``.json, unless both are there and the right ones.
+    """Build ``model`` into the engine ``out`` and its manifest ``out``.json, unless both are there already.
 
-    For TensorRT the memory read becomes the plugin; for TensorRT-RTX, which takes no plugin, its function
-    body is built in. Precision is the model's own.
+    For TensorRT, the plugin computes the memory read. TensorRT-RTX takes no plugins, so the function body is
+    built in. The precision is that of the model.
 
     Args:
         model: an exported ``.onnx``; for a ``.plan`` the one in a Triton repository.
-        out: the ``.engine`` to write, or the ``.plan``.
-        options: what the user decides.
-        progress: told of the build's phases.
+        out: the ``.engine`` or ``.plan`` to write.
+        options: see :class:`EngineOptions`.
+        progress: called with the build's phases.
 
     Raises:
         ModelError: when the model, a size or an option does not fit, or TensorRT refuses the model.
@@ -132,17 +132,17 @@ def build_engine(
     """
     if out.suffix not in (ENGINE_SUFFIX, PLAN_SUFFIX):
         raise OutputError(
-            f"{out} ends neither in .engine nor in .plan, by which trackers and Triton know engines",
+            f"{out} does not end in .engine (for trackers) or .plan (for Triton)",
             "rename it",
         )
     served = out.suffix == PLAN_SUFFIX
     graph, metadata, fixed = _load_served_model(model) if served else (*load_step_graph(model), {})
     _check_options(options)
     if served and options.runtime != TENSORRT:
-        raise ModelError("Triton runs no engines of TensorRT-RTX", "build with --runtime tensorrt")
+        raise ModelError("Triton does not run engines of TensorRT-RTX", "build with --runtime tensorrt")
     for path in (out, manifest_path(out), options.timing_cache):
         if path is not None and path.is_dir():
-            raise OutputError(f"{path} is a folder", "name a file")
+            raise OutputError(f"{path} is a folder", "give a file name")
     shapes = profile_shapes(metadata, options)
     if served:
         shapes = {name: [shape] * 3 for name, shape in fixed.items()}
@@ -178,10 +178,10 @@ def build_engine(
 
 
 def _load_served_model(path: Path) -> tuple[onnx.ModelProto, ModelMetadata, dict[str, list[int]]]:
-    """Read the model of a Triton repository; also the shapes of its inputs, which are fixed.
+    """The model of a Triton repository, its metadata and the fixed shapes of its inputs.
 
     Raises:
-        ModelError: when the file is missing, damaged or another one.
+        ModelError: when the file is missing, damaged or not such a model.
     """
     model, metadata = read_export(path)
     shapes = {
@@ -200,16 +200,14 @@ def profile_shapes(metadata: ModelMetadata, options: EngineOptions) -> Shapes:
     """Smallest, best and largest shape of each input of the step graph.
 
     Raises:
-        ModelError: when a size that the model leaves open is not given, or one that it fixes is another.
+        ModelError: when a size that the model leaves open is missing, or differs from one that it fixes.
     """
     height = _range("height", options.height, metadata.height, None)
     width = _range("width", options.width, metadata.width, None)
     fixed = None if metadata.num_labels is None else metadata.num_labels - 1
     objects = _range("objects", options.objects, fixed, DEFAULT_OBJECTS)
     if objects[2] >= MAX_LABELS:
-        raise ModelError(
-            f"{objects[2]} objects do not fit into a label map", f"ask for {MAX_LABELS - 1} at most"
-        )
+        raise ModelError(f"--objects {objects[2]} is out of range", f"give at most {MAX_LABELS - 1}")
     policy = MemoryPolicy.of_model(metadata)
     slots = metadata.num_slots or policy.num_slots
     shapes: Shapes = {name: [] for name in INPUTS}
@@ -223,12 +221,12 @@ def profile_shapes(metadata: ModelMetadata, options: EngineOptions) -> Shapes:
 
 
 def _network(graph: onnx.ModelProto, shapes: Shapes, runtime: str, targets: tuple[str, ...]) -> bytes:
-    """The model as TensorRT's parser is to see it."""
+    """The serialized model for TensorRT's parser."""
     if runtime == TENSORRT:
         graph = use_tensorrt_plugin(graph)
     elif TURING in targets:
         graph = without_matrix_products(graph)
-    # Where the profile fixes an extent, the builder needs less scratch memory if the graph does, too.
+    # If the profile fixes an axis, fixing it in the graph too saves the builder scratch memory.
     for tensor in graph.graph.input:
         extents = zip(*shapes[tensor.name], strict=True)
         for axis, (smallest, _, largest) in zip(tensor.type.tensor_type.shape.dim, extents, strict=True):
@@ -249,7 +247,7 @@ def _range(name: str, asked: Range | None, fixed: int | None, default: Range | N
     chosen = asked or default
     if chosen is None:
         raise ModelError(
-            f"the model takes any {name} and an engine needs bounds",
+            f"the model takes any {name}, and an engine needs bounds",
             f"give --{name} N, or --{name} SMALLEST:BEST:LARGEST",
         )
     return chosen
@@ -257,28 +255,28 @@ def _range(name: str, asked: Range | None, fixed: int | None, default: Range | N
 
 def _check_options(options: EngineOptions) -> None:
     if options.runtime not in RUNTIMES:
-        raise ModelError(f"there is no runtime {options.runtime}", f"choose {' or '.join(RUNTIMES)}")
+        raise ModelError(f"the runtime {options.runtime} is unknown", f"choose {' or '.join(RUNTIMES)}")
     if options.hardware_compatibility not in ("", *HARDWARE_COMPATIBILITY):
         raise ModelError(
-            f"there is no hardware compatibility {options.hardware_compatibility}",
+            f"the hardware compatibility {options.hardware_compatibility} is unknown",
             f"choose {' or '.join(HARDWARE_COMPATIBILITY)}",
         )
     if options.runtime == TENSORRT and options.compute_capabilities:
         raise ModelError(
-            "TensorRT times its kernels on the GPU that is here and takes no --compute-capability",
+            "--compute-capability does not apply to TensorRT, which builds for the GPU of this machine",
             "leave it out, or build with --runtime tensorrt-rtx",
         )
     if options.runtime == TENSORRT_RTX and (
         options.version_compatible or options.hardware_compatibility or options.timing_cache
     ):
         raise ModelError(
-            "TensorRT-RTX has no version or hardware compatibility and no timing cache",
-            "leave these options out and name the GPUs with --compute-capability",
+            "--version-compatible, --hardware-compatibility and --timing-cache do not apply to TensorRT-RTX",
+            "leave them out and name the GPUs with --compute-capability",
         )
     if options.runtime == TENSORRT_RTX and not options.compute_capabilities:
         raise ModelError(
-            "an ahead-of-time engine needs the GPUs it is for",
-            "name them: --compute-capability sm86,sm89 (maskring doctor knows that of a GPU that is here)",
+            "TensorRT-RTX builds ahead of time and needs to know the GPUs",
+            "name them with --compute-capability sm86,sm89 (maskring doctor prints that of this machine)",
         )
 
 
@@ -303,7 +301,7 @@ def _targets(trt: Any, options: EngineOptions) -> tuple[str, ...]:
 
 
 def _present(out: Path, key: EngineKey) -> tuple[EngineManifest | None, str]:
-    """The manifest of the engine at ``out`` if it is what ``key`` asks for; otherwise why it is not."""
+    """The manifest of the engine at ``out`` if it matches ``key``; otherwise None and the difference."""
     if not out.exists():
         return None, ""
     try:
@@ -316,7 +314,7 @@ def _present(out: Path, key: EngineKey) -> tuple[EngineManifest | None, str]:
 
 
 def _write(out: Path, engine: bytes, manifest: EngineManifest) -> None:
-    """Both files, or neither: an engine under a manifest of another one is refused by its digest."""
+    """Write both files; should only one arrive, the digest in the manifest does not match and is refused."""
     with atomic_path(out) as partial, atomic_path(manifest_path(out)) as partial_manifest:
         partial.write_bytes(engine)
         partial_manifest.write_text(manifest.to_json(), encoding="utf-8")

@@ -1,4 +1,4 @@
-"""TensorRT's builder and ONNX parser through polygraphy's loaders, with what they say kept for the user."""
+"""TensorRT's ONNX parser and builder, through polygraphy's loaders; their messages become errors."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ from ..runtime.backends.trt.module import tensorrt_logger
 from ..runtime.model.engine_file import HARDWARE_COMPATIBILITY, TENSORRT_RTX, EngineKey
 
 Progress = Callable[[str, int, int], None]
-"""Called with a phase of the build, the steps of it that are done, and all its steps."""
+"""Called with the name of a phase of the build, its steps that are done, and the number of its steps."""
 
 _MEMORY = {
     "scratch": r"Max Scratch Memory: (\d+) bytes",
@@ -29,48 +29,49 @@ _MEMORY = {
 
 @dataclass
 class BuildLog:
-    """What TensorRT said during one build.
+    """What TensorRT logged during one build.
 
     Attributes:
-        errors: its errors, first one first.
+        errors: its errors in order.
         memory: bytes by name, see :attr:`maskring.runtime.model.engine_file.EngineManifest.memory`.
     """
 
     errors: list[str] = field(default_factory=list)
     memory: dict[str, int] = field(default_factory=dict)
 
-    def hear(self, message: str, is_error: bool) -> None:
-        """Keep what matters of a message."""
+    def add(self, message: str, is_error: bool) -> None:
+        """Record an error, and the memory that a message reports."""
         if is_error:
             self.errors.append(message)
         for name, pattern in _MEMORY.items():
-            if found := re.search(pattern, message):
-                self.memory[name] = max(self.memory.get(name, 0), int(found.group(1)))
+            if match := re.search(pattern, message):
+                self.memory[name] = max(self.memory.get(name, 0), int(match.group(1)))
 
-    def reason(self, otherwise: object) -> str:
-        """The first error, on one line: the later ones follow from it."""
-        text = " ".join((self.errors or [str(otherwise)])[0].split())
+    def first_error(self, default: object) -> str:
+        """The first error on one line, because later ones follow from it; ``default`` if there is none."""
+        text = " ".join((self.errors or [str(default)])[0].split())
         return text[:300].rstrip(". ")
 
 
 def build(
     trt: Any, onnx_bytes: bytes, key: EngineKey, timing_cache: Path | None, progress: Progress | None
 ) -> tuple[bytes, BuildLog]:
-    """Parse and build, strongly typed, with one optimization profile.
+    """Parse and build a strongly typed engine with one optimization profile.
 
     Args:
         trt: the module from :func:`maskring.runtime.backends.trt.module.load_for_polygraphy`.
-        onnx_bytes: the model as the parser shall see it.
+        onnx_bytes: the model for the parser.
         key: shapes and options.
-        timing_cache: file with timings of earlier builds, read and added to.
-        progress: told of the build's phases.
+        timing_cache: file with timings of earlier builds, which is read and extended.
+        progress: called with the build's phases.
 
     Returns:
-        the serialized engine and what TensorRT said.
+        The serialized engine and what TensorRT logged.
 
     Raises:
-        ModelError: with TensorRT's words when it refuses the model, or a timing cache is not one of its own.
-        UnavailableError: when an option asks for what this TensorRT does not have.
+        ModelError: when TensorRT refuses the model, with its own message; or when the timing cache does not
+        fit.
+        UnavailableError: when this TensorRT does not support an option.
         OutputError: when the timing cache cannot be written.
         KeyboardInterrupt: when the user interrupted the build.
     """
@@ -87,16 +88,16 @@ def build(
         try:
             network = NetworkFromOnnxBytes(onnx_bytes, strongly_typed=True)
             config = _config(trt, key, timings, monitor)
-            # Files, not their names: polygraphy would leave lock files beside them.
+            # Open files instead of names, because polygraphy would leave lock files next to named ones.
             save = None if timing_cache is None else new_timings
             engine = EngineBytesFromNetwork(network, config, save_timing_cache=save)()
         except (PolygraphyException, TypeError, RuntimeError) as error:
-            # The bindings have no other words for a builder that could not be made, as where CUDA fails.
+            # TypeError: the bindings raise it when a builder cannot be created, for example without CUDA.
             if monitor.interrupted:
                 raise KeyboardInterrupt from error
             raise ModelError(
-                f"{key.runtime} {key.tensorrt_version} could not build the engine: {log.reason(error)}",
-                "change what it names, and export the model again where that is the model's",
+                f"{key.runtime} {key.tensorrt_version} could not build the engine: {log.first_error(error)}",
+                "change what the message names; if that is part of the model, export it again",
             ) from error
         if monitor.interrupted:
             raise KeyboardInterrupt
@@ -108,7 +109,7 @@ def build(
 
 
 def _timings(timing_cache: Path | None) -> contextlib.AbstractContextManager[BinaryIO | None]:
-    """The file with timings of earlier builds, open; None where there is none yet."""
+    """The open file with timings of earlier builds; None when there is none yet."""
     if timing_cache is None or not timing_cache.exists():
         return contextlib.nullcontext()
     try:
@@ -148,35 +149,36 @@ def _config(trt: Any, key: EngineKey, timings: BinaryIO | None, monitor: Any) ->
         hardware_compatibility_level=_hardware_compatibility(trt, key.hardware_compatibility),
         **options,
     )
-    return PostprocessConfig(config, lambda builder, network, config: _require_taken(config, timings))
+    return PostprocessConfig(config, lambda builder, network, config: _require_cache_used(config, timings))
 
 
 def _set_flags(trt: Any, config: Any) -> None:
-    """What TensorRT-RTX decides otherwise by itself, and polygraphy leaves to it."""
+    """Set the flags of TensorRT-RTX that polygraphy has no option for."""
     config.clear_flag(trt.BuilderFlag.TF32)
-    # Without it an engine of large tensors may allocate while it executes: CUDA graphs could not capture it.
+    # Otherwise an engine with large tensors may allocate during execution, which CUDA graphs cannot capture.
     config.set_flag(trt.BuilderFlag.REQUIRE_USER_ALLOCATION)
 
 
 def _hardware_compatibility(trt: Any, asked: str) -> Any:
-    """TensorRT's name for it, None where none is asked for."""
+    """TensorRT's value for the option, None when it is empty."""
     if not asked:
         return None
     name = asked.upper().replace("-", "_")
     level = getattr(trt.HardwareCompatibilityLevel, name, None)
     if level is None:
-        known = [name for name in HARDWARE_COMPATIBILITY if name != asked]
+        others = [name for name in HARDWARE_COMPATIBILITY if name != asked]
         raise UnavailableError(
-            f"TensorRT {trt.__version__} knows no hardware compatibility {asked}",
-            f"choose {' or '.join(known)}, or leave --hardware-compatibility out",
+            f"TensorRT {trt.__version__} does not support the hardware compatibility {asked}",
+            f"choose {' or '.join(others)}, or leave --hardware-compatibility out",
         )
     return level
 
 
-def _require_taken(config: Any, timings: BinaryIO | None) -> None:
-    """Refuse timings that the builder passed over: an empty cache would be written in their place.
+def _require_cache_used(config: Any, timings: BinaryIO | None) -> None:
+    """Refuse a timing cache that the builder ignored, because it would be overwritten with an empty one.
 
-    TensorRT attaches no cache of another kind of GPU, and makes an empty one of bytes that it cannot read.
+    TensorRT does not attach the cache of another GPU model, and turns bytes that it cannot read into an empty
+    cache.
     """
     if timings is None:
         return
@@ -186,12 +188,12 @@ def _require_taken(config: Any, timings: BinaryIO | None) -> None:
     if attached is None or (bytes(attached.serialize()) == empty != stored):
         raise ModelError(
             f"the timing cache {timings.name} is damaged, or of another GPU or version of TensorRT",
-            "name another file with --timing-cache, or delete this one",
+            "give another file with --timing-cache, or delete this one",
         )
 
 
 def _monitor(trt: Any, progress: Progress | None) -> Any:
-    """A progress monitor; who sets ``interrupted`` ends the build between two of its steps."""
+    """A progress monitor. Setting its ``interrupted`` ends the build after the current step."""
 
     class Monitor(trt.IProgressMonitor):  # type: ignore[misc]
         def __init__(self) -> None:
@@ -201,17 +203,17 @@ def _monitor(trt: Any, progress: Progress | None) -> Any:
 
         def phase_start(self, phase_name: str, parent_phase: str | None, num_steps: int) -> None:
             self._steps[phase_name] = num_steps
-            self._tell(phase_name, 0)
+            self._report(phase_name, 0)
 
         def phase_finish(self, phase_name: str) -> None:
-            self._tell(phase_name, self._steps.get(phase_name, 0))
+            self._report(phase_name, self._steps.get(phase_name, 0))
 
         def step_complete(self, phase_name: str, step: int) -> bool:
-            self._tell(phase_name, step + 1)
+            self._report(phase_name, step + 1)
             return not self.interrupted
 
-        def _tell(self, phase: str, done: int) -> None:
-            # TensorRT calls from C++, where no exception may arrive.
+        def _report(self, phase: str, done: int) -> None:
+            # TensorRT calls this from C++, which an exception must not reach.
             try:
                 if progress is not None:
                     progress(phase, done, self._steps.get(phase, 0))
@@ -223,9 +225,9 @@ def _monitor(trt: Any, progress: Progress | None) -> Any:
 
 @contextlib.contextmanager
 def _interrupts(monitor: Any) -> Iterator[None]:
-    """Let Ctrl-C and SIGTERM end the build after its present step; the second one does not wait.
+    """Let Ctrl-C and SIGTERM end the build after its current step; a second one exits immediately.
 
-    An exception out of a callback of TensorRT's never reaches Python: its bindings print and drop it.
+    Raising in a callback of TensorRT does not work: its bindings print the exception and drop it.
     """
     if threading.current_thread() is not threading.main_thread():
         yield
@@ -238,7 +240,7 @@ def _interrupts(monitor: Any) -> Iterator[None]:
 
     def restore() -> None:
         for number, handler in before.items():
-            if handler is not None:  # None: set by other code than Python's
+            if handler is not None:  # None: the handler was not set by Python
                 signal.signal(number, handler)
 
     for number in before:
@@ -256,7 +258,7 @@ def _listening(trt: Any) -> Iterator[BuildLog]:
     from polygraphy.logger import G_LOGGER
 
     log, logger = BuildLog(), tensorrt_logger(trt)
-    util.TRT_LOGGER, logger.listener = logger, log.hear
+    util.TRT_LOGGER, logger.listener = logger, log.add
     severity = G_LOGGER.module_severity
     G_LOGGER.module_severity = G_LOGGER.CRITICAL + 1
     try:

@@ -32,12 +32,12 @@ EXPORTERS = ("torch", "onnx", "onnxscript")
 
 
 def cached_onnx(checkpoint: Path, **options: Any) -> Path:
-    """The export of ``checkpoint`` with ``options`` (:func:`.onnx_export.export_onnx`), made now if necessary.
+    """The export of ``checkpoint`` with ``options`` (:func:`.onnx_export.export_onnx`), made if necessary.
 
-    The name of the file holds a digest of everything that decides its content: the bytes of the checkpoint, the
-    options, this version's code and the versions of the exporters. Where no exporter is installed, a cached export
-    by any version of them is taken. Several processes may ask at once: each writes a file of its own and renames
-    it.
+    The name of the file holds a digest of everything that decides its content: the bytes of the checkpoint,
+    the options, this version's code and the versions of the exporters. Where no exporter is installed, a
+    cached export by any version of them is taken. Several processes may ask at once: each writes a file of
+    its own and renames it.
 
     Raises:
         ModelError, OutputError: as :func:`.onnx_export.export_onnx`.

@@ -1,4 +1,4 @@
-"""From an exported model to one whose encoder computes in int8: calibrated on frames, no labels needed."""
+"""Quantization of an exported model: its encoder computes in int8, calibrated on unlabelled frames."""
 
 from __future__ import annotations
 
@@ -34,30 +34,30 @@ from ..runtime.model.tensor_names import FRAME, LAB
 Array = NDArray[Any]
 
 PERCENTILE = 99.99
-"""Share of a tensor's values, by magnitude, that its int8 range covers: outliers would coarsen the rest."""
+"""Percentage of a tensor's values that its int8 range covers: outliers would make the steps coarser."""
 
 LAYERS = ("Conv", "Add")
-"""What computes in int8. Their inputs are quantized; a Relu behind them belongs to the next quantization."""
+"""Types of the nodes whose inputs are quantized. The Relu after one is part of the next quantization."""
 
 
 def quantize_onnx(model: Path, out: Path, frames: Iterable[Array]) -> int:
-    """Write ``model`` with an int8 encoder: QuantizeLinear/DequantizeLinear pairs around its layers.
+    """Write ``model`` with an int8 encoder: its layers read QuantizeLinear/DequantizeLinear pairs.
 
-    Symmetric int8 with one scale per tensor and, for weights, one per output channel: what TensorRT takes as
-    it is. Biases stay float. Colours, memory read and upsampling are those of ``model``, untouched; so are
-    the features: the last layer reads int8 and writes float.
+    The scheme is the one that TensorRT takes: symmetric, one scale per tensor and, for weights, one per
+    output channel; biases stay float. Colours, memory read and upsampling do not change, and the features
+    stay float: the last layer reads int8 and writes float.
 
     Args:
         model: a float32 step graph as :func:`.export_onnx` writes it.
         out: the ``.onnx`` to write.
-        frames: [H, W, 3] uint8 RGB to calibrate on, of any sizes that the model takes; all kept in memory.
+        frames: [H, W, 3] uint8 RGB to calibrate on, of any sizes that the model takes; all stay in memory.
 
     Returns:
-        How many frames the calibration saw.
+        The number of frames.
 
     Raises:
-        ModelError: when the model is not ours, is quantized already or is not float32.
-        SourceError: when there is no frame, or one does not fit the model.
+        ModelError: when the model is not an export of maskring, is quantized already or is not float32.
+        SourceError: when there are no frames, or one does not fit the model.
         OutputError: when ``out`` cannot be written.
     """
     graph, metadata = load_step_graph(model)
@@ -65,11 +65,11 @@ def quantize_onnx(model: Path, out: Path, frames: Iterable[Array]) -> int:
     _require_quantizable(graph, metadata, read, model)
     assert read is not None
     make_directory(out.parent)
-    reader = _Frames(graph, metadata, frames)
+    reader = _CalibrationFrames(graph, metadata, frames)
     encoder = subgraph(graph, [LAB], [read.input[0]])
     with tempfile.TemporaryDirectory(prefix="maskring-quantize-") as folder:
         quantized = _quantized(encoder, reader, Path(folder))
-    spliced = _with_encoder(graph, encoder, quantized)
+    spliced = _replace_encoder(graph, encoder, quantized)
     properties = {entry.key: entry.value for entry in graph.metadata_props}
     note = {
         "scheme": "int8 symmetric, weights per channel",
@@ -87,20 +87,21 @@ def _require_quantizable(
     graph: onnx.ModelProto, metadata: ModelMetadata, read: onnx.NodeProto | None, origin: Path
 ) -> None:
     if any(node.op_type == "QuantizeLinear" for node in graph.graph.node):
-        raise ModelError(f"{origin} is quantized already", "quantize the float32 export it was made from")
+        raise ModelError(f"{origin} is already quantized", "quantize the float32 export it was made from")
     if metadata.dtype != "float32":
         raise ModelError(
-            f"{origin} is a {metadata.dtype} export", "quantize a float32 export (--precision float32)"
+            f"{origin} is a {metadata.dtype} export, and quantize needs float32",
+            "export it with --precision float32",
         )
     if read is None or not any(LAB in node.output for node in graph.graph.node):
-        raise ModelError(f"{origin} has no encoder that begins at its tensor {LAB}", EXPORT_AGAIN)
+        raise ModelError(f"{origin} has no tensor {LAB}, where the encoder begins", EXPORT_AGAIN)
 
 
-class _Frames(CalibrationDataReader):  # type: ignore[misc]
-    """Hands onnxruntime's calibration one frame at a time, as the encoder sees it.
+class _CalibrationFrames(CalibrationDataReader):  # type: ignore[misc]
+    """Gives the encoder's input for one frame at a time to onnxruntime's calibration.
 
-    The interface for ranges makes the calibration digest each frame before it asks for the next: histograms
-    of all layers stay in memory, the layers' tensors of all frames would not fit.
+    ``set_range`` and ``__len__`` make the calibration process each frame before it asks for the next.
+    Otherwise it would hold the tensors of all layers for all frames at once, which do not fit into memory.
     """
 
     def __init__(self, graph: onnx.ModelProto, metadata: ModelMetadata, frames: Iterable[Array]) -> None:
@@ -111,22 +112,22 @@ class _Frames(CalibrationDataReader):  # type: ignore[misc]
             colours.SerializeToString(), options, providers=["CPUExecutionProvider"]
         )
         self._metadata = metadata
-        # The calibration asks for the number of frames first: keep them, in bytes, and nothing made of them.
+        # The calibration asks for the number of frames first, so all uint8 frames are held, but no floats.
         self._frames = list(frames)
         self._pending: list[Array] = []
         if not self._frames:
-            raise SourceError("there is no frame to calibrate on", "give a video that holds some frames")
+            raise SourceError("there are no frames to calibrate on", "give a video that has some")
 
     @property
     def count(self) -> int:
-        """Frames given."""
+        """The number of frames."""
         return len(self._frames)
 
     def __len__(self) -> int:
         return len(self._frames)
 
     def set_range(self, start_index: int, end_index: int) -> None:
-        """Hand out only these frames from now on."""
+        """Restrict :meth:`get_next` to these frames."""
         self._pending = self._frames[start_index:end_index]
 
     def get_next(self) -> dict[str, Array] | None:
@@ -139,7 +140,7 @@ class _Frames(CalibrationDataReader):  # type: ignore[misc]
         return {LAB: lab}
 
 
-def _quantized(encoder: onnx.ModelProto, reader: _Frames, folder: Path) -> onnx.ModelProto:
+def _quantized(encoder: onnx.ModelProto, reader: _CalibrationFrames, folder: Path) -> onnx.ModelProto:
     plain, result = folder / "encoder.onnx", folder / "quantized.onnx"
     excluded = _raw_colour_path(encoder)
     onnx.save(encoder, plain)
@@ -164,11 +165,11 @@ def _quantized(encoder: onnx.ModelProto, reader: _Frames, folder: Path) -> onnx.
                 "CalibStridedMinMax": 1,
             },
         )
-    return _reading_floats(onnx.load(result), excluded)
+    return _remove_pairs_before(onnx.load(result), excluded)
 
 
-def _reading_floats(model: onnx.ModelProto, names: list[str]) -> onnx.ModelProto:
-    """``model``, its nodes of these names back on the tensors that stood there before Q/DQ pairs."""
+def _remove_pairs_before(model: onnx.ModelProto, names: list[str]) -> onnx.ModelProto:
+    """``model`` without Q/DQ pairs at the inputs of the nodes with these names."""
     producer = {name: node for node in model.graph.node for name in node.output}
     for node in model.graph.node:
         for index, name in enumerate(node.input if node.name in names else []):
@@ -178,30 +179,30 @@ def _reading_floats(model: onnx.ModelProto, names: list[str]) -> onnx.ModelProto
 
 
 def _raw_colour_path(encoder: onnx.ModelProto) -> list[str]:
-    """Layers between the colours and the features that lead past the network: they stay float.
+    """Names of the layers between raw colours and features that bypass the network: they stay float.
 
-    Features beside a patch of raw colours are compared by distance, and the differences that matter are
-    smaller than a step of int8 over the whole range of the colours.
+    Features of raw colours are compared by distance, and the differences that matter are smaller than one
+    int8 step over the whole range of colours.
     """
     producer = {name: node for node in encoder.graph.node for name in node.output}
 
     def reads_colours(node: onnx.NodeProto) -> bool:
-        source = producer.get(node.input[0])  # of a grey encoder: the lightness, cut out of the colours
+        source = producer.get(node.input[0])  # a grey encoder slices the lightness out of the colours first
         return LAB in (node.input if source is None else [*node.input, *source.input])
 
-    found: list[str] = []
+    names: list[str] = []
     pending = [output.name for output in encoder.graph.output]
     while pending:
         node = producer.get(pending.pop())
         if node is None or (node.op_type == "Conv" and not reads_colours(node)):
             continue
         if node.op_type in LAYERS:
-            found.append(node.name)
+            names.append(node.name)
         pending.extend(node.input)
-    return found
+    return names
 
 
-def _with_encoder(
+def _replace_encoder(
     model: onnx.ModelProto, encoder: onnx.ModelProto, quantized: onnx.ModelProto
 ) -> onnx.ModelProto:
     """``model`` with the nodes and weights of ``encoder`` replaced by those of ``quantized``."""
@@ -215,16 +216,16 @@ def _with_encoder(
     graph.node.extend([*nodes[:place], *quantized.graph.node, *nodes[place:]])
     old = {weight.name for weight in encoder.graph.initializer}
     still_read = {name for node in nodes for name in node.input}
-    kept = [weight for weight in graph.initializer if weight.name not in old or weight.name in still_read]
-    names = {weight.name for weight in kept}
+    weights = [weight for weight in graph.initializer if weight.name not in old or weight.name in still_read]
+    names = {weight.name for weight in weights}
     del graph.initializer[:]
-    graph.initializer.extend([*kept, *(w for w in quantized.graph.initializer if w.name not in names)])
+    graph.initializer.extend([*weights, *(w for w in quantized.graph.initializer if w.name not in names)])
     return spliced
 
 
 @contextlib.contextmanager
 def _quiet() -> Iterator[None]:
-    """Keep onnxruntime's advice and progress prints off the user's terminal."""
+    """Keep onnxruntime's log messages and progress prints off the terminal."""
     root = logging.getLogger()
     level = root.level
     root.setLevel(logging.ERROR)

@@ -150,15 +150,16 @@ def _check_settings(metadata: ModelMetadata) -> None:
     settings = {
         "radius": metadata.radius,
         "top-k": metadata.top_k,
-        "localise": metadata.roi_step,
-        "smooth": metadata.smoothing_radius,
+        "roi-step": metadata.roi_step,
+        "smoothing-radius": metadata.smoothing_radius,
     }
     for name, value in settings.items():
         if value < 0:
             raise ModelError(f"a {name} of {value} cannot be exported", f"give --{name} 0 or more")
     if not 2.0**-126 <= metadata.logit_scale <= 2.0**127:  # beyond, float32 turns it into 0 or infinity
         raise ModelError(
-            f"a logit scale of {metadata.logit_scale} cannot be exported", "give a positive, finite --scale"
+            f"a logit scale of {metadata.logit_scale} cannot be exported",
+            "give a positive, finite --logit-scale",
         )
     if metadata.dtype not in DTYPES:
         raise ModelError(f"there is no export in {metadata.dtype}", f"choose {' or '.join(DTYPES)}")

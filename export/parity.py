@@ -1,4 +1,4 @@
-"""Does an exported model compute what it was exported from? The ways to execute it, side by side."""
+"""Verification: does an exported model compute what its checkpoint computes, however it is executed?"""
 
 from __future__ import annotations
 
@@ -39,36 +39,40 @@ TOLERANCES = {
     "float16": {KEY: 5e-2, PROBABILITIES: 5e-2, LABELS: 0.99, VALUE: 0.99},
     "int8": {LABELS: 0.98, VALUE: 0.98},
 }
-"""For ``key`` the largest error relative to the largest feature, for ``probabilities`` the largest error, for
-the two winner maps the share of equal elements; by the model's type. Features of float32 differ by the order
-in which convolutions are summed; a winner may change only where two labels tie within that. A quantized
-encoder is another function than the float one: against torch its winners alone count. The two ways to execute
-the quantized file compute the same integers and are held to float32's tolerances."""
+"""Tolerances by the model's type. ``key``: largest error relative to the largest feature; ``probabilities``:
+largest error; ``labels`` and ``value``, which hold winners: least share of equal elements.
 
-SLOTS = 3
-"""Frames of memory in a comparison of a model that takes any number."""
+Features in float32 differ by the order in which convolutions are summed; a winner may change only where two
+labels tie within that. A quantized encoder computes something else than the float one, so against torch only
+its winners are compared. Both ways to execute a quantized file compute the same integers and must meet
+float32's tolerances."""
 
-UNDECIDED = 0.01
-"""Share of probabilities that may be off in a model that searches for window centres: one that lies half-way
-between two features is rounded to either by the last bit of a sum, and its square sees another window."""
+DEFAULT_SLOTS, DEFAULT_LABELS = 3, 3
+"""Size of the memory when the model takes any."""
+
+EXEMPT_SHARE = 0.01
+"""Share of probabilities that are not compared in a model that searches for window centres. A centre half-way
+between two features is rounded to either by the last bit of a sum, and the pixel then reads another
+window."""
 
 COLUMNS = ("output", "max error", "mean error", "agreement", "tolerance", "")
-"""What :meth:`ParityRow.cells` holds."""
+"""Headings for :meth:`ParityRow.cells`."""
 
-ROUTES = ("torch", "function body", "native kernel")
+TORCH, FUNCTION_BODY, NATIVE_KERNEL = "torch", "function body", "native kernel"
+"""The ways to execute a model."""
 
 
 @dataclass(frozen=True)
 class ParityRow:
-    """One output of one way to execute the model, against the first way, over all frames.
+    """One output of one way to execute the model, compared with the first way over all frames.
 
     Attributes:
-        compared: the two ways.
+        compared: the names of both ways.
         output: name of the output.
         max_error, mean_error: of absolute differences.
-        agreement: share of equal elements, for winner maps; None for others.
-        tolerance: what the row is held to, see :data:`TOLERANCES`; for ``key`` in units of the features.
-        ok: whether it is met.
+        agreement: share of equal elements of a map of winners; None for other outputs.
+        tolerance: the limit, see :data:`TOLERANCES`; for ``key`` in units of the features.
+        ok: whether the output is within the tolerance.
     """
 
     compared: str
@@ -80,35 +84,36 @@ class ParityRow:
     ok: bool
 
     def cells(self) -> tuple[str, ...]:
-        """The row as texts in the order of :data:`COLUMNS`."""
+        """The row as text, in the order of :data:`COLUMNS`."""
         if self.agreement is None:
             figures = f"{self.max_error:.2e}", f"{self.mean_error:.2e}", "", f"<= {self.tolerance:.2e}"
-        else:  # differences of labels' numbers say nothing
+        else:  # label numbers have no meaningful difference
             figures = "", "", f"{100 * self.agreement:.3f} %", f">= {100 * self.tolerance:g} %"
         return self.output, *figures, "ok" if self.ok else "BEYOND"
 
 
 @dataclass(frozen=True)
 class ParityReport:
-    """All rows of a comparison."""
+    """The result of a verification."""
 
     rows: tuple[ParityRow, ...]
 
     @property
     def ok(self) -> bool:
-        """Whether every row is within its tolerance."""
+        """Whether all outputs are within their tolerances."""
         return all(row.ok for row in self.rows)
 
 
 def verify_model(model: Path, *, checkpoint: Path | None, frames: Iterable[Array]) -> ParityReport:
-    """Execute ``model`` on ``frames`` in every way there is here, each step with the same memory.
+    """Execute ``model`` on ``frames`` in every way, each step with the same memory, and compare the outputs.
 
-    Memory is filled by the first way as tracking would fill it: with the keys of the frames seen so far, and
-    with label maps that start from an invented mask of as many labels as the model allows, up to three.
+    The first way fills the memory as tracking would: with keys of earlier frames, and with label maps that
+    start from stripes of up to three labels.
 
     Args:
         model: an exported ``.onnx``.
-        checkpoint: what it was exported from; adds torch as the first way. None compares onnxruntime alone.
+        checkpoint: what it was exported from; torch is then the first way. None compares onnxruntime with
+            itself.
         frames: [H, W, 3] uint8 RGB, at least two, all of one size.
 
     Raises:
@@ -118,24 +123,24 @@ def verify_model(model: Path, *, checkpoint: Path | None, frames: Iterable[Array
     proto, metadata = load_step_graph(model)
     runners: dict[str, Runner] = {}
     if checkpoint is not None:
-        runners[ROUTES[0]] = _torch_runner(checkpoint, metadata, model)
-    runners[ROUTES[1]] = _session_runner(proto, native=False, origin=model)
-    runners[ROUTES[2]] = _session_runner(proto, native=True, origin=model)
+        runners[TORCH] = _torch_runner(checkpoint, metadata, model)
+    runners[FUNCTION_BODY] = _session_runner(proto, native=False, origin=model)
+    runners[NATIVE_KERNEL] = _session_runner(proto, native=True, origin=model)
     quantized = any(entry.key == QUANTIZATION_KEY for entry in proto.metadata_props)
     against_torch = checkpoint is not None
     differences = _Differences(
-        "int8" if quantized and against_torch else metadata.dtype, UNDECIDED if metadata.roi_step else 0.0
+        "int8" if quantized and against_torch else metadata.dtype, EXEMPT_SHARE if metadata.roi_step else 0.0
     )
     for step in _steps(frames, metadata, next(iter(runners.values()))):
         results = {name: run(step) for name, run in runners.items()}
         (first, expected), *others = results.items()
-        for name, found in others:
-            differences.add(f"{name} to {first}", expected, found)
+        for name, outputs in others:
+            differences.add(f"{name} to {first}", expected, outputs)
     return ParityReport(differences.rows())
 
 
 def _torch_runner(checkpoint: Path, metadata: ModelMetadata, model: Path) -> Runner:
-    # Here alone: the other ways are compared on machines without torch, too.
+    # Imported here because the other ways are compared on machines without torch, too.
     import torch
 
     from ..training.checkpoint import load_checkpoint
@@ -165,8 +170,8 @@ def _session_runner(proto: onnx.ModelProto, *, native: bool, origin: Path) -> Ru
         session = onnxruntime.InferenceSession(
             model.SerializeToString(), options, providers=["CPUExecutionProvider"]
         )
-    except Exception as error:  # onnxruntime's errors share no base
-        raise ModelError(f"onnxruntime refuses {origin}", EXPORT_AGAIN) from error
+    except Exception as error:  # onnxruntime's errors have no common base
+        raise ModelError(f"onnxruntime cannot load {origin}", EXPORT_AGAIN) from error
 
     def run(step: Step) -> Step:
         return dict(zip(OUTPUTS, session.run(list(OUTPUTS), step), strict=True))
@@ -175,8 +180,9 @@ def _session_runner(proto: onnx.ModelProto, *, native: bool, origin: Path) -> Ru
 
 
 def _steps(frames: Iterable[Array], metadata: ModelMetadata, run: Runner) -> Iterable[Step]:
-    """Inputs of one step per frame; after each, the first way's outputs enter the memory."""
-    slots, labels = metadata.num_slots or SLOTS, metadata.num_labels or 3
+    """Inputs of one step per frame; ``run`` computes what each frame writes into memory."""
+    slots = metadata.num_slots or DEFAULT_SLOTS
+    labels = metadata.num_labels or DEFAULT_LABELS
     memory: Step = {}
     for index, frame in enumerate(frames):
         height, width = frame.shape[:2]
@@ -185,21 +191,21 @@ def _steps(frames: Iterable[Array], metadata: ModelMetadata, run: Runner) -> Ite
             memory = HostTensors.zeros(metadata, height, width, slots, labels).inputs()
         elif memory[FRAME].shape[1:] != frame.shape:
             raise SourceError(
-                f"frame {index} has another size than those before it", "give frames of one size"
+                f"frame {index} differs in size from the frames before it", "give frames of one size"
             )
         memory[FRAME] = np.ascontiguousarray(frame[None])
         if index > 0:
             yield memory
-        found, slot = run(memory), index % slots
-        memory[KEYS][:, slot] = found[KEY]
-        memory[VALUES][:, slot] = found[VALUE] if index else _invented_mask(found[VALUE])
-        # Frames older than the one just written are dilated where that starts the search for centres.
+        outputs, slot = run(memory), index % slots
+        memory[KEYS][:, slot] = outputs[KEY]
+        memory[VALUES][:, slot] = outputs[VALUE] if index else _striped_mask(outputs[VALUE])
+        # Older frames are dilated if that makes the model search for window centres.
         memory[DILATION][:, :index] = 2 if metadata.roi_step else 1
         memory[DILATION][:, slot] = 1
 
 
-def _invented_mask(value: Array) -> Array:
-    """A one-hot map in which every label covers some vertical stripes."""
+def _striped_mask(value: Array) -> Array:
+    """A one-hot map of the shape of ``value`` in which every label covers some vertical stripes."""
     labels, width = value.shape[1], value.shape[-1]
     owner = np.arange(width) // max(1, width // (2 * labels)) % labels
     stripes = (owner == np.arange(labels)[:, None]).astype(value.dtype)
@@ -207,20 +213,20 @@ def _invented_mask(value: Array) -> Array:
 
 
 class _Differences:
-    """Errors per pair of ways and output; the worst share ``undecided`` of probabilities is left out."""
+    """Errors by pair of ways and output; the worst ``exempt_share`` of probabilities does not count."""
 
-    def __init__(self, dtype: str, undecided: float = 0.0) -> None:
+    def __init__(self, dtype: str, exempt_share: float = 0.0) -> None:
         if dtype not in TOLERANCES:
-            raise ModelError(f"the model's type {dtype} is unknown", EXPORT_AGAIN)
-        self._tolerances, self._undecided = TOLERANCES[dtype], undecided
+            raise ModelError(f"the model has the unknown type {dtype}", EXPORT_AGAIN)
+        self._tolerances, self._exempt_share = TOLERANCES[dtype], exempt_share
         self._errors: dict[tuple[str, str], list[tuple[float, float, float, float]]] = {}
 
-    def add(self, compared: str, expected: Step, found: Step) -> None:
+    def add(self, compared: str, expected: Step, outputs: Step) -> None:
         for name in self._tolerances:
-            a, b = expected[name].astype(np.float64), found[name].astype(np.float64)
+            a, b = expected[name].astype(np.float64), outputs[name].astype(np.float64)
             error = np.abs(a - b)
-            kept = 1 - self._undecided if name == PROBABILITIES else 1.0
-            largest = float(np.quantile(error, kept, method="lower"))
+            share = 1 - self._exempt_share if name == PROBABILITIES else 1.0
+            largest = float(np.quantile(error, share, method="lower"))
             record = largest, float(error.mean()), float((a == b).mean()), float(np.abs(a).max())
             self._errors.setdefault((compared, name), []).append(record)
 
@@ -229,7 +235,7 @@ class _Differences:
 
     def _row(self, compared: str, name: str) -> ParityRow:
         largest, mean, equal, size = zip(*self._errors[compared, name], strict=True)
-        tolerance, worst = self._tolerances[name], float(np.max(largest))  # Python's max may pass over nan
+        tolerance, worst = self._tolerances[name], float(np.max(largest))  # Python's max may skip nan
         if name in (LABELS, VALUE):
             agreement, ok = min(equal), min(equal) >= tolerance
         else:

@@ -1,4 +1,4 @@
-"""From an adapted U-Net to an ONNX file: a view of a frame in, label probabilities out."""
+"""Export of an adapted U-Net to ONNX: a view of a frame in, label probabilities out."""
 
 from __future__ import annotations
 
@@ -25,23 +25,23 @@ class RefinerGraph(nn.Module):
         self.unet = unet
 
     def forward(self, image: Tensor) -> Tensor:
-        """Probabilities of background and objects; no object is ruled out."""
-        values = image.float()  # first of all: TensorRT takes uint8 into a cast alone
+        """Probabilities of background and of all objects."""
+        values = image.float()  # first of all: TensorRT takes uint8 into a cast only
         logits: Tensor = self.unet(values.permute(0, 3, 1, 2) / 255)
         return logits.softmax(1)
 
 
 def export_refiner(refiner: Path, out: Path, *, size: int = 320) -> None:
-    """Write the U-Net of ``refiner`` to ``out``; same refiner and size, same bytes.
+    """Write the U-Net of ``refiner`` to ``out``. The same refiner and size give equal bytes.
 
-    The file's metadata names the object ids of the outputs 1, 2, ... under ``maskring-refiner``. The graph is
-    made of standard ONNX operators alone, with one fixed shape: trtexec, polygraphy and TensorRT-RTX make an
-    engine of it without ``maskring build``.
+    The metadata entry ``maskring-refiner`` lists the object ids of the output channels 1, 2, ... The graph
+    has standard ONNX operators and one fixed shape only, so that trtexec, polygraphy and TensorRT-RTX build
+    an engine of it without ``maskring build``.
 
     Args:
         refiner: written by ``maskring track --save-refiner``.
         out: the ``.onnx`` to write.
-        size: S, pixels of the square input; that of the adaptation unless there is a reason.
+        size: S, side of the square input in pixels; best the size of the adaptation.
 
     Raises:
         ModelError: when the refiner cannot be used.
@@ -49,7 +49,7 @@ def export_refiner(refiner: Path, out: Path, *, size: int = 320) -> None:
         OutputError: when ``out`` cannot be written.
     """
     if size < SMALLEST_SIZE:
-        raise UserError(f"a refiner of {size} pixels is too coarse", f"give --size {SMALLEST_SIZE} or more")
+        raise UserError(f"a refiner cannot have {size} pixels", f"give --size {SMALLEST_SIZE} or more")
     predictor = load_predictor(refiner)
     graph = RefinerGraph(predictor.unet.cpu().to(memory_format=torch.contiguous_format)).eval()  # type: ignore[call-overload]
     example = (torch.zeros(1, size, size, 3, dtype=torch.uint8),)

@@ -1,4 +1,4 @@
-"""What all exports through torch's ONNX exporter share."""
+"""What all exports through torch's ONNX exporter have in common."""
 
 from __future__ import annotations
 
@@ -13,11 +13,11 @@ ONNX_OPSET = 18
 
 
 def strip_provenance(model: onnx.ModelProto, name: str) -> None:
-    """Drop the exporter's notes: traces hold local paths, and inner shapes repeat what is inferred.
+    """Remove the exporter's notes: stack traces contain local paths, and inner shapes can be inferred.
 
     Args:
         model: changed in place.
-        name: of its graph.
+        name: the new name of its graph.
     """
     del model.graph.value_info[:], model.graph.metadata_props[:], model.metadata_props[:]
     model.graph.name = name
@@ -31,7 +31,7 @@ def strip_provenance(model: onnx.ModelProto, name: str) -> None:
 
 @contextmanager
 def quiet() -> Iterator[None]:
-    """Keep the exporter's notes to developers off the user's terminal; errors still arrive as exceptions."""
+    """Keep the exporter's log messages off the terminal; errors still raise exceptions."""
     logger = logging.getLogger("torch.onnx")
     level = logger.level
     logger.setLevel(logging.ERROR)

@@ -1,4 +1,4 @@
-"""Frames for ``maskring verify``: from a video the user names, else from the rendered clip."""
+"""Verification of ``maskring verify`` on a video or on the rendered clip."""
 
 from __future__ import annotations
 
@@ -13,13 +13,16 @@ if TYPE_CHECKING:
 
 
 def verify_on_frames(model: Path, checkpoint: Path | None, source: str | None, count: int) -> ParityReport:
-    """Compare the ways to execute ``model`` on ``count`` frames.
+    """Compare the ways to execute ``model`` (:func:`.parity.verify_model`) on ``count`` frames.
 
-    The rendered clip has the size that the model is fixed to, where it is.
+    Args:
+        model, checkpoint: as :func:`.parity.verify_model`.
+        source: a video or a folder of frames; None for the rendered clip, at the size of the model.
+        count: number of frames.
 
     Raises:
-        ModelError: when the model is not ours or damaged.
-        SourceError: when the source holds fewer than two frames.
+        ModelError: when the model is damaged or not an export of maskring.
+        SourceError: when the source has fewer than two frames.
     """
     from ..runtime.model.step_graph import load_step_graph
     from ..runtime.video.open_source import open_source
@@ -34,5 +37,5 @@ def verify_on_frames(model: Path, checkpoint: Path | None, source: str | None, c
         with open_source(source) as stream:
             frames = [frame.image for frame in islice(stream, count)]
     if len(frames) < 2:
-        raise SourceError(f"{source} holds only {len(frames)} frame", "give a video of at least two frames")
+        raise SourceError(f"{source} has only {len(frames)} frames", "give a video of at least two frames")
     return verify_model(model, checkpoint=checkpoint, frames=frames)

@@ -1,4 +1,4 @@
-"""Augmentation that leaves correspondence intact: every frame of a window is changed in the same way."""
+"""Augmentation that keeps correspondences: every frame of a window is changed in the same way."""
 
 from __future__ import annotations
 
@@ -8,20 +8,20 @@ import numpy.typing as npt
 
 from .clips import Image
 
-GREY = np.array([0.299, 0.587, 0.114], np.float32)
+LUMINANCE = np.array([0.299, 0.587, 0.114], np.float32)
 
 
 def augment(
     frames: list[Image], rng: np.random.Generator, *, crop: int, zoom: float, distortion: float
 ) -> npt.NDArray[np.uint8]:
-    """One random square of a window, perhaps mirrored, its colours distorted.
+    """Crop a random square from all frames of a window, mirror it half of the time, and distort its colours.
 
     Args:
         frames: F images [H, W, 3] uint8 RGB of one size.
         crop: side of the result, in pixels.
-        zoom: the square covers between this share of the short side and all of it.
-        distortion: largest relative change of brightness, contrast and saturation, and a third of it for
-            each colour channel's gain.
+        zoom: smallest side of the square, as a fraction of the short side.
+        distortion: largest relative change of brightness, contrast and saturation; the gain of each colour
+            channel changes by up to a third of it.
 
     Returns:
         [F, 3, crop, crop] uint8 RGB.
@@ -33,18 +33,18 @@ def augment(
     colours = _distortion(rng, distortion)
     views = []
     for frame in frames:
-        kind = cv2.INTER_AREA if side > crop else cv2.INTER_LINEAR
-        view = cv2.resize(frame[top : top + side, left : left + side], (crop, crop), interpolation=kind)
+        method = cv2.INTER_AREA if side > crop else cv2.INTER_LINEAR
+        view = cv2.resize(frame[top : top + side, left : left + side], (crop, crop), interpolation=method)
         view = view[:, ::-1] if mirrored else view
         views.append(_distort(np.asarray(view, np.uint8), colours).transpose(2, 0, 1))
     return np.stack(views)
 
 
 def _distortion(rng: np.random.Generator, strength: float) -> npt.NDArray[np.float32]:
-    """A random affine map of colours, [3, 4]."""
+    """A random affine map of RGB colours, [3, 4]."""
     brightness, contrast, saturation = rng.uniform(-strength, strength, 3)
     gains = 1 + rng.uniform(-strength, strength, 3) / 3
-    matrix = (1 + saturation) * np.eye(3) - saturation * GREY[None, :]
+    matrix = (1 + saturation) * np.eye(3) - saturation * LUMINANCE[None, :]
     matrix = gains[:, None] * matrix * (1 + contrast)
     offset = 255 * brightness - 127.5 * contrast
     return np.concatenate([matrix, np.full((3, 1), offset)], axis=1).astype(np.float32)

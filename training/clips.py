@@ -1,4 +1,4 @@
-"""Unlabelled clips: any mix of videos, folders of frames and datasets, decoded when they are first needed."""
+"""Random windows of unlabelled clips: videos, folders of frames and datasets, decoded on first use."""
 
 from __future__ import annotations
 
@@ -25,20 +25,25 @@ from .scene_cuts import scene_starts, thumbnail
 
 Image = npt.NDArray[np.uint8]
 
-SEGMENT = 256  # frames decoded together: bounds the memory of long videos and the cost of reaching a window
-ATTEMPTS = 1000  # unusable picks in a row after which the data is declared unusable
-CACHE_BYTES = 8 * 10**9
-MEMORY_BYTES = 10**9
+SEGMENT = 256
+"""Frames that are decoded together: bounds the memory of long videos and the cost of reaching a window."""
+
+MAX_ATTEMPTS = 1000
+"""Unusable picks in a row after which the data is declared unusable."""
+
+CACHE_BYTES, MEMORY_BYTES = 8 * 10**9, 10**9
+"""Default limits of the caches on disk and in memory."""
+
 JPEG_QUALITY = 95
 
 
 @dataclass(frozen=True)
-class Window:
-    """Consecutive views of one clip.
+class ClipWindow:
+    """Some frames of one clip, in order.
 
     Attributes:
         frames: F images [H, W, 3] uint8 RGB.
-        clip: where they come from.
+        clip: the clip they come from.
         indices: their positions in the clip.
     """
 
@@ -50,17 +55,17 @@ class Window:
 class ClipLibrary:
     """Random windows from many clips.
 
-    Frames are kept as JPEG, at the size that training needs: on disk, where the next run finds them, and the
-    latest used ones in memory. A clip that cannot be decoded, or not everywhere, is named in ``skipped``.
+    Frames are stored as JPEG at the size that training needs: on disk for the next run, and the most recently
+    used ones in memory. Clips that cannot be decoded, wholly or in part, are listed in ``skipped``.
 
     Args:
         paths: videos, folders of frames, and folders with either at any depth (:func:`find_clips`).
         short_side: height or width of stored frames, whichever is shorter, in pixels.
-        cache_bytes: on disk, in the folder ``frames`` of maskring's cache folder; 0 keeps nothing there.
-        memory_bytes: of stored frames in memory; one segment is always kept.
+        cache_bytes: limit of the disk cache, the folder ``frames`` in maskring's cache folder; 0 for none.
+        memory_bytes: limit of stored frames in memory; one segment always stays.
 
     Raises:
-        SourceError: when a path does not exist or holds no clip.
+        SourceError: when a path does not exist or holds no clips.
     """
 
     def __init__(
@@ -82,16 +87,16 @@ class ClipLibrary:
         self._segments: OrderedDict[tuple[Path, int], Segment] = OrderedDict()
         self._unusable: dict[tuple[Path, int], SourceError] = {}
 
-    def window(self, rng: np.random.Generator, frames: int, max_gap: int) -> Window:
-        """``frames`` views of a random scene, neighbours 1 to ``max_gap`` frames apart.
+    def window(self, rng: np.random.Generator, frames: int, max_gap: int) -> ClipWindow:
+        """``frames`` frames of a random scene, neighbours 1 to ``max_gap`` frames apart.
 
-        Every clip is equally likely, whatever its length. The result depends on ``rng`` and the files alone,
-        not on what was drawn before nor on what is cached.
+        Every clip is equally likely, whatever its length. The result depends on ``rng`` and the files only,
+        not on earlier calls or the caches.
 
         Raises:
             SourceError: when no usable clip is found.
         """
-        for _ in range(ATTEMPTS):
+        for _ in range(MAX_ATTEMPTS):
             clip = self.clips[int(rng.integers(len(self.clips)))]
             segment, place = rng.random(2)
             gaps = rng.integers(1, max_gap + 1, frames - 1)
@@ -102,11 +107,12 @@ class ClipLibrary:
             except OSError as error:
                 self.skipped.setdefault(clip, f"{clip} cannot be read ({error.strerror or error})")
         raise SourceError(
-            f"{len(self.skipped)} of {len(self.clips)} clips are unusable ({_first(self.skipped)})",
-            "replace them by videos that play, longer than a few frames",
+            f"no usable clip was found: {len(self.skipped)} of {len(self.clips)} are unusable "
+            f"({_first(self.skipped)})",
+            "give videos that play and have more than a few frames",
         )
 
-    def _cut(self, clip: Path, segment: float, place: float, gaps: npt.NDArray[np.int64]) -> Window:
+    def _cut(self, clip: Path, segment: float, place: float, gaps: npt.NDArray[np.int64]) -> ClipWindow:
         # The last segment takes the remainder, so that none is too short for a window.
         index = int(segment * max(1, self._length(clip) // SEGMENT))
         stored = self._segment(clip, index)
@@ -118,7 +124,7 @@ class ClipLibrary:
             raise SourceError(f"{clip} has too few frames in a row that decode", "use a longer clip")
         positions = starts[int(place * len(starts))] + np.concatenate([[0], np.cumsum(gaps)])
         frames = [_decode(stored.frames[position]) for position in positions]
-        return Window(frames, clip, tuple(int(p) + index * SEGMENT for p in positions))
+        return ClipWindow(frames, clip, tuple(int(p) + index * SEGMENT for p in positions))
 
     def _length(self, clip: Path) -> int:
         if clip not in self._lengths:
@@ -130,7 +136,7 @@ class ClipLibrary:
         return self._lengths[clip]
 
     def _segment(self, clip: Path, index: int) -> Segment:
-        """From memory, else from disk, else decoded; what failed once is not tried again."""
+        """A segment from memory, else from disk, else decoded; one that failed once is not tried again."""
         if (clip, index) in self._unusable:
             raise self._unusable[clip, index]
         if (clip, index) in self._segments:
@@ -162,7 +168,7 @@ class ClipLibrary:
         frames, thumbnails, cuts, shape = [], [], {0}, None
         for image in read_frames(clip, index * SEGMENT, count):
             if shape is not None and image.shape != shape:
-                cuts.add(len(frames))  # a window has one size
+                cuts.add(len(frames))  # frames of a window have one size
             shape = image.shape
             resized = _resized(image, self._short_side)
             frames.append(_encode(resized))
@@ -178,7 +184,7 @@ class ClipLibrary:
 
 
 def _starts(segment: Segment, span: int) -> list[int]:
-    """Where windows that end ``span`` frames later may start without leaving their scene."""
+    """Positions from which a window of ``span`` further frames stays within one scene."""
     ends = [*segment.scenes[1:], len(segment.frames)]
     pairs = zip(segment.scenes, ends, strict=False)
     return [start for begin, end in pairs for start in range(begin, end - span)]
@@ -189,7 +195,7 @@ def _first(skipped: dict[Path, str]) -> str:
 
 
 def _identity(clip: Path) -> str:
-    """Path, size and time of change of all files of a clip."""
+    """Paths, sizes and modification times of all files of a clip."""
     files = images_in(clip) if clip.is_dir() else [clip]
     states = [(path.name, path.stat().st_size, path.stat().st_mtime_ns) for path in files]
     return repr((str(clip.resolve()), states))
@@ -204,7 +210,7 @@ def _open(clip: Path) -> cv2.VideoCapture:
 
 
 def count_frames(clip: Path) -> int:
-    """Frames that ``clip`` announces; what decodes may be fewer.
+    """The number of frames that ``clip`` claims to have; fewer may decode.
 
     Raises:
         SourceError: when it cannot be opened.
@@ -218,7 +224,7 @@ def count_frames(clip: Path) -> int:
 
 
 def read_frames(clip: Path, start: int, count: int) -> Iterator[Image]:
-    """Up to ``count`` frames [H, W, 3] uint8 BGR from position ``start``: all that decode, in order.
+    """Up to ``count`` frames [H, W, 3] uint8 BGR from position ``start``, as far as they decode.
 
     Raises:
         SourceError: when a video cannot be opened or an image cannot be decoded.

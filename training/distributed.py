@@ -1,4 +1,4 @@
-"""Training by several processes, as ``torchrun`` starts them."""
+"""Training by several processes that ``torchrun`` started."""
 
 from __future__ import annotations
 
@@ -17,8 +17,8 @@ class DistributedContext:
     """The processes of a run.
 
     Attributes:
-        rank: number of this process; 0 writes files and talks to the user.
-        size: how many there are.
+        rank: number of this process, from 0.
+        size: number of processes.
         device: where this process computes.
     """
 
@@ -28,25 +28,25 @@ class DistributedContext:
 
     @property
     def is_main_process(self) -> bool:
-        """Whether this process writes files and talks to the user."""
+        """Whether this process (rank 0) writes files and reports to the user."""
         return self.rank == 0
 
     def mean(self, value: Tensor) -> Tensor:
-        """The mean of a scalar over all processes; not a number if any is not."""
+        """The mean of a scalar over all processes; nan if any value is nan."""
         if self.size == 1:
             return value.detach()
         total = value.detach().clone()
         dist.all_reduce(total)
         return total / self.size
 
-    def anyone(self, flag: bool) -> bool:
-        """Whether ``flag`` is true in any process."""
+    def any(self, flag: bool) -> bool:
+        """Whether ``flag`` is true in at least one process."""
         return bool(self.mean(torch.tensor(float(flag), device=self.device)).item() > 0)
 
 
 @contextmanager
 def distributed_context() -> Iterator[DistributedContext]:
-    """The processes that ``torchrun`` started, or this one alone; gloo on CPUs, NCCL on GPUs."""
+    """Join the processes of ``torchrun``, by gloo on CPUs and NCCL on GPUs; without it, this process alone."""
     size = int(os.environ.get("WORLD_SIZE", "1"))
     cuda = torch.cuda.is_available()
     local = int(os.environ.get("LOCAL_RANK", "0"))

@@ -1,4 +1,4 @@
-"""Decoded frames on disk, so that a run that goes on, or the next one, does not decode again."""
+"""A disk cache of decoded frames, so that a resumed run or the next one does not decode again."""
 
 from __future__ import annotations
 
@@ -42,7 +42,7 @@ class Segment:
         return sum(map(len, self.frames))
 
     def to_bytes(self) -> bytes:
-        """Magic and checksum, number of frames, their lengths, whether a scene begins, frames."""
+        """Serialize: magic, checksum, number of frames, their lengths, scene marks, frames."""
         lengths = np.array([len(frame) for frame in self.frames], "<u4")
         begins = np.zeros(len(self.frames), np.uint8)
         begins[list(self.scenes)] = 1
@@ -51,7 +51,7 @@ class Segment:
 
     @classmethod
     def from_bytes(cls, data: bytes) -> Segment | None:
-        """None when the data is damaged or not ours."""
+        """Deserialize; None when the data is damaged or of another kind."""
         if len(data) < HEAD.size:
             return None
         magic, checksum = HEAD.unpack_from(data)
@@ -59,7 +59,7 @@ class Segment:
             return None
         start = HEAD.size + COUNT.size
         count = COUNT.unpack_from(data, HEAD.size)[0] if len(data) >= start else 0
-        if not 0 < count <= (len(data) - start) // 5:  # a length and a mark for each frame
+        if not 0 < count <= (len(data) - start) // 5:  # each frame has a length and a scene mark
             return None
         lengths = np.frombuffer(data, "<u4", count, start)
         begins = np.frombuffer(data, np.uint8, count, start + lengths.nbytes)
@@ -71,16 +71,17 @@ class Segment:
 
 
 class FrameCache:
-    """Segments by key, in one file each; several processes may share the folder.
+    """Segments by key, one file each; several processes may share the folder.
 
-    Files are renamed into place when complete and carry a checksum. To make room, the files that were used
-    longest ago are removed, but none that was used since this cache was opened: windows are drawn at random,
-    so what does not fit is better decoded again than written again. Where the disk is full or not writable,
-    one sentence says so in the log, and nothing more is written.
+    Files have a checksum and are renamed into place when complete. To make room, the least recently used
+    files are
+    removed, except those used since this cache was opened: windows are drawn at random, so decoding again
+    costs less than writing again. When the disk is full or not writable, the cache logs one warning and stops
+    writing.
 
     Args:
         folder: of the files; made when the first one is written.
-        budget: bytes that all files in the folder may take together; 0 for no cache.
+        budget: limit for the size of all files in the folder, in bytes; 0 for no cache.
     """
 
     def __init__(self, folder: Path, budget: int) -> None:
@@ -89,7 +90,7 @@ class FrameCache:
         self._writes = budget > 0
 
     def load(self, key: str) -> Segment | None:
-        """The segment stored under ``key``; None when there is none, or a damaged one, which is removed."""
+        """The segment stored under ``key``, None when there is none. A damaged file is removed."""
         path = self._path(key)
         if self._budget <= 0:
             return None
@@ -98,7 +99,7 @@ class FrameCache:
         except OSError:
             return None
         segment = Segment.from_bytes(data)
-        with contextlib.suppress(OSError):  # another process may have removed it, or own it
+        with contextlib.suppress(OSError):  # another process may have removed or own it
             if segment is None:
                 path.unlink()
             else:
@@ -106,7 +107,7 @@ class FrameCache:
         return segment
 
     def store(self, key: str, segment: Segment) -> None:
-        """Keep ``segment``, if there is or can be made room for it."""
+        """Store ``segment`` under ``key`` if it fits into the budget."""
         if not self._writes:
             return
         data = segment.to_bytes()
@@ -118,23 +119,25 @@ class FrameCache:
                     partial.write_bytes(data)
         except OutputError as error:
             self._writes = False
-            log.warning("decoded frames are not kept: %s; training goes on without", error.problem)
+            log.warning(
+                "decoded frames are not cached: %s; training continues without the cache", error.problem
+            )
 
     def _path(self, key: str) -> Path:
         return self._folder / f"{key}{SUFFIX}"
 
-    def _make_room(self, wanted: int) -> bool:
+    def _make_room(self, size: int) -> bool:
         files = []
-        for path in self._folder.glob(f"*{SUFFIX}"):  # partial files, too
+        for path in self._folder.glob(f"*{SUFFIX}"):  # includes partial files
             with contextlib.suppress(OSError):
                 state = path.stat()
                 files.append((state.st_mtime, state.st_size, path))
-        taken = sum(size for _, size, _ in files)
-        for used, size, path in sorted(files):
-            if taken + wanted <= self._budget or used >= self._opened:
+        total = sum(file_size for _, file_size, _ in files)
+        for used, file_size, path in sorted(files):
+            if total + size <= self._budget or used >= self._opened:
                 break
-            if not path.name.startswith("."):  # somebody is writing it
+            if not path.name.startswith("."):  # another process is writing it
                 with contextlib.suppress(OSError):
                     path.unlink()
-                taken -= size
-        return taken + wanted <= self._budget
+                total -= file_size
+        return total + size <= self._budget

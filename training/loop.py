@@ -151,7 +151,7 @@ class _Run:
             self._publish(replace(report, seconds=time.monotonic() - start_time, skipped=skipped))
             if recipe.sheet_every and (is_last or trainer.step % recipe.sheet_every == 0):
                 self._write_sheet(passes[0])
-            if world.anyone(self.stop() or time.monotonic() - start_time >= seconds):
+            if world.any(self.stop() or time.monotonic() - start_time >= seconds):
                 return
             if trainer.step % recipe.save_every == 0:
                 self.save()

@@ -1,4 +1,4 @@
-"""The pretext tasks: colours of one frame are copied from others, where features say they match."""
+"""Reconstruction of a frame's colours from other frames by feature similarity, and the losses on it."""
 
 from __future__ import annotations
 
@@ -10,27 +10,27 @@ from ..plugins.windowed_affinity.torch_localisation import localise
 from ..plugins.windowed_affinity.torch_op import windowed_affinity
 from .network.encoder import STRIDE
 
-LEAST_PROBABILITY = 1e-6
+MIN_PROBABILITY = 1e-6
 
 
 def drop_colour(lab: Tensor, channel: Tensor) -> Tensor:
-    """Hide the colour channel that will be asked for, so that it cannot be matched by itself.
+    """Hide the colour channel that is to be reconstructed, so that the encoder cannot match it directly.
 
     Args:
         lab: [B, F, 3, H, W] normalised Lab.
         channel: [B] int64, 1 (a) or 2 (b), the same for all frames of a window.
 
     Returns:
-        [B, F, 3, H, W]: that channel 0, the other two times 1.5, which keeps the sum's expectation.
+        [B, F, 3, H, W]: 0 in that channel; the other two times 1.5, which keeps the expected sum.
 
     Source: MAST (CVPR 2020), section 3.1; github.com/zlai0/MAST, ``dropout2d_lab``.
     """
-    kept = 1 - functional.one_hot(channel, 3).to(lab.dtype)
-    return lab * (1.5 * kept)[:, None, :, None, None]
+    visible = 1 - functional.one_hot(channel, 3).to(lab.dtype)
+    return lab * (1.5 * visible)[:, None, :, None, None]
 
 
 def grid_colours(lab: Tensor, channel: Tensor) -> Tensor:
-    """The hidden channel where features are centred: [B, F, 3, H, W] and [B] -> [B, F, 1, h, w]."""
+    """The hidden channel at the feature centres: [B, F, 3, H, W] and [B] -> [B, F, 1, h, w]."""
     batch, frames = lab.shape[:2]
     sampled = lab[..., ::STRIDE, ::STRIDE]
     index = channel.view(batch, 1, 1, 1, 1).expand(batch, frames, 1, *sampled.shape[3:])
@@ -38,14 +38,14 @@ def grid_colours(lab: Tensor, channel: Tensor) -> Tensor:
 
 
 def colour_classes(lab: Tensor, palette: Tensor) -> Tensor:
-    """The nearest of K colours where features are centred.
+    """The class of the nearest of K colours at each feature centre.
 
     Args:
         lab: [B, F, 3, H, W] normalised Lab.
         palette: [K, 2], normalised a and b of the classes.
 
     Returns:
-        [B, F, K, h, w], 1 for the class of each pixel.
+        [B, F, K, h, w], one-hot over K.
 
     Source: Tracking emerges by colorizing videos (ECCV 2018), section 3.2.
     """
@@ -55,10 +55,10 @@ def colour_classes(lab: Tensor, palette: Tensor) -> Tensor:
 
 
 def targets_and_references(frames: int, references: str) -> list[tuple[int, list[int]]]:
-    """Which frames of a window are reconstructed, each with those it is reconstructed from.
+    """The frames of a window that are reconstructed, each with the frames it is reconstructed from.
 
     Args:
-        frames: in a window, at least 2.
+        frames: number of frames in the window, at least 2.
         references: ``others`` or ``previous`` (:class:`.recipe.Recipe`).
     """
     if references == "previous":
@@ -76,16 +76,17 @@ def reconstruct(
     references: str = "others",
     coarse_step: int = 0,
 ) -> Tensor:
-    """Copy the colours of frames from the other frames of their window, in one joint softmax.
+    """Copy colours from the other frames of a window, weighted by one joint softmax over all of them.
 
     Args:
-        query: [B, F, C, h, w] features of the frames as targets.
-        key: [B, F, C, h, w] features of the frames as references.
+        query: [B, F, C, h, w] features of all frames as targets.
+        key: [B, F, C, h, w] features of all frames as references.
         colours: [B, F, O, h, w].
-        radius: of the affinity's window, in features.
-        scale: factor on inner products; with 1 instead of 1 / sqrt(C), newer torch does not converge.
-        references: see :func:`targets_and_references`; T targets.
-        coarse_step: step of the search for the window's centre, 0 for none.
+        radius: of the window, in features.
+        scale: factor on inner products. With 1 instead of 1 / sqrt(C), training does not converge in newer
+            torch.
+        references: see :func:`targets_and_references`, which gives T targets.
+        coarse_step: step of the search for window centres, 0 for none.
 
     Returns:
         [B, T, O, h, w].
@@ -95,14 +96,14 @@ def reconstruct(
     pairs = targets_and_references(query.shape[1], references)
     targets = [target for target, _ in pairs]
     others = torch.tensor([list(sources) for _, sources in pairs], device=query.device)
-    wanted = query[:, targets].flatten(0, 1)
+    target_features = query[:, targets].flatten(0, 1)
     memory = key[:, others].flatten(0, 1)
     dilation = torch.ones(memory.shape[:2], dtype=torch.int32, device=query.device)
     offsets = None
     if coarse_step > 1:
-        offsets = localise(wanted, memory, coarse_step * dilation, radius=radius, scale=scale)
+        offsets = localise(target_features, memory, coarse_step * dilation, radius=radius, scale=scale)
     copied = windowed_affinity(
-        wanted,
+        target_features,
         memory,
         colours[:, others].flatten(0, 1),
         dilation,
@@ -122,5 +123,5 @@ def huber(predicted: Tensor, target: Tensor, delta: float) -> Tensor:
 
 
 def cross_entropy(predicted: Tensor, target: Tensor) -> Tensor:
-    """Mean of -log(probability of the true class); both [B, T, K, h, w], classes in the third place."""
-    return -(predicted * target).sum(2).clamp(min=LEAST_PROBABILITY).log().mean()
+    """Mean of -log(probability of the true class); both arguments are [B, T, K, h, w]."""
+    return -(predicted * target).sum(2).clamp(min=MIN_PROBABILITY).log().mean()

@@ -1,4 +1,4 @@
-"""What is hidden from the network, what it has to bring back, and how the result is judged."""
+"""Pretext tasks: what the encoder sees, what is reconstructed, and the loss."""
 
 from __future__ import annotations
 
@@ -15,28 +15,28 @@ from .network.colour import normalise_lab, rgb_to_lab
 from .network.encoder import STRIDE
 from .recipe import Recipe
 
-FITTED_WINDOWS = 64
-FITTED_PIXELS = 1000  # of each window
+FITTED_WINDOWS, FITTED_PIXELS = 64, 1000
+"""Windows, and pixels of each, that the palette is fitted to."""
 
 
 class Pretext(Protocol):
-    """A task; ``lab`` is [B, F, 3, H, W] normalised, ``channel`` [B] int64 is 1 (a) or 2 (b)."""
+    """A pretext task. ``lab`` is [B, F, 3, H, W] normalised Lab; ``channel`` [B] int64 is 1 (a) or 2 (b)."""
 
     def visible(self, lab: Tensor, channel: Tensor) -> Tensor:
         """What the encoder sees, [B, F, 3, H, W]."""
 
     def target(self, lab: Tensor, channel: Tensor) -> Tensor:
-        """What is copied between frames and compared, [B, F, O, h, w]."""
+        """The maps that are copied between frames and compared, [B, F, O, h, w]."""
 
     def loss(self, copied: Tensor, target: Tensor) -> Tensor:
-        """A scalar from two [B, T, O, h, w]."""
+        """The loss of two [B, T, O, h, w], a scalar."""
 
     def painted(self, copied: Tensor, lab: Tensor, channel: Tensor) -> Tensor:
-        """The frames [B, T, 3, h, w] with the copied colours in place of their own, for people."""
+        """The frames with the copied colours instead of their own, [B, T, 3, h, w] for contact sheets."""
 
 
 class HiddenChannel:
-    """One colour channel is hidden and regressed (MAST; arXiv 2006.12480)."""
+    """Hide one colour channel and regress it (MAST; arXiv 2006.12480)."""
 
     def __init__(self, delta: float) -> None:
         self.delta = delta
@@ -57,17 +57,17 @@ class HiddenChannel:
 
 
 class ColourClasses:
-    """The frame is grey, the class of its colour is asked for (Tracking emerges by colorizing videos).
+    """Show the lightness and classify the colour (Tracking emerges by colorizing videos).
 
     Args:
-        palette: [K, 2], normalised a and b of the classes.
+        palette: [K, 2], normalised a and b of the colour classes.
     """
 
     def __init__(self, palette: Tensor) -> None:
         self.palette = palette
 
     def visible(self, lab: Tensor, channel: Tensor) -> Tensor:
-        return lab  # an encoder with one input channel takes the lightness alone
+        return lab  # an encoder with one input channel reads the lightness only
 
     def target(self, lab: Tensor, channel: Tensor) -> Tensor:
         return colour_classes(lab, self.palette.to(lab))
@@ -82,7 +82,7 @@ class ColourClasses:
 
 
 def make_pretext(recipe: Recipe, palette: Tensor | None) -> Pretext:
-    """The task of ``recipe``; colour classes need a ``palette`` (:func:`fit_palette`)."""
+    """The pretext task of ``recipe``; colour classes need a ``palette`` (:func:`fit_palette`)."""
     if recipe.target == "channel":
         return HiddenChannel(recipe.delta)
     if palette is None:
@@ -91,7 +91,7 @@ def make_pretext(recipe: Recipe, palette: Tensor | None) -> Pretext:
 
 
 def fit_palette(recipe: Recipe, library: ClipLibrary) -> Tensor | None:
-    """Colour classes by k-means over pixels of the footage: [K, 2] normalised a and b, None if not needed.
+    """Fit colour classes to the footage by k-means: [K, 2] normalised a and b, None if not needed.
 
     Raises:
         SourceError: when the footage cannot be used.

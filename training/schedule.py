@@ -1,4 +1,4 @@
-"""The learning rate of every step."""
+"""Learning rate schedules."""
 
 from __future__ import annotations
 
@@ -6,12 +6,15 @@ import math
 
 from .recipe import Recipe
 
-DECAYING = 0.3  # last share of the steps, during which the rate falls to 0
-HALVED_AT = (0.4, 0.6, 0.8)  # MAST: 0.4, 0.6 and 0.8 of a million steps
+DECAY_SHARE = 0.3
+"""Last share of the steps, over which ``decay`` falls to 0."""
+
+HALVED_AT = (0.4, 0.6, 0.8)
+"""Shares of the steps at which ``steps`` halves the rate, as MAST does."""
 
 
 def learning_rate(recipe: Recipe, step: int) -> float:
-    """The rate for the step after ``step``: a linear rise, then the recipe's schedule, then fine-tuning."""
+    """The rate for the step after ``step``: linear warm-up times the schedule, then the fine-tuning rate."""
     if step >= recipe.steps:
         return recipe.finetune_learning_rate
     rise = min(1.0, (step + 1) / max(1, recipe.warmup))
@@ -19,7 +22,7 @@ def learning_rate(recipe: Recipe, step: int) -> float:
         done = max(0, step - recipe.warmup) / max(1, recipe.steps - recipe.warmup)
         left = 0.5 * (1.0 + math.cos(math.pi * done))
     elif recipe.schedule == "decay":
-        left = min(1.0, (recipe.steps - step) / (DECAYING * recipe.steps))
+        left = min(1.0, (recipe.steps - step) / (DECAY_SHARE * recipe.steps))
     else:
         left = 0.5 ** sum(step >= share * recipe.steps for share in HALVED_AT)
     return recipe.learning_rate * rise * left

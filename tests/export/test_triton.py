@@ -28,10 +28,11 @@ from maskring.export.onnx_export import export_onnx
 from maskring.export.triton.repository import write_triton_repository
 from maskring.export.triton.state import dilation_table
 from maskring.plugins import library
+from maskring.plugins.windowed_affinity.onnx_op import is_memory_read
 from maskring.runtime.evaluation.datasets import load_split
 from maskring.runtime.model.engine_file import read_manifest
 from maskring.runtime.model.metadata import ModelMetadata
-from maskring.runtime.model.step_graph import load_step_graph
+from maskring.runtime.model.step_graph import load_step_graph, read_export
 from maskring.runtime.tracking.memory import MemoryPolicy, MemoryRing
 from maskring.runtime.tracking.tracker import Tracker
 from maskring.runtime.video.images import read_image
@@ -207,6 +208,30 @@ class ServedOrder:
         pass
 
 
+def test_a_search_for_window_centres_is_served(tmp_path: Path) -> None:
+    """On features of raw colours, which follow the square to the end of the clip."""
+    checkpoint = write_tiny_checkpoint(tmp_path / "tiny.safetensors", patch=9)
+    settings = {"radius": RADIUS, "roi_step": 2, "logit_scale": 2.0}
+    sizes = {"height": HEIGHT, "width": WIDTH, "num_labels": 2}
+    model = write_triton_repository(checkpoint, tmp_path / "models", **sizes, **settings) / "1" / "model.onnx"
+    export_onnx(checkpoint, tmp_path / "plain.onnx", **settings)
+    session = onnxruntime.InferenceSession(model)
+    state = {
+        tensor.name: np.zeros(tensor.shape, np.int32 if tensor.name == "clock" else np.float32)
+        for tensor in session.get_inputs()
+        if tensor.name in ("keys", "values", "clock")
+    }
+    clip = [moving_square(index) for index in range(8)]
+    served = serve(session, clip, state)
+    np.testing.assert_array_equal(served, tracked(tmp_path / "plain.onnx", clip))
+    assert (served[-1] & clip[-1][1]).sum() > 100, "the square is still followed"
+    assert any(is_memory_read(node) and len(node.input) > 4 for node in onnx.load(model).graph.node)
+
+
+def test_idle_sequences_are_dropped_after_half_a_minute(config: Any) -> None:
+    assert config.sequence_batching.max_sequence_idle_microseconds == 30_000_000
+
+
 def test_slots_hold_the_long_term_frames_and_the_latest(repository: Path, config: Any) -> None:
     model = onnx.load(repository / "maskring" / "1" / "model.onnx")
     model.graph.output.append(helper.make_tensor_value_info("step/key", 1, [1, 8, 12, 16]))
@@ -361,5 +386,9 @@ def test_command(repository: Path, tmp_path: Path) -> None:
     done = CliRunner().invoke(app, [*arguments, *sizes])
     assert done.exit_code == 0, done.output
     assert (tmp_path / "models" / "maskring" / "config.pbtxt").is_file()
+    served = tmp_path / "models" / "maskring" / "1" / "model.onnx"
+    assert read_export(served)[1].roi_step == 0
+    done = CliRunner().invoke(app, [*arguments, *sizes, "--localise", "2"])
+    assert done.exit_code == 0 and read_export(served)[1].roi_step == 2
     nothing = CliRunner().invoke(app, ["export", str(checkpoint)])
     assert nothing.exit_code == 2 and "--out" in nothing.stderr

@@ -13,7 +13,7 @@ import pytest
 from maskring.common.errors import SourceError
 from maskring.runtime.video.folders import find_clips
 from maskring.training import clips as clips_module
-from maskring.training.clips import ClipLibrary, Window, read_frames
+from maskring.training.clips import ClipLibrary, ClipWindow, read_frames
 
 from .conftest import HEIGHT, drawn_frame
 
@@ -24,7 +24,7 @@ def rng(seed: int = 0) -> np.random.Generator:
     return np.random.default_rng(seed)
 
 
-def windows(library: ClipLibrary, count: int = 20, frames: int = 3, max_gap: int = 3) -> list[Window]:
+def windows(library: ClipLibrary, count: int = 20, frames: int = 3, max_gap: int = 3) -> list[ClipWindow]:
     return [library.window(rng(seed), frames, max_gap) for seed in range(count)]
 
 
@@ -106,7 +106,7 @@ def test_truncated_video_gives_the_frames_that_decode(tmp_path: Path, make_video
 
 def test_only_unusable_clips_is_an_error(tmp_path: Path) -> None:
     (tmp_path / "broken.mp4").write_bytes(b"nothing")
-    with pytest.raises(SourceError, match=r"1 of 1 clips are unusable \(.*broken\.mp4"):
+    with pytest.raises(SourceError, match=r"1 of 1 are unusable \(.*broken\.mp4"):
         ClipLibrary([tmp_path], HEIGHT).window(rng(), 2, 1)
 
 
@@ -124,7 +124,7 @@ def decoded(monkeypatch: pytest.MonkeyPatch) -> list[tuple[str, int, int]]:
     return found
 
 
-def same(first: list[Window], second: list[Window]) -> bool:
+def same(first: list[ClipWindow], second: list[ClipWindow]) -> bool:
     return all(
         (a.clip, a.indices) == (b.clip, b.indices) and all(map(np.array_equal, a.frames, b.frames))
         for a, b in zip(first, second, strict=True)

@@ -1,7 +1,7 @@
-"""Files that version 0.1.0 wrote: they open, and track as they did there.
+"""Files that version 0.1.0 wrote open and track as they did there.
 
-``tests/files/version_0_1`` holds a checkpoint, an export with other settings (compressed), and the labels that
-version 0.1.0 gave twelve frames of ``moving_square`` with each.
+``tests/files/version_0_1`` holds a checkpoint, an export with other settings (compressed), and the labels
+that version 0.1.0 gave twelve frames of ``moving_square`` with each.
 """
 
 from __future__ import annotations
@@ -69,7 +69,7 @@ def with_metadata(path: Path, change: Callable[[dict[str, str]], None]) -> Path:
 
 
 def test_settings_that_format_1_lacks_have_their_old_meaning(tmp_path: Path) -> None:
-    """The ``nano`` of version 0.1.0 states neither; it tracked without a search and smoothed with radius 2."""
+    """The ``nano`` of version 0.1.0 states neither: it did not search, and smoothed with radius 2."""
 
     def shorten(metadata: dict[str, str]) -> None:
         metadata["tracking"] = '{"radius": 9, "scale": 2.0, "top_k": 4}'
