@@ -7,7 +7,7 @@ from pathlib import Path
 
 import cv2
 import pytest
-from support import moving_square, write_tiny_checkpoint
+from support import export_tiny_model, moving_square
 
 FRAMES = 6
 
@@ -24,7 +24,6 @@ class Workspace:
 
 @pytest.fixture(scope="session")
 def workspace(tmp_path_factory: pytest.TempPathFactory) -> Workspace:
-    from maskring.export.onnx_export import export_onnx
     from maskring.runtime.video.masks import write_mask
 
     root = tmp_path_factory.mktemp("workspace")
@@ -35,7 +34,5 @@ def workspace(tmp_path_factory: pytest.TempPathFactory) -> Workspace:
         cv2.imwrite(str(frames / f"{index:05d}.png"), image[..., ::-1])
         if index == 0:
             write_mask(root / "mask.png", mask)
-    checkpoint = write_tiny_checkpoint(root / "tiny.safetensors")
-    model = root / "tiny.onnx"
-    export_onnx(checkpoint, model, radius=3)
-    return Workspace(checkpoint, model, frames, root / "mask.png")
+    model = export_tiny_model(root)
+    return Workspace(root / "tiny.safetensors", model, frames, root / "mask.png")

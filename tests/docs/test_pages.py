@@ -14,7 +14,7 @@ import numpy as np
 import pytest
 import tomllib
 import typer
-from support import HEIGHT, WIDTH, moving_square, write_tiny_checkpoint
+from support import HEIGHT, WIDTH, export_tiny_model, moving_square
 from typer.testing import CliRunner
 
 from maskring.cli import app
@@ -152,8 +152,6 @@ def write_labelled(root: Path) -> None:
 @pytest.fixture(scope="session")
 def desk(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A folder with everything that the pages' commands name, small."""
-    from maskring.export.onnx_export import export_onnx
-
     root = tmp_path_factory.mktemp("desk")
     for folder in ("videos", "run", "runs/mine"):
         (root / folder).mkdir(parents=True)
@@ -168,13 +166,13 @@ def desk(tmp_path_factory: pytest.TempPathFactory) -> Path:
     write_mask(root / "second.png", second)
     (root / "masks").mkdir()
     shutil.copy(root / "first.png", root / "masks" / "one.png")
-    write_tiny_checkpoint(root / "checkpoint.safetensors")
+    export_tiny_model(root).rename(root / "model.onnx")
+    (root / "tiny.safetensors").rename(root / "checkpoint.safetensors")
     for name in ("nano.safetensors", "run/checkpoint.safetensors", "runs/mine/checkpoint.safetensors"):
         shutil.copy(root / "checkpoint.safetensors", root / name)
     shutil.copy(
         root / "checkpoint.safetensors", root / "nano"
     )  # a file of that name goes before the shipped one
-    export_onnx(root / "checkpoint.safetensors", root / "model.onnx", radius=3)
     shutil.copy(root / "model.onnx", root / "model-int8.onnx")  # any second model will do
     return root
 

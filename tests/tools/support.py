@@ -1,10 +1,15 @@
-"""What several test files share: a tiny synthetic scene and a tiny checkpoint."""
+"""What several test files share: a tiny synthetic scene, a tiny checkpoint and its export."""
 
 from __future__ import annotations
 
+import hashlib
+import shutil
 from pathlib import Path
 
 import numpy as np
+from once import alone
+
+EXPORTS = Path(__file__).resolve().parents[2] / "build" / "test_exports"
 
 HEIGHT, WIDTH = 48, 64
 
@@ -31,3 +36,22 @@ def write_tiny_checkpoint(path: Path, patch: int = 0, inputs: int = 3, pyramid: 
     config = EncoderConfig(**shape, patch=patch, inputs=inputs, pyramid=pyramid)
     save_checkpoint(path, Checkpoint(config=config, query=Encoder(config).state_dict()))
     return path
+
+
+def export_tiny_model(folder: Path, radius: int = 3) -> Path:
+    """Write ``tiny.safetensors`` and its export ``tiny.onnx``; exported once for all tests that want it."""
+    from maskring import common, export, plugins, runtime, training
+    from maskring.export.onnx_export import export_onnx
+
+    checkpoint = write_tiny_checkpoint(folder / "tiny.safetensors")
+    digest = hashlib.sha256(Path(__file__).read_bytes())
+    folders = [
+        Path(path) for package in (common, plugins, runtime, training, export) for path in package.__path__
+    ]
+    for source in sorted(source for folder in folders for source in folder.rglob("*.py")):
+        digest.update(source.read_bytes())
+    made = EXPORTS / f"radius{radius}-{digest.hexdigest()[:16]}.onnx"
+    with alone(made) as missing:
+        if missing:
+            export_onnx(checkpoint, made, radius=radius)
+    return Path(shutil.copy(made, folder / "tiny.onnx"))

@@ -9,7 +9,7 @@ from pathlib import Path
 from types import FrameType
 
 import pytest
-from support import write_tiny_checkpoint
+from support import export_tiny_model
 
 SECONDS = int(os.environ.get("MASKRING_TRUST_SECONDS", "3600"))
 """After which a test has hung, far beyond what any takes on a busy machine."""
@@ -18,11 +18,7 @@ SECONDS = int(os.environ.get("MASKRING_TRUST_SECONDS", "3600"))
 @pytest.fixture(scope="session")
 def exported(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A tiny checkpoint as ONNX file."""
-    from maskring.export.onnx_export import export_onnx
-
-    folder = tmp_path_factory.mktemp("exported")
-    export_onnx(write_tiny_checkpoint(folder / "tiny.safetensors"), folder / "tiny.onnx", radius=2)
-    return folder / "tiny.onnx"
+    return export_tiny_model(tmp_path_factory.mktemp("exported"))
 
 
 @pytest.fixture(autouse=True)

@@ -116,7 +116,7 @@ time.sleep(40)
 @pytest.mark.slow
 @pytest.mark.parametrize("allowed", [False, True], ids=["as it is", "allowed by the user"])
 def test_onnxruntime_reports_nothing_to_its_vendor(tmp_path: Path, exported: Path, allowed: bool) -> None:
-    """Without the variables of CI services, which silence it; its home is where it would leave an identity."""
+    """Without the variables of CI services, which silence it; in its home it would leave an identity."""
     home = tmp_path / "home"
     home.mkdir()
     environment = {"PATH": os.environ["PATH"], "HOME": str(home)}

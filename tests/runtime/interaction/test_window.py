@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING
 import cv2
 import numpy as np
 import pytest
-from support import moving_square, write_tiny_checkpoint
+from support import export_tiny_model, moving_square
 
 from maskring.common.errors import UnavailableError
 from maskring.runtime.interaction.drawing import Drawing
@@ -118,11 +118,7 @@ def desktop(tmp_path: Path) -> Iterator[Desktop]:
 
 @pytest.fixture(scope="module")
 def model(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    from maskring.export.onnx_export import export_onnx
-
-    folder = tmp_path_factory.mktemp("model")
-    export_onnx(write_tiny_checkpoint(folder / "tiny.safetensors"), folder / "tiny.onnx", radius=3)
-    return folder / "tiny.onnx"
+    return export_tiny_model(tmp_path_factory.mktemp("model"))
 
 
 @pytest.fixture

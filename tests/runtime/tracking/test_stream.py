@@ -9,7 +9,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from support import moving_square, write_tiny_checkpoint
+from support import export_tiny_model, moving_square
 
 from maskring.runtime.backends import open_backend
 from maskring.runtime.tracking.tracker import Tracker
@@ -50,11 +50,7 @@ print(json.dumps({"frames": frames, "snapshots": snapshots}))
 
 @pytest.fixture(scope="module")
 def model(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    from maskring.export.onnx_export import export_onnx
-
-    root = tmp_path_factory.mktemp("stream")
-    export_onnx(write_tiny_checkpoint(root / "tiny.safetensors"), root / "tiny.onnx", radius=3)
-    return root / "tiny.onnx"
+    return export_tiny_model(tmp_path_factory.mktemp("stream"))
 
 
 @pytest.mark.parametrize("soft", [False, True])
