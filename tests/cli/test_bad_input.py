@@ -47,7 +47,7 @@ main()
 def base_maskring(*arguments: str | Path) -> subprocess.CompletedProcess[str]:
     """Run the command line of an installation without ``[train]``."""
     command = [sys.executable, "-c", OF_THE_BASE_INSTALL, *map(str, arguments)]
-    return subprocess.run(command, capture_output=True, text=True, timeout=120, check=False)
+    return subprocess.run(command, capture_output=True, text=True, timeout=1800, check=False)
 
 
 def assert_one_sentence(run: subprocess.CompletedProcess[str], *words: str) -> None:
@@ -331,7 +331,7 @@ def test_interrupt_keeps_what_was_written(
         assert process.poll() is None, process.stderr and process.stderr.read()
     for number in signals:
         process.send_signal(number)
-    _, stderr = process.communicate(timeout=60)
+    _, stderr = process.communicate(timeout=1800)
     assert process.returncode == 130
     assert stderr.strip().startswith("interrupted") and len(stderr.strip().splitlines()) == 1
     masks = sorted((out / "masks").glob("*.png"))

@@ -197,7 +197,7 @@ def start(model: Path) -> subprocess.Popen[str]:
 def test_a_build_that_is_interrupted_ends_by_itself(model: Path, number: signal.Signals) -> None:
     process = start(model)
     process.send_signal(number)
-    _, stderr = process.communicate(timeout=120)
+    _, stderr = process.communicate(timeout=1800)
     assert process.returncode == 130, stderr
     assert stderr.strip().startswith("interrupted:")
     assert files() == []

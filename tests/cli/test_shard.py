@@ -58,7 +58,7 @@ def start(davis: Path, model: Path, out: Path, *more: str, **variables: int) -> 
 
 
 def ends(process: subprocess.Popen[str]) -> str:
-    stdout, stderr = process.communicate(timeout=120)
+    stdout, stderr = process.communicate(timeout=1800)
     assert process.returncode == 0, stderr
     return stdout
 
@@ -151,7 +151,7 @@ def test_footage_that_changed_is_not_mixed(davis: Path, workspace: Workspace, tm
 
 def test_without_a_launcher(davis: Path, workspace: Workspace, tmp_path: Path) -> None:
     process = start(davis, workspace.model, tmp_path / "out", "--shard")
-    _, stderr = process.communicate(timeout=120)
+    _, stderr = process.communicate(timeout=1800)
     assert process.returncode == 2
     assert stderr.startswith("error: --shard finds no RANK and WORLD_SIZE in its environment; start it with")
     assert not (tmp_path / "out").exists()

@@ -98,7 +98,7 @@ def test_only_maskring_speaks_of_damaged_videos(footage: Path) -> None:
     (footage / "cut.mp4").write_bytes(b"\0\0\0\x18ftypmp42" + bytes(5000))
     arguments = ["train", footage.parent / "mine.toml", "--data", footage, "--out", footage.parent / "run"]
     command = [sys.executable, "-m", "maskring", *map(str, arguments)]
-    done = subprocess.run(command, capture_output=True, text=True, timeout=120, check=False)
+    done = subprocess.run(command, capture_output=True, text=True, timeout=1800, check=False)
     assert done.returncode == 0, done.stderr
     (line,) = done.stderr.splitlines()
     assert line.startswith(f"skipped {footage / 'cut.mp4'}: ")
@@ -212,7 +212,7 @@ def test_waiting_threads_sleep() -> None:
         env=environment,
         capture_output=True,
         text=True,
-        timeout=60,
+        timeout=1800,
         check=False,
     )
     assert done.stdout.strip() == "['passive']", done.stderr

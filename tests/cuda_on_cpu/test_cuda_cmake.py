@@ -36,7 +36,7 @@ def configure(folder: Path, *options: str, **variables: str) -> list[str]:
         *options,
     ]
     command.append(f"-DPython_EXECUTABLE={sys.executable}")
-    done = subprocess.run(command, capture_output=True, text=True, env=environment, timeout=300, check=False)
+    done = subprocess.run(command, capture_output=True, text=True, env=environment, timeout=1800, check=False)
     assert done.returncode == 0, done.stderr
     return [line for line in done.stdout.splitlines() if "CUDA kernels" in line]
 

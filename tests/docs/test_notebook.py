@@ -12,7 +12,7 @@ nbformat = pytest.importorskip("nbformat", reason="nbformat is not installed")
 ROOT = Path(__file__).parents[2]
 NOTEBOOKS = sorted((ROOT / "examples").glob("*.ipynb"))
 
-CELL_SECONDS = 300
+CELL_SECONDS = 1800
 
 
 def code_cells(path: Path) -> list[Any]:

@@ -564,7 +564,7 @@ def test_nvidias_own_builder_takes_every_call(models: dict[str, Path]) -> None:
         {"version_compatible": True},
     ]
     command = [sys.executable, "-c", UNDER_THE_NAME_OF_TENSORRT, str(models["float16"]), json.dumps(asked)]
-    done = subprocess.run(command, capture_output=True, text=True, timeout=120, check=False)
+    done = subprocess.run(command, capture_output=True, text=True, timeout=1800, check=False)
     assert done.returncode == 0, done.stderr
     first, second, third, damaged, lean = json.loads(done.stdout.splitlines()[-1])
     assert first == second == third == ["activation", "scratch", "weights"]

@@ -364,7 +364,7 @@ def test_the_client_follows_a_video(repository: Path, config: Any, tmp_path: Pat
     server.start()
     try:
         command = [sys.executable, repository / "client.py", "clip.avi", "mask.png", address]
-        done = subprocess.run(command, cwd=tmp_path, capture_output=True, text=True, timeout=100, check=False)
+        done = subprocess.run(command, cwd=tmp_path, capture_output=True, text=True, timeout=900, check=False)
     finally:
         server.stop(None)
     assert done.returncode == 0, done.stderr

@@ -46,7 +46,7 @@ def cases(name: str) -> list[str]:
 
 
 def run(*command: str | Path, **more: Any) -> subprocess.CompletedProcess[str]:
-    return subprocess.run(command, check=False, capture_output=True, text=True, timeout=600, **more)
+    return subprocess.run(command, check=False, capture_output=True, text=True, timeout=1800, **more)
 
 
 @pytest.fixture(scope="session")

@@ -502,5 +502,5 @@ def plugin_library(path: Path, major: int = 11, variant: str = "") -> Path:
     """A library that says which TensorRT it was built for, in the plugin's place; ``variant`` changes it."""
     source = f'extern "C" int maskring_tensorrt_major() {{ return {major}; }} char variant[] = "{variant}";'
     command = ["g++", "-shared", "-fPIC", "-x", "c++", "-", "-o", str(path)]
-    subprocess.run(command, input=source, text=True, check=True, timeout=60)
+    subprocess.run(command, input=source, text=True, check=True, timeout=1800)
     return path

@@ -83,7 +83,7 @@ def assert_rtx_builds(model: Path, shapes: dict[str, tuple[int, ...]]) -> None:
     if not installed("tensorrt_rtx_bindings"):
         pytest.skip("no TensorRT-RTX: pip install 'maskring[tensorrt-test]'")
     command = [sys.executable, "-c", BUILD, str(model), json.dumps(shapes)]
-    done = subprocess.run(command, capture_output=True, text=True, timeout=100, check=False)
+    done = subprocess.run(command, capture_output=True, text=True, timeout=1800, check=False)
     assert done.returncode == 0 and "engine of" in done.stdout, done.stderr
 
 
@@ -99,7 +99,7 @@ def describe(module: str, wanted: dict[str, list[str]]) -> dict[str, dict[str, s
             stand_in_libraries(Path(folder))
             surroundings["LD_LIBRARY_PATH"] = folder
         done = subprocess.run(
-            command, env=surroundings, capture_output=True, text=True, timeout=120, check=True
+            command, env=surroundings, capture_output=True, text=True, timeout=1800, check=True
         )
     described: dict[str, dict[str, str | None]] = json.loads(done.stdout.splitlines()[-1])
     return described

@@ -131,7 +131,7 @@ def test_processes_share_a_folder(tmp_path: Path) -> None:
     for worker in workers:
         worker.start()
     for worker in workers:
-        worker.join(60)
+        worker.join(1800)
         assert worker.exitcode == 0
     assert all(path.name.endswith(SUFFIX) for path in tmp_path.iterdir())
 

@@ -422,7 +422,7 @@ def test_two_processes_do_what_one_does_with_twice_the_batch(
     script.write_text(WORKER)
     arguments = worker(footage, tmp_path / "two", recipe)[2:]
     launch = ["-m", "torch.distributed.run", "--standalone", "--nproc-per-node=2", str(script), *arguments]
-    subprocess.run([sys.executable, *launch], check=True, capture_output=True, timeout=300)
+    subprocess.run([sys.executable, *launch], check=True, capture_output=True, timeout=1800)
     assert np.allclose(losses(tmp_path / "two"), losses(tmp_path / "one"), rtol=1e-4)
     one, two = (load_checkpoint(tmp_path / run / loop.CHECKPOINT_NAME).query for run in ("one", "two"))
     assert torch.allclose(one["head.weight"], two["head.weight"], atol=1e-4)

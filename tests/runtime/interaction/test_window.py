@@ -25,7 +25,7 @@ from maskring.runtime.video.masks import read_mask
 if TYPE_CHECKING:
     from Xlib.display import Display
 
-DEADLINE_S = 90
+DEADLINE_S = 1800
 FRAMES = 4
 
 

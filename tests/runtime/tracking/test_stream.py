@@ -71,7 +71,7 @@ def test_memory_is_flat_over_3000_frames(model: Path) -> None:
         cwd=TOOLS,
         capture_output=True,
         text=True,
-        timeout=300,
+        timeout=1800,
         check=False,
     )
     assert stream.returncode == 0, stream.stderr

@@ -644,7 +644,7 @@ def test_decoding_runs_ahead_by_a_few_frames_only() -> None:
 
     with Source(FakeReader(generate)) as source:
         seen = [next(source).index]
-        assert filled.wait(10)  # ahead of the consumer, which took one frame
+        assert filled.wait(600)  # ahead of the consumer, which took one frame
         for frame in source:
             seen.append(frame.index)
             assert len(produced) <= len(seen) + FRAMES_AHEAD + 1
@@ -686,10 +686,10 @@ def test_closing_frees_a_thread_that_waits_to_hand_over_a_frame() -> None:
     stop = threading.Event()
     source = Source(FakeReader(generate), stop=stop)
     next(source)
-    assert full.wait(10)
+    assert full.wait(600)
     closing = threading.Thread(target=source.close, daemon=True)
     closing.start()
-    closing.join(10)
+    closing.join(600)
     assert not closing.is_alive() and stop.is_set()
 
 
@@ -714,7 +714,7 @@ def test_live_hands_out_the_newest_frame_and_counts_the_others() -> None:
 
     def generate() -> Iterator[Frame]:
         yield blank(0)
-        assert go.wait(10)
+        assert go.wait(600)
         for index in range(1, 6):
             yield blank(index)
         done.set()
@@ -722,7 +722,7 @@ def test_live_hands_out_the_newest_frame_and_counts_the_others() -> None:
     with Source(FakeReader(generate), live=True) as source:
         assert next(source).index == 0
         go.set()
-        assert done.wait(10)
+        assert done.wait(600)
         assert [frame.index for frame in source] == [5]
         assert source.dropped == 4
 
@@ -735,7 +735,7 @@ def test_live_never_drops_the_first_frame() -> None:
     second.start()
     second.join(0.05)
     first = handoff.get()
-    second.join(10)
+    second.join(600)
     assert first is not None and first.index == 0
     assert handoff.dropped == 0
 

@@ -170,7 +170,7 @@ def _compile(command: list[str], made: Path) -> None:
 
 def _run(command: list[str], **variables: str) -> str:
     environment = {**os.environ, **variables}
-    done = subprocess.run(command, capture_output=True, text=True, env=environment, timeout=600, check=False)
+    done = subprocess.run(command, capture_output=True, text=True, env=environment, timeout=1800, check=False)
     if done.returncode != 0:
         raise KernelFailed(f"{command[0]} ended with {done.returncode}\n{done.stderr[-6000:]}")
     return done.stdout
