@@ -10,14 +10,12 @@ import sys
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-import cv2
 import pytest
-from support import moving_square
+from support import write_davis
 
 from maskring.common.errors import UnavailableError
 from maskring.runtime.evaluation.datasets import DatasetSequence
 from maskring.runtime.pipeline.shard import Shard
-from maskring.runtime.video.masks import write_mask
 
 if TYPE_CHECKING:
     from conftest import Workspace
@@ -30,18 +28,7 @@ WITHOUT_TORCH = "import sys; sys.modules['torch'] = None; from maskring.__main__
 @pytest.fixture(scope="module")
 def davis(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """Three short sequences, annotated throughout."""
-    root = tmp_path_factory.mktemp("davis")
-    for start, (name, length) in enumerate(LENGTHS.items()):
-        images, masks = root / "JPEGImages" / "480p" / name, root / "Annotations" / "480p" / name
-        images.mkdir(parents=True)
-        masks.mkdir(parents=True)
-        for index in range(length):
-            frame, mask = moving_square(start + index)
-            cv2.imwrite(str(images / f"{index:05d}.jpg"), frame[..., ::-1])
-            write_mask(masks / f"{index:05d}.png", mask)
-    (root / "ImageSets" / "2017").mkdir(parents=True)
-    (root / "ImageSets" / "2017" / "val.txt").write_text("\n".join(LENGTHS))
-    return root
+    return write_davis(tmp_path_factory.mktemp("davis"), LENGTHS)
 
 
 def start(davis: Path, model: Path, out: Path, *more: str, **variables: int) -> subprocess.Popen[str]:

@@ -14,7 +14,7 @@ import numpy as np
 import pytest
 import tomllib
 import typer
-from support import HEIGHT, WIDTH, export_tiny_model, moving_square
+from support import HEIGHT, WIDTH, export_tiny_model, moving_square, write_davis
 from typer.testing import CliRunner
 
 from maskring.cli import app
@@ -136,19 +136,6 @@ def write_video(path: Path, frames: int) -> None:
     writer.release()
 
 
-def write_labelled(root: Path) -> None:
-    """One sequence in DAVIS layout, in the splits that the pages name."""
-    for kind in ("JPEGImages", "Annotations"):
-        (root / kind / "480p" / "square").mkdir(parents=True)
-    for index in range(4):
-        image, mask = moving_square(index)
-        cv2.imwrite(str(root / "JPEGImages" / "480p" / "square" / f"{index:05d}.jpg"), image[..., ::-1])
-        write_mask(root / "Annotations" / "480p" / "square" / f"{index:05d}.png", mask)
-    (root / "ImageSets" / "2017").mkdir(parents=True)
-    for split in ("val", "dev"):
-        (root / "ImageSets" / "2017" / f"{split}.txt").write_text("square\n")
-
-
 @pytest.fixture(scope="session")
 def desk(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A folder with everything that the pages' commands name, small."""
@@ -156,7 +143,7 @@ def desk(tmp_path_factory: pytest.TempPathFactory) -> Path:
     for folder in ("videos", "run", "runs/mine"):
         (root / folder).mkdir(parents=True)
     for name in ("DAVIS", "ROOT"):
-        write_labelled(root / name)
+        write_davis(root / name, {"square": 4}, splits=("val", "dev"))
     write_video(root / "video.mp4", FRAMES)
     shutil.copy(root / "video.mp4", root / "videos" / "one.mp4")
     write_video(root / "clip.mp4", LONG)

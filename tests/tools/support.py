@@ -4,8 +4,10 @@ from __future__ import annotations
 
 import hashlib
 import shutil
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 
+import cv2
 import numpy as np
 from once import alone
 
@@ -22,6 +24,27 @@ def moving_square(index: int) -> tuple[np.ndarray, np.ndarray]:
     mask[16:32, left : left + 16] = 1
     ground[mask > 0] = (240, 200, 40)
     return ground, mask
+
+
+def write_davis(root: Path, lengths: Mapping[str, int], splits: Sequence[str] = ("val",)) -> Path:
+    """A dataset in DAVIS layout, annotated throughout: each sequence has so many frames of the moving square.
+
+    The n-th sequence begins n frames later in its way, so that no two are alike.
+    """
+    from maskring.runtime.video.masks import write_mask
+
+    for start, (name, length) in enumerate(lengths.items()):
+        images, masks = (root / kind / "480p" / name for kind in ("JPEGImages", "Annotations"))
+        images.mkdir(parents=True)
+        masks.mkdir(parents=True)
+        for index in range(length):
+            image, mask = moving_square(start + index)
+            cv2.imwrite(str(images / f"{index:05d}.jpg"), image[..., ::-1])
+            write_mask(masks / f"{index:05d}.png", mask)
+    (root / "ImageSets" / "2017").mkdir(parents=True)
+    for split in splits:
+        (root / "ImageSets" / "2017" / f"{split}.txt").write_text("\n".join(lengths))
+    return root
 
 
 def write_tiny_checkpoint(path: Path, patch: int = 0, inputs: int = 3, pyramid: bool = False) -> Path:

@@ -14,7 +14,7 @@ from pathlib import Path
 
 import cv2
 import pytest
-from support import moving_square, write_tiny_checkpoint
+from support import moving_square, write_davis, write_tiny_checkpoint
 from typer.testing import CliRunner
 
 from maskring.cli import app
@@ -150,17 +150,7 @@ def test_build(tmp_path: Path, exported: Path, what: str, number: int) -> None:
 @pytest.fixture
 def dataset(tmp_path: Path) -> Path:
     """Two sequences in DAVIS layout."""
-    root = tmp_path / "davis"
-    for name in ("a", "b"):
-        for kind in ("JPEGImages", "Annotations"):
-            (root / kind / "480p" / name).mkdir(parents=True)
-        for index in range(5):
-            image, mask = moving_square(index)
-            cv2.imwrite(str(root / "JPEGImages" / "480p" / name / f"{index:05d}.jpg"), image)
-            write_mask(root / "Annotations" / "480p" / name / f"{index:05d}.png", mask)
-    (root / "ImageSets" / "2017").mkdir(parents=True)
-    (root / "ImageSets" / "2017" / "val.txt").write_text("a\nb\n")
-    return root
+    return write_davis(tmp_path / "davis", {"a": 5, "b": 5})
 
 
 @pytest.mark.parametrize("number", [7, 11], ids=["in a mask", "in the measures"])

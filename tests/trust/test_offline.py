@@ -13,10 +13,8 @@ from typing import Any
 
 import cv2
 import pytest
-from support import moving_square, write_tiny_checkpoint
+from support import moving_square, write_davis, write_tiny_checkpoint
 from trust.offline import UNAVAILABLE
-
-from maskring.runtime.video.masks import write_mask
 
 TOOLS = Path(__file__).resolve().parents[1] / "tools"
 
@@ -62,23 +60,18 @@ def offline(
 def desk(tmp_path_factory: pytest.TempPathFactory, exported: Path) -> dict[str, Path]:
     """A dataset in DAVIS layout, one sequence of it as a video, the mask of its first frame."""
     root = tmp_path_factory.mktemp("desk")
-    images, masks = root / "davis/JPEGImages/480p/a", root / "davis/Annotations/480p/a"
-    for folder in (images, masks, root / "davis/ImageSets/2017"):
-        folder.mkdir(parents=True)
+    davis = write_davis(root / "davis", {"a": 5})
+    images, mask = davis / "JPEGImages/480p/a", davis / "Annotations/480p/a/00000.png"
     writer = cv2.VideoWriter(str(root / "clip.mp4"), cv2.VideoWriter.fourcc(*"mp4v"), 30.0, (64, 48))
     for index in range(5):
-        frame, mask = moving_square(index)
-        cv2.imwrite(str(images / f"{index:05d}.jpg"), frame)
-        write_mask(masks / f"{index:05d}.png", mask)
-        writer.write(frame)
+        writer.write(moving_square(index)[0])
     writer.release()
-    (root / "davis/ImageSets/2017/val.txt").write_text("a\n")
     (root / "masks").mkdir()
-    shutil.copy(masks / "00000.png", root / "masks" / "clip.png")
+    shutil.copy(mask, root / "masks" / "clip.png")
     return {
         "CHECKPOINT": write_tiny_checkpoint(root / "tiny.safetensors"),
-        **{"MODEL": exported, "DAVIS": root / "davis", "FRAMES": images, "CLIP": root / "clip.mp4"},
-        "MASK": masks / "00000.png",
+        **{"MODEL": exported, "DAVIS": davis, "FRAMES": images, "CLIP": root / "clip.mp4"},
+        "MASK": mask,
         "MASKS": root / "masks",
     }
 

@@ -13,12 +13,11 @@ from pathlib import Path
 import cv2
 import pytest
 from click.testing import Result
-from support import moving_square, write_tiny_checkpoint
+from support import moving_square, write_davis, write_tiny_checkpoint
 from typer.testing import CliRunner
 
 from maskring.cli import app
 from maskring.common.files import PARTIAL_NAME
-from maskring.runtime.video.masks import write_mask
 
 RECIPE = """
 encoder = "nano"
@@ -55,16 +54,9 @@ EACH = pytest.mark.parametrize(
 def places(tmp_path: Path, exported: Path) -> dict[str, str]:
     """What the words of COMMANDS stand for."""
     (tmp_path / "footage").mkdir()
-    frames, labels = (tmp_path / "davis" / kind / "480p/a" for kind in ("JPEGImages", "Annotations"))
-    frames.mkdir(parents=True)
-    labels.mkdir(parents=True)
     for index in range(4):
-        image, mask = moving_square(index)
-        cv2.imwrite(str(tmp_path / "footage" / f"{index}.png"), image)
-        cv2.imwrite(str(frames / f"{index:05d}.jpg"), image)
-        write_mask(labels / f"{index:05d}.png", mask)
-    (tmp_path / "davis/ImageSets/2017").mkdir(parents=True)
-    (tmp_path / "davis/ImageSets/2017/val.txt").write_text("a\n")
+        cv2.imwrite(str(tmp_path / "footage" / f"{index}.png"), moving_square(index)[0])
+    labels = write_davis(tmp_path / "davis", {"a": 4}) / "Annotations/480p/a"
     shutil.copy(labels / "00000.png", labels.parent / "footage.png")
     (tmp_path / "mine.toml").write_text(RECIPE)
     return {

@@ -256,7 +256,7 @@ def ran(folder: Path, script: str) -> subprocess.CompletedProcess[str]:
 
 
 def test_a_script_that_its_worker_cannot_import(tmp_path: Path) -> None:
-    done = ran(tmp_path, SCRIPT + "worker.close()")
+    done = ran(tmp_path, SCRIPT + "worker.process.join(); worker.close()")
     assert done.returncode != 0 and "has died (exit code 1)" in done.stderr
     first = done.stderr.splitlines()[0]
     assert first.startswith("error: ") and first.endswith('under: if __name__ == "__main__":')
