@@ -116,7 +116,7 @@ def draw_ring(path: Path) -> None:
     held: dict[int, int] = {}
     _, axes = plt.subplots(figsize=(9, 3.6), layout="constrained")
     for now in range(frames):
-        read_now, slot = ring.plan(windows=10.0)
+        read_now, slot = ring.plan(frame_in_radii=10.0)
         ring.commit()
         held[slot] = now
         for row, number in held.items():

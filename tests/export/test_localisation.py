@@ -11,11 +11,11 @@ import torch
 from support import HEIGHT, WIDTH, moving_square, write_tiny_checkpoint
 
 from maskring.common.errors import ModelError
+from maskring.common.types import Kernel
 from maskring.export.onnx_export import export_onnx, step_graph
 from maskring.export.parity import verify_model
 from maskring.plugins.windowed_affinity import cpu_localisation as native_localisation
 from maskring.plugins.windowed_affinity.torch_localisation import localise
-from maskring.common.types import Kernel
 from maskring.runtime.backends.onnxrt.backend import OnnxRuntimeBackend
 from maskring.runtime.model.metadata import ModelMetadata
 from maskring.runtime.model.step_graph import load_step_graph
