@@ -5,7 +5,7 @@ VENV   := .venv
 BIN    := $(VENV)/bin
 STAMP  := $(VENV)/.installed
 NATIVE := $(wildcard CMakeLists.txt plugins/CMakeLists.txt plugins/*.cmake plugins/windowed_affinity/cpu/* \
-  plugins/windowed_affinity/tensorrt_plugin.*)
+  plugins/windowed_affinity/cuda/* plugins/windowed_affinity/tensorrt/*)
 
 .PHONY: install demo test test-all test-deep lint typecheck docs bench lock sbom fuzz clean
 .DELETE_ON_ERROR:

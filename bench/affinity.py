@@ -30,7 +30,7 @@ from rich.console import Console
 from rich.table import Table
 
 from maskring.plugins.windowed_affinity import cpu_op as native
-from maskring.plugins.windowed_affinity import onnx_op
+from maskring.plugins.windowed_affinity import onnx_function, onnx_op
 
 HEIGHT = WIDTH = 120
 CHANNELS, SLOTS, LABELS, SCALE = 64, 5, 3, 0.125
@@ -103,11 +103,11 @@ def function_run(inputs: Inputs, radius: int, threads: int) -> Run:
     ]
     out = helper.make_tensor_value_info("out", TensorProto.FLOAT, [None] * 4)
     opsets = [
-        helper.make_opsetid("", onnx_op.BODY_OPSET),
+        helper.make_opsetid("", onnx_function.BODY_OPSET),
         helper.make_opsetid(onnx_op.DOMAIN, onnx_op.OPSET_VERSION),
     ]
     graph = helper.make_graph([node], "read", values, [out])
-    body = onnx_op.function_body()
+    body = onnx_function.function_body()
     session = session_of(
         helper.make_model(graph, opset_imports=opsets, ir_version=10, functions=[body]), threads
     )

@@ -31,7 +31,7 @@ from rich.table import Table
 from maskring.runtime.tracking.memory import MemoryPolicy
 
 REPOSITORY = Path(__file__).resolve().parents[1]
-KERNELS = REPOSITORY / "plugins" / "windowed_affinity" / "kernels"
+KERNELS = REPOSITORY / "plugins" / "windowed_affinity" / "cuda"
 BUILDS = REPOSITORY / "build" / "kernels"
 ARCHITECTURES = (75, 80, 86, 87, 89, 90, 100, 120)
 HEIGHT = WIDTH = 120

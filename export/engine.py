@@ -16,7 +16,8 @@ from ..common.machine import compute_capability
 from ..common.types import MAX_LABELS
 from ..plugins.library import library_path
 from ..plugins.library import load as load_plugin
-from ..plugins.windowed_affinity.onnx_op import use_tensorrt_plugin, without_matrix_products
+from ..plugins.windowed_affinity.onnx_bindings import use_tensorrt_plugin
+from ..plugins.windowed_affinity.onnx_function import without_matrix_products
 from ..runtime.backends.trt.module import load_for_polygraphy
 from ..runtime.model.engine_file import (
     ENGINE_SUFFIX,

@@ -9,12 +9,11 @@ import onnx
 import onnxscript
 import torch
 
+from ..plugins.windowed_affinity.onnx_function import body_options, function_body
 from ..plugins.windowed_affinity.onnx_op import (
     DOMAIN,
     OP_TYPE,
     OPSET_VERSION,
-    body_needed,
-    function_body,
     is_memory_read,
     op_schema,
 )
@@ -62,7 +61,7 @@ def attach_bodies(model: onnx.ModelProto) -> None:
     reads = [node for node in model.graph.node if is_memory_read(node)]
     bodies: dict[str, onnx.FunctionProto] = {}
     for node in reads:
-        needed = body_needed(node)
+        needed = body_options(node)
         node.overload = "_".join(name for name, is_needed in needed.items() if is_needed)
         bodies[node.overload] = function_body(**needed)
     if len(bodies) > 1:

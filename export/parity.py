@@ -14,7 +14,7 @@ import onnxruntime
 from numpy.typing import NDArray
 
 from ..common.errors import ModelError, SourceError
-from ..plugins.windowed_affinity.onnx_op import use_native_kernel
+from ..plugins.windowed_affinity.onnx_bindings import use_native_kernel
 from ..runtime.backends.onnxrt.tensors import HostTensors
 from ..runtime.model.metadata import EXPORT_AGAIN, QUANTIZATION_KEY, ModelMetadata
 from ..runtime.model.step_graph import load_step_graph

@@ -52,7 +52,7 @@ list(TRANSFORM MASKRING_CUDA_ARCHITECTURES APPEND -real OUTPUT_VARIABLE maskring
 list(GET MASKRING_CUDA_ARCHITECTURES -1 newest)
 list(APPEND maskring_architectures ${newest}-virtual)
 
-set(kernels ${CMAKE_CURRENT_LIST_DIR}/windowed_affinity/kernels)
+set(kernels ${CMAKE_CURRENT_LIST_DIR}/windowed_affinity/cuda)
 add_library(maskring_kernels STATIC EXCLUDE_FROM_ALL
   ${kernels}/dispatch.cpp ${kernels}/simt.cu ${kernels}/gather.cu ${kernels}/mma.cu)
 target_include_directories(maskring_kernels PUBLIC ${kernels})

@@ -30,14 +30,15 @@ if(version VERSION_LESS MASKRING_OLDEST_TENSORRT)
   return()
 endif()
 
-add_library(maskring_plugins SHARED windowed_affinity/tensorrt_plugin.cpp)
+add_library(maskring_plugins SHARED windowed_affinity/tensorrt/plugin.cpp windowed_affinity/tensorrt/problem_checks.cpp)
+target_include_directories(maskring_plugins PRIVATE windowed_affinity)
 target_include_directories(maskring_plugins SYSTEM PRIVATE
   "${MASKRING_TENSORRT_INCLUDE}" ${CMAKE_CUDA_TOOLKIT_INCLUDE_DIRECTORIES})
 target_compile_definitions(maskring_plugins PRIVATE "MASKRING_VERSION=\"${PROJECT_VERSION}\"")
 target_compile_options(maskring_plugins PRIVATE -Wall -Wextra -Wpedantic -Werror)
 target_link_libraries(maskring_plugins PRIVATE maskring_kernels ${CMAKE_DL_LIBS})
-# Nothing but what tensorrt_plugin.map names leaves the library, so that it gets along with any other in the process.
-set(exports ${CMAKE_CURRENT_LIST_DIR}/tensorrt_plugin.map)
+# Nothing but what plugin.map names leaves the library, so that it gets along with any other in the process.
+set(exports ${CMAKE_CURRENT_LIST_DIR}/windowed_affinity/tensorrt/plugin.map)
 target_link_options(maskring_plugins PRIVATE -Wl,--no-undefined "-Wl,--version-script=${exports}")
 set_target_properties(maskring_plugins PROPERTIES
   CXX_VISIBILITY_PRESET hidden VISIBILITY_INLINES_HIDDEN ON CUDA_RUNTIME_LIBRARY Static LINK_DEPENDS "${exports}")

@@ -45,48 +45,48 @@ def test_a_negative_scale_is_left_to_a_kernel_that_can(program: Path) -> None:
 def test_the_choice_can_be_overridden_for_measurements(program: Path) -> None:
     problem = inputs_of(USUAL)
     assert emulator.run(program, None, [problem], MASKRING_KERNEL="gather f16").rows == ["gather f16"]
-    with pytest.raises(emulator.KernelFailed, match=r"compiled for another radius; use"):
+    with pytest.raises(emulator.KernelFailed, match=r"radius.*; use"):
         emulator.run(program, None, [problem], MASKRING_KERNEL="mma f16 r12 c64")
-    with pytest.raises(emulator.KernelFailed, match=r"MASKRING_KERNEL names no kernel"):
+    with pytest.raises(emulator.KernelFailed, match=r"MASKRING_KERNEL.*; unset it"):
         emulator.run(program, None, [problem], MASKRING_KERNEL="nonsense")
 
 
 @pytest.mark.parametrize(
-    ("case", "sm", "sentence"),
+    ("case", "sm", "message"),
     [
-        (USUAL, 70, "this GPU is older than compute capability 7.5"),
-        (replace(USUAL, channels=12), 87, "the features do not have a multiple of 8 up to 256 channels"),
-        (replace(USUAL, channels=264), 87, "the features do not have a multiple of 8 up to 256 channels"),
-        (replace(USUAL, labels=33), 87, "there are not 1 to 32 labels"),
-        (replace(USUAL, radius=17), 87, "the radius is not 0 to 16"),
-        (replace(USUAL, dilation=((1,) * 17,)), 87, "the memory does not have 1 to 16 slots"),
+        (USUAL, 70, r"compute capability 7\.5.*; use a newer"),
+        (replace(USUAL, channels=12), 87, "multiple of 8.*; pad"),
+        (replace(USUAL, channels=264), 87, "multiple of 8.*; pad"),
+        (replace(USUAL, labels=33), 87, "labels.*; track fewer"),
+        (replace(USUAL, radius=17), 87, "radius.*; export with a smaller"),
+        (replace(USUAL, dilation=((1,) * 17,)), 87, "slots.*; export with another memory policy"),
     ],
     ids=str,
 )
 @pytest.mark.parametrize("dtype", ["float32", "float16"])
 def test_what_no_kernel_computes_is_refused_with_a_remedy(
-    program: Path, case: Case, sm: int, sentence: str, dtype: str
+    program: Path, case: Case, sm: int, message: str, dtype: str
 ) -> None:
     problem = inputs_of(replace(case, dtype=dtype))
-    with pytest.raises(emulator.KernelFailed, match=rf"{sentence}.*; \w+"):
+    with pytest.raises(emulator.KernelFailed, match=message):
         emulator.run(program, None, [problem], sm=sm)
 
 
 @pytest.mark.parametrize(
-    ("row", "case", "sm", "sentence"),
+    ("row", "case", "sm", "message"),
     [
-        ("mma f16 r6 c64 o7", USUAL, 75, "older than compute capability 8.0"),
-        ("mma f16 r6 c64 o7", replace(USUAL, labels=8), 87, "compiled for fewer labels"),
-        ("mma f16 r12 c64", USUAL, 87, "compiled for another radius"),
-        ("mma f16 r6 c64", replace(USUAL, channels=72), 87, "compiled for another number of channels"),
-        ("mma f16 r6 c64", replace(USUAL, offsets=1), 87, "offsets move them apart"),
-        ("simt f32", USUAL, 87, "for float32 and the tensors are float16"),
-        ("gather f16", replace(USUAL, dtype="float32"), 87, "for float16 and the tensors are float32"),
+        ("mma f16 r6 c64 o7", USUAL, 75, r"compute capability 8\.0"),
+        ("mma f16 r6 c64 o7", replace(USUAL, labels=8), 87, "labels"),
+        ("mma f16 r12 c64", USUAL, 87, "radius"),
+        ("mma f16 r6 c64", replace(USUAL, channels=72), 87, "channels"),
+        ("mma f16 r6 c64", replace(USUAL, offsets=1), 87, "offsets"),
+        ("simt f32", USUAL, 87, "float32.*float16"),
+        ("gather f16", replace(USUAL, dtype="float32"), 87, "float16.*float32"),
     ],
     ids=str,
 )
 def test_each_kernel_refuses_what_it_was_not_made_for(
-    program: Path, row: str, case: Case, sm: int, sentence: str
+    program: Path, row: str, case: Case, sm: int, message: str
 ) -> None:
-    with pytest.raises(emulator.KernelFailed, match=rf"{sentence}.*; use"):
+    with pytest.raises(emulator.KernelFailed, match=rf"{message}.*; use"):
         emulator.run(program, row, [inputs_of(case)], sm=sm)

@@ -66,11 +66,41 @@ def test_half_types_come_back_as_they_went_in(dtype: torch.dtype) -> None:
         assert (found - wanted).abs().max() <= 2 * steps * wanted.abs().max()
 
 
-@pytest.mark.parametrize("dtype", [torch.float16, torch.bfloat16, torch.float32])
-def test_only_double_precision_is_computed_in_double(dtype: torch.dtype) -> None:
-    mixed = torch.zeros(1), torch.zeros(1, dtype=dtype)
-    assert torch_blocks.computation_type(*mixed) == torch.float32
-    assert torch_blocks.computation_type(*mixed, torch.zeros(1, dtype=torch.float64)) == torch.float64
+class FloatTypes(TorchDispatchMode):
+    """Collects the floating-point types of the tensors that operations return."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.seen: set[torch.dtype] = set()
+
+    def __torch_dispatch__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
+        result = func(*args, **(kwargs or {}))
+        for tensor in result if isinstance(result, list | tuple) else [result]:
+            if isinstance(tensor, Tensor) and tensor.is_floating_point():
+                self.seen.add(tensor.dtype)
+        return result
+
+
+@pytest.mark.parametrize("offsets", [None, 2])
+@pytest.mark.parametrize(
+    ("dtype", "computed_in"),
+    [
+        (torch.float16, torch.float32),
+        (torch.bfloat16, torch.float32),
+        (torch.float32, torch.float32),
+        (torch.float64, torch.float64),
+    ],
+)
+def test_only_double_precision_is_computed_in_double(
+    dtype: torch.dtype, computed_in: torch.dtype, offsets: int | None
+) -> None:
+    """Twice the precision would be twice the memory and time; half of it would lose small sums."""
+    (query, keys, values), dilation, moved, settings = arguments(Case("types", offsets=offsets), dtype)
+    inputs = [x.detach() for x in (query, keys, values)]
+    with FloatTypes() as types:
+        out = torch_blocks.forward(*inputs, dilation, moved, **settings)
+        torch_blocks.backward(out, out, *inputs, dilation, moved, **settings, needs=[True] * 3)
+    assert types.seen == {dtype, computed_in}
 
 
 @pytest.mark.parametrize(

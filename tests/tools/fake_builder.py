@@ -28,7 +28,8 @@ from fake_device.tensorrt_module import DataType, ILogger
 
 from maskring.common import machine
 from maskring.plugins.library import PLUGIN
-from maskring.plugins.windowed_affinity.onnx_op import DOMAIN, OP_TYPE, function_body
+from maskring.plugins.windowed_affinity.onnx_function import function_body
+from maskring.plugins.windowed_affinity.onnx_op import DOMAIN, OP_TYPE
 
 PHASES = {"Building Engine": 3, "Tactic Selection": 2}
 """Steps of the outer phase and of the one inside it."""

@@ -9,7 +9,8 @@ import onnx
 from onnx import helper, parser
 from pixel_backend import pixel_metadata
 
-from maskring.plugins.windowed_affinity.onnx_op import OPSET_VERSION, function_body
+from maskring.plugins.windowed_affinity.onnx_function import function_body
+from maskring.plugins.windowed_affinity.onnx_op import OPSET_VERSION
 from maskring.runtime.model.metadata import METADATA_KEY, ModelMetadata
 
 GRAPH = """

@@ -6,7 +6,7 @@
 #include <vector>
 
 #include "parallel.hpp"
-#include "settled.hpp"
+#include "uniform_blocks.hpp"
 
 namespace maskring {
 

@@ -18,11 +18,11 @@ static_assert(kBlock % LANES == 0);
 
 #include "half.inl"
 
-#include "fused.inl"
+#include "dense_window.inl"
 
-#include "clustered.inl"
+#include "per_query_offset.inl"
 
-#include "gathered.inl"
+#include "top_k.inl"
 
 }  // namespace
 

@@ -1,4 +1,4 @@
-// The Python module: arrays in, arrays out. native.py checks shapes and types before it calls.
+// The Python module: arrays in, arrays out. cpu_op.py checks shapes and types before it calls.
 #include <nanobind/nanobind.h>
 #include <nanobind/ndarray.h>
 #include <nanobind/stl/optional.h>
@@ -54,7 +54,7 @@ void windowed_affinity(const Array& query, const Array& keys, const Array& value
 }  // namespace
 
 NB_MODULE(_native, m) {
-  m.doc() = "Native CPU kernels of windowed memory affinity; use them through native.py.";
+  m.doc() = "Native CPU kernels of windowed memory affinity; use them through cpu_op.py.";
   m.def("instruction_sets", &instruction_sets, "Sets that this processor can run, best first.");
   m.def("windowed_affinity", &windowed_affinity, nb::arg("query"), nb::arg("keys"), nb::arg("values"),
         nb::arg("dilation"), nb::arg("offsets").none(), nb::arg("out"), nb::arg("radius"), nb::arg("scale"),

@@ -5,7 +5,7 @@
 #include <cstdint>
 #include <optional>
 
-#include "kernels/launch.hpp"
+#include "cuda/launch.hpp"
 
 namespace launch_double {
 

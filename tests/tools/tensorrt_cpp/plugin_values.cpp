@@ -7,7 +7,7 @@
 
 #include "calls.hpp"
 #include "cuda_double.hpp"
-#include "tensorrt_plugin.hpp"
+#include "tensorrt/plugin.hpp"
 
 using namespace calls;
 

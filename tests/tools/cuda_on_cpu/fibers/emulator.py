@@ -26,7 +26,7 @@ from once import alone
 
 HERE = Path(__file__).resolve().parent
 REPOSITORY = HERE.parents[3]
-KERNELS = REPOSITORY / "plugins" / "windowed_affinity" / "kernels"
+KERNELS = REPOSITORY / "plugins" / "windowed_affinity" / "cuda"
 BUILDS = REPOSITORY / "build" / "cuda_on_cpu"
 
 ASAN = ("-fsanitize=address,undefined", "-fno-sanitize-recover=undefined", "-g")

@@ -1,4 +1,4 @@
-// The functions of kernels/tensor_core.cuh in C++, written from the PTX ISA's tables of lane layouts.
+// The functions of cuda/tensor_core.cuh in C++, written from the PTX ISA's tables of lane layouts.
 #pragma once
 
 #include "cuda_on_cpu.h"

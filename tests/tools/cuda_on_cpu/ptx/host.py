@@ -73,7 +73,7 @@ def _build(name: str, arguments: list[str]) -> Path:
 
 
 class _Problem(ctypes.Structure):
-    """``AffinityProblem`` of kernels/launch.hpp."""
+    """``AffinityProblem`` of cuda/launch.hpp."""
 
     _fields_ = (
         *((name, ctypes.c_int32) for name in ("type", "batch", "slots", "channels", "labels")),

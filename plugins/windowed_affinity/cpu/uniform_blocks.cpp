@@ -2,7 +2,7 @@
 //
 // Objects cover a part of a frame. Everywhere else windows hold background alone, in every frame of memory, and the
 // keys there need not be looked at.
-#include "settled.hpp"
+#include "uniform_blocks.hpp"
 
 #include <algorithm>
 

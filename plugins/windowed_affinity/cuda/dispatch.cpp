@@ -1,4 +1,4 @@
-// The dispatch table: every compiled kernel, the fastest first, and who can run what.
+// The dispatch table: all compiled kernels, fastest first, and the problems each supports.
 #include "dispatch.hpp"
 
 #include <cstdlib>
@@ -10,8 +10,8 @@ namespace {
 constexpr auto F32 = ElementType::float32;
 constexpr auto F16 = ElementType::float16;
 
-// The index of a row is stored in timing caches: new rows change the caches' identity (configuration names are part
-// of it), the order decides which kernel is chosen when nothing was measured.
+// Timing caches and engines store the index of a row. The names are part of the fingerprint that guards them, so the
+// table may change. Without measurements, the first row that supports a problem is used.
 constexpr KernelConfiguration TABLE[] = {
     {"mma f16 r6 c64 o7", Family::mma, F16, 6, 64, 7, mma::SIZES<mma::Shape<6, 64, 1>>, launch_mma<6, 64, 1>},
     {"mma f16 r6 c64 o15", Family::mma, F16, 6, 64, 15, mma::SIZES<mma::Shape<6, 64, 2>>, launch_mma<6, 64, 2>},
@@ -30,36 +30,36 @@ constexpr KernelConfiguration TABLE[] = {
 };
 constexpr int ROWS = sizeof(TABLE) / sizeof(TABLE[0]);
 
-// Environment variable that names the row to choose, for measurements; a problem that it cannot compute is refused.
+// Environment variable with the name of the row to use, for measurements.
 constexpr char OVERRIDE[] = "MASKRING_KERNEL";
 
-// A predicate returns null, or the sentence that says why not.
+// Why a kernel does not support a problem, as "problem; remedy"; null if it does.
 using Reason = const char*;
 
-// What no kernel computes.
+// Limits of all kernels.
 Reason problem_of_any(const AffinityProblem& p, int sm) {
     const auto within = [](int value, int least, int most) { return value >= least && value <= most; };
     if (sm < 75) return "this GPU is older than compute capability 7.5; use a newer one or the ONNX function body";
-    if (p.type != F32 && p.type != F16) return "the tensors are neither float32 nor float16; cast them to one of both";
+    if (p.type != F32 && p.type != F16) return "the tensors are neither float32 nor float16; cast them to one of these";
     if (p.batch < 1 || p.height < 1 || p.width < 1) return "a tensor is empty; give at least one frame and one pixel";
-    if (!within(p.slots, 1, 16)) return "the memory does not have 1 to 16 slots; export with another memory policy";
+    if (!within(p.slots, 1, 16)) return "the number of slots is not 1 to 16; export with another memory policy";
     if (!within(p.channels, 8, 256) || p.channels % 8 != 0)
-        return "the features do not have a multiple of 8 up to 256 channels; pad them with zero channels";
-    if (!within(p.labels, 1, 32)) return "there are not 1 to 32 labels; track fewer objects at a time";
+        return "the number of channels is not a multiple of 8 up to 256; pad the features with zero channels";
+    if (!within(p.labels, 1, 32)) return "the number of labels is not 1 to 32; track fewer objects at a time";
     if (!within(p.radius, 0, 16)) return "the radius is not 0 to 16; export with a smaller radius";
     const std::int64_t plane = std::int64_t(p.height) * p.width;
     if (plane * (p.channels > p.labels ? p.channels : p.labels) > INT32_MAX)
         return "a feature map has more than 2^31 elements; use smaller frames";
     if (p.height > 8 * 65535 || p.batch > 16384)
-        return "the frame is too high or the batch too large for one launch; use smaller ones";
+        return "the frame is too high or the batch too large for one launch; reduce the height or the batch size";
     return nullptr;
 }
 
-// What the row cannot compute, whatever its family.
+// Limits of a row's own sizes and type.
 Reason problem_of_row(const KernelConfiguration& row, const AffinityProblem& p) {
     if (row.type != p.type)
-        return row.type == F32 ? "this kernel is for float32 and the tensors are float16; use a float16 kernel"
-                               : "this kernel is for float16 and the tensors are float32; use a float32 kernel";
+        return row.type == F32 ? "this kernel takes float32 but the tensors are float16; use a float16 kernel"
+                               : "this kernel takes float16 but the tensors are float32; use a float32 kernel";
     if (row.radius != 0 && row.radius != p.radius)
         return "this kernel was compiled for another radius; use the one for any radius";
     if (row.channels != 0 && row.channels != p.channels)
@@ -69,13 +69,13 @@ Reason problem_of_row(const KernelConfiguration& row, const AffinityProblem& p) 
 }
 
 Reason problem_of_simt(const AffinityProblem& p, int) {
-    if (p.offsets != nullptr) return "this kernel stages windows that overlap, and offsets move them apart; use gather";
+    if (p.offsets != nullptr) return "this kernel does not support offsets; use a gather kernel";
     return nullptr;
 }
 
 Reason problem_of_mma(const AffinityProblem& p, int sm) {
-    if (sm < 80) return "this GPU is older than compute capability 8.0 and lacks instructions; use a simt kernel";
-    if (!(p.scale > 0)) return "the scale is not positive, as this kernel needs it; use a simt kernel";
+    if (sm < 80) return "this kernel needs compute capability 8.0; use a simt kernel";
+    if (!(p.scale > 0)) return "this kernel needs a positive scale; use a simt kernel";
     return problem_of_simt(p, sm);
 }
 
@@ -89,14 +89,15 @@ Reason problem_of(const KernelConfiguration& row, const AffinityProblem& p, int 
         case Family::simt: return problem_of_simt(p, sm);
         case Family::gather: return problem_of_gather(p, sm);
     }
-    return "there is no such family of kernels";
+    return "the kernel's family is unknown; rebuild the library";
 }
 
-bool known(int configuration) { return configuration >= 0 && configuration < ROWS; }
+bool is_valid(int configuration) { return configuration >= 0 && configuration < ROWS; }
 
-bool answer(Reason why_not, const char** reason) {
-    if (why_not != nullptr && reason != nullptr) *reason = why_not;
-    return why_not == nullptr;
+// Stores `problem` in `*reason` if both are not null; returns whether `problem` is null.
+bool supported_unless(Reason problem, const char** reason) {
+    if (problem != nullptr && reason != nullptr) *reason = problem;
+    return problem == nullptr;
 }
 
 }  // namespace
@@ -106,24 +107,24 @@ const KernelConfiguration& configuration(int index) noexcept { return TABLE[inde
 int configuration_count() noexcept { return ROWS; }
 
 const char* configuration_name(int configuration) noexcept {
-    return known(configuration) ? TABLE[configuration].name : "unknown";
+    return is_valid(configuration) ? TABLE[configuration].name : "unknown";
 }
 
 bool can_run(int configuration, const AffinityProblem& problem, int sm, const char** reason) noexcept {
-    if (!known(configuration)) return answer("there is no such kernel; rebuild the engine with this library", reason);
-    return answer(problem_of(TABLE[configuration], problem, sm), reason);
+    if (!is_valid(configuration)) return supported_unless("this library has no such kernel; rebuild the engine", reason);
+    return supported_unless(problem_of(TABLE[configuration], problem, sm), reason);
 }
 
 int choose_configuration(const AffinityProblem& problem, int sm, const char** reason) noexcept {
-    if (const char* wanted = std::getenv(OVERRIDE)) {
+    if (const char* name = std::getenv(OVERRIDE)) {
         for (int i = 0; i < ROWS; ++i)
-            if (std::strcmp(TABLE[i].name, wanted) == 0) return can_run(i, problem, sm, reason) ? i : -1;
-        answer("MASKRING_KERNEL names no kernel of this library; unset it or take a name from docs/kernels.md", reason);
+            if (std::strcmp(TABLE[i].name, name) == 0) return can_run(i, problem, sm, reason) ? i : -1;
+        supported_unless("MASKRING_KERNEL names no kernel of this library; unset it or use a name from docs/kernels.md", reason);
         return -1;
     }
     for (int i = 0; i < ROWS; ++i)
         if (can_run(i, problem, sm, nullptr)) return i;
-    // The last row of the type runs everything that any kernel runs, so what it lacks is what all lack.
+    // The last row of each type is the most general one, so its reason holds for all rows.
     can_run(problem.type == F16 ? ROWS - 1 : ROWS - 2, problem, sm, reason);
     return -1;
 }
@@ -132,7 +133,7 @@ std::int64_t workspace_bytes(int, const AffinityProblem&) noexcept { return 0; }
 
 int launch(int configuration, const AffinityProblem& problem, CUstream_st* stream) noexcept {
     constexpr int INVALID_VALUE = 1;  // cudaErrorInvalidValue
-    return known(configuration) ? TABLE[configuration].launch(problem, stream) : INVALID_VALUE;
+    return is_valid(configuration) ? TABLE[configuration].launch(problem, stream) : INVALID_VALUE;
 }
 
 }  // namespace maskring

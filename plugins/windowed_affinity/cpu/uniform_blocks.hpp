@@ -1,4 +1,4 @@
-// Queries that need no keys: see settled.cpp.
+// Queries that need no keys: see uniform_blocks.cpp.
 #pragma once
 
 #include <vector>

@@ -1,7 +1,7 @@
 // The path of windows that are centred anywhere: the lanes of a vector are queries whose windows nearly coincide.
 //
 // With offsets, neighbours in the image no longer read neighbouring keys, so no shifted load serves them all. So
-// queries are gathered the other way round: `arrange` (clusters.cpp) puts up to LANES queries of a tile whose window
+// queries are gathered the other way round: `arrange` (offset_clusters.cpp) puts up to LANES queries of a tile whose window
 // centres lie close together into a cluster. The cluster walks over the union of its windows; each key there is a
 // broadcast to all lanes, which is part of the multiply-add and never crosses a cache line, and a lane whose own
 // window does not hold the key hides the logit. A compact cluster of 4 x 4 wastes a quarter at radius 12.
