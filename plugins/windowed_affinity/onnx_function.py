@@ -119,7 +119,7 @@ _COMMON = """
   queries = Transpose <perm: ints = [0, 2, 3, 1]> (query)
 """
 
-# Without offsets, the queries of a row share candidates: in each slot, the pixels of the P rows in the windows.
+# Without offsets, the queries of a row share candidates: in each slot, the pixels of P rows.
 _WITHOUT_OFFSETS = """
   keys_by_row = Transpose <perm: ints = [0, 1, 3, 4, 2]> (keys)
   values_by_row = Transpose <perm: ints = [0, 1, 3, 4, 2]> (values)

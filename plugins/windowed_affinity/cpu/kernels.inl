@@ -1,8 +1,8 @@
-// The kernels for one instruction set. The including file sets:
-//   KERNEL        the name of its table entry
-//   LANES         floats in a vector
-//   GROUP         query rows that share a key row in registers
-//   ACCUMULATORS  vector registers for sums; the rest holds GROUP queries and one key
+// The kernels of one instruction set. The including file defines:
+//   KERNEL, KERNEL_NAME  the table entry and its name
+//   LANES                floats in a vector
+//   GROUP                query rows that share each load of a key
+//   ACCUMULATORS         vector registers for sums; the others hold GROUP queries and one key
 #include <cstddef>
 #include <cstdint>
 
@@ -11,8 +11,8 @@
 namespace maskring {
 namespace {
 
-constexpr int kMostRows = 64;  // of a rectangle
-static_assert(kBlock % LANES == 0);
+constexpr int MAX_ROWS = 64;  // of a rectangle
+static_assert(BLOCK_WIDTH % LANES == 0);
 
 #include "simd.inl"
 
@@ -27,6 +27,8 @@ static_assert(kBlock % LANES == 0);
 }  // namespace
 
 extern const Kernel KERNEL;
-const Kernel KERNEL{KERNEL_NAME, fused, fused_scratch, shifted, clustered, clustered_scratch, gathered, gathered_scratch};
+const Kernel KERNEL{KERNEL_NAME,        run_dense_window,      dense_window_scratch,
+                    run_shared_offsets, run_per_query_offsets, per_query_offset_scratch,
+                    run_top_k,          top_k_scratch};
 
 }  // namespace maskring

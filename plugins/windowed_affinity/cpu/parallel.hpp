@@ -1,4 +1,4 @@
-// The threads that work on a list of independent things.
+// Runs independent tasks on threads.
 #pragma once
 
 #include <algorithm>
@@ -9,23 +9,24 @@
 
 namespace maskring {
 
-// Run `work(index, thread)` for all indices on `threads` threads, this one included; work must not throw.
+// Call `work(index, thread)` for all indices below `count`, on up to `threads` threads including this one. `work` must
+// not throw.
 template <typename Work>
 void parallel(int count, int threads, const Work& work) {
-  std::atomic<int> next{0};
-  const auto loop = [&](int thread) {
-    for (int i; (i = next.fetch_add(1, std::memory_order_relaxed)) < count;) work(i, thread);
-  };
-  const int wanted = std::min(threads, count);
-  std::vector<std::thread> helpers;
-  helpers.reserve(std::max(wanted, 0));  // an exception beside threads that are not joined would end the process
-  try {
-    for (int t = 1; t < wanted; ++t) helpers.emplace_back(loop, t);
-  } catch (const std::exception&) {
-    // The system gives no more threads, or no memory for one: those there are share the work.
-  }
-  loop(0);
-  for (std::thread& helper : helpers) helper.join();
+    std::atomic<int> next{0};
+    const auto loop = [&](int thread) {
+        for (int i; (i = next.fetch_add(1, std::memory_order_relaxed)) < count;) work(i, thread);
+    };
+    const int used = std::min(threads, count);
+    std::vector<std::thread> helpers;
+    helpers.reserve(std::max(used, 0));  // so that emplace_back cannot throw while threads are not joined
+    try {
+        for (int t = 1; t < used; ++t) helpers.emplace_back(loop, t);
+    } catch (const std::exception&) {
+        // No more threads or memory: the threads that started do all the work.
+    }
+    loop(0);
+    for (std::thread& helper : helpers) helper.join();
 }
 
 }  // namespace maskring

@@ -1,4 +1,4 @@
-// What every instruction set's kernel is given, and the table through which one is chosen.
+// One call of the operator, and the table of kernels, one per instruction set.
 #pragma once
 
 #include <cstddef>
@@ -6,107 +6,107 @@
 
 namespace maskring {
 
-constexpr float kNothing = -1e38f;  // running maximum of a pixel that has met no valid logit
+constexpr float NO_LOGIT = -1e38f;  // running maximum of a query before its first valid logit
 
 enum class Storage { f32, f16 };
 
 // Shapes as in reference.py; all arrays are dense and row-major.
 struct Problem {
-  int batch, slots, channels, labels, height, width;
-  int radius, top_k;
-  float scale;
-  Storage storage;           // of query, keys, values and out
-  const void* query;         // [B, C, H, W]
-  const void* keys;          // [B, N, C, H, W]
-  const void* values;        // [B, N, O, H, W]
-  const int32_t* dilation;   // [B, N]
-  const int32_t* offsets;    // [B, N, 2, H, W] or null
-  void* out;                 // [B, O, H, W]
+    int batch, slots, channels, labels, height, width;
+    int radius, top_k;
+    float scale;
+    Storage storage;          // of query, keys, values and out
+    const void* query;        // [B, C, H, W]
+    const void* keys;         // [B, N, C, H, W]
+    const void* values;       // [B, N, O, H, W]
+    const int32_t* dilation;  // [B, N]
+    const int32_t* offsets;   // [B, N, 2, H, W] or null
+    void* out;                // [B, O, H, W]
 };
 
-// A rectangle of query pixels of one batch element: the unit of work of a thread.
+// A rectangle of query pixels of one batch element. Threads take one rectangle at a time.
 struct Rectangle {
-  int batch, top, left, rows, columns;
+    int batch, top, left, rows, columns;
 };
 
-constexpr int kBlock = 16;  // neighbours in a row that are settled together; a multiple of every kernel's LANES
+constexpr int BLOCK_WIDTH = 16;  // pixels in a block of UniformBlocks; a multiple of every kernel's LANES
 
-// Which queries need no keys, since all labels in their reach are equal; and where these labels stand.
-struct Settled {
-  const int* slot;        // [B] the first one that is read, N when there is none
-  const uint8_t* blocks;  // [B, H, ceil(W / kBlock)] 1 = settled
+// Blocks of queries whose windows contain the same labels everywhere: see uniform_blocks.cpp.
+struct UniformBlocks {
+    const int* first_slot;   // [B] the first non-empty slot, N if all are empty
+    const uint8_t* uniform;  // [B, H, ceil(W / BLOCK_WIDTH)] 1 = uniform
 };
 
-// The softmax of every query between two frames of memory, and the labels weighted by it so far.
+// State of every query's softmax between two slots.
 struct Sums {
-  float* maximum;   // [B, H, W]
-  float* sum;       // [B, H, W]
-  float* weighted;  // [B, O, H, W]
+    float* maximum;   // [B, H, W] largest logit
+    float* sum;       // [B, H, W] sum of weights
+    float* weighted;  // [B, O, H, W] sum of weighted labels
 };
 
-// The offset that all queries share in one frame of memory; `whole_frame` says whether they do.
-struct Shift {
-  int32_t y = 0, x = 0;
-  bool whole_frame = true;
+// The offset of a slot's windows, if `is_shared` by all queries.
+struct SharedOffset {
+    int32_t y = 0, x = 0;
+    bool is_shared = true;
 };
 
-// Keys and values of one slot as the clustered path reads them: row by row in f32, so that neighbouring columns are
-// contiguous in each channel. The columns of a row stand in the order of their residues modulo the frame's dilation:
-// those that one window may hold are neighbours.
+// Keys and values of one slot in float32, copied for queries with offsets of their own. Channels of a row are
+// contiguous. The columns of a row are sorted by their residue modulo the slot's dilation, so that the columns of a
+// window are neighbours.
 struct RowCopies {
-  float* keys;    // [B, H, C, stride]
-  float* values;  // [B, H, W, O]
-  size_t stride;
+    float* keys;    // [B, H, C, stride]
+    float* values;  // [B, H, W, O]
+    size_t stride;
 };
 
-// Where the columns x = residue (modulo dilation) begin in such a row; 0 <= residue < width.
+// Index in such a row of the first column with x % dilation == residue; 0 <= residue < width.
 static inline size_t residue_begin(int width, int dilation, int residue) {
-  const int whole = width / dilation, rest = width % dilation;
-  return static_cast<size_t>(residue) * whole + (residue < rest ? residue : rest);
+    const int quotient = width / dilation, remainder = width % dilation;
+    return static_cast<size_t>(residue) * quotient + (residue < remainder ? residue : remainder);
 }
 
-// Of a query's window: its centre is pixel (y * dilation + y_residue, x * dilation + x_residue) of the frame.
+// The centre of a query's window: pixel (y * dilation + y_residue, x * dilation + x_residue) of the frame.
 struct Centre {
-  int y, x, y_residue, x_residue;
-  int query;  // the query's own pixel, row * width + column
+    int y, x, y_residue, x_residue;
+    int query;  // the query's own pixel, row * width + column
 };
 
-// Queries that share a vector: centres[first .. first + count), all of one residue class.
+// Queries that share a vector: centres[first .. first + count), all with the same residues.
 struct Cluster {
-  int first, count, y_residue, x_residue;
+    int first, count, y_residue, x_residue;
 };
 
-constexpr int kTileSide = 32;  // of the rectangles of the clustered path: their keys fit into a core's cache
-constexpr int kTileQueries = kTileSide * kTileSide;
+constexpr int TILE_SIDE = 32;  // tiles of queries that are clustered; the keys of their windows fit into a core's cache
+constexpr int TILE_QUERIES = TILE_SIDE * TILE_SIDE;
 
-// Gather the queries of a tile into clusters of at most `lanes`, for the windows in frame `image` of [B * N]. Queries
-// whose windows hold no pixel of the frame are left out. Returns the number of clusters.
-int arrange(const Problem& p, const Rectangle& tile, int image, int lanes, Centre* centres, Cluster* clusters);
+// Group the queries of a tile into clusters of at most `lanes`, by their windows in slot image `image` of [B * N].
+// Queries whose window lies outside the frame are dropped. Returns the number of clusters.
+int cluster_queries(const Problem& p, const Rectangle& tile, int image, int lanes, Centre* centres, Cluster* clusters);
 
-// One instruction set's implementation. `scratch` is 64-byte aligned and holds at least *_scratch floats.
+// The kernels of one instruction set. `scratch` is 64-byte aligned and holds at least as many floats as *_scratch says.
 struct Kernel {
-  const char* name;
-  // Windows centred on their own pixel, all logits kept: the fast path.
-  void (*fused)(const Problem&, const Rectangle&, const Settled&, float* scratch);
-  size_t (*fused_scratch)(const Problem&, int rows, int columns);
-  // The frames whose windows are shifted alike, all logits kept; starts the sums. Scratch as `fused`.
-  void (*shifted)(const Problem&, const Rectangle&, const Shift*, const Sums&, float* scratch);
-  // Windows centred anywhere, all logits kept: adds one slot to the sums.
-  void (*clustered)(const Problem&, const Rectangle&, int slot, const RowCopies&, const Sums&, float* scratch);
-  size_t (*clustered_scratch)(const Problem&);
-  // Any offsets, any top_k. Reads copies of keys and values with their channels last, in f32.
-  void (*gathered)(const Problem&, const Rectangle&, const float* keys, const float* values, float* scratch);
-  size_t (*gathered_scratch)(const Problem&);
+    const char* name;
+    // Windows centred on their own pixel, all logits: the fast path.
+    void (*dense_window)(const Problem&, const Rectangle&, const UniformBlocks&, float* scratch);
+    size_t (*dense_window_scratch)(const Problem&, int rows, int columns);
+    // The slots with a shared offset, all logits; initializes the sums. Uses the scratch of dense_window.
+    void (*shared_offset)(const Problem&, const Rectangle&, const SharedOffset*, const Sums&, float* scratch);
+    // One slot with an offset per query, all logits; adds to the sums.
+    void (*per_query_offset)(const Problem&, const Rectangle&, int slot, const RowCopies&, const Sums&, float* scratch);
+    size_t (*per_query_offset_scratch)(const Problem&);
+    // Any offsets, any top_k. Reads float32 copies of keys and values, channels last.
+    void (*top_k)(const Problem&, const Rectangle&, const float* keys, const float* values, float* scratch);
+    size_t (*top_k_scratch)(const Problem&);
 };
 
-// The sets this library was compiled for that this processor has, best first.
+// The instruction sets that this library was compiled for and this processor has, best first.
 struct KernelList {
-  const Kernel* kernels[4];
-  int count;
+    const Kernel* kernels[4];
+    int count;
 };
 KernelList available_kernels();
 
-// The k-th largest of n numbers, which are reordered; 1 <= k <= n.
+// The k-th largest of n numbers, 1 <= k <= n. Reorders the numbers.
 float kth_largest(float* numbers, int n, int k);
 
 void compute(const Problem& problem, const Kernel& kernel, int threads);

@@ -1,4 +1,4 @@
-// Queries that need no keys: see uniform_blocks.cpp.
+// Finds queries that need no keys: see uniform_blocks.cpp.
 #pragma once
 
 #include <vector>
@@ -7,13 +7,13 @@
 
 namespace maskring {
 
-struct SettledQueries {
-  std::vector<int> slot;
-  std::vector<uint8_t> blocks;
+struct UniformBlockMap {
+    std::vector<int> first_slot;
+    std::vector<uint8_t> uniform;
 
-  Settled view() const { return {slot.data(), blocks.data()}; }
+    UniformBlocks view() const { return {first_slot.data(), uniform.data()}; }
 };
 
-SettledQueries settled_queries(const Problem& p, int threads);
+UniformBlockMap find_uniform_blocks(const Problem& p, int threads);
 
 }  // namespace maskring

@@ -147,9 +147,9 @@ __device__ __forceinline__ void fill_constant_rows(__half* stages, int labels) {
 template <typename S>
 struct Queries {
     FragmentA features[S::CHANNELS / 16];
-    Accumulator labels[S::LABEL_TILES];      // sums of weighted labels
+    Accumulator labels[S::LABEL_TILES];       // sums of weighted labels
     float largest[2] = {NO_LOGIT, NO_LOGIT};  // inner product so far, of queries lane / 4 and lane / 4 + 8
-    int y, x;                                // of the block
+    int y, x;                                 // of the block
     int lane;
 
     __device__ __forceinline__ int query_y(int half) const { return y + (lane / 4 + 8 * half) / S::BLOCK_X; }
@@ -184,8 +184,8 @@ struct Queries {
                 const int key_x = first_key + KEYS * tile + 2 * (lane % 4) + element % 2;
                 const int distance = key_x - query_x(element / 2);
                 const int reach = S::DILATED ? S::RADIUS * step : S::RADIUS;
-                const bool valid = abs(distance) <= reach && (!S::DILATED || distance % step == 0) &&
-                                   key_x >= 0 && key_x < width;
+                const bool valid =
+                    abs(distance) <= reach && (!S::DILATED || distance % step == 0) && key_x >= 0 && key_x < width;
                 pairs |= unsigned(valid) << (4 * tile + element);
             }
         }
@@ -417,9 +417,9 @@ __device__ __forceinline__ Queries<S> deal(const Walk<S>& walk, const AffinityPr
     queries.lane = threadIdx.x % WARP;
     queries.y = walk.tile_y + warp / S::WARPS_X * S::BLOCK_Y;
     queries.x = walk.tile_x + warp % S::WARPS_X * S::BLOCK_X;
-    queries.load(static_cast<const __half*>(problem.query) +
-                     size_t(walk.batch) * S::CHANNELS * problem.height * problem.width,
-                 problem.height, problem.width);
+    queries.load(
+        static_cast<const __half*>(problem.query) + size_t(walk.batch) * S::CHANNELS * problem.height * problem.width,
+        problem.height, problem.width);
     return queries;
 }
 

@@ -257,15 +257,13 @@ __global__ void __launch_bounds__(THREADS, 2) affinity(const AffinityProblem pro
         const int key_rows = narrow ? TILE_Y + 2 * radius * step : TILE_Y * (2 * radius + 1);
         const int steps = min(WINDOW_STEPS, (MAX_COLUMNS - TILE_X) / step + 1);
         for (int i = 0; i < key_rows; ++i) {
-            const int key_y =
-                tile_y + (narrow ? i - radius * step : i % TILE_Y + (i / TILE_Y - radius) * step);
+            const int key_y = tile_y + (narrow ? i - radius * step : i % TILE_Y + (i / TILE_Y - radius) * step);
             if (key_y < 0 || key_y >= height) continue;
 #pragma unroll
             for (int row = 0; row < ROWS; ++row) {
                 const int distance = key_y - y - row;
-                warp.active[row] =
-                    y + row < height && distance % step == 0 && abs(distance) <= radius * step &&
-                    (narrow || (y + row - tile_y) == i % TILE_Y);
+                warp.active[row] = y + row < height && distance % step == 0 && abs(distance) <= radius * step &&
+                                   (narrow || (y + row - tile_y) == i % TILE_Y);
             }
             for (int first = 0; first <= 2 * radius; first += steps) {
                 const Stage stage{step, first, steps, tile_x + (first - radius) * step, TILE_X + (steps - 1) * step};

@@ -111,7 +111,8 @@ const char* configuration_name(int configuration) noexcept {
 }
 
 bool can_run(int configuration, const AffinityProblem& problem, int sm, const char** reason) noexcept {
-    if (!is_valid(configuration)) return supported_unless("this library has no such kernel; rebuild the engine", reason);
+    if (!is_valid(configuration))
+        return supported_unless("this library has no such kernel; rebuild the engine", reason);
     return supported_unless(problem_of(TABLE[configuration], problem, sm), reason);
 }
 
@@ -119,7 +120,8 @@ int choose_configuration(const AffinityProblem& problem, int sm, const char** re
     if (const char* name = std::getenv(OVERRIDE)) {
         for (int i = 0; i < ROWS; ++i)
             if (std::strcmp(TABLE[i].name, name) == 0) return can_run(i, problem, sm, reason) ? i : -1;
-        supported_unless("MASKRING_KERNEL names no kernel of this library; unset it or use a name from docs/kernels.md", reason);
+        supported_unless("MASKRING_KERNEL names no kernel of this library; unset it or use a name from docs/kernels.md",
+                         reason);
         return -1;
     }
     for (int i = 0; i < ROWS; ++i)

@@ -12,22 +12,22 @@ enum class ElementType : std::int32_t { float32 = 0, float16 = 1 };
 // One call of the operator. All tensors are dense, in the order of the shapes given here, on one device, and begin at
 // multiples of 16 bytes.
 struct AffinityProblem {
-    ElementType type;          // of query, keys, values and out
-    std::int32_t batch;        // B
-    std::int32_t slots;        // N, 1 to 16
-    std::int32_t channels;     // C, a multiple of 8 up to 256
-    std::int32_t labels;       // O, 1 to 32
-    std::int32_t height;       // H
-    std::int32_t width;        // W
-    std::int32_t radius;       // 0 to 16
-    float scale;               // of the inner products
-    const void* query;         // [B, C, H, W]
-    const void* keys;          // [B, N, C, H, W]
-    const void* values;        // [B, N, O, H, W]
+    ElementType type;              // of query, keys, values and out
+    std::int32_t batch;            // B
+    std::int32_t slots;            // N, 1 to 16
+    std::int32_t channels;         // C, a multiple of 8 up to 256
+    std::int32_t labels;           // O, 1 to 32
+    std::int32_t height;           // H
+    std::int32_t width;            // W
+    std::int32_t radius;           // 0 to 16
+    float scale;                   // of the inner products
+    const void* query;             // [B, C, H, W]
+    const void* keys;              // [B, N, C, H, W]
+    const void* values;            // [B, N, O, H, W]
     const std::int32_t* dilation;  // [B, N]; 0 = empty slot
     const std::int32_t* offsets;   // [B, N, 2, H, W] (dy, dx), or null
-    void* out;                 // [B, O, H, W]
-    void* workspace;           // workspace_bytes() of it, aligned to 256; may be null where that is 0
+    void* out;                     // [B, O, H, W]
+    void* workspace;               // workspace_bytes() of it, aligned to 256; may be null where that is 0
 };
 
 // A row of the dispatch table; its index is the tactic that a timing cache stores.

@@ -39,8 +39,8 @@ constexpr int BLOCKS = (2 * RADIUS + STEPS * STEP_GROUPS) / (STEPS * STEP_GROUPS
 constexpr int WIDEST = 13;  // radius that two blocks hold; wider windows take two passes
 
 template <int RADIUS>
-constexpr Sizes SIZES = {
-    THREADS, SHARED_BYTES, TILE_X, TILE_Y, TILE_X + STEPS * STEP_GROUPS * BLOCKS<RADIUS> - 1, TILE_X, ROWS, 0};
+constexpr Sizes SIZES = {THREADS, SHARED_BYTES, TILE_X, TILE_Y, TILE_X + STEPS* STEP_GROUPS* BLOCKS<RADIUS> - 1,
+                         TILE_X,  ROWS,         0};
 
 }  // namespace simt
 
@@ -97,7 +97,7 @@ struct Shape {
     static constexpr int MAP_ROWS = CHANNELS + LABEL_ROWS;
     static constexpr bool SIX_FIT = 2 * 6 * MAP_ROWS * PITCH * 2 <= 48 * 1024;
     static constexpr int STAGE_ROWS = !DILATED ? 2 : SIX_FIT ? 6 : 4;  // key rows between two barriers
-    static constexpr int ROWS_AT_ONCE = DILATED ? 1 : 2;                // of them, those that a warp computes together
+    static constexpr int ROWS_AT_ONCE = DILATED ? 1 : 2;               // of them, those that a warp computes together
     static constexpr int STAGE_HALVES = STAGE_ROWS * MAP_ROWS * PITCH;
     static constexpr int STAGES_BYTES = 2 * STAGE_HALVES * 2;
     // Between both kinds of slots, queries change their warps: sums and the largest product of each, an odd number.

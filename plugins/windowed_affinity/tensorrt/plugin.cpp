@@ -143,8 +143,7 @@ std::int32_t WindowedAffinityPlugin::getOutputShapes(const nvinfer1::DimsExprs* 
     });
 }
 
-bool WindowedAffinityPlugin::supportsFormatCombination(std::int32_t pos,
-                                                       const nvinfer1::DynamicPluginTensorDesc* inOut,
+bool WindowedAffinityPlugin::supportsFormatCombination(std::int32_t pos, const nvinfer1::DynamicPluginTensorDesc* inOut,
                                                        std::int32_t nbInputs, std::int32_t nbOutputs) noexcept {
     // TensorRT tries combinations here, so an unsupported one is not an error and is not logged.
     if (nbOutputs != 1 || (nbInputs != INPUTS_WITHOUT_OFFSETS && nbInputs != INPUTS_WITH_OFFSETS)) return false;
@@ -209,7 +208,7 @@ std::int32_t WindowedAffinityPlugin::setTactic(std::int32_t tactic) noexcept {
     return guarded(FAILED, [&] {
         if (tactic < 0 || tactic > configuration_count())
             throw UserError("the engine uses kernel " + std::to_string(tactic) + " but this library has only " +
-                          std::to_string(configuration_count()) + "; rebuild the engine");
+                            std::to_string(configuration_count()) + "; rebuild the engine");
         tactic_ = tactic;
         return OK;
     });
@@ -239,7 +238,7 @@ std::int32_t WindowedAffinityPlugin::onShapeChange(const nvinfer1::PluginTensorD
         check_types(nbInputs, [&](std::int32_t i) { return in[i].type; });
         if (out[0].type != in[0].type)
             throw UserError(std::string("the output is ") + type_name(out[0].type) + " but query is " +
-                          type_name(in[0].type) + "; rebuild the engine");
+                            type_name(in[0].type) + "; rebuild the engine");
         const AffinityProblem problem = problem_of(in, nbInputs);
         sm_ = compute_capability();
         row_for(problem);
@@ -265,8 +264,8 @@ std::int32_t WindowedAffinityPlugin::enqueue(const nvinfer1::PluginTensorDesc* i
         const int error = launch(row, problem, stream);
         if (error != cudaSuccess)
             throw UserError(std::string("kernel ") + configuration_name(row) + " failed (" +
-                          cudaGetErrorString(static_cast<cudaError_t>(error)) +
-                          "); look for an earlier CUDA error on this device, and run compute-sanitizer");
+                            cudaGetErrorString(static_cast<cudaError_t>(error)) +
+                            "); look for an earlier CUDA error on this device, and run compute-sanitizer");
         return OK;
     });
 }
@@ -331,8 +330,9 @@ bool register_in_loaded_tensorrt() {
 // there, registering here as well would fail because the name is taken. Hence only if MASKRING_PRELOAD is set.
 __attribute__((constructor)) void register_when_preloaded() {
     if (std::getenv("MASKRING_PRELOAD") != nullptr && !register_in_loaded_tensorrt())
-        report(Severity::kERROR, "MASKRING_PRELOAD is set but no TensorRT in this process accepts the plugin; "
-                                 "build the library with the headers of that TensorRT, and load it after libnvinfer");
+        report(Severity::kERROR,
+               "MASKRING_PRELOAD is set but no TensorRT in this process accepts the plugin; "
+               "build the library with the headers of that TensorRT, and load it after libnvinfer");
 }
 
 }  // namespace

@@ -40,7 +40,8 @@ public:
 
     std::int32_t getNbOutputs() const noexcept override;
     std::int32_t getOutputDataTypes(nvinfer1::DataType* outputTypes, std::int32_t nbOutputs,
-                                    const nvinfer1::DataType* inputTypes, std::int32_t nbInputs) const noexcept override;
+                                    const nvinfer1::DataType* inputTypes,
+                                    std::int32_t nbInputs) const noexcept override;
     std::int32_t getOutputShapes(const nvinfer1::DimsExprs* inputs, std::int32_t nbInputs,
                                  const nvinfer1::DimsExprs* shapeInputs, std::int32_t nbShapeInputs,
                                  nvinfer1::DimsExprs* outputs, std::int32_t nbOutputs,
@@ -48,7 +49,8 @@ public:
     bool supportsFormatCombination(std::int32_t pos, const nvinfer1::DynamicPluginTensorDesc* inOut,
                                    std::int32_t nbInputs, std::int32_t nbOutputs) noexcept override;
     std::int32_t configurePlugin(const nvinfer1::DynamicPluginTensorDesc* in, std::int32_t nbInputs,
-                                 const nvinfer1::DynamicPluginTensorDesc* out, std::int32_t nbOutputs) noexcept override;
+                                 const nvinfer1::DynamicPluginTensorDesc* out,
+                                 std::int32_t nbOutputs) noexcept override;
     std::size_t getWorkspaceSize(const nvinfer1::DynamicPluginTensorDesc* inputs, std::int32_t nbInputs,
                                  const nvinfer1::DynamicPluginTensorDesc* outputs,
                                  std::int32_t nbOutputs) const noexcept override;
@@ -74,7 +76,7 @@ private:
     const std::string fingerprint_;
     const std::string timing_id_;
     const std::string metadata_;
-    std::int32_t const top_k_ = 0;                // serialized so that the engine stores every attribute
+    std::int32_t const top_k_ = 0;                 // serialized so that the engine stores every attribute
     std::array<nvinfer1::PluginField, 4> fields_;  // these point into this object
     nvinfer1::PluginFieldCollection field_collection_;
 

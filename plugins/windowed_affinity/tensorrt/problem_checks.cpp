@@ -78,7 +78,7 @@ void check_types(std::int32_t count, const std::function<DataType(std::int32_t)>
 // ---- shapes -----------------------------------------------------------------------------------------------------
 
 DimensionSizes common_sizes(std::int32_t count, const std::function<std::int32_t(std::int32_t)>& rank_of,
-                   const std::function<std::int64_t(std::int32_t, int)>& size_of) {
+                            const std::function<std::int64_t(std::int32_t, int)>& size_of) {
     DimensionSizes sizes;
     sizes.fill(UNKNOWN_SIZE);
     sizes[COORDINATES] = 2;
@@ -97,7 +97,8 @@ DimensionSizes common_sizes(std::int32_t count, const std::function<std::int32_t
             if (common != UNKNOWN_SIZE && common != size)
                 throw UserError(std::string(rule.name) + " has size " + std::to_string(size) + " along axis " +
                                 std::to_string(axis) + ", where " + std::to_string(common) +
-                                " is expected; give it the shape " + rule.shape + " with the sizes of the other inputs");
+                                " is expected; give it the shape " + rule.shape +
+                                " with the sizes of the other inputs");
             common = size;
         }
     }

@@ -53,11 +53,12 @@ using DimensionSizes = std::array<std::int64_t, DIMENSIONS>;
 // The sizes that all inputs agree on. `rank_of(i)` returns the rank of input i, `size_of(i, axis)` its size along an
 // axis, or any negative number if that is unknown.
 DimensionSizes common_sizes(std::int32_t count, const std::function<std::int32_t(std::int32_t)>& rank_of,
-                   const std::function<std::int64_t(std::int32_t, int)>& size_of);
+                            const std::function<std::int64_t(std::int32_t, int)>& size_of);
 
 // The kernels' problem of these sizes, without tensors. Unknown sizes become the smallest that the kernels support, so
 // that the known ones can be checked.
-AffinityProblem make_problem(AffinityAttributes attributes, const DimensionSizes& sizes, nvinfer1::DataType type, bool offsets);
+AffinityProblem make_problem(AffinityAttributes attributes, const DimensionSizes& sizes, nvinfer1::DataType type,
+                             bool offsets);
 
 // Throws the kernels' own explanation if no kernel supports the problem on compute capability `sm`.
 void check_supported(const AffinityProblem& problem, int sm);

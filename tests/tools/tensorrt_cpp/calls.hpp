@@ -24,19 +24,19 @@ inline std::map<std::string, void (*)()>& tests() {
 }
 
 struct Registered {
-    Registered(char const* name, void (*body)()) { tests()[name] = body; }
+    Registered(const char* name, void (*body)()) { tests()[name] = body; }
 };
 
-#define TEST(name)                                 \
-    void name();                                   \
+#define TEST(name)                                          \
+    void name();                                            \
     calls::Registered const registered_##name(#name, name); \
     void name()
 
-inline bool contains(std::string const& text, std::string const& part) { return text.find(part) != std::string::npos; }
+inline bool contains(const std::string& text, const std::string& part) { return text.find(part) != std::string::npos; }
 
-#define CHECK(condition)                                                                              \
-    do {                                                                                              \
-        if (!(condition))                                                                             \
+#define CHECK(condition)                                                                                        \
+    do {                                                                                                        \
+        if (!(condition))                                                                                       \
             throw std::runtime_error(std::string(__FILE__) + ":" + std::to_string(__LINE__) + ": " #condition); \
     } while (false)
 
@@ -67,11 +67,11 @@ public:
 
 private:
     struct Refusal final : apiv::VExprBuilder {
-        IDimensionExpr const* constant(std::int64_t) override { return nullptr; }
-        IDimensionExpr const* operation(DimensionOperation, IDimensionExpr const&, IDimensionExpr const&) override {
+        const IDimensionExpr* constant(std::int64_t) override { return nullptr; }
+        const IDimensionExpr* operation(DimensionOperation, const IDimensionExpr&, const IDimensionExpr&) override {
             return nullptr;
         }
-        IDimensionExpr const* declareSizeTensor(std::int32_t, IDimensionExpr const&, IDimensionExpr const&) override {
+        const IDimensionExpr* declareSizeTensor(std::int32_t, const IDimensionExpr&, const IDimensionExpr&) override {
             return nullptr;
         }
     };
@@ -80,7 +80,7 @@ private:
 
 using Shape = std::vector<std::int64_t>;
 
-inline Dims dims(Shape const& shape) {
+inline Dims dims(const Shape& shape) {
     Dims result{};
     result.nbDims = static_cast<std::int32_t>(shape.size());
     for (std::size_t i = 0; i < shape.size(); ++i) result.d[i] = shape[i];
@@ -112,8 +112,8 @@ struct Call {
         return all;
     }
     std::vector<PluginTensorDesc> inputs() const {
-        auto const all = shapes();
-        auto const kinds = types();
+        const auto all = shapes();
+        const auto kinds = types();
         std::vector<PluginTensorDesc> result;
         for (std::size_t i = 0; i < all.size(); ++i)
             result.push_back({dims(all[i]), kinds[i], TensorFormat::kLINEAR, 1.f});
@@ -123,18 +123,17 @@ struct Call {
 };
 
 // The bounds of an optimization profile.
-inline std::vector<DynamicPluginTensorDesc> profile(Call const& least, Call const& most) {
-    auto const low = least.inputs();
-    auto const high = most.inputs();
+inline std::vector<DynamicPluginTensorDesc> profile(const Call& least, const Call& most) {
+    const auto low = least.inputs();
+    const auto high = most.inputs();
     std::vector<DynamicPluginTensorDesc> result;
-    for (std::size_t i = 0; i < low.size(); ++i)
-        result.push_back({high[i], low[i].dims, high[i].dims, high[i].dims});
+    for (std::size_t i = 0; i < low.size(); ++i) result.push_back({high[i], low[i].dims, high[i].dims, high[i].dims});
     return result;
 }
 
 struct Fields {
     Fields() = default;
-    Fields(Fields const&) = delete;  // the list points into the object
+    Fields(const Fields&) = delete;  // the list points into the object
 
     std::int32_t radius = 12;
     float scale = 0.125f;
@@ -155,9 +154,9 @@ struct AskedPlugin {
         runtime = static_cast<IPluginV3OneRuntime*>(object->getCapabilityInterface(PluginCapabilityType::kRUNTIME));
         CHECK(core != nullptr && build != nullptr && runtime != nullptr);
     }
-    std::int32_t configure(Call const& least, Call const& most) {
-        auto const in = profile(least, most);
-        DynamicPluginTensorDesc const out{most.output(), least.output().dims, most.output().dims, most.output().dims};
+    std::int32_t configure(const Call& least, const Call& most) {
+        const auto in = profile(least, most);
+        const DynamicPluginTensorDesc out{most.output(), least.output().dims, most.output().dims, most.output().dims};
         return build->configurePlugin(in.data(), static_cast<std::int32_t>(in.size()), &out, 1);
     }
     std::vector<std::int32_t> tactics() {
@@ -165,26 +164,26 @@ struct AskedPlugin {
         CHECK(build->getValidTactics(result.data(), build->getNbTactics()) == 0);
         return result;
     }
-    std::size_t workspace(Call const& most) {
+    std::size_t workspace(const Call& most) {
         Call least = most;
         least.height = least.width = 1;
-        auto const in = profile(least, most);
-        DynamicPluginTensorDesc const out{most.output(), {}, {}, {}};
+        const auto in = profile(least, most);
+        const DynamicPluginTensorDesc out{most.output(), {}, {}, {}};
         return build->getWorkspaceSize(in.data(), static_cast<std::int32_t>(in.size()), &out, 1);
     }
-    std::int32_t types(Call const& call, DataType& result) {
-        auto const in = call.types();
+    std::int32_t types(const Call& call, DataType& result) {
+        const auto in = call.types();
         return build->getOutputDataTypes(&result, 1, in.data(), static_cast<std::int32_t>(in.size()));
     }
-    std::int32_t prepare(Call const& call) {
-        auto const in = call.inputs();
-        PluginTensorDesc const out = call.output();
+    std::int32_t prepare(const Call& call) {
+        const auto in = call.inputs();
+        const PluginTensorDesc out = call.output();
         return runtime->onShapeChange(in.data(), static_cast<std::int32_t>(in.size()), &out, 1);
     }
-    std::int32_t enqueue(Call const& call, cudaStream_t stream = nullptr) {
-        auto const in = call.inputs();
-        PluginTensorDesc const out = call.output();
-        void const* inputs[] = {&memory[0], &memory[1], &memory[2], &memory[3], &memory[4]};
+    std::int32_t enqueue(const Call& call, cudaStream_t stream = nullptr) {
+        const auto in = call.inputs();
+        const PluginTensorDesc out = call.output();
+        const void* inputs[] = {&memory[0], &memory[1], &memory[2], &memory[3], &memory[4]};
         void* outputs[] = {&memory[5]};
         return runtime->enqueue(in.data(), &out, inputs, outputs, &memory[6], stream);
     }
@@ -197,8 +196,8 @@ struct AskedPlugin {
 };
 
 struct Shapes {
-    explicit Shapes(Call const& call) {
-        for (Shape const& shape : call.shapes()) {
+    explicit Shapes(const Call& call) {
+        for (const Shape& shape : call.shapes()) {
             DimsExprs exprs{};
             exprs.nbDims = static_cast<std::int32_t>(shape.size());
             for (std::size_t axis = 0; axis < shape.size(); ++axis) {
@@ -210,8 +209,8 @@ struct Shapes {
     }
     std::int32_t ask(AskedPlugin& plugin) {
         FakeBuilder builder;
-        return plugin.build->getOutputShapes(inputs.data(), static_cast<std::int32_t>(inputs.size()), nullptr, 0, &output,
-                                             1, builder);
+        return plugin.build->getOutputShapes(inputs.data(), static_cast<std::int32_t>(inputs.size()), nullptr, 0,
+                                             &output, 1, builder);
     }
     std::vector<std::unique_ptr<FakeExtent>> extents;
     std::vector<DimsExprs> inputs;

@@ -10,14 +10,14 @@ using namespace nvinfer1;
 
 class Registry : public IPluginRegistry {
 public:
-    PluginLibraryHandle loadLibrary(AsciiChar const* path) noexcept override {
+    PluginLibraryHandle loadLibrary(const AsciiChar* path) noexcept override {
         void* const library = dlopen(path, RTLD_LAZY);
         if (library == nullptr) return nullptr;
         using Creators = IPluginCreatorInterface* const* (*)(std::int32_t&);
         std::int32_t count = 0;
-        auto const creators = reinterpret_cast<Creators>(dlsym(library, "getCreators"))(count);
+        const auto creators = reinterpret_cast<Creators>(dlsym(library, "getCreators"))(count);
         for (std::int32_t i = 0; i < count; ++i) {
-            auto const& creator = static_cast<IPluginCreatorV3One const&>(*creators[i]);
+            const auto& creator = static_cast<const IPluginCreatorV3One&>(*creators[i]);
             std::printf("%s %s %s\n", creator.getPluginName(), creator.getPluginVersion(),
                         creator.getPluginNamespace());
         }

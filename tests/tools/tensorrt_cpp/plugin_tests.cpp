@@ -25,7 +25,7 @@ std::atomic<std::size_t> allocations{0};
 
 class RecordingLogger final : public ILogger {
 public:
-    void log(Severity severity, AsciiChar const* message) noexcept override {
+    void log(Severity severity, const AsciiChar* message) noexcept override {
         severities.push_back(severity);
         lines.emplace_back(message);
     }
@@ -72,13 +72,13 @@ void check_says(int line, std::initializer_list<std::string> parts) {
 
 IPluginCreatorV3One& creator() {
     std::int32_t count = 0;
-    auto const creators = getCreators(count);
+    const auto creators = getCreators(count);
     CHECK(count == 1);
     return static_cast<IPluginCreatorV3One&>(*creators[0]);
 }
 
 IPluginV3* create(Fields& fields, TensorRTPhase phase = TensorRTPhase::kBUILD) {
-    PluginFieldCollection const collection = fields.collection();
+    const PluginFieldCollection collection = fields.collection();
     return creator().createPlugin("memory_read", &collection, phase);
 }
 
@@ -97,11 +97,11 @@ struct Plugin : AskedPlugin {
 
 TEST(names_are_those_of_the_operator) {
     Plugin plugin;
-    for (char const* name : {plugin.core->getPluginName(), creator().getPluginName()})
+    for (const char* name : {plugin.core->getPluginName(), creator().getPluginName()})
         CHECK(std::string(name) == "WindowedAffinity");
-    for (char const* version : {plugin.core->getPluginVersion(), creator().getPluginVersion()})
+    for (const char* version : {plugin.core->getPluginVersion(), creator().getPluginVersion()})
         CHECK(std::string(version) == "1");
-    for (char const* space : {plugin.core->getPluginNamespace(), creator().getPluginNamespace()})
+    for (const char* space : {plugin.core->getPluginNamespace(), creator().getPluginNamespace()})
         CHECK(std::string(space) == "maskring");
     CHECK(plugin.build->getNbOutputs() == 1);
     CHECK(plugin.object->getCapabilityInterface(static_cast<PluginCapabilityType>(7)) == nullptr);
@@ -136,7 +136,7 @@ TEST(wrong_types_are_named) {
     CHECK_SAYS("offsets is float32", "cast it to int32");
     CHECK(plugin.types({.retype = [](auto& types) { types.pop_back(); }}, result) != 0);
     CHECK_SAYS("3 inputs", "query, keys, values, dilation");
-    DataType const types[] = {DataType::kFLOAT, DataType::kFLOAT, DataType::kFLOAT, DataType::kINT32};
+    const DataType types[] = {DataType::kFLOAT, DataType::kFLOAT, DataType::kFLOAT, DataType::kINT32};
     DataType two[2];
     CHECK(plugin.build->getOutputDataTypes(two, 2, types, 4) != 0);
     CHECK_SAYS("2 outputs", "exactly one");
@@ -148,20 +148,20 @@ TEST(format_combinations_are_the_expected_ones) {
     int supported = 0;
     for (bool offsets : {false, true}) {
         for (DataType type : {DataType::kFLOAT, DataType::kHALF}) {
-            Call const call{.type = type, .offsets = offsets};
+            const Call call{.type = type, .offsets = offsets};
             auto tensors = profile(call, call);
             tensors.push_back({call.output(), {}, {}, {}});
-            auto const inputs = static_cast<std::int32_t>(tensors.size()) - 1;
+            const auto inputs = static_cast<std::int32_t>(tensors.size()) - 1;
             for (std::int32_t pos = 0; pos <= inputs; ++pos) {
-                DataType const expected = tensors[pos].desc.type;
+                const DataType expected = tensors[pos].desc.type;
                 for (int kind = 0; kind <= static_cast<int>(DataType::kINT4); ++kind) {
                     for (int format = 0; format < 13; ++format) {
                         tensors[pos].desc.type = static_cast<DataType>(kind);
                         tensors[pos].desc.format = static_cast<TensorFormat>(format);
-                        bool const linear = tensors[pos].desc.format == TensorFormat::kLINEAR;
-                        bool const fits = tensors[pos].desc.type == expected ||
+                        const bool linear = tensors[pos].desc.format == TensorFormat::kLINEAR;
+                        const bool fits = tensors[pos].desc.type == expected ||
                                           (pos == 0 && (kind == int(DataType::kFLOAT) || kind == int(DataType::kHALF)));
-                        bool const answer = plugin.build->supportsFormatCombination(pos, tensors.data(), inputs, 1);
+                        const bool answer = plugin.build->supportsFormatCombination(pos, tensors.data(), inputs, 1);
                         CHECK(answer == (linear && fits));
                         supported += answer;
                     }
@@ -178,7 +178,7 @@ TEST(format_combinations_are_the_expected_ones) {
 
 TEST(format_questions_about_other_signatures_are_answered_no) {
     Plugin plugin;
-    Call const call{.offsets = true};
+    const Call call{.offsets = true};
     auto tensors = profile(call, call);
     tensors.resize(8, {call.output(), {}, {}, {}});
     CHECK(!plugin.build->supportsFormatCombination(0, tensors.data(), 3, 1));
@@ -247,7 +247,8 @@ TEST(tactics_are_the_kernels_that_run_the_whole_profile) {
     CHECK((plugin.tactics() == std::vector<std::int32_t>{Row::ANY_F32 + 1}));
     CHECK(plugin.configure({.type = DataType::kHALF}, {.type = DataType::kHALF}) == 0);
     CHECK((plugin.tactics() == std::vector<std::int32_t>{Row::TENSOR_CORES + 1, Row::ANY_F16 + 1}));
-    CHECK(plugin.configure({.type = DataType::kHALF, .offsets = true}, {.type = DataType::kHALF, .offsets = true}) == 0);
+    CHECK(plugin.configure({.type = DataType::kHALF, .offsets = true}, {.type = DataType::kHALF, .offsets = true}) ==
+          0);
     CHECK((plugin.tactics() == std::vector<std::int32_t>{Row::ANY_F16 + 1}));
     std::int32_t wrong[3];
     CHECK(plugin.build->getValidTactics(wrong, 3) != 0);
@@ -255,7 +256,7 @@ TEST(tactics_are_the_kernels_that_run_the_whole_profile) {
 
 TEST(tactics_depend_on_the_device) {
     Plugin plugin;
-    Call const half{.type = DataType::kHALF};
+    const Call half{.type = DataType::kHALF};
     cuda_double::compute_capability = 75;
     CHECK(plugin.configure(half, half) == 0);
     CHECK((plugin.tactics() == std::vector<std::int32_t>{Row::ANY_F16 + 1}));
@@ -304,19 +305,20 @@ TEST(timing_cache_id_names_what_shapes_do_not_tell) {
 
 TEST(enqueue_launches_what_it_was_given) {
     Plugin plugin;
-    auto const stream = reinterpret_cast<cudaStream_t>(std::uintptr_t{0x1234});
+    const auto stream = reinterpret_cast<cudaStream_t>(std::uintptr_t{0x1234});
     for (bool offsets : {false, true}) {
-        Call const call{.height = 31, .width = 70, .labels = 4, .slots = 2, .channels = 16, .batch = 3, .offsets = offsets};
+        const Call call{
+            .height = 31, .width = 70, .labels = 4, .slots = 2, .channels = 16, .batch = 3, .offsets = offsets};
         CHECK(plugin.prepare(call) == 0);
         CHECK(plugin.enqueue(call, stream) == 0);
-        auto const& problem = last_launch->problem;
+        const auto& problem = last_launch->problem;
         CHECK(last_launch->row == Row::ANY_F32 && last_launch->stream == stream);
         CHECK(problem.type == maskring::ElementType::float32);
         CHECK(problem.batch == 3 && problem.slots == 2 && problem.channels == 16 && problem.labels == 4);
         CHECK(problem.height == 31 && problem.width == 70 && problem.radius == 12 && problem.scale == 0.125f);
         CHECK(problem.query == &plugin.memory[0] && problem.keys == &plugin.memory[1]);
-        CHECK(problem.values == &plugin.memory[2] && static_cast<void const*>(problem.dilation) == &plugin.memory[3]);
-        CHECK(static_cast<void const*>(problem.offsets) == (offsets ? &plugin.memory[4] : nullptr));
+        CHECK(problem.values == &plugin.memory[2] && static_cast<const void*>(problem.dilation) == &plugin.memory[3]);
+        CHECK(static_cast<const void*>(problem.offsets) == (offsets ? &plugin.memory[4] : nullptr));
         CHECK(problem.out == &plugin.memory[5] && problem.workspace == &plugin.memory[6]);
     }
     CHECK(said().empty());
@@ -324,11 +326,12 @@ TEST(enqueue_launches_what_it_was_given) {
 
 TEST(enqueue_allocates_nothing) {
     Plugin plugin;
-    Call const call{.offsets = true};
+    const Call call{.offsets = true};
     CHECK(plugin.prepare(call) == 0);
-    auto const in = call.inputs();
-    PluginTensorDesc const out = call.output();
-    void const* inputs[] = {&plugin.memory[0], &plugin.memory[1], &plugin.memory[2], &plugin.memory[3], &plugin.memory[4]};
+    const auto in = call.inputs();
+    const PluginTensorDesc out = call.output();
+    const void* inputs[] = {&plugin.memory[0], &plugin.memory[1], &plugin.memory[2], &plugin.memory[3],
+                            &plugin.memory[4]};
     void* outputs[] = {&plugin.memory[5]};
     std::size_t const before = allocations;
     CHECK(plugin.runtime->enqueue(in.data(), &out, inputs, outputs, nullptr, nullptr) == 0);
@@ -337,7 +340,7 @@ TEST(enqueue_allocates_nothing) {
 
 TEST(the_tactic_decides_and_without_one_the_table) {
     Plugin plugin;
-    Call const half{.type = DataType::kHALF};
+    const Call half{.type = DataType::kHALF};
     CHECK(plugin.prepare(half) == 0 && plugin.enqueue(half) == 0);
     CHECK(last_launch->row == Row::TENSOR_CORES);
     CHECK(last_launch->problem.type == maskring::ElementType::float16);
@@ -394,8 +397,8 @@ TEST(wrong_shapes_at_run_time_are_named) {
     CHECK_SAYS("labels", "track fewer objects");
     CHECK(plugin.prepare({.retype = [](auto& types) { types[2] = DataType::kHALF; }}) != 0);
     CHECK_SAYS("values is float16", "query is float32");
-    Call const call;
-    auto const in = call.inputs();
+    const Call call;
+    const auto in = call.inputs();
     PluginTensorDesc out = call.output();
     out.type = DataType::kHALF;
     CHECK(plugin.runtime->onShapeChange(in.data(), 4, &out, 1) != 0);
@@ -440,7 +443,8 @@ TEST(contexts_share_nothing) {
             failures[i] += contexts[i]->prepare(call) != 0;
             for (int repeat = 0; repeat < 100; ++repeat) {
                 failures[i] += contexts[i]->enqueue(call) != 0;
-                failures[i] += last_launch->problem.height != 10 + i || last_launch->problem.out != &contexts[i]->memory[5];
+                failures[i] +=
+                    last_launch->problem.height != 10 + i || last_launch->problem.out != &contexts[i]->memory[5];
             }
         });
     }
@@ -456,7 +460,7 @@ TEST(clones_live_on_their_own) {
     CHECK(original->runtime->setTactic(Row::NARROW_F32 + 1) == 0);
     Plugin copy(original->object->clone());
     std::string const metadata = original->build->getMetadataString();
-    auto const tactics = original->tactics();
+    const auto tactics = original->tactics();
     original.reset();
     CHECK(metadata == copy.build->getMetadataString());
     CHECK(tactics == copy.tactics() && !tactics.empty());
@@ -470,7 +474,7 @@ TEST(serialized_fields_make_the_same_plugin) {
         fields.radius = 7;
         fields.scale = 0.3f;
         Plugin plugin(create(fields));
-        Plugin const copy(plugin.object->clone());
+        const Plugin copy(plugin.object->clone());
         Plugin again(creator().createPlugin("engine", copy.runtime->getFieldsToSerialize(), phase));
         CHECK(std::string(plugin.build->getMetadataString()) == again.build->getMetadataString());
         CHECK(again.prepare({}) == 0 && again.enqueue({}) == 0);
@@ -480,14 +484,14 @@ TEST(serialized_fields_make_the_same_plugin) {
 
 TEST(an_engine_of_other_kernels_is_refused) {
     Plugin plugin;
-    auto const* serialized = plugin.runtime->getFieldsToSerialize();
+    const auto* serialized = plugin.runtime->getFieldsToSerialize();
     std::vector<PluginField> fields(serialized->fields, serialized->fields + serialized->nbFields);
     CHECK(fields.size() == 4 && std::string(fields[3].name) == "kernels");
-    std::string other(static_cast<char const*>(fields[3].data), fields[3].length);
+    std::string other(static_cast<const char*>(fields[3].data), fields[3].length);
     CHECK(other == maskring::kernels_fingerprint());
     other.back() = other.back() == '0' ? '1' : '0';
     fields[3].data = other.data();
-    PluginFieldCollection const changed{4, fields.data()};
+    const PluginFieldCollection changed{4, fields.data()};
     CHECK(creator().createPlugin("engine", &changed, TensorRTPhase::kRUNTIME) == nullptr);
     CHECK_SAYS(other, maskring::kernels_fingerprint(), "rebuild the engine");
     fields[3].type = PluginFieldType::kINT32;
@@ -513,7 +517,7 @@ TEST(another_table_is_another_fingerprint) {
 // ---- the creator -----------------------------------------------------------------------------------------------
 
 TEST(the_creator_lists_the_attributes_of_the_node) {
-    auto const* names = creator().getFieldNames();
+    const auto* names = creator().getFieldNames();
     CHECK(names->nbFields == 3);
     CHECK(std::string(names->fields[0].name) == "radius" && names->fields[0].type == PluginFieldType::kINT32);
     CHECK(std::string(names->fields[1].name) == "scale" && names->fields[1].type == PluginFieldType::kFLOAT32);
@@ -522,16 +526,16 @@ TEST(the_creator_lists_the_attributes_of_the_node) {
 
 TEST(attributes_may_be_wide_and_top_k_may_be_missing) {
     std::int64_t const radius = 9;
-    double const scale = 0.25;
-    PluginField const wide[] = {{"scale", &scale, PluginFieldType::kFLOAT64, 1},
+    const double scale = 0.25;
+    const PluginField wide[] = {{"scale", &scale, PluginFieldType::kFLOAT64, 1},
                                 {"radius", &radius, PluginFieldType::kINT64, 1}};
-    PluginFieldCollection const collection{2, wide};
+    const PluginFieldCollection collection{2, wide};
     Plugin plugin(creator().createPlugin("memory_read", &collection, TensorRTPhase::kBUILD));
     CHECK(contains(plugin.build->getMetadataString(), "radius=9 scale=0.25 top_k=0"));
 }
 
 TEST(bad_attributes_are_named) {
-    auto const refused = [](std::function<void(Fields&)> const& spoil) {
+    const auto refused = [](const std::function<void(Fields&)>& spoil) {
         Fields fields;
         spoil(fields);
         return create(fields) == nullptr;
@@ -586,7 +590,7 @@ int main(int count, char** arguments) {
     setLoggerFinder(&finder());
     try {
         tests()[arguments[1]]();
-    } catch (std::exception const& error) {
+    } catch (const std::exception& error) {
         std::fprintf(stderr, "%s\n", error.what());
         return 1;
     }

@@ -27,48 +27,54 @@ Memory allocate(std::size_t bytes) {
     return {memory, std::free};
 }
 
-std::size_t bytes_of(PluginTensorDesc const& tensor) {
+std::size_t bytes_of(const PluginTensorDesc& tensor) {
     std::size_t bytes = tensor.type == DataType::kHALF ? 2 : 4;
     for (int axis = 0; axis < tensor.dims.nbDims; ++axis) bytes *= static_cast<std::size_t>(tensor.dims.d[axis]);
     return bytes;
 }
 
 // As TensorRT goes about it: plan, serialize, deserialize, attach to a context, run.
-IPluginV3* planned_and_attached(Header const& h, Call const& call) {
+IPluginV3* planned_and_attached(const Header& h, const Call& call) {
     std::int32_t count = 0;
     auto& creator = static_cast<IPluginCreatorV3One&>(*getCreators(count)[0]);
     Fields fields;
     fields.radius = h.radius;
     fields.scale = h.scale;
-    PluginFieldCollection const attributes = fields.collection();
+    const PluginFieldCollection attributes = fields.collection();
     AskedPlugin planned(creator.createPlugin("read", &attributes, TensorRTPhase::kBUILD));
     CHECK(planned.configure(call, call) == 0);
     bool offered = h.row < 0;
     for (std::int32_t tactic : planned.tactics()) offered = offered || tactic == h.row + 1;
-    if (!offered) throw std::runtime_error(std::string(maskring::configuration_name(h.row)) + " is no tactic of this call");
+    if (!offered)
+        throw std::runtime_error(std::string(maskring::configuration_name(h.row)) + " is no tactic of this call");
     AskedPlugin engine(creator.createPlugin("read", planned.runtime->getFieldsToSerialize(), TensorRTPhase::kRUNTIME));
     CHECK(engine.runtime->setTactic(h.row + 1) == 0);
     return engine.runtime->attachToContext(nullptr);
 }
 
-void run(Header const& h, std::FILE* in, std::FILE* out) {
+void run(const Header& h, std::FILE* in, std::FILE* out) {
     cuda_double::compute_capability = h.sm;
-    Call const call{.height = h.height, .width = h.width, .labels = h.labels, .slots = h.slots, .channels = h.channels,
-                    .batch = h.batch, .type = h.type == 0 ? DataType::kFLOAT : DataType::kHALF,
+    const Call call{.height = h.height,
+                    .width = h.width,
+                    .labels = h.labels,
+                    .slots = h.slots,
+                    .channels = h.channels,
+                    .batch = h.batch,
+                    .type = h.type == 0 ? DataType::kFLOAT : DataType::kHALF,
                     .offsets = h.has_offsets != 0};
     AskedPlugin plugin(planned_and_attached(h, call));
     CHECK(plugin.prepare(call) == 0);
-    auto const described = call.inputs();
-    PluginTensorDesc const result = call.output();
+    const auto described = call.inputs();
+    const PluginTensorDesc result = call.output();
     std::vector<Memory> memory;
-    std::vector<void const*> inputs;
-    for (PluginTensorDesc const& tensor : described) {
+    std::vector<const void*> inputs;
+    for (const PluginTensorDesc& tensor : described) {
         memory.push_back(allocate(bytes_of(tensor)));
         inputs.push_back(memory.back().get());
         CHECK(std::fread(memory.back().get(), 1, bytes_of(tensor), in) == bytes_of(tensor));
     }
-    Memory const made = allocate(bytes_of(result));
-    Memory const workspace = allocate(plugin.workspace(call) + 1);
+    const Memory made = allocate(bytes_of(result));
+    const Memory workspace = allocate(plugin.workspace(call) + 1);
     void* outputs[] = {made.get()};
     CHECK(plugin.runtime->enqueue(described.data(), &result, inputs.data(), outputs, workspace.get(), nullptr) == 0);
     std::puts(h.row < 0 ? "chosen" : maskring::configuration_name(h.row));
@@ -91,7 +97,7 @@ int main(int count, char** arguments) {
     try {
         Header header;
         while (std::fread(&header, sizeof(header), 1, in) == 1) run(header, in, out);
-    } catch (std::exception const& error) {
+    } catch (const std::exception& error) {
         std::fprintf(stderr, "%s\n", error.what());
         return 1;
     }

@@ -11,7 +11,7 @@ using namespace calls;
 namespace {
 
 IPluginRegistry* registry = nullptr;
-char const* plugin_library = nullptr;
+const char* plugin_library = nullptr;
 
 IPluginCreatorV3One& creator() {
     static IPluginRegistry::PluginLibraryHandle const handle = registry->loadLibrary(plugin_library);
@@ -25,14 +25,14 @@ IPluginV3* create(std::int32_t radius = 12, float scale = 0.125f) {
     Fields fields;
     fields.radius = radius;
     fields.scale = scale;
-    PluginFieldCollection const collection = fields.collection();
+    const PluginFieldCollection collection = fields.collection();
     return creator().createPlugin("memory_read", &collection, TensorRTPhase::kBUILD);
 }
 
 TEST(types_and_formats) {
     AskedPlugin plugin(create());
     for (DataType type : {DataType::kFLOAT, DataType::kHALF}) {
-        Call const call{.type = type};
+        const Call call{.type = type};
         DataType result = DataType::kBOOL;
         CHECK(plugin.types(call, result) == 0 && result == type);
         auto tensors = profile(call, call);
@@ -59,10 +59,10 @@ TEST(tactics_and_workspace) {
         AskedPlugin plugin(create(radius));
         for (DataType type : {DataType::kFLOAT, DataType::kHALF}) {
             for (bool offsets : {false, true}) {
-                Call const least{.height = 1, .width = 1, .labels = 1, .type = type, .offsets = offsets};
-                Call const most{.height = 270, .width = 480, .labels = 32, .type = type, .offsets = offsets};
+                const Call least{.height = 1, .width = 1, .labels = 1, .type = type, .offsets = offsets};
+                const Call most{.height = 270, .width = 480, .labels = 32, .type = type, .offsets = offsets};
                 CHECK(plugin.configure(least, most) == 0);
-                auto const tactics = plugin.tactics();
+                const auto tactics = plugin.tactics();
                 CHECK(!tactics.empty());
                 for (std::size_t i = 0; i < tactics.size(); ++i) {
                     CHECK(tactics[i] > 0 && (i == 0 || tactics[i] > tactics[i - 1]));
@@ -78,7 +78,7 @@ TEST(serialized_fields_make_the_same_plugin) {
     AskedPlugin plugin(create(7, 0.3f));
     for (TensorRTPhase phase : {TensorRTPhase::kBUILD, TensorRTPhase::kRUNTIME}) {
         AskedPlugin again(creator().createPlugin("engine", plugin.runtime->getFieldsToSerialize(), phase));
-        AskedPlugin const copy(again.object->clone());
+        const AskedPlugin copy(again.object->clone());
         CHECK(std::string(plugin.build->getMetadataString()) == copy.build->getMetadataString());
         CHECK(contains(copy.build->getMetadataString(), "radius=7 scale=0.3 top_k=0 kernels="));
         CHECK(std::string(plugin.build->getTimingCacheID()) == copy.build->getTimingCacheID());
@@ -120,12 +120,12 @@ int main(int count, char** arguments) {
     try {
         void* const tensorrt = dlopen(arguments[1], RTLD_NOW);
         CHECK(tensorrt != nullptr);
-        auto const get = reinterpret_cast<IPluginRegistry* (*)()>(dlsym(tensorrt, "getPluginRegistry"));
+        const auto get = reinterpret_cast<IPluginRegistry* (*)()>(dlsym(tensorrt, "getPluginRegistry"));
         CHECK(get != nullptr);
         registry = get();
         plugin_library = arguments[2];
         tests()[arguments[3]]();
-    } catch (std::exception const& error) {
+    } catch (const std::exception& error) {
         std::fprintf(stderr, "%s\n", error.what());
         return 1;
     }

@@ -386,7 +386,8 @@ void wait_group(int pending) {
 }
 
 cudaError_t run_grid(dim3 grid, dim3 block, std::size_t shared_bytes, const std::function<void()>& body) {
-    const std::size_t blocks = std::size_t(grid.x) * grid.y * grid.z, threads = std::size_t(block.x) * block.y * block.z;
+    const std::size_t blocks = std::size_t(grid.x) * grid.y * grid.z,
+                      threads = std::size_t(block.x) * block.y * block.z;
     if (blocks == 0 || threads == 0 || threads > 1024 || grid.y > 65535 || grid.z > 65535 || block.z > 64)
         return cudaErrorInvalidConfiguration;
     const char* seed = std::getenv("CUDA_ON_CPU_SEED");

@@ -61,8 +61,8 @@ inline void load_four(FragmentB& first, FragmentB& second, const __half* row, bo
     for (int matrix = 0; matrix < 4; ++matrix) {
         unsigned reg = 0;
         for (int i = 0; i < 2; ++i) {
-            const unsigned bits = transposed ? element_of(all, matrix, minor + i, major)
-                                             : element_of(all, matrix, major, minor + i);
+            const unsigned bits =
+                transposed ? element_of(all, matrix, minor + i, major) : element_of(all, matrix, major, minor + i);
             reg |= bits << (16 * i);
         }
         (matrix < 2 ? first : second).r[matrix % 2] = reg;

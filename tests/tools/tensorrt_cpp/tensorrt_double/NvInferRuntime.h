@@ -17,11 +17,18 @@ enum class DataType : std::int32_t { kFLOAT, kHALF, kINT8, kINT32, kBOOL, kUINT8
 enum class TensorFormat : std::int32_t { kLINEAR = 0 };
 enum class TensorRTPhase : std::int32_t { kBUILD = 0, kRUNTIME = 1 };
 enum class PluginCapabilityType : std::int32_t { kCORE = 0, kBUILD = 1, kRUNTIME = 2 };
-enum class PluginFieldType : std::int32_t { kFLOAT32 = 1, kFLOAT64 = 2, kINT32 = 5, kCHAR = 6, kUNKNOWN = 8, kINT64 = 10 };
+enum class PluginFieldType : std::int32_t {
+    kFLOAT32 = 1,
+    kFLOAT64 = 2,
+    kINT32 = 5,
+    kCHAR = 6,
+    kUNKNOWN = 8,
+    kINT64 = 10
+};
 enum class DimensionOperation : std::int32_t { kSUM = 0 };
 
 struct InterfaceInfo {
-    AsciiChar const* kind;
+    const AsciiChar* kind;
     std::int32_t major;
     std::int32_t minor;
 };
@@ -68,9 +75,9 @@ public:
 class VExprBuilder {
 public:
     virtual ~VExprBuilder() noexcept = default;
-    virtual IDimensionExpr const* constant(std::int64_t value) = 0;
-    virtual IDimensionExpr const* operation(DimensionOperation, IDimensionExpr const&, IDimensionExpr const&) = 0;
-    virtual IDimensionExpr const* declareSizeTensor(std::int32_t, IDimensionExpr const&, IDimensionExpr const&) = 0;
+    virtual const IDimensionExpr* constant(std::int64_t value) = 0;
+    virtual const IDimensionExpr* operation(DimensionOperation, const IDimensionExpr&, const IDimensionExpr&) = 0;
+    virtual const IDimensionExpr* declareSizeTensor(std::int32_t, const IDimensionExpr&, const IDimensionExpr&) = 0;
 };
 
 }  // namespace apiv
@@ -93,7 +100,7 @@ protected:
 
 struct DimsExprs {
     std::int32_t nbDims;
-    IDimensionExpr const* d[8];
+    const IDimensionExpr* d[8];
 };
 
 // ---- loggers
@@ -102,7 +109,7 @@ class ILogger : public IVersionedInterface {
 public:
     enum class Severity : std::int32_t { kINTERNAL_ERROR = 0, kERROR = 1, kWARNING = 2, kINFO = 3, kVERBOSE = 4 };
     InterfaceInfo getInterfaceInfo() const noexcept override { return {"ILogger", 1, 0}; }
-    virtual void log(Severity severity, AsciiChar const* msg) noexcept = 0;
+    virtual void log(Severity severity, const AsciiChar* msg) noexcept = 0;
 };
 
 class ILoggerFinder : public IVersionedInterface {
@@ -114,17 +121,17 @@ public:
 // ---- plugins
 
 struct PluginField {
-    AsciiChar const* name;
-    void const* data;
+    const AsciiChar* name;
+    const void* data;
     PluginFieldType type;
     std::int32_t length;
-    PluginField(AsciiChar const* name_, void const* data_, PluginFieldType type_, std::int32_t length_) noexcept
+    PluginField(const AsciiChar* name_, const void* data_, PluginFieldType type_, std::int32_t length_) noexcept
         : name(name_), data(data_), type(type_), length(length_) {}
 };
 
 struct PluginFieldCollection {
     std::int32_t nbFields{};
-    PluginField const* fields{};
+    const PluginField* fields{};
 };
 
 class IPluginResourceContext;
@@ -141,40 +148,40 @@ public:
 class IPluginV3OneCore : public IPluginCapability {
 public:
     InterfaceInfo getInterfaceInfo() const noexcept override { return {"PLUGIN_V3ONE_CORE", 1, 0}; }
-    virtual AsciiChar const* getPluginName() const noexcept = 0;
-    virtual AsciiChar const* getPluginVersion() const noexcept = 0;
-    virtual AsciiChar const* getPluginNamespace() const noexcept = 0;
+    virtual const AsciiChar* getPluginName() const noexcept = 0;
+    virtual const AsciiChar* getPluginVersion() const noexcept = 0;
+    virtual const AsciiChar* getPluginNamespace() const noexcept = 0;
 };
 
 class IPluginV3OneBuild : public IPluginCapability {
 public:
     InterfaceInfo getInterfaceInfo() const noexcept override { return {"PLUGIN_V3ONE_BUILD", 1, 0}; }
-    virtual std::int32_t configurePlugin(DynamicPluginTensorDesc const*, std::int32_t, DynamicPluginTensorDesc const*,
+    virtual std::int32_t configurePlugin(const DynamicPluginTensorDesc*, std::int32_t, const DynamicPluginTensorDesc*,
                                          std::int32_t) noexcept = 0;
-    virtual std::int32_t getOutputDataTypes(DataType*, std::int32_t, DataType const*, std::int32_t) const noexcept = 0;
-    virtual std::int32_t getOutputShapes(DimsExprs const*, std::int32_t, DimsExprs const*, std::int32_t, DimsExprs*,
+    virtual std::int32_t getOutputDataTypes(DataType*, std::int32_t, const DataType*, std::int32_t) const noexcept = 0;
+    virtual std::int32_t getOutputShapes(const DimsExprs*, std::int32_t, const DimsExprs*, std::int32_t, DimsExprs*,
                                          std::int32_t, IExprBuilder&) noexcept = 0;
-    virtual bool supportsFormatCombination(std::int32_t, DynamicPluginTensorDesc const*, std::int32_t,
+    virtual bool supportsFormatCombination(std::int32_t, const DynamicPluginTensorDesc*, std::int32_t,
                                            std::int32_t) noexcept = 0;
     virtual std::int32_t getNbOutputs() const noexcept = 0;
-    virtual std::size_t getWorkspaceSize(DynamicPluginTensorDesc const*, std::int32_t, DynamicPluginTensorDesc const*,
+    virtual std::size_t getWorkspaceSize(const DynamicPluginTensorDesc*, std::int32_t, const DynamicPluginTensorDesc*,
                                          std::int32_t) const noexcept = 0;
     virtual std::int32_t getValidTactics(std::int32_t*, std::int32_t) noexcept = 0;
     virtual std::int32_t getNbTactics() noexcept = 0;
-    virtual char const* getTimingCacheID() noexcept = 0;
-    virtual char const* getMetadataString() noexcept = 0;
+    virtual const char* getTimingCacheID() noexcept = 0;
+    virtual const char* getMetadataString() noexcept = 0;
 };
 
 class IPluginV3OneRuntime : public IPluginCapability {
 public:
     InterfaceInfo getInterfaceInfo() const noexcept override { return {"PLUGIN_V3ONE_RUNTIME", 1, 0}; }
     virtual std::int32_t setTactic(std::int32_t) noexcept = 0;
-    virtual std::int32_t onShapeChange(PluginTensorDesc const*, std::int32_t, PluginTensorDesc const*,
+    virtual std::int32_t onShapeChange(const PluginTensorDesc*, std::int32_t, const PluginTensorDesc*,
                                        std::int32_t) noexcept = 0;
-    virtual std::int32_t enqueue(PluginTensorDesc const*, PluginTensorDesc const*, void const* const*, void* const*,
+    virtual std::int32_t enqueue(const PluginTensorDesc*, const PluginTensorDesc*, const void* const*, void* const*,
                                  void*, cudaStream_t) noexcept = 0;
     virtual IPluginV3* attachToContext(IPluginResourceContext*) noexcept = 0;
-    virtual PluginFieldCollection const* getFieldsToSerialize() noexcept = 0;
+    virtual const PluginFieldCollection* getFieldsToSerialize() noexcept = 0;
 };
 
 class IPluginCreatorInterface : public IVersionedInterface {};
@@ -182,17 +189,17 @@ class IPluginCreatorInterface : public IVersionedInterface {};
 class IPluginCreatorV3One : public IPluginCreatorInterface {
 public:
     InterfaceInfo getInterfaceInfo() const noexcept override { return {"PLUGIN CREATOR_V3ONE", 1, 0}; }
-    virtual IPluginV3* createPlugin(AsciiChar const*, PluginFieldCollection const*, TensorRTPhase) noexcept = 0;
-    virtual PluginFieldCollection const* getFieldNames() noexcept = 0;
-    virtual AsciiChar const* getPluginName() const noexcept = 0;
-    virtual AsciiChar const* getPluginVersion() const noexcept = 0;
-    virtual AsciiChar const* getPluginNamespace() const noexcept = 0;
+    virtual IPluginV3* createPlugin(const AsciiChar*, const PluginFieldCollection*, TensorRTPhase) noexcept = 0;
+    virtual const PluginFieldCollection* getFieldNames() noexcept = 0;
+    virtual const AsciiChar* getPluginName() const noexcept = 0;
+    virtual const AsciiChar* getPluginVersion() const noexcept = 0;
+    virtual const AsciiChar* getPluginNamespace() const noexcept = 0;
 };
 
 class IPluginRegistry {
 public:
     using PluginLibraryHandle = void*;
-    virtual PluginLibraryHandle loadLibrary(AsciiChar const* pluginPath) noexcept = 0;
+    virtual PluginLibraryHandle loadLibrary(const AsciiChar* pluginPath) noexcept = 0;
 
 protected:
     virtual ~IPluginRegistry() noexcept = default;

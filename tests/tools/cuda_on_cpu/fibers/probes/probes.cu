@@ -37,8 +37,10 @@ __global__ void beyond_shared(int* out) {
 }
 
 __global__ void half_a_barrier(int*) {
-    if (threadIdx.x < WARP / 2) __syncthreads();
-    else __shfl_xor_sync(0xffffffffu, 1, 1);
+    if (threadIdx.x < WARP / 2)
+        __syncthreads();
+    else
+        __shfl_xor_sync(0xffffffffu, 1, 1);
 }
 
 // Copies arrive only for those who wait.
