@@ -4,6 +4,8 @@ PYTHON ?= python3
 VENV   := .venv
 BIN    := $(VENV)/bin
 STAMP  := $(VENV)/.installed
+# Other versions format differently.
+CLANG_FORMAT := $(shell command -v clang-format-16)
 NATIVE := $(wildcard CMakeLists.txt plugins/CMakeLists.txt plugins/*.cmake plugins/windowed_affinity/cpu/* \
   plugins/windowed_affinity/cuda/* plugins/windowed_affinity/tensorrt/*)
 
@@ -49,6 +51,11 @@ lint: $(STAMP) typecheck
 	$(BIN)/ruff check .
 	$(BIN)/ruff format --check .
 	MYPYPATH=build/typecheck $(BIN)/mypy
+ifdef CLANG_FORMAT
+	find plugins tests bench -regex '.*\.\(cpp\|hpp\|h\|inl\|cu\|cuh\)' | xargs $(CLANG_FORMAT) --dry-run -Werror
+else
+	@echo "clang-format-16 is not installed: the style of C++ and CUDA files was not checked"
+endif
 
 docs: $(STAMP) typecheck
 	NO_MKDOCS_2_WARNING=1 $(BIN)/mkdocs build --strict

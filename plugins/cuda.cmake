@@ -1,9 +1,9 @@
-# The CUDA kernels as a static library, maskring_kernels; built when something links it, or by its name.
+# Target maskring_kernels: the CUDA kernels as a static library. It is built only on request or if something links it.
 #
-# nvcc is taken from CUDACXX, the PATH or the usual places, else from the pip packages of the extra `cuda` in the
-# Python environment that runs the build. Without one, one line says so and there is no target maskring_kernels.
+# nvcc is searched in CUDACXX, PATH and the usual folders, then in the pip packages of the extra `cuda` in the Python
+# environment that runs the build. Without nvcc, a message says so and the target does not exist.
 set(MASKRING_CUDA_ARCHITECTURES 75 80 86 87 89 90 100 120
-  CACHE STRING "Compute capabilities to compile the kernels for; the last one also as PTX, for GPUs to come")
+  CACHE STRING "Compute capabilities to compile the kernels for; the last one also as PTX, for future GPUs")
 
 include(CheckLanguage)
 
@@ -26,26 +26,26 @@ if(NOT CMAKE_CUDA_COMPILER AND NOT DEFINED ENV{CUDACXX})
     maskring_find_pip_nvcc(pip_nvcc)
     if(pip_nvcc)
       set(CMAKE_CUDA_COMPILER "${pip_nvcc}")
-      # The packages keep libraries in lib, where nvcc.profile names lib64.
+      # The packages have their libraries in lib, but nvcc.profile names lib64.
       cmake_path(GET pip_nvcc PARENT_PATH toolkit)
       string(APPEND CMAKE_CUDA_FLAGS_INIT " -L${toolkit}/../lib")
     endif()
   endif()
 endif()
 
-# An architecture must be named before the language is enabled; the target below names all of them.
+# CMake wants a value before the language is enabled; the target below sets the real one.
 if(NOT DEFINED CMAKE_CUDA_ARCHITECTURES)
   set(CMAKE_CUDA_ARCHITECTURES OFF)
 endif()
 check_language(CUDA)
 if(NOT CMAKE_CUDA_COMPILER)
-  message(STATUS "CUDA kernels: skipped, no nvcc found (install a CUDA toolkit 12.8 or newer, or pip install 'maskring[cuda]')")
+  message(STATUS "CUDA kernels: skipped, no nvcc found (install CUDA toolkit 12.8 or newer, or pip install 'maskring[cuda]')")
   return()
 endif()
 enable_language(CUDA)
 if(CMAKE_CUDA_COMPILER_VERSION VERSION_LESS 12.8)  # JetPack 6 has 12.6
   list(REMOVE_ITEM MASKRING_CUDA_ARCHITECTURES 100 120)
-  message(STATUS "CUDA kernels: without compute capabilities 10.0 and 12.0, which need a CUDA toolkit 12.8 or newer")
+  message(STATUS "CUDA kernels: compute capabilities 10.0 and 12.0 are left out, they need CUDA toolkit 12.8 or newer")
 endif()
 
 list(TRANSFORM MASKRING_CUDA_ARCHITECTURES APPEND -real OUTPUT_VARIABLE maskring_architectures)
@@ -59,8 +59,10 @@ target_include_directories(maskring_kernels PUBLIC ${kernels})
 set_target_properties(maskring_kernels PROPERTIES
   CUDA_STANDARD 17 CUDA_STANDARD_REQUIRED ON CUDA_ARCHITECTURES "${maskring_architectures}"
   CUDA_RUNTIME_LIBRARY Static POSITION_INDEPENDENT_CODE ON)
-# ptxas names registers and spills of every kernel; the tests read that.
+list(JOIN maskring_warnings "," host_warnings)
+# -Xptxas=-v prints registers and spills of every kernel.
 target_compile_options(maskring_kernels PRIVATE
-  $<$<COMPILE_LANGUAGE:CXX>:-Wall -Wextra -Werror>
-  $<$<COMPILE_LANGUAGE:CUDA>:-Werror=all-warnings -Xcompiler=-Wall,-Wextra,-Werror -Xptxas=-v --threads=2>)
+  $<$<COMPILE_LANGUAGE:CXX>:${maskring_warnings}>
+  $<$<COMPILE_LANGUAGE:CUDA>:-Xcompiler=${host_warnings} -Xptxas=-v --threads=2>
+  $<$<AND:$<COMPILE_LANGUAGE:CUDA>,$<BOOL:${MASKRING_WERROR}>>:-Werror=all-warnings>)
 message(STATUS "CUDA kernels: ${CMAKE_CUDA_COMPILER} for compute capabilities ${MASKRING_CUDA_ARCHITECTURES}")

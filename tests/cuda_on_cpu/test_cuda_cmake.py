@@ -33,6 +33,7 @@ def configure(folder: Path, *options: str, **variables: str) -> list[str]:
         "-B",
         str(folder),
         "-DMASKRING_TENSORRT=OFF",
+        f"-DMASKRING_WERROR={emulator.WERROR}",
         *options,
     ]
     command.append(f"-DPython_EXECUTABLE={sys.executable}")

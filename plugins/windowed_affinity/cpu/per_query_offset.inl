@@ -67,7 +67,8 @@ void update_softmax_of_run(float* logits, int x, int count, IntVec first_x, int 
     Vec largest = splat(MASK_VALUE);
     for (int j = 0; j < count; ++j) {
         const IntVec step = (x + j) - first_x;
-        const Vec logit = (step >= 0) & (step < window) ? load(logits + j * LANES) : splat(MASK_VALUE);
+        const IntVec inside = (step >= 0) & (step < window);
+        const Vec logit = inside ? load(logits + j * LANES) : splat(MASK_VALUE);
         store(logits + j * LANES, logit);
         largest = max_of(largest, logit);
     }
@@ -95,7 +96,8 @@ void columns_in_row(const Lanes& lanes, int y, int radius, IntVec* first_x, int*
     *first_x = lanes.first_x, *left = lanes.left, *right = lanes.right;
     if (y >= lanes.bottom - radius && y <= lanes.top + radius) return;
     const IntVec distance = y - lanes.centre_y;
-    *first_x = (distance >= -radius) & (distance <= radius) ? lanes.first_x : UNREACHABLE - IntVec{};
+    const IntVec contains_row = (distance >= -radius) & (distance <= radius);
+    *first_x = contains_row ? lanes.first_x : UNREACHABLE - IntVec{};
     *left = UNREACHABLE, *right = -UNREACHABLE;
     for (int lane = 0; lane < LANES; ++lane) {
         const int first = (*first_x)[lane];

@@ -1,7 +1,7 @@
 """Builds the CUDA kernels as C++ and runs problems through them, without nvcc and without a GPU.
 
-``cuda_on_cpu.h`` says how a kernel is executed. What is built lies under ``build/cuda_on_cpu``, named by a
-hash of all that went into it, so that nothing is compiled twice.
+``cuda_on_cpu.h`` explains how a kernel is executed. Programs and object files are cached in
+``build/cuda_on_cpu`` under a hash of their sources and flags.
 """
 
 from __future__ import annotations
@@ -34,8 +34,16 @@ TSAN = ("-fsanitize=thread", "-g")
 TYPES = ("float32", "float16")
 
 
+WERROR = "MASKRING_WERROR=ON" in os.environ.get("CMAKE_ARGS", "")
+"""Whether compiler warnings fail the tests: only in CI, where the compilers are known."""
+
+
 class KernelFailed(Exception):
     """The kernel crashed, deadlocked or was stopped by a sanitizer; the message is what it printed."""
+
+
+class CompilationFailed(Exception):
+    """The compiler failed; the message is what it printed."""
 
 
 @dataclass(frozen=True)
@@ -96,7 +104,7 @@ def build(flags: Sequence[str] = ("-O1",), mutation: Mutation | None = None) -> 
     """The program ``run_cases``, of the kernels as they are or with a planted bug."""
     BUILDS.mkdir(parents=True, exist_ok=True)
     with tempfile.TemporaryDirectory(dir=BUILDS) as scratch:
-        kernels = Path(shutil.copytree(KERNELS, Path(scratch) / "kernels"))
+        kernels = Path(shutil.copytree(KERNELS, Path(scratch) / "cuda"))
         if mutation is not None:
             mutation.apply(kernels)
         sources = [*kernels.glob("*.cu"), *kernels.glob("*.cpp"), *HERE.glob("*.cpp")]
@@ -119,7 +127,7 @@ def objects(flags: Sequence[str] = ("-O1",)) -> list[Path]:
 
 def _command(flags: Sequence[str]) -> list[str]:
     command = [compiler_for(flags) or "g++", "-std=c++20", "-DMASKRING_ON_CPU", "-pthread"]
-    command += ["-Wall", "-Wextra", "-Werror", "-Wno-unknown-pragmas", *flags, f"-I{HERE}"]
+    command += ["-Wall", "-Wextra", "-Wno-unknown-pragmas", *flags, f"-I{HERE}"]
     return command + [f"-isystem{folder}" for folder in cuda_headers()]
 
 
@@ -164,7 +172,10 @@ def _compile(command: list[str], made: Path) -> None:
     """Runs a compiler; its output appears under its name when it is complete."""
     with tempfile.TemporaryDirectory(dir=BUILDS) as scratch:
         out = Path(scratch) / made.name
-        _run([*command, "-o", str(out)])
+        try:
+            _run([*command, "-o", str(out)])
+        except KernelFailed as error:
+            raise CompilationFailed(str(error)) from error
         out.rename(made)
 
 
