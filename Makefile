@@ -5,7 +5,7 @@ VENV   := .venv
 BIN    := $(VENV)/bin
 STAMP  := $(VENV)/.installed
 # Other versions format differently.
-CLANG_FORMAT := $(shell command -v clang-format-16)
+CLANG_FORMAT := $(shell command -v clang-format-16 2>/dev/null)
 NATIVE := $(wildcard CMakeLists.txt plugins/CMakeLists.txt plugins/*.cmake plugins/windowed_affinity/cpu/* \
   plugins/windowed_affinity/cuda/* plugins/windowed_affinity/tensorrt/*)
 

@@ -1,4 +1,4 @@
-"""Windowed memory affinity, in every implementation; the ground floor that all other rooms stand on."""
+"""Windowed memory affinity in all its implementations, and the TensorRT plugin library."""
 
 from .library import library_path, load
 

@@ -1,4 +1,4 @@
-"""The TensorRT plugin library: where it is, and how TensorRT gets to know it."""
+"""Finds the TensorRT plugin library and registers it with TensorRT."""
 
 from __future__ import annotations
 
@@ -12,52 +12,55 @@ from typing import Any
 from ..common.errors import UnavailableError
 
 LIBRARY_VARIABLE = "MASKRING_PLUGINS_LIBRARY"
-"""Environment variable that names the library to use instead of the one beside the package."""
+"""Environment variable with the path of a library to use instead of the installed one."""
 
 LIBRARY_NAME = "libmaskring_plugins.so"
 
 PLUGIN = ("WindowedAffinity", "1", "maskring")
-"""Name, version and namespace under which TensorRT's registry lists the plugin."""
+"""Name, version and namespace of the plugin in TensorRT's registry."""
 
 _MODULES = ("tensorrt", "tensorrt_lean", "tensorrt_rtx")
 
 
 def library_path() -> Path:
-    """The plugin library: what ``MASKRING_PLUGINS_LIBRARY`` names, else what was built with the package.
+    """The path of the plugin library: ``MASKRING_PLUGINS_LIBRARY`` if set, else the installed one.
 
     Raises:
-        UnavailableError: when it was not built, or is not where the variable says.
+        UnavailableError: if the library was not built, or the variable names no file.
     """
-    named = os.environ.get(LIBRARY_VARIABLE)
-    if named:
-        if not Path(named).is_file():
+    override = os.environ.get(LIBRARY_VARIABLE)
+    if override:
+        if not Path(override).is_file():
             raise UnavailableError(
-                f"{LIBRARY_VARIABLE} names {named}, and there is no such file",
+                f"{LIBRARY_VARIABLE} is {override}, which does not exist",
                 f"build the library (docs/plugin.md) or unset {LIBRARY_VARIABLE}",
             )
-        return Path(named).resolve()
-    # An editable install keeps built files apart from the sources: both folders belong to the package.
+        return Path(override).resolve()
+    # In an editable install, the package has one folder for sources and one for built files.
     package = import_module(__package__ or "")
     for folder in package.__path__:
         path = Path(folder) / LIBRARY_NAME
         if path.is_file():
             return path.resolve()
     raise UnavailableError(
-        "the TensorRT plugin was not built with this installation",
-        "install a CUDA toolkit, set TENSORRT_ROOT to the folder of TensorRT 10.3 or newer and install "
-        f"maskring from source again (docs/plugin.md), or name a library of yours in {LIBRARY_VARIABLE}",
+        "this installation of maskring does not include the TensorRT plugin",
+        "install a CUDA toolkit, set TENSORRT_ROOT to the folder of TensorRT 10.3 or newer and reinstall "
+        f"maskring from source (docs/plugin.md), or set {LIBRARY_VARIABLE} to the path of the library",
     )
 
 
 def load(trt: ModuleType | None = None) -> Path:
-    """Register the plugin in TensorRT's registry, once per process and module; returns the library's path.
+    """Register the plugin with TensorRT, unless it is registered already.
 
     Args:
-        trt: the TensorRT module to use: ``tensorrt``, ``tensorrt_lean``, ``tensorrt_rtx`` or one with the
-            same interface; None takes the first of these that is installed.
+        trt: the TensorRT module: ``tensorrt``, ``tensorrt_lean``, ``tensorrt_rtx`` or one with the same
+            interface; None for the first of these that is installed.
+
+    Returns:
+        the path of the library.
 
     Raises:
-        UnavailableError: when TensorRT or the library is missing, or the library was built for another major
+        UnavailableError: if TensorRT or the library is missing, or the library was built for another major
             version of TensorRT or for another machine.
     """
     trt = trt or _installed_tensorrt()
@@ -82,13 +85,13 @@ def _installed_tensorrt() -> Any:
             continue
     raise UnavailableError(
         f"none of the Python modules {', '.join(_MODULES)} can be imported",
-        "pip install 'maskring[gpu]', or use the TensorRT that JetPack brings",
+        "pip install 'maskring[gpu]', or use the TensorRT of JetPack",
     )
 
 
 def _is_registered(registry: Any) -> bool:
     name, version, namespace = PLUGIN
-    # Asking for one creator by name logs an error where there is none.
+    # get_creator would log an error if there is none of that name.
     return any(
         (getattr(c, "name", ""), getattr(c, "plugin_version", ""), getattr(c, "plugin_namespace", ""))
         == (name, version, namespace)
@@ -97,7 +100,7 @@ def _is_registered(registry: Any) -> bool:
 
 
 def _check_version(trt: Any, path: Path) -> None:
-    """TensorRT 11 changed the binary interface of loggers: a library of another major version would crash."""
+    """Refuse a library of another major version, which would crash: TensorRT 11 changed the logger's ABI."""
     try:
         library = ctypes.CDLL(str(path))
     except OSError as error:
@@ -105,18 +108,18 @@ def _check_version(trt: Any, path: Path) -> None:
             f"{path} cannot be loaded ({error})", "build the library on this machine (docs/plugin.md)"
         ) from error
     if not hasattr(library, "maskring_tensorrt_major"):
-        raise UnavailableError(f"{path} is not a plugin library of maskring", f"check {LIBRARY_VARIABLE}")
+        raise UnavailableError(f"{path} is not maskring's plugin library", f"check {LIBRARY_VARIABLE}")
     built = int(library.maskring_tensorrt_major())
     running = _major_version(trt)
     if built != running:
         raise UnavailableError(
-            f"{path} was built for TensorRT {built} and TensorRT {running} is running",
+            f"{path} was built for TensorRT {built}, but TensorRT {running} is running",
             f"build it with the headers of TensorRT {running} (docs/plugin.md)",
         )
 
 
 def _major_version(trt: Any) -> int:
-    """TensorRT-RTX counts by itself: its loggers are those of TensorRT 10 in 1.4, of 11 from 1.5 on."""
+    """The major version whose ABI a module has: TensorRT-RTX has that of 10 up to 1.4, of 11 since 1.5."""
     major, minor = (int(part) for part in trt.__version__.split(".")[:2])
     if major > 1:
         return major

@@ -1,1 +1,1 @@
-"""Windowed memory affinity: one op and all its implementations. This package itself imports no torch."""
+"""Windowed memory affinity: one operator and its implementations. Importing the package imports no torch."""

@@ -1,4 +1,4 @@
-"""ROI localisation by the native CPU kernel, for a runtime without torch."""
+"""ROI localisation with the native CPU kernel, for a runtime without torch."""
 
 from __future__ import annotations
 
@@ -20,10 +20,10 @@ def localise(
     step: int = 1,
     threads: int = 0,
 ) -> NDArray[np.int32] | None:
-    """Find window centres by a coarse search; meaning and arguments as ``torch_localisation.localise``.
+    """Find window centres by a coarse search; arguments and result as ``torch_localisation.localise``.
 
     Returns:
-        [B, N, 2, H, W] offsets; None when no slot is to be searched, so that all would be 0.
+        [B, N, 2, H, W] offsets; None if no slot is searched, that is, if all would be 0.
     """
     images = np.argwhere(dilation > 1)
     if not len(images):
@@ -33,7 +33,7 @@ def localise(
     coarse_keys = np.stack([keys[b, n, :, ::step, ::step] for b, n in images])[:, None]
     grid = coarse_keys.shape[-2:]
     own = np.indices(grid).astype(query.dtype)
-    found = windowed_affinity(
+    centres = windowed_affinity(
         np.ascontiguousarray(query[batches][..., ::step, ::step]),
         coarse_keys,
         np.ascontiguousarray(np.broadcast_to(own, (len(images), 1, *own.shape))),
@@ -42,8 +42,8 @@ def localise(
         scale=scale,
         threads=threads,
     )
-    moved = np.rint((found - own) * query.dtype.type(step)).astype(np.int32)
+    shifts = np.rint((centres - own) * query.dtype.type(step)).astype(np.int32)
     offsets = np.zeros((*dilation.shape, 2, height, width), np.int32)
-    squares = moved.repeat(step, axis=-2).repeat(step, axis=-1)
+    squares = shifts.repeat(step, axis=-2).repeat(step, axis=-1)
     offsets[batches, slots] = squares[..., :height, :width]
     return offsets

@@ -1,4 +1,4 @@
-"""Windowed memory affinity on a CPU: fused, threaded, with the instruction set chosen at run time."""
+"""Windowed memory affinity on a CPU: native, threaded, for the best instruction set of the processor."""
 
 from __future__ import annotations
 
@@ -12,13 +12,13 @@ from ...common.machine import usable_cores
 from . import _native
 
 ISA_VARIABLE = "MASKRING_ISA"
-"""Environment variable that names the instruction set to use, for tests and comparisons."""
+"""Environment variable with the instruction set to use, for tests and benchmarks."""
 
 _FLOATS = (np.dtype(np.float32), np.dtype(np.float16))
 
 
 def instruction_sets() -> list[str]:
-    """Instruction sets of this library that this processor can run, best first."""
+    """Instruction sets that this processor can run, best first."""
     names: list[str] = _native.instruction_sets()
     return names
 
@@ -27,15 +27,17 @@ def instruction_set() -> str:
     """The instruction set in use: the best one, or the one that ``MASKRING_ISA`` names.
 
     Raises:
-        ValueError: when that variable names one that this processor cannot run.
+        ValueError: if that variable names one that this processor cannot run.
     """
     names = instruction_sets()
-    wanted = os.environ.get(ISA_VARIABLE)
-    if wanted is None:
+    chosen = os.environ.get(ISA_VARIABLE)
+    if chosen is None:
         return names[0]
-    if wanted not in names:
-        raise ValueError(f"{ISA_VARIABLE}={wanted}, but this processor can run {', '.join(names)}")
-    return wanted
+    if chosen not in names:
+        raise ValueError(
+            f"{ISA_VARIABLE} is {chosen}, which this processor cannot run; use {', '.join(names)} or unset it"
+        )
+    return chosen
 
 
 def windowed_affinity(
@@ -53,19 +55,23 @@ def windowed_affinity(
 ) -> NDArray[Any]:
     """Copy labels from memory frames by feature similarity inside a window.
 
-    Arguments and meaning are those of ``reference.windowed_affinity``, on C-contiguous numpy arrays,
-    float32 or float16 (arithmetic is float32 in both). Logits must stay below 1e37 in magnitude. Windows
-    centred on their own pixel with all logits kept take the fast path, whose extra memory is a few key rows
-    per thread, and which reads no keys for queries in whose reach all labels are equal. Frames in which all
-    ``offsets`` are equal take it too, but read all keys; keys and values of other frames are copied as
-    float32, one slot at a time. With ``top_k`` all are copied at once.
+    Arguments and result are those of ``reference.windowed_affinity``, as C-contiguous numpy arrays of float32
+    or float16 (arithmetic is float32 for both). Logits must stay below 1e37 in magnitude.
+
+    Speed and memory depend on the arguments:
+
+    * Without ``offsets`` and ``top_k``: fast. Extra memory is a few key rows per thread. Queries whose
+      windows contain only equal labels read no keys.
+    * A slot in which all ``offsets`` are equal: as fast, but always reads all keys.
+    * Other ``offsets``: slower. Keys and values are copied to float32, one slot at a time.
+    * ``top_k``: slowest. Keys and values of all slots are copied to float32.
 
     Args:
-        out: [B, O, H, W] array that takes the result; None for a new one.
+        out: [B, O, H, W] array for the result; None for a new one.
         threads: CPU threads, 0 for all that this process may use.
 
     Raises:
-        ValueError: when shapes, types or layouts of the arguments do not fit each other.
+        ValueError: if shapes, types or memory layouts of the arguments do not match.
     """
     _check(query, keys, values, dilation, offsets, radius, top_k)
     if not 0 <= scale < float("inf"):
@@ -126,4 +132,4 @@ def _check_array(
     if array.dtype not in types:
         raise ValueError(f"{name} must be {' or '.join(map(str, types))}, not {array.dtype}")
     if not array.flags.c_contiguous:
-        raise ValueError(f"{name} must be C-contiguous (numpy.ascontiguousarray)")
+        raise ValueError(f"{name} must be C-contiguous; use numpy.ascontiguousarray")

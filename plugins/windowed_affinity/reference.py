@@ -1,6 +1,6 @@
-"""The judge: windowed memory affinity written to be read, slow, differentiable, in float32 or float64.
+"""The reference implementation of windowed memory affinity: simple, slow, differentiable, float32 or float64.
 
-Every other implementation is held to this one by ``tests/plugins/``.
+``tests/plugins/`` compares every other implementation with this one.
 """
 
 from __future__ import annotations
@@ -22,22 +22,22 @@ def windowed_affinity(
 ) -> Tensor:
     """Copy labels from memory frames to the current frame by feature similarity inside a window.
 
-    One softmax runs jointly over all slots and all window positions that lie inside the frame. Positions
-    outside the frame and slots with dilation 0 get weight 0, not logit 0 (MAST's code lets mass leak there).
-    What an empty slot holds is never looked at. Half types are computed in float32 and rounded at the end.
+    One softmax runs jointly over all slots and all window positions inside the frame. Positions outside the
+    frame and slots with dilation 0 get weight 0, not logit 0 (in MAST's code they take part of the weight).
+    The contents of an empty slot do not matter. Half types are computed in float32 and rounded at the end.
 
     Args:
         query: [B, C, H, W] features of the current frame.
-        keys: [B, N, C, H, W] features of N memory frames; the order of slots carries no meaning.
+        keys: [B, N, C, H, W] features of N memory frames, in any order.
         values: [B, N, O, H, W] label maps of those frames.
         dilation: [B, N] int32; 0 = empty slot, d >= 1 = step between window positions in that slot.
         offsets: [B, N, 2, H, W] int32 displacement (dy, dx) of each pixel's window centre, or None for 0.
         radius: window positions per side; the window holds (2 * radius + 1) ** 2 positions.
         scale: factor on the inner products before the softmax.
-        top_k: when > 0, only logits not smaller than the k-th largest of a pixel take part (ties all stay).
+        top_k: if > 0, only logits not below the k-th largest of a pixel are used (all ties included).
 
     Returns:
-        [B, O, H, W] in the dtype of ``values``; 0 where no window holds a valid position.
+        [B, O, H, W] in the dtype of ``values``; 0 where no window contains a valid position.
 
     Source: arXiv 2006.12480, section 3 (joint softmax over references); MAST (CVPR 2020), section 3.3 (ROI
     localisation, here ``offsets``).
@@ -45,8 +45,8 @@ def windowed_affinity(
     batch, channels, height, width = query.shape
     slots = values.shape[1]
     out_type = values.dtype
-    wide = torch.promote_types(torch.promote_types(query.dtype, values.dtype), torch.float32)
-    query, keys, values = query.to(wide), keys.to(wide), values.to(wide)
+    dtype = torch.promote_types(torch.promote_types(query.dtype, values.dtype), torch.float32)
+    query, keys, values = query.to(dtype), keys.to(dtype), values.to(dtype)
     rows = torch.arange(height, device=query.device).view(1, 1, height, 1)
     columns = torch.arange(width, device=query.device).view(1, 1, 1, width)
     steps = dilation.long().view(batch, slots, 1, 1)
@@ -75,6 +75,6 @@ def windowed_affinity(
         kth = joint.topk(min(top_k, joint.shape[1]), dim=1).values[:, -1:]
         joint = joint.masked_fill(joint < kth, -torch.inf)
     reachable = (joint > -torch.inf).any(1, keepdim=True)
-    weights = joint.masked_fill(~reachable, 0.0).softmax(1)  # where nothing is valid, every candidate is 0
+    weights = joint.masked_fill(~reachable, 0.0).softmax(1)  # if nothing is valid, all candidates are 0
     candidates = torch.stack(sampled, 2).flatten(1, 2)  # [B, N * P^2, O, H, W]
     return (weights.unsqueeze(2) * candidates).sum(1).to(out_type)

@@ -1,7 +1,7 @@
 """Windowed memory affinity in plain torch, block by block: any device, any float type, little memory.
 
-Only one block of logits exists at a time, and the backward pass computes it again. How queries are grouped
-into blocks is the business of :mod:`.torch_layouts`.
+Only one block of logits exists at a time; the backward pass computes it again. :mod:`.torch_layouts` groups
+queries into blocks.
 """
 
 from __future__ import annotations
@@ -11,27 +11,27 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
-from .torch_layouts import Layout, Tiles, Windows, hidden
+from .torch_layouts import Layout, OffsetWindows, Tiles, masked_logit
 
 
 @dataclass
 class Normaliser:
-    """What the softmax of a pixel needs to know when its slots lie in several layouts; both [1, H, W].
+    """Joins the softmax of a query whose slots lie in several groups; all [1, H, W].
 
     Attributes:
-        top: the largest logit.
-        peak: its weight, 1 / sum of exp(logit - top) over all logits that take part. A log-sum-exp would hold
-            both in one number, too coarse a float where logits are large.
-        floor: the k-th largest logit, or None when all take part.
+        maximum: the largest logit.
+        max_weight: its weight, 1 / sum of exp(logit - maximum) over all logits in use. A single log-sum-exp
+            would be too coarse where logits are large.
+        threshold: the k-th largest logit, None if all logits are used.
     """
 
-    top: Tensor
-    peak: Tensor
-    floor: Tensor | None
+    maximum: Tensor
+    max_weight: Tensor
+    threshold: Tensor | None
 
 
-class Part:
-    """The slots of one batch element that share a layout."""
+class SlotGroup:
+    """Slots of one batch element that share a layout."""
 
     def __init__(
         self, layout: Layout, query: Tensor, keys: Tensor, values: Tensor, slots: list[int], top_k: int
@@ -42,22 +42,22 @@ class Part:
         self.values = layout.prepare(values[slots].to(query.dtype))
 
     def logits(self, block: slice, keys: Tensor) -> Tensor:
-        return self.layout.hide(self.query[block] @ keys.mT, block)
+        return self.layout.mask(self.query[block] @ keys.mT, block)
 
     def weights(self, block: slice, keys: Tensor, normaliser: Normaliser | None) -> Tensor:
-        """[g, T, L]: the softmax over everything a query sees, this part's share of it."""
+        """[g, T, L]: this group's part of the softmax over all candidates of a query."""
         logits = self.logits(block, keys)
         if normaliser is None:
             if self.top_k > 0:
-                logits = _drop(logits, _largest(logits, self.top_k)[..., -1:])
+                logits = _mask_below(logits, _largest(logits, self.top_k)[..., -1:])
             return logits.softmax(-1)
-        if normaliser.floor is not None:
-            logits = _drop(logits, self.layout.split(normaliser.floor)[block])
-        logits -= self.layout.split(normaliser.top)[block]
-        return logits.exp_().mul_(self.layout.split(normaliser.peak)[block])
+        if normaliser.threshold is not None:
+            logits = _mask_below(logits, self.layout.split(normaliser.threshold)[block])
+        logits -= self.layout.split(normaliser.maximum)[block]
+        return logits.exp_().mul_(self.layout.split(normaliser.max_weight)[block])
 
     def read(self, normaliser: Normaliser | None) -> Tensor:
-        """[O, H, W]: this part's share of the result."""
+        """[O, H, W]: this group's part of the result."""
         out = []
         for block in self.layout.blocks():
             weights = self.weights(block, self.layout.candidates(self.keys, block), normaliser)
@@ -65,34 +65,34 @@ class Part:
         return self.layout.join(torch.cat(out))
 
     def largest(self) -> Tensor:
-        """[<= top_k, H, W]: the largest logits of each pixel."""
-        found = []
+        """[<= top_k, H, W]: the largest logits of each query."""
+        largest = []
         for block in self.layout.blocks():
             logits = self.logits(block, self.layout.candidates(self.keys, block))
-            found.append(_largest(logits, self.top_k))
-        return self.layout.join(torch.cat(found))
+            largest.append(_largest(logits, self.top_k))
+        return self.layout.join(torch.cat(largest))
 
-    def top_and_total(self, floor: Tensor | None) -> tuple[Tensor, Tensor]:
-        """The part's largest logit and its sum of exp(logit - largest), each [1, H, W]."""
-        tops, totals = [], []
+    def maximum_and_sum(self, threshold: Tensor | None) -> tuple[Tensor, Tensor]:
+        """The group's largest logit and the sum of exp(logit - largest), each [1, H, W]."""
+        maxima, sums = [], []
         for block in self.layout.blocks():
             logits = self.logits(block, self.layout.candidates(self.keys, block))
-            if floor is not None:
-                logits = _drop(logits, self.layout.split(floor)[block])
-            tops.append(logits.amax(-1, keepdim=True))
-            totals.append(logits.sub_(tops[-1]).exp_().sum(-1, keepdim=True))
-        return self.layout.join(torch.cat(tops)), self.layout.join(torch.cat(totals))
+            if threshold is not None:
+                logits = _mask_below(logits, self.layout.split(threshold)[block])
+            maxima.append(logits.amax(-1, keepdim=True))
+            sums.append(logits.sub_(maxima[-1]).exp_().sum(-1, keepdim=True))
+        return self.layout.join(torch.cat(maxima)), self.layout.join(torch.cat(sums))
 
 
 def _largest(logits: Tensor, top_k: int) -> Tensor:
     return logits.topk(min(top_k, logits.shape[-1]), dim=-1).values
 
 
-def _drop(logits: Tensor, floor: Tensor) -> Tensor:
-    return logits.masked_fill_(logits < floor, hidden(logits.dtype))
+def _mask_below(logits: Tensor, threshold: Tensor) -> Tensor:
+    return logits.masked_fill_(logits < threshold, masked_logit(logits.dtype))
 
 
-def parts_of(
+def slot_groups(
     query: Tensor,
     keys: Tensor,
     values: Tensor,
@@ -100,40 +100,40 @@ def parts_of(
     offsets: Tensor | None,
     radius: int,
     top_k: int,
-) -> list[Part]:
-    """The parts of one batch element; ``query`` [C, H, W] is scaled and in the type of the computation."""
-    filled = [slot for slot, step in enumerate(dilation) if step > 0]
-    if not filled:
+) -> list[SlotGroup]:
+    """Groups the slots of one batch element; ``query`` [C, H, W] is scaled and of the computation's type."""
+    non_empty = [slot for slot, step in enumerate(dilation) if step > 0]
+    if not non_empty:
         return []
     if offsets is not None:
-        windows = Windows(offsets[filled], [dilation[slot] for slot in filled], radius, query)
-        return [Part(windows, query, keys, values, filled, top_k)]
-    parts = []
+        windows = OffsetWindows(offsets[non_empty], [dilation[slot] for slot in non_empty], radius, query)
+        return [SlotGroup(windows, query, keys, values, non_empty, top_k)]
+    groups = []
     last = max(query.shape[1:]) - 1
-    for step in sorted({dilation[slot] for slot in filled}):
-        slots = [slot for slot in filled if dilation[slot] == step]
-        # Positions further away than the frame is long are never valid; a window of one has no step.
+    for step in sorted({dilation[slot] for slot in non_empty}):
+        slots = [slot for slot in non_empty if dilation[slot] == step]
+        # Positions farther away than the frame's longer side are never valid. A window of one needs no step.
         reach = min(radius, last // step)
         tiles = Tiles(len(slots), step if reach else 1, reach, query)
-        parts.append(Part(tiles, query, keys, values, slots, top_k))
-    return parts
+        groups.append(SlotGroup(tiles, query, keys, values, slots, top_k))
+    return groups
 
 
-def normaliser_of(parts: list[Part], top_k: int) -> Normaliser | None:
-    """What joins the softmax of several parts; None for a single one, which knows by itself."""
-    if len(parts) == 1:
+def normaliser_of(groups: list[SlotGroup], top_k: int) -> Normaliser | None:
+    """The normaliser of several groups; None for a single group, which needs none."""
+    if len(groups) == 1:
         return None
-    floor = None
+    threshold = None
     if top_k > 0:
-        floor = _largest(torch.cat([part.largest() for part in parts]).movedim(0, -1), top_k)[..., -1]
-        floor = floor.unsqueeze(0)
-    tops, totals = map(torch.stack, zip(*(part.top_and_total(floor) for part in parts), strict=True))
-    top = tops.amax(0)
-    return Normaliser(top, 1 / (totals * (tops - top).exp()).sum(0), floor)
+        threshold = _largest(torch.cat([group.largest() for group in groups]).movedim(0, -1), top_k)[..., -1]
+        threshold = threshold.unsqueeze(0)
+    maxima, sums = map(torch.stack, zip(*(group.maximum_and_sum(threshold) for group in groups), strict=True))
+    maximum = maxima.amax(0)
+    return Normaliser(maximum, 1 / (sums * (maxima - maximum).exp()).sum(0), threshold)
 
 
 def computation_type(*tensors: Tensor) -> torch.dtype:
-    """float64 when any tensor is, else float32: half types are accumulated in float32."""
+    """float64 if any tensor is float64, else float32: half types are accumulated in float32."""
     return torch.float64 if any(t.dtype == torch.float64 for t in tensors) else torch.float32
 
 
@@ -151,21 +151,21 @@ def forward(
     scaled = query.to(computation_type(query, keys, values)) * scale
     out = scaled.new_zeros(query.shape[0], *values.shape[2:])
     for b, steps in enumerate(dilation.tolist()):
-        moved = None if offsets is None else offsets[b]
-        parts = parts_of(scaled[b], keys[b], values[b], steps, moved, radius, top_k)
-        if not parts:
+        element_offsets = None if offsets is None else offsets[b]
+        groups = slot_groups(scaled[b], keys[b], values[b], steps, element_offsets, radius, top_k)
+        if not groups:
             continue
-        normaliser = normaliser_of(parts, top_k)
-        for part in parts:
-            read = part.read(normaliser)
-            reachable = part.layout.reachable()
+        normaliser = normaliser_of(groups, top_k)
+        for group in groups:
+            read = group.read(normaliser)
+            reachable = group.layout.reachable()
             out[b] += read if reachable is None else read * reachable
     return out.to(values.dtype)
 
 
 @dataclass
 class Gradients:
-    """Where the gradients of one batch element go; None for those that nobody needs."""
+    """Gradients; None for those that are not needed."""
 
     query: Tensor | None
     keys: Tensor | None
@@ -191,55 +191,57 @@ def backward(
     """
     dtype = computation_type(query, keys, values)
     scaled, grad = query.to(dtype) * scale, grad.to(dtype)
-    inner = (grad * out.to(dtype)).sum(1, keepdim=True)
+    row_sums = (grad * out.to(dtype)).sum(1, keepdim=True)
     inputs = zip((query, keys, values), needs, strict=True)
-    found = Gradients(*(torch.zeros_like(x, dtype=dtype) if need else None for x, need in inputs))
+    gradients = Gradients(*(torch.zeros_like(x, dtype=dtype) if need else None for x, need in inputs))
     for b, steps in enumerate(dilation.tolist()):
-        moved = None if offsets is None else offsets[b]
-        parts = parts_of(scaled[b], keys[b], values[b], steps, moved, radius, top_k)
-        if not parts:
+        element_offsets = None if offsets is None else offsets[b]
+        groups = slot_groups(scaled[b], keys[b], values[b], steps, element_offsets, radius, top_k)
+        if not groups:
             continue
-        normaliser = normaliser_of(parts, top_k)
-        for part in parts:
-            _part_backward(part, normaliser, grad[b], inner[b], _element(found, b))
-    if found.query is not None:
-        found.query *= scale
-    return found
+        normaliser = normaliser_of(groups, top_k)
+        for group in groups:
+            _group_backward(group, normaliser, grad[b], row_sums[b], _element(gradients, b))
+    if gradients.query is not None:
+        gradients.query *= scale
+    return gradients
 
 
-def _element(found: Gradients, b: int) -> Gradients:
-    return Gradients(*(None if x is None else x[b] for x in (found.query, found.keys, found.values)))
+def _element(gradients: Gradients, b: int) -> Gradients:
+    return Gradients(
+        *(None if x is None else x[b] for x in (gradients.query, gradients.keys, gradients.values))
+    )
 
 
-def _part_backward(
-    part: Part, normaliser: Normaliser | None, grad: Tensor, inner: Tensor, found: Gradients
+def _group_backward(
+    group: SlotGroup, normaliser: Normaliser | None, grad: Tensor, row_sums: Tensor, gradients: Gradients
 ) -> None:
-    """Add the gradients that pass through ``part`` to ``found``."""
-    layout = part.layout
+    """Add the gradients that pass through ``group`` to ``gradients``."""
+    layout = group.layout
     reachable = layout.reachable()
     if reachable is not None:
         grad = grad * reachable
-    grad, inner = layout.split(grad), layout.split(inner)
-    into_keys = None if found.keys is None else torch.zeros_like(part.keys)
-    into_values = None if found.values is None else torch.zeros_like(part.values)
+    grad, row_sums = layout.split(grad), layout.split(row_sums)
+    into_keys = None if gradients.keys is None else torch.zeros_like(group.keys)
+    into_values = None if gradients.values is None else torch.zeros_like(group.values)
     into_query = []
     for block in layout.blocks():
-        keys = layout.candidates(part.keys, block)
-        weights = part.weights(block, keys, normaliser)
+        keys = layout.candidates(group.keys, block)
+        weights = group.weights(block, keys, normaliser)
         if into_values is not None:
             layout.scatter_add(into_values, block, weights.mT @ grad[block])
-        if found.query is None and into_keys is None:
+        if gradients.query is None and into_keys is None:
             continue
-        values = layout.candidates(part.values, block)
-        slope = torch.baddbmm(inner[block].expand_as(weights), grad[block], values.mT, beta=-1)
-        slope *= weights
-        if found.query is not None:
-            into_query.append(slope @ keys)
+        values = layout.candidates(group.values, block)
+        logit_grads = torch.baddbmm(row_sums[block].expand_as(weights), grad[block], values.mT, beta=-1)
+        logit_grads *= weights
+        if gradients.query is not None:
+            into_query.append(logit_grads @ keys)
         if into_keys is not None:
-            layout.scatter_add(into_keys, block, slope.mT @ part.query[block])
-    if found.query is not None:
-        found.query += layout.join(torch.cat(into_query))
-    for whole, prepared in ((found.keys, into_keys), (found.values, into_values)):
+            layout.scatter_add(into_keys, block, logit_grads.mT @ group.query[block])
+    if gradients.query is not None:
+        gradients.query += layout.join(torch.cat(into_query))
+    for whole, prepared in ((gradients.keys, into_keys), (gradients.values, into_values)):
         if whole is not None and prepared is not None:
-            for slot, gradient in zip(part.slots, layout.restore(prepared), strict=True):
+            for slot, gradient in zip(group.slots, layout.restore(prepared), strict=True):
                 whole[slot] = gradient

@@ -1,7 +1,7 @@
-"""How plain torch groups queries with the candidates they see, so that windows become matrix products.
+"""Groups queries with their candidates, so that plain torch can use matrix products.
 
-Two layouts: square tiles of queries against the union of their windows (:class:`Tiles`), and single queries
-against their own window where every pixel has its own offset (:class:`Windows`).
+:class:`Tiles` pairs square tiles of queries with the union of their windows. :class:`OffsetWindows` pairs
+each query with its own window, for offsets.
 """
 
 from __future__ import annotations
@@ -15,17 +15,17 @@ import torch.nn.functional as F
 from torch import Tensor
 
 TILE = 8
-"""Side of a tile of queries: larger tiles make larger products, of which more lies outside the windows."""
+"""Side of a tile of queries. Larger tiles make larger products, with more pairs outside the windows."""
 
 BLOCK_BYTES_CPU = 8 << 20
 BLOCK_BYTES_DEVICE = 256 << 20
-"""Bytes of a block's largest tensor: on a CPU what stays near the cores, elsewhere what fills the device."""
+"""Bytes of a block's largest tensor: on a CPU small enough for its caches, on a GPU enough to fill it."""
 
 
 class Layout(Protocol):
-    """How the pixels of a frame are grouped, and which candidates each group sees.
+    """Groups of queries and the candidates of each group.
 
-    G groups of T queries each; a group sees L candidates, some of them outside the window of some query.
+    There are G groups of T queries. A group has L candidates; some lie outside the window of some query.
     """
 
     def split(self, maps: Tensor) -> Tensor:
@@ -35,43 +35,43 @@ class Layout(Protocol):
         """[G, T, D] -> [D, H, W]: the inverse of :meth:`split`."""
 
     def prepare(self, maps: Tensor) -> Tensor:
-        """[N, D, H, W] -> maps of the memory in the order in which :meth:`candidates` reads them."""
+        """[N, D, H, W] -> maps of the memory in the order that :meth:`candidates` reads."""
 
     def restore(self, prepared: Tensor) -> Tensor:
         """The adjoint of :meth:`prepare`: -> [N, D, H, W]."""
 
     def blocks(self) -> Iterator[slice]:
-        """Ranges of groups, each small enough to be worked on at once."""
+        """Ranges of groups that fit into one block."""
 
     def candidates(self, prepared: Tensor, block: slice) -> Tensor:
-        """-> [g, L, D]: what each group of the block sees."""
+        """-> [g, L, D]: the candidates of each group in the block."""
 
     def scatter_add(self, prepared: Tensor, block: slice, grads: Tensor) -> None:
-        """The adjoint of :meth:`candidates`: add [g, L, D] to where they were read."""
+        """The adjoint of :meth:`candidates`: add [g, L, D] where they were read."""
 
-    def hide(self, logits: Tensor, block: slice) -> Tensor:
-        """Lower the logits [g, T, L] of candidates outside a query's window, in place, to get weight 0."""
+    def mask(self, logits: Tensor, block: slice) -> Tensor:
+        """Mask the logits [g, T, L] of candidates outside a query's window, in place."""
 
     def reachable(self) -> Tensor | None:
-        """bool [1, H, W]: pixels that see a candidate at all; None when all do."""
+        """bool [1, H, W]: queries with a valid candidate; None if all have one."""
 
 
-def hidden(dtype: torch.dtype) -> float:
-    """A logit that no real one goes below; two of them still add up to a finite number.
+def masked_logit(dtype: torch.dtype) -> float:
+    """The logit of a masked candidate: below every real logit, and finite even if two are added.
 
-    Finite, so that rows without any candidate (padding) make no NaN; their weights are never used.
+    With -inf, rows without any candidate (padding) would become NaN.
     """
     return torch.finfo(dtype).min / 4
 
 
 class Tiles:
-    """Square tiles of queries against the union of their windows, for windows centred on the pixel itself.
+    """Square tiles of queries with the union of their windows, for windows centred on their own pixel.
 
-    A window with dilation d only meets pixels of its own phase (row % d, column % d), so the frame is split
-    into d * d smaller frames, in which every window is dense.
+    A window with dilation d contains only pixels of its own phase (row % d, column % d). So the frame is
+    split into d * d smaller frames, in which windows are dense.
 
     Args:
-        slots: N, the slots that are read, all with this dilation.
+        slots: N, number of slots, all with this dilation.
         dilation: d, step of the window.
         radius: window positions per side.
         query: [C, H, W], for its size, type and device.
@@ -86,19 +86,19 @@ class Tiles:
         self.per_block = _groups_per_block(TILE * TILE * slots * self.side**2, query)
         self._window = self._window_bias(query)
         inside = self.prepare(query.new_ones(1, 1, self.height, self.width))
-        self._outside = (1 - inside) * hidden(query.dtype)
+        self._outside = (1 - inside) * masked_logit(query.dtype)
 
     def _window_bias(self, like: Tensor) -> Tensor:
         """[1, T, 1, L / N]: 0 where a candidate of the tile lies in a query's window."""
         query = torch.arange(TILE, device=like.device).view(TILE, 1)
         candidate = torch.arange(self.side, device=like.device)
-        near = (candidate >= query) & (candidate <= query + 2 * self.radius)  # [TILE, side], along one axis
-        both = near.view(TILE, 1, self.side, 1) & near.view(1, TILE, 1, self.side)
-        bias = like.new_zeros(both.shape).masked_fill_(~both, hidden(like.dtype))
+        inside = (candidate >= query) & (candidate <= query + 2 * self.radius)  # [TILE, side], along one axis
+        in_window = inside.view(TILE, 1, self.side, 1) & inside.view(1, TILE, 1, self.side)
+        bias = like.new_zeros(in_window.shape).masked_fill_(~in_window, masked_logit(like.dtype))
         return bias.view(1, TILE * TILE, 1, self.side**2)
 
     def _phases(self, maps: Tensor) -> Tensor:
-        """[N, D, H, W] -> [phases, N, D, TILE * rows, TILE * columns], zero where the frame has ended."""
+        """[N, D, H, W] -> [phases, N, D, TILE * rows, TILE * columns], zero beyond the frame."""
         step, (count, depth) = self.dilation, maps.shape[:2]
         tall, wide = TILE * self.rows * step, TILE * self.columns * step
         padded = F.pad(maps, (0, wide - self.width, 0, tall - self.height))
@@ -137,10 +137,10 @@ class Tiles:
         return _blocks(groups, self.per_block)
 
     def _tiles(self, prepared: Tensor, block: slice) -> Iterator[Tensor]:
-        """Views [N, side, side, D] of what each tile of the block sees."""
+        """Views [N, side, side, D] of the candidates of each tile in the block."""
         for group in range(block.start, block.stop):
-            rest, column = divmod(group, self.columns)
-            phase, row = divmod(rest, self.rows)
+            quotient, column = divmod(group, self.columns)
+            phase, row = divmod(quotient, self.rows)
             top, left = row * TILE, column * TILE
             yield prepared[phase, :, top : top + self.side, left : left + self.side]
 
@@ -151,18 +151,18 @@ class Tiles:
         for place, grad in zip(self._tiles(prepared, block), grads, strict=True):
             place += grad.view(place.shape)
 
-    def hide(self, logits: Tensor, block: slice) -> Tensor:
+    def mask(self, logits: Tensor, block: slice) -> Tensor:
         outside = self.candidates(self._outside, block).view(-1, 1, 1, self.side**2)
         by_slot = logits.view(*logits.shape[:2], self.slots, self.side**2)
         by_slot += self._window + outside
         return logits
 
     def reachable(self) -> Tensor | None:
-        return None  # a window that is centred on its own pixel holds at least that
+        return None  # a window centred on its own pixel contains at least that pixel
 
 
-class Windows:
-    """Single queries against their own windows, wherever their offsets put them.
+class OffsetWindows:
+    """Single queries with their own windows, for offsets.
 
     Args:
         offsets: [N, 2, H, W] displacement of each window's centre.
@@ -177,7 +177,7 @@ class Windows:
         self.steps = torch.tensor(dilations, device=offsets.device)
         self.reach = torch.arange(-radius, radius + 1, device=offsets.device)
         self.window = len(self.reach) ** 2
-        # Here the copied candidates are the largest part of a block, not the logits.
+        # The copied candidates, not the logits, are the largest tensor of a block.
         self.per_block = _groups_per_block(self.slots * self.window * query.shape[0], query)
 
     def split(self, maps: Tensor) -> Tensor:
@@ -195,13 +195,13 @@ class Windows:
     def blocks(self) -> Iterator[slice]:
         return _blocks(self.height * self.width, self.per_block)
 
-    def _places(self, block: slice) -> tuple[Tensor, Tensor]:
-        """Flat index into the prepared maps and validity, both [g, N, P, P]."""
+    def _indices(self, block: slice) -> tuple[Tensor, Tensor]:
+        """Flat indices into the prepared maps, and whether they are valid; both [g, N, P, P]."""
         pixel = torch.arange(block.start, block.stop, device=self.steps.device)
-        walk = self.steps.view(1, -1, 1) * self.reach  # [1, N, P]
+        displacement = self.steps.view(1, -1, 1) * self.reach  # [1, N, P]
         centre = self.offsets[block]
-        y = (pixel // self.width).view(-1, 1, 1) + centre[..., :1] + walk  # [g, N, P]
-        x = (pixel % self.width).view(-1, 1, 1) + centre[..., 1:] + walk
+        y = (pixel // self.width).view(-1, 1, 1) + centre[..., :1] + displacement  # [g, N, P]
+        x = (pixel % self.width).view(-1, 1, 1) + centre[..., 1:] + displacement
         inside_y, inside_x = (y >= 0) & (y < self.height), (x >= 0) & (x < self.width)
         slot = torch.arange(self.slots, device=y.device).view(-1, 1) * self.height
         rows = (slot + y.clamp(0, self.height - 1)) * self.width
@@ -209,20 +209,20 @@ class Windows:
         return index, inside_y.unsqueeze(-1) & inside_x.unsqueeze(-2)
 
     def candidates(self, prepared: Tensor, block: slice) -> Tensor:
-        index, _ = self._places(block)
+        index, _ = self._indices(block)
         return prepared.index_select(0, index.flatten()).view(len(index), -1, prepared.shape[1])
 
     def scatter_add(self, prepared: Tensor, block: slice, grads: Tensor) -> None:
-        index, _ = self._places(block)
+        index, _ = self._indices(block)
         prepared.index_add_(0, index.flatten(), grads.flatten(0, 1))
 
-    def hide(self, logits: Tensor, block: slice) -> Tensor:
-        _, inside = self._places(block)
-        return logits.masked_fill_(~inside.flatten(1).unsqueeze(1), hidden(logits.dtype))
+    def mask(self, logits: Tensor, block: slice) -> Tensor:
+        _, inside = self._indices(block)
+        return logits.masked_fill_(~inside.flatten(1).unsqueeze(1), masked_logit(logits.dtype))
 
     def reachable(self) -> Tensor | None:
-        seen = [self._places(block)[1].flatten(1).any(1) for block in self.blocks()]
-        return torch.cat(seen).view(1, self.height, self.width)
+        valid = [self._indices(block)[1].flatten(1).any(1) for block in self.blocks()]
+        return torch.cat(valid).view(1, self.height, self.width)
 
 
 def _groups_per_block(elements: int, like: Tensor) -> int:

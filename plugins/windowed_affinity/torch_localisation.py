@@ -1,4 +1,4 @@
-"""ROI localisation: where in a memory frame the window of each pixel is to be centred."""
+"""ROI localisation: finds window centres in memory frames, by a coarse search."""
 
 from __future__ import annotations
 
@@ -11,26 +11,26 @@ from .torch_op import windowed_affinity
 def localise(
     query: Tensor, keys: Tensor, dilation: Tensor, *, radius: int, scale: float, step: int = 1
 ) -> Tensor:
-    """Find window centres by a coarse search: the operator itself, reading coordinates instead of labels.
+    """Find window centres by running the operator on coordinates instead of labels.
 
-    In every slot on its own, ``query`` is compared with the pixels of a window whose step is about that
-    slot's dilation; the expected coordinate (soft-argmax), rounded, is the centre. No gradient passes. With a
-    ``step`` above 1 every step-th row and column of query and keys take part, for 1 / step^2 of the time, and
-    squares of step x step pixels move alike.
+    For each slot separately, ``query`` is compared with the pixels of a window whose step is about that
+    slot's dilation. The centre is the expected coordinate (soft-argmax), rounded. There are no gradients. A
+    ``step`` above 1 uses every step-th row and column only, which takes 1 / step^2 of the time; squares of
+    step x step pixels then share an offset.
 
     Args:
         query: [B, C, H, W].
         keys: [B, N, C, H, W].
-        dilation: [B, N] int32. Slots at 2 and more are searched; offsets of the others are 0. The window's
-            step is the largest multiple of ``step`` up to it, and ``step`` at least.
-        radius, scale: of the search; a window of the search has as many positions as one of the read.
-        step: of rows and columns that take part.
+        dilation: [B, N] int32. Slots with 2 or more are searched; the others get offset 0. The step of the
+            search window is the largest multiple of ``step`` up to the dilation, at least ``step``.
+        radius, scale: of the search.
+        step: between the rows and columns that are used.
 
     Returns:
-        [B, N, 2, H, W] int32: (dy, dx) from a pixel to the centre of its window, the operator's ``offsets``.
+        [B, N, 2, H, W] int32: (dy, dx) from each pixel to its window's centre, the operator's ``offsets``.
 
-    Source: MAST (CVPR 2020), section 3.3, with the operator's rule at borders: positions outside the frame
-    weigh nothing (MAST's code gives them logit 0, which pulls centres inwards). MAST takes every pixel.
+    Source: MAST (CVPR 2020), section 3.3. Unlike in MAST's code, positions outside the frame have weight 0
+    (there they get logit 0, which pulls centres inwards), and ``step`` may be above 1.
     """
     batch, slots = keys.shape[:2]
     coarse_query = query.detach()[..., ::step, ::step]
@@ -39,7 +39,7 @@ def localise(
     columns = torch.arange(coarse_query.shape[-1], device=query.device).to(query.dtype)
     own = torch.stack(torch.meshgrid(rows, columns, indexing="ij"))
     searched = dilation > 1
-    found = windowed_affinity(
+    centres = windowed_affinity(
         coarse_query.unsqueeze(1).expand(coarse_keys.shape).flatten(0, 1).contiguous(),
         coarse_keys.flatten(0, 1).unsqueeze(1).contiguous(),
         own.expand(batch * slots, 1, *own.shape).contiguous(),
@@ -47,9 +47,9 @@ def localise(
         radius=radius,
         scale=scale,
     )
-    moved = ((found - own) * step).round().to(torch.int32).view(batch, slots, *own.shape)
-    moved = moved * searched[:, :, None, None, None]
-    return _repeated(moved, step)[..., : query.shape[-2], : query.shape[-1]]
+    offsets = ((centres - own) * step).round().to(torch.int32).view(batch, slots, *own.shape)
+    offsets = offsets * searched[:, :, None, None, None]
+    return _repeated(offsets, step)[..., : query.shape[-2], : query.shape[-1]]
 
 
 def _repeated(maps: Tensor, times: int) -> Tensor:

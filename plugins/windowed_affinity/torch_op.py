@@ -1,8 +1,8 @@
-"""The torch operator ``maskring::windowed_affinity``: importing this module registers it.
+"""The torch operator ``maskring::windowed_affinity``. Importing this module registers it.
 
-Forward and backward keep no tensor of (H * W) x (N * P^2) weights: inputs and result are all that is saved,
-and the backward pass computes the weights again, block by block (:mod:`.torch_blocks`). On a CPU the forward
-pass is the native kernel's, wherever :func:`native_can_run`.
+The (H * W) x (N * P^2) weights are never stored. Only inputs and result are saved for the backward pass,
+which computes the weights again, block by block (:mod:`.torch_blocks`). On a CPU, the forward pass uses the
+native kernel if :func:`native_can_run`.
 """
 
 from __future__ import annotations
@@ -14,8 +14,7 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
-from . import cpu_op as native
-from . import torch_blocks
+from . import cpu_op, torch_blocks
 
 NAME = "maskring::windowed_affinity"
 
@@ -42,14 +41,14 @@ def windowed_affinity(
     scale: float,
     top_k: int = 0,
 ) -> Tensor:
-    """Copy labels from memory frames by feature similarity inside a window; differentiable, lean in memory.
+    """Copy labels from memory frames by feature similarity inside a window; differentiable.
 
     Arguments, result and meaning are those of :func:`.reference.windowed_affinity`. Gradients reach
-    ``query``, ``keys`` and ``values``. Half types are accumulated in float32. On a device other than the CPU
-    each call waits for ``dilation``, whose values decide how the frame is tiled.
+    ``query``, ``keys`` and ``values``. Half types are accumulated in float32. On a device other than the CPU,
+    each call synchronizes, because the values of ``dilation`` decide how the frame is tiled.
 
     Raises:
-        ValueError: when shapes or types of the arguments do not fit each other.
+        ValueError: if shapes or types of the arguments do not match.
     """
     result: Tensor = torch.ops.maskring.windowed_affinity(
         query, keys, values, dilation, offsets, radius=radius, scale=scale, top_k=top_k
@@ -66,20 +65,20 @@ def _check(
     radius: int,
     top_k: int,
 ) -> None:
-    """Say which argument does not fit; works on shapes alone, so that tracing checks them too."""
+    """Check shapes and types only, so that this works during tracing as well."""
     for name, tensor, rank in (("query", query, 4), ("keys", keys, 5), ("values", values, 5)):
         if tensor.dim() != rank or not tensor.is_floating_point():
             raise ValueError(f"{name} must have {rank} dimensions and a float type, not {_described(tensor)}")
     batch, channels, height, width = query.shape
     slots = keys.shape[1]
-    wanted: list[tuple[str, Tensor, tuple[int, ...]]] = [
+    expected: list[tuple[str, Tensor, tuple[int, ...]]] = [
         ("keys", keys, (batch, slots, channels, height, width)),
         ("values", values, (batch, slots, values.shape[2], height, width)),
         ("dilation", dilation, (batch, slots)),
     ]
     if offsets is not None:
-        wanted.append(("offsets", offsets, (batch, slots, 2, height, width)))
-    for name, tensor, shape in wanted:
+        expected.append(("offsets", offsets, (batch, slots, 2, height, width)))
+    for name, tensor, shape in expected:
         if tensor.shape != shape:
             raise ValueError(f"{name} must have shape {list(shape)} to fit query, not {_described(tensor)}")
     for name, indices in (("dilation", dilation), ("offsets", offsets)):
@@ -94,11 +93,11 @@ def _described(tensor: Tensor) -> str:
 
 
 def native_can_run(query: Tensor, keys: Tensor, values: Tensor, scale: float) -> bool:
-    """Whether the forward pass is one for the native CPU kernel; all others are plain torch's."""
+    """Whether the native CPU kernel supports these arguments; plain torch supports all."""
     one_type = query.dtype == keys.dtype == values.dtype
     on_cpu = query.device.type == keys.device.type == values.device.type == "cpu"
-    known = query.dtype in (torch.float32, torch.float16) and 0 <= scale < math.inf
-    return one_type and on_cpu and known and 0 not in query.shape[1:]
+    supported = query.dtype in (torch.float32, torch.float16) and 0 <= scale < math.inf
+    return one_type and on_cpu and supported and 0 not in query.shape[1:]
 
 
 def _array(tensor: Tensor) -> NDArray[Any]:
@@ -119,7 +118,7 @@ def _forward(
 ) -> Tensor:
     _check(query, keys, values, dilation, offsets, radius, top_k)
     if native_can_run(query, keys, values, scale):
-        out = native.windowed_affinity(
+        out = cpu_op.windowed_affinity(
             _array(query),
             _array(keys),
             _array(values),
@@ -166,14 +165,18 @@ def _backward(
     top_k: int,
     needs: list[bool],
 ) -> tuple[Tensor, Tensor, Tensor]:
-    found = torch_blocks.backward(
+    gradients = torch_blocks.backward(
         grad, out, query, keys, values, dilation, offsets, radius, scale, top_k, needs
     )
 
-    def given(gradient: Tensor | None, like: Tensor) -> Tensor:
+    def returned(gradient: Tensor | None, like: Tensor) -> Tensor:
         return like.new_empty(0) if gradient is None else gradient.to(like.dtype)
 
-    return given(found.query, query), given(found.keys, keys), given(found.values, values)
+    return (
+        returned(gradients.query, query),
+        returned(gradients.keys, keys),
+        returned(gradients.values, values),
+    )
 
 
 @torch.library.register_fake(f"{NAME}_backward")  # type: ignore[untyped-decorator]
@@ -191,10 +194,10 @@ def _backward_fake(
     top_k: int,
     needs: list[bool],
 ) -> tuple[Tensor, Tensor, Tensor]:
-    def given(need: bool, like: Tensor) -> Tensor:
+    def returned(need: bool, like: Tensor) -> Tensor:
         return like.new_empty(like.shape if need else 0)
 
-    return given(needs[0], query), given(needs[1], keys), given(needs[2], values)
+    return returned(needs[0], query), returned(needs[1], keys), returned(needs[2], values)
 
 
 def _setup_context(
@@ -207,11 +210,11 @@ def _setup_context(
 
 def _autograd(ctx: Any, grad: Tensor) -> tuple[Tensor | None, ...]:
     needs = [bool(need) for need in ctx.needs_input_grad[:3]]
-    found = torch.ops.maskring.windowed_affinity_backward(
+    gradients = torch.ops.maskring.windowed_affinity_backward(
         grad, *ctx.saved_tensors, **ctx.settings, needs=needs
     )
-    wanted = [gradient if need else None for gradient, need in zip(found, needs, strict=True)]
-    return *wanted, None, None
+    needed = [gradient if need else None for gradient, need in zip(gradients, needs, strict=True)]
+    return *needed, None, None
 
 
 torch.library.register_autograd(NAME, _autograd, setup_context=_setup_context)

@@ -27,8 +27,14 @@ from affinity_cases import (
 from hypothesis import HealthCheck, given, settings
 from onnx import helper
 
-from maskring.plugins.windowed_affinity import cpu_op as native
-from maskring.plugins.windowed_affinity import onnx_bindings, onnx_function, onnx_op, torch_blocks, torch_op
+from maskring.plugins.windowed_affinity import (
+    cpu_op,
+    onnx_bindings,
+    onnx_function,
+    onnx_op,
+    torch_blocks,
+    torch_op,
+)
 
 CASES = [*corner_cases(), *map(random_case, range(60))]
 
@@ -53,8 +59,8 @@ def run_torch(function: Callable[..., torch.Tensor], data: Inputs) -> Array:
 
 
 def run_native(instruction_set: str, data: Inputs) -> Array:
-    with mock.patch.dict(os.environ, {native.ISA_VARIABLE: instruction_set}):
-        return native.windowed_affinity(
+    with mock.patch.dict(os.environ, {cpu_op.ISA_VARIABLE: instruction_set}):
+        return cpu_op.windowed_affinity(
             data.query,
             data.keys,
             data.values,
@@ -122,7 +128,7 @@ def run_onnxruntime(use_native_kernel: bool, data: Inputs) -> Array:
 def implementations() -> Iterator[Implementation]:
     yield Implementation("torch operator", partial(run_torch, torch_op.windowed_affinity))
     yield Implementation("plain torch", partial(run_torch, torch_blocks.forward))
-    for instruction_set in native.instruction_sets():
+    for instruction_set in cpu_op.instruction_sets():
         yield Implementation(f"native {instruction_set}", partial(run_native, instruction_set))
     yield Implementation("onnxruntime, function body", partial(run_onnxruntime, False))
     yield Implementation("onnxruntime, native kernel", partial(run_onnxruntime, True))

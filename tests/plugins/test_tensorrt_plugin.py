@@ -299,7 +299,7 @@ def test_the_library_is_found_beside_the_package(tmp_path: Path, monkeypatch: py
     empty.mkdir()
     installed.mkdir()
     monkeypatch.setattr(maskring.plugins, "__path__", [str(empty), str(installed)])
-    with pytest.raises(UnavailableError, match=r"was not built with this installation; .*set TENSORRT_ROOT"):
+    with pytest.raises(UnavailableError, match=r"TensorRT plugin.*; .*TENSORRT_ROOT"):
         library.library_path()
     (installed / library.LIBRARY_NAME).touch()
     assert library.library_path() == (installed / library.LIBRARY_NAME).resolve()
@@ -308,7 +308,7 @@ def test_the_library_is_found_beside_the_package(tmp_path: Path, monkeypatch: py
 def test_the_variable_names_another_library(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     other = tmp_path / "other.so"
     monkeypatch.setenv(library.LIBRARY_VARIABLE, str(other))
-    with pytest.raises(UnavailableError, match=r"names .*other\.so, and there is no such file; .*unset"):
+    with pytest.raises(UnavailableError, match=r"MASKRING_PLUGINS_LIBRARY.*other\.so.*; .*unset"):
         library.library_path()
     other.touch()
     assert library.library_path() == other.resolve()
@@ -327,16 +327,15 @@ def test_load_registers_once(library_for_11: Path, version: str) -> None:
 )
 def test_load_refuses_another_major_version(library_for_11: Path, version: str, running: int) -> None:
     registry = FakeRegistry()
-    sentence = (
-        f"for TensorRT 11 and TensorRT {running} is running; build it with the headers of TensorRT {running}"
-    )
-    with pytest.raises(UnavailableError, match=sentence):
+    with pytest.raises(
+        UnavailableError, match=rf"TensorRT 11.*TensorRT {running}.*; build it with the headers"
+    ):
         library.load(fake_tensorrt(registry, version))
     assert not registry.loaded
 
 
 def test_load_says_that_tensorrt_refused(library_for_11: Path) -> None:
-    with pytest.raises(UnavailableError, match=r"TensorRT 11\.1\.0 could not load .*; read TensorRT's log"):
+    with pytest.raises(UnavailableError, match=r"TensorRT 11\.1\.0.*; .*TensorRT's log"):
         library.load(fake_tensorrt(FakeRegistry(loads=False)))
 
 
@@ -345,14 +344,10 @@ def test_load_refuses_what_is_no_library(tmp_path: Path, monkeypatch: pytest.Mon
     path = tmp_path / "text.so"
     path.write_text("not a library")
     monkeypatch.setenv(library.LIBRARY_VARIABLE, str(path))
-    with pytest.raises(
-        UnavailableError, match=r"text.so cannot be loaded \(.*\); build the library on this machine"
-    ):
+    with pytest.raises(UnavailableError, match=r"text\.so.*; build the library on this machine"):
         library.load(trt)
     monkeypatch.setenv(library.LIBRARY_VARIABLE, str(tiny_library(tmp_path, "int other() { return 0; }")))
-    with pytest.raises(
-        UnavailableError, match="is not a plugin library of maskring; check MASKRING_PLUGINS_LIBRARY"
-    ):
+    with pytest.raises(UnavailableError, match=f"{library.LIBRARY_NAME}.*; check MASKRING_PLUGINS_LIBRARY"):
         library.load(trt)
 
 
@@ -361,9 +356,7 @@ def test_load_takes_the_first_tensorrt_that_is_installed(
 ) -> None:
     for name in ("tensorrt", "tensorrt_lean", "tensorrt_rtx"):
         monkeypatch.setitem(sys.modules, name, None)  # import fails
-    with pytest.raises(
-        UnavailableError, match=r"none of the Python modules tensorrt, .*; pip install 'maskring\[gpu\]'"
-    ):
+    with pytest.raises(UnavailableError, match=r"tensorrt, .*; pip install 'maskring\[gpu\]'"):
         library.load()
     lean, rtx = FakeRegistry(), FakeRegistry()
     monkeypatch.setitem(sys.modules, "tensorrt_lean", fake_tensorrt(lean))

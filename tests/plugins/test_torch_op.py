@@ -11,8 +11,7 @@ from affinity_cases import Case, inputs_of, random_case
 from torch import Tensor
 from torch.utils._python_dispatch import TorchDispatchMode
 
-from maskring.plugins.windowed_affinity import cpu_op as native
-from maskring.plugins.windowed_affinity import reference, torch_blocks, torch_op
+from maskring.plugins.windowed_affinity import cpu_op, reference, torch_blocks, torch_op
 
 OPERATOR = torch.ops.maskring.windowed_affinity.default
 
@@ -263,7 +262,7 @@ def test_negative_settings_are_refused(setting: str) -> None:
 )
 def test_the_native_kernel_takes_what_it_knows(dtype: torch.dtype, taken: bool) -> None:
     wanting, dilation, offsets, settings = arguments(Case("dispatch"), dtype)
-    with mock.patch.object(native, "windowed_affinity", wraps=native.windowed_affinity) as kernel:
+    with mock.patch.object(cpu_op, "windowed_affinity", wraps=cpu_op.windowed_affinity) as kernel:
         torch_op.windowed_affinity(*wanting, dilation, offsets, **settings)
     assert kernel.called == taken
 

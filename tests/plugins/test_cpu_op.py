@@ -12,7 +12,7 @@ import numpy as np
 import pytest
 from affinity_cases import Case, corner_cases, inputs_of, random_case
 
-from maskring.plugins.windowed_affinity import cpu_op as native
+from maskring.plugins.windowed_affinity import cpu_op
 
 CASES = [*corner_cases()[:6], *map(random_case, range(100, 110))]
 
@@ -20,7 +20,7 @@ CASES = [*corner_cases()[:6], *map(random_case, range(100, 110))]
 def run(case: Case, **settings: Any) -> np.ndarray:
     data = inputs_of(case)
     arrays = (data.query, data.keys, data.values, data.dilation, data.offsets)
-    return native.windowed_affinity(
+    return cpu_op.windowed_affinity(
         *arrays, radius=data.radius, scale=data.scale, top_k=data.top_k, **settings
     )
 
@@ -39,9 +39,9 @@ def arguments(**changes: Any) -> dict[str, Any]:
 
 
 def test_an_unknown_instruction_set_is_refused(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setenv(native.ISA_VARIABLE, "abacus")
+    monkeypatch.setenv(cpu_op.ISA_VARIABLE, "abacus")
     with pytest.raises(ValueError, match=r"abacus.*scalar"):
-        native.windowed_affinity(**arguments())
+        cpu_op.windowed_affinity(**arguments())
 
 
 @pytest.mark.parametrize("threads", [2, 3, 16])
@@ -82,31 +82,31 @@ def test_wide_frames_are_cut_into_columns() -> None:
     query = rng.normal(size=(1, 4, 3, 600)).astype(np.float32)
     keys = rng.normal(size=(1, 1, 4, 3, 600)).astype(np.float32)
     values = rng.random((1, 1, 2, 3, 600), np.float32)
-    whole = native.windowed_affinity(query, keys, values, np.ones((1, 1), np.int32), radius=2, scale=1.0)
+    whole = cpu_op.windowed_affinity(query, keys, values, np.ones((1, 1), np.int32), radius=2, scale=1.0)
     for left in (250, 508):
         part = [np.ascontiguousarray(array[..., left - 8 : left + 20]) for array in (query, keys, values)]
-        near = native.windowed_affinity(*part, np.ones((1, 1), np.int32), radius=2, scale=1.0)
+        near = cpu_op.windowed_affinity(*part, np.ones((1, 1), np.int32), radius=2, scale=1.0)
         np.testing.assert_allclose(whole[..., left : left + 12], near[..., 8:20], atol=1e-6)
 
 
-@pytest.mark.parametrize("instruction_set", native.instruction_sets())
+@pytest.mark.parametrize("instruction_set", cpu_op.instruction_sets())
 @pytest.mark.parametrize("dtype", [np.float32, np.float16])
 def test_keys_are_read_where_labels_differ(
     monkeypatch: pytest.MonkeyPatch, instruction_set: str, dtype: type
 ) -> None:
     """An object in one of two frames: out of its reach all is background, whatever the features."""
-    monkeypatch.setenv(native.ISA_VARIABLE, instruction_set)
+    monkeypatch.setenv(cpu_op.ISA_VARIABLE, instruction_set)
     values = np.zeros((1, 2, 2, 40, 80), dtype)
     values[:, :, 0] = 1
     values[0, 1, :, 20, 40] = 0, 1
     steps, radius = np.array([[1, 2]], np.int32), 3
     data = {"query": np.zeros((1, 3, 40, 80), dtype), "keys": np.zeros((1, 2, 3, 40, 80), dtype)}
-    plain = native.windowed_affinity(**data, values=values, dilation=steps, radius=radius, scale=1.0)
+    plain = cpu_op.windowed_affinity(**data, values=values, dilation=steps, radius=radius, scale=1.0)
     assert 0 < plain[0, 1].max() < 1
     away = np.indices((40, 80)) - np.array([20, 40])[:, None, None]
     far = (np.abs(away[0]) > 7) | (np.abs(away[1]) > 6 + 2 * 16)
     data["query"][:, :, far] = np.nan
-    out = native.windowed_affinity(**data, values=values, dilation=steps, radius=radius, scale=1.0)
+    out = cpu_op.windowed_affinity(**data, values=values, dilation=steps, radius=radius, scale=1.0)
     np.testing.assert_array_equal(out, plain)
     np.testing.assert_array_equal(out[0, :, far], np.broadcast_to([1, 0], (far.sum(), 2)))
 
@@ -115,7 +115,7 @@ def test_an_infinite_dilation_leaves_the_own_pixel() -> None:
     rng = np.random.default_rng(0)
     values = rng.random((1, 1, 2, 4, 5), np.float32)
     for dilation in (1000, 2**31 - 1):
-        out = native.windowed_affinity(
+        out = cpu_op.windowed_affinity(
             **arguments(
                 keys=np.zeros((1, 1, 3, 4, 5), np.float32),
                 values=values,
@@ -155,14 +155,14 @@ def test_an_infinite_dilation_leaves_the_own_pixel() -> None:
     ],
 )
 def test_arguments_that_do_not_fit(changes: dict[str, Any], words: str) -> None:
-    native.windowed_affinity(**arguments())
+    cpu_op.windowed_affinity(**arguments())
     with pytest.raises(ValueError, match=words):
-        native.windowed_affinity(**arguments(**changes))
+        cpu_op.windowed_affinity(**arguments(**changes))
 
 
 @pytest.mark.parametrize(("slots", "labels"), [(0, 2), (2, 0), (0, 0)])
 def test_no_slots_or_no_labels(slots: int, labels: int) -> None:
-    out = native.windowed_affinity(
+    out = cpu_op.windowed_affinity(
         **arguments(
             keys=np.zeros((1, slots, 3, 4, 5), np.float32),
             values=np.zeros((1, slots, labels, 4, 5), np.float32),
@@ -182,5 +182,5 @@ def test_offsets_that_differ_in_one_direction_only(moving: int) -> None:
     offsets = np.zeros((1, 2, 2, 4, 5), np.int32)
     offsets[:, :, moving] = np.indices((4, 5))[moving] // 2 * -1
     wanted = np.indices((4, 5)) + offsets[0, 0]
-    out = native.windowed_affinity(**arguments(values=values, offsets=offsets, radius=0))
+    out = cpu_op.windowed_affinity(**arguments(values=values, offsets=offsets, radius=0))
     np.testing.assert_allclose(out, values[:, 0, :, wanted[0], wanted[1]].transpose(2, 3, 0, 1), atol=1e-6)
