@@ -59,7 +59,7 @@ NAMED = [
     planted(
         "mask missing in y",
         MMA,
-        "pairs_in_x & queries.pairs_in_y(now.row + i)",
+        "pairs_in_x & queries.pairs_in_y(current.row + i)",
         "pairs_in_x",
     ),
     planted(
@@ -90,7 +90,7 @@ OTHERS = [
     planted(
         "barrier missing before keys are replaced",
         SIMT,
-        "        __syncthreads();  // whoever still reads the stage\n",
+        "        __syncthreads();  // the stage may still be read\n",
         "",
         TSAN,
     ),
@@ -132,8 +132,8 @@ OTHERS = [
     planted(
         "key rows of another residue",
         MMA,
-        "(queries.y - now.row) % now.step",
-        "(queries.y + 1 - now.row) % now.step",
+        "(queries.y - current.row) % current.step",
+        "(queries.y + 1 - current.row) % current.step",
     ),
     planted("residue forgotten between stages", MMA, "row -= rows;", "row = 0;"),
     planted("mask missing within a wider step", MMA, "(!S::DILATED || distance % step == 0)", "true"),

@@ -1,8 +1,8 @@
-// Windowed memory affinity for windows that do not overlap in an orderly way: a displacement per pixel (offsets).
+// Windowed memory affinity with an offset per query. Runs every problem, with or without offsets.
 //
-// No two pixels need share a key, so nothing is staged: a lane is a pixel and reads its keys through the caches, where
-// smooth offsets keep the loads of a warp side by side. The warps of a CTA take different rows of the same windows.
-// Runs every problem, with or without offsets.
+// Two queries need not have a key in common, so nothing is staged in shared memory. A lane is a query and reads its
+// keys through the caches; smooth offsets keep the loads of a warp close together. The warps of a CTA take different
+// rows of the same windows.
 #pragma once
 
 #include "device.cuh"
@@ -77,12 +77,12 @@ __global__ void __launch_bounds__(THREADS, 3) affinity(const AffinityProblem pro
     for (int label = 0; label < MAX_LABELS; ++label) pixel.sums[label] = 0.f;
     for (int slot = 0; inside && slot < problem.slots; ++slot) {
         const size_t map = size_t(batch) * problem.slots + slot;
-        // As given: from a centre outside the frame even a step longer than the frame may lead into it.
+        // Not clamped: from a centre outside the frame, even a step longer than the frame may lead into it.
         const int step = problem.dilation[map];
         if (step <= 0) continue;
         const T* keys = static_cast<const T*>(problem.keys) + map * problem.channels * plane;
         const T* values = static_cast<const T*>(problem.values) + map * problem.labels * plane;
-        // Displacements may be anything: 64 bits, or the sum could wrap back into the frame.
+        // 64 bits, because offsets may be so large that a 32-bit sum would wrap back into the frame.
         long long centre_y = y, centre_x = x;
         if (problem.offsets != nullptr) {
             centre_y += problem.offsets[2 * map * plane + index];

@@ -1,21 +1,20 @@
-// Windowed memory affinity on tensor cores: float16 in memory, float32 sums, sm_80 and up.
+// Windowed memory affinity on tensor cores, for sm_80 and newer: float16 in memory, float32 sums.
 //
-// A warp owns 16 neighbouring queries, the rows of an MMA, as 4 x 4 or 2 x 8 pixels. It meets the union of their
-// windows two key rows at a time: inner products of 16 queries with 8 keys at a time (QK^T), a softmax in registers, and
-// the weights as left operand of a second product with the labels (PV), as in FlashAttention-2. Pairs outside a window
-// or the frame start from -inf instead of 0. A row of ones below the labels makes PV deliver the sum of weights.
+// A warp computes 16 neighbouring queries, the rows of an MMA, as 4 x 4 or 2 x 8 pixels. It visits the union of their
+// windows two key rows at a time: inner products of 16 queries with 8 keys at a time (QK^T), a softmax in registers,
+// and a second product of the weights with the labels (PV), as in FlashAttention-2. Masked pairs start from -inf
+// instead of 0. A row of ones below the labels makes PV compute the sum of weights, too.
 //
-// Maps stay as the operator has them, channel by channel: keys are the right operand of QK^T column by column, which
-// ldmatrix.trans reads from rows of channels, and labels that of PV, which ldmatrix reads from rows of labels. Both
-// want 8 neighbouring pixels at an aligned place, so key columns are taken from a multiple of 8 on; the shapes of the
-// query block are those that lose least by that (docs/kernels.md).
+// Maps stay in the operator's layout, channel by channel. Keys are the right operand of QK^T, which ldmatrix.trans
+// reads from rows of channels; labels are the right operand of PV, which ldmatrix reads from rows of labels. Both need 8
+// neighbouring pixels at an aligned address, so key columns start at a multiple of 8. The shapes of the query block are
+// those that waste least that way (docs/kernels.md).
 //
-// The warps of a CTA share the halo: key rows stream through two buffers of shared memory, one filled by cp.async
-// while the other is read.
+// The warps of a CTA share a halo. Key rows stream through two buffers in shared memory: cp.async fills one while the
+// other is read.
 //
-// Slots of step 1 come first. With wider steps only every step-th key row is in the window of a query row, so the CTA
-// deals its queries to the warps anew, one row of 16 to each, and a warp computes the key rows whose distance is a
-// multiple of the step and no others.
+// Slots with dilation 1 come first. With dilation d, only every d-th key row is in the window of a query row. So the
+// CTA reassigns its queries, one row of 16 to each warp, and a warp computes only the key rows that it needs.
 #pragma once
 
 #include "shapes.hpp"
@@ -23,16 +22,16 @@
 
 namespace maskring::mma {
 
-constexpr float NO_LOGIT = -1e30f;  // "largest so far" before the first: -inf would make NaN of -inf - -inf
+constexpr float NO_LOGIT = -1e30f;  // initial maximum; -inf would give NaN as -inf - -inf
 
-// Where the CTA is in its walk over the slots that the shape is for, column passes and key rows. One pass is enough for
-// step 1; wider steps make wider windows, taken WARP_COLUMNS at a time.
+// The CTA's position in its loop over slots, column passes and key rows. Step 1 needs one pass; wider steps have wider
+// windows and take WARP_COLUMNS per pass.
 template <typename S>
 struct Walk {
     const AffinityProblem& problem;
     int batch, tile_y, tile_x;
     int slot = -1, step = 0;
-    int row = 0, left = 0;  // of the stage: its first key row and column
+    int row = 0, left = 0;  // first key row and column of the stage
     bool fresh = true;      // first stage of a pass
 
     __device__ __forceinline__ int reach() const { return S::DILATED ? S::RADIUS * step : S::RADIUS; }
@@ -41,16 +40,16 @@ struct Walk {
     __device__ __forceinline__ int left_end() const {
         return min(problem.width, S::DILATED ? tile_x + S::TILE_X + reach() : first_column(tile_x) + 1);
     }
-    // Key rows of a stage: as many of each residue modulo the step, so that all warps have as much to do.
+    // Key rows of a stage: equally many of each residue modulo the step, so that all warps have the same work.
     __device__ __forceinline__ int stage_rows() const {
         if (S::STAGE_ROWS == 6 && (step == 4 || step == 5)) return step;
         return S::STAGE_ROWS == 4 && step == 3 ? 3 : S::STAGE_ROWS;
     }
 
-    // Column at which the windows of a block that begins at `x` begin, or a little before: a multiple of 8.
+    // First column of the windows of a block at `x`, rounded down to a multiple of 8.
     __device__ __forceinline__ int first_column(int x) const { return (x - reach()) & ~(KEYS - 1); }
 
-    // To the next stage; false after the last one.
+    // Moves to the next stage; false after the last one.
     __device__ __forceinline__ bool advance() {
         row += stage_rows();
         fresh = row >= row_end();
@@ -67,13 +66,13 @@ struct Walk {
         } while (S::DILATED ? step < 2 : step != 1);
         row = row_begin();
         left = first_column(tile_x);
-        while (left + S::COLUMNS <= 0) left += S::WARP_COLUMNS;  // passes left of the frame are of no use
+        while (left + S::COLUMNS <= 0) left += S::WARP_COLUMNS;  // skip passes left of the frame
         return true;
     }
 };
 
-// Eight neighbouring halves of a map to shared memory, HALVES at a time, zeros for those outside the frame; all zeros
-// where there is no such row.
+// Copies eight neighbouring halves of a map to shared memory, HALVES at a time, with zeros outside the frame. All are
+// zero if the row does not exist.
 template <int HALVES>
 __device__ __forceinline__ void copy_eight(__half* shared, const __half* __restrict__ row, int x, int width,
                                            bool exists) {
@@ -87,10 +86,10 @@ __device__ __forceinline__ void copy_eight(__half* shared, const __half* __restr
     }
 }
 
-// Starts to fill a stage: keys and labels of the walk's rows.
+// Starts to copy keys and labels of the walk's rows into a stage.
 template <typename S, int HALVES>
 __device__ __forceinline__ void fill_by(__half* stage, const Walk<S>& walk, const AffinityProblem& problem) {
-    constexpr int PIECES = S::COLUMNS / 8, LANES = PIECES <= 4 ? 4 : 8;  // pieces of a row, threads that copy one
+    constexpr int PIECES = S::COLUMNS / 8, LANES = PIECES <= 4 ? 4 : 8;  // pieces of a row, threads per row
     constexpr int AT_ONCE = S::THREADS / LANES;                          // rows
     static_assert(PIECES <= 8 && S::CHANNELS % AT_ONCE == 0);
     const int piece = threadIdx.x % LANES, first = threadIdx.x / LANES;
@@ -105,7 +104,7 @@ __device__ __forceinline__ void fill_by(__half* stage, const Walk<S>& walk, cons
 #pragma unroll
     for (int i = 0; i < S::STAGE_ROWS; ++i) {
         const bool exists = walk.row + i < walk.row_end();
-        if (S::DILATED && (!exists || i >= walk.stage_rows())) break;  // nobody reads them
+        if (S::DILATED && (!exists || i >= walk.stage_rows())) break;  // these rows are not read
 #pragma unroll
         for (int c = 0; c < S::CHANNELS; c += AT_ONCE)
             copy_eight<HALVES>(shared + c * S::PITCH, keys + c * plane, x, problem.width, exists);
@@ -114,7 +113,7 @@ __device__ __forceinline__ void fill_by(__half* stage, const Walk<S>& walk, cons
             if (first + label < problem.labels)
                 copy_eight<HALVES>(shared + (S::CHANNELS + label) * S::PITCH, values + label * plane, x, problem.width,
                                    exists);
-        if (walk.row + i + 1 < walk.row_end()) {  // addresses of copies that do not take place are valid, too
+        if (walk.row + i + 1 < walk.row_end()) {  // skipped copies need valid addresses, too
             keys += problem.width;
             values += problem.width;
         }
@@ -122,7 +121,7 @@ __device__ __forceinline__ void fill_by(__half* stage, const Walk<S>& walk, cons
     }
 }
 
-// Rows of a map begin at multiples of its width, so the width decides how many halves may be copied at once.
+// Rows start at multiples of the width, so the width decides how many halves can be copied at once.
 template <typename S>
 __device__ __forceinline__ void fill(__half* stage, const Walk<S>& walk, const AffinityProblem& problem) {
     if (problem.width % 8 == 0)
@@ -133,7 +132,7 @@ __device__ __forceinline__ void fill(__half* stage, const Walk<S>& walk, const A
         fill_by<S, 1>(stage, walk, problem);
 }
 
-// Below the labels of each key row: a row of ones, then zeros. Copies never touch them.
+// Below the labels of each key row: a row of ones, then zeros. Copies do not overwrite them.
 template <typename S>
 __device__ __forceinline__ void fill_constant_rows(__half* stages, int labels) {
     const int constant = S::LABEL_ROWS - labels;
@@ -143,12 +142,12 @@ __device__ __forceinline__ void fill_constant_rows(__half* stages, int labels) {
     }
 }
 
-// One warp's queries, in registers.
+// The queries of a warp, in registers.
 template <typename S>
 struct Queries {
     FragmentA features[S::CHANNELS / 16];
     Accumulator labels[S::LABEL_TILES];       // sums of weighted labels
-    float largest[2] = {NO_LOGIT, NO_LOGIT};  // inner product so far, of queries lane / 4 and lane / 4 + 8
+    float largest[2] = {NO_LOGIT, NO_LOGIT};  // inner products of queries lane / 4 and lane / 4 + 8
     int y, x;                                 // of the block
     int lane;
 
@@ -174,7 +173,7 @@ struct Queries {
         for (int tile = 0; tile < S::LABEL_TILES; ++tile) labels[tile] = Accumulator{};
     }
 
-    // Which of a lane's pairs are inside windows and frame as far as x decides: bit 4 * tile + element.
+    // Whether each of the lane's pairs is inside window and frame in x: bit 4 * tile + element.
     __device__ __forceinline__ unsigned pairs_in_x(int first_key, int step, int width) const {
         unsigned pairs = 0;
 #pragma unroll
@@ -192,7 +191,7 @@ struct Queries {
         return pairs;
     }
 
-    // The bits of those queries in whose window, of step 1, a key row is.
+    // The bits of the queries whose window (of step 1) contains a key row.
     __device__ __forceinline__ unsigned pairs_in_y(int key_y) const {
         unsigned pairs = 0;
 #pragma unroll
@@ -203,21 +202,22 @@ struct Queries {
     }
 };
 
-// One number for each query and key of the rows taken at once: inner products, then weights.
+// One number for each query and key of the rows computed together: inner products, then weights.
 template <typename S>
 using Pairs = Accumulator[S::ROWS_AT_ONCE][S::KEY_TILES];
 
-// Inner products of the queries with the keys of these rows; -inf where the pair is not wanted.
+// Inner products of the queries with the keys of these rows; -inf for masked pairs.
 template <typename S>
 __device__ __forceinline__ void multiply_keys(Pairs<S>& pairs, const Queries<S>& queries, const __half* keys,
-                                              const unsigned (&wanted)[S::ROWS_AT_ONCE]) {
+                                              const unsigned (&valid_pairs)[S::ROWS_AT_ONCE]) {
     const __half* channel = keys + queries.lane * S::PITCH;  // ldmatrix: the lane names a channel
 #pragma unroll
     for (int row = 0; row < S::ROWS_AT_ONCE; ++row)
 #pragma unroll
         for (int tile = 0; tile < S::KEY_TILES; ++tile)
 #pragma unroll
-            for (int i = 0; i < 4; ++i) pairs[row][tile].v[i] = wanted[row] >> (4 * tile + i) & 1 ? 0.f : -INFINITY;
+            for (int i = 0; i < 4; ++i)
+                pairs[row][tile].v[i] = valid_pairs[row] >> (4 * tile + i) & 1 ? 0.f : -INFINITY;
 #pragma unroll
     for (int c = 0; c < S::CHANNELS; c += 32) {
 #pragma unroll
@@ -233,9 +233,9 @@ __device__ __forceinline__ void multiply_keys(Pairs<S>& pairs, const Queries<S>&
     }
 }
 
-// Inner products become weights exp2(scale * (product - largest)); earlier sums are rescaled when the largest grew.
+// Online softmax: turns inner products into weights exp2(scale * (product - largest)), rescales earlier sums.
 template <typename S>
-__device__ __forceinline__ void weigh(Pairs<S>& pairs, Queries<S>& queries, float scale) {
+__device__ __forceinline__ void update_softmax(Pairs<S>& pairs, Queries<S>& queries, float scale) {
     float largest[2] = {queries.largest[0], queries.largest[1]};
 #pragma unroll
     for (int row = 0; row < S::ROWS_AT_ONCE; ++row)
@@ -248,8 +248,8 @@ __device__ __forceinline__ void weigh(Pairs<S>& pairs, Queries<S>& queries, floa
         largest[half] = fmaxf(largest[half], __shfl_xor_sync(0xffffffffu, largest[half], 1));
         largest[half] = fmaxf(largest[half], __shfl_xor_sync(0xffffffffu, largest[half], 2));
     }
-    const bool grew = largest[0] > queries.largest[0] || largest[1] > queries.largest[1];
-    if (__any_sync(0xffffffffu, grew)) {  // seldom, after the first rows
+    const bool has_grown = largest[0] > queries.largest[0] || largest[1] > queries.largest[1];
+    if (__any_sync(0xffffffffu, has_grown)) {  // seldom, after the first rows
 #pragma unroll
         for (int half = 0; half < 2; ++half) {
             const float factor = exp2_approx((queries.largest[half] - largest[half]) * scale);
@@ -271,7 +271,7 @@ __device__ __forceinline__ void weigh(Pairs<S>& pairs, Queries<S>& queries, floa
                 pairs[row][tile].v[i] = exp2_approx(fmaf(pairs[row][tile].v[i], scale, -reference[i / 2]));
 }
 
-// Adds the labels of one key row, weighted. Sixteen keys at a time; an odd last tile is joined by one of weight 0.
+// Adds the weighted labels of one key row, sixteen keys at a time. An odd last tile is paired with one of weight 0.
 template <typename S>
 __device__ __forceinline__ void multiply_labels(Queries<S>& queries, const Accumulator (&weights)[S::KEY_TILES],
                                                 const __half* values) {
@@ -299,7 +299,7 @@ __device__ __forceinline__ void multiply_labels(Queries<S>& queries, const Accum
     }
 }
 
-// Divides by the sum of weights, which the row of ones has gathered, and writes the result.
+// Divides by the sum of weights, which the row of ones has accumulated, and writes the result.
 template <typename S>
 __device__ __forceinline__ void write_out(const Queries<S>& queries, const AffinityProblem& problem, int batch) {
     const size_t plane = size_t(problem.height) * problem.width;
@@ -330,88 +330,89 @@ __device__ __forceinline__ void write_out(const Queries<S>& queries, const Affin
     }
 }
 
-// Takes in some key rows of a stage, of which `keys` is the warp's first key column.
+// Adds some key rows of a stage. `keys` points to the warp's first key column.
 template <typename S>
-__device__ __forceinline__ void take_rows(Queries<S>& queries, const __half* keys,
-                                          const unsigned (&wanted)[S::ROWS_AT_ONCE], float scale) {
+__device__ __forceinline__ void add_key_rows(Queries<S>& queries, const __half* keys,
+                                             const unsigned (&valid_pairs)[S::ROWS_AT_ONCE], float scale) {
     Pairs<S> pairs;
-    multiply_keys<S>(pairs, queries, keys, wanted);
-    weigh<S>(pairs, queries, scale);
+    multiply_keys<S>(pairs, queries, keys, valid_pairs);
+    update_softmax<S>(pairs, queries, scale);
 #pragma unroll
     for (int row = 0; row < S::ROWS_AT_ONCE; ++row)
         multiply_labels<S>(queries, pairs[row], keys + (row * S::MAP_ROWS + S::CHANNELS) * S::PITCH);
 }
 
-// Takes in a stage of step 1.
+// Adds a stage of step 1.
 template <typename S>
-__device__ __forceinline__ void take_dense(Queries<S>& queries, const __half* keys, const Walk<S>& now,
-                                           unsigned pairs_in_x, float scale) {
-    const bool near = now.row + S::STAGE_ROWS > queries.y - S::RADIUS && now.row < queries.y + S::BLOCK_Y + S::RADIUS;
+__device__ __forceinline__ void add_dense_stage(Queries<S>& queries, const __half* keys, const Walk<S>& current,
+                                                unsigned pairs_in_x, float scale) {
+    const bool near =
+        current.row + S::STAGE_ROWS > queries.y - S::RADIUS && current.row < queries.y + S::BLOCK_Y + S::RADIUS;
     if (!near) return;
-    unsigned wanted[S::ROWS_AT_ONCE];
+    unsigned valid_pairs[S::ROWS_AT_ONCE];
 #pragma unroll
     for (int i = 0; i < S::ROWS_AT_ONCE; ++i)
-        wanted[i] = now.row + i < now.row_end() ? pairs_in_x & queries.pairs_in_y(now.row + i) : 0;
-    take_rows<S>(queries, keys, wanted, scale);
+        valid_pairs[i] = current.row + i < current.row_end() ? pairs_in_x & queries.pairs_in_y(current.row + i) : 0;
+    add_key_rows<S>(queries, keys, valid_pairs, scale);
 }
 
-// Takes in a stage of a wider step: of its rows those whose distance from the queries' row is a multiple of it.
-// `row` is the first of them, counted from the stage's first row, and becomes that of the next stage.
+// Adds a stage of a wider step: the rows whose distance from the queries' row is a multiple of the step. `row` is the
+// first of them, relative to the stage; it is updated for the next stage.
 template <typename S>
-__device__ __forceinline__ void take_dilated(Queries<S>& queries, const __half* keys, const Walk<S>& now, int& row,
-                                             unsigned pairs_in_x, float scale) {
-    const int above = now.row - queries.y, rows = now.stage_rows();
+__device__ __forceinline__ void add_dilated_stage(Queries<S>& queries, const __half* keys, const Walk<S>& current,
+                                                  int& row, unsigned pairs_in_x, float scale) {
+    const int above = current.row - queries.y, rows = current.stage_rows();
 #pragma unroll 1
-    for (; row < rows; row += now.step)
-        if (abs(above + row) <= now.reach() && now.row + row < now.row_end())
-            take_rows<S>(queries, keys + row * S::MAP_ROWS * S::PITCH, {pairs_in_x}, scale);
+    for (; row < rows; row += current.step)
+        if (abs(above + row) <= current.reach() && current.row + row < current.row_end())
+            add_key_rows<S>(queries, keys + row * S::MAP_ROWS * S::PITCH, {pairs_in_x}, scale);
     row -= rows;
 }
 
-// Takes in all slots that the shape is for, from the walk's first stage on.
+// Adds all slots of the shape, from the walk's first stage on.
 template <typename S>
-__device__ __forceinline__ void take_slots(Queries<S>& queries, Walk<S>& next, __half* stages,
-                                           const AffinityProblem& problem) {
+__device__ __forceinline__ void add_slots(Queries<S>& queries, Walk<S>& next, __half* stages,
+                                          const AffinityProblem& problem) {
     const float scale = problem.scale * LOG2_E;
     const bool idle = queries.x >= problem.width || queries.y >= problem.height;
     fill_constant_rows<S>(stages, problem.labels);
     fill(stages, next, problem);
     close_copies();
-    int offset = 0;  // of the warp's first key column in the stage
-    int row = 0;     // of the stage: the first one that a warp takes in, where the step is wider
+    int offset = 0;  // of the warp's first key column within the stage
+    int row = 0;     // first row of the stage that the warp needs, for wider steps
     unsigned pairs_in_x = 0;
     bool more = true;
     for (int buffer = 0; more; buffer ^= 1) {
-        const Walk<S> now = next;
+        const Walk<S> current = next;
         more = next.advance();
         if (more) fill(stages + (buffer ^ 1) * S::STAGE_HALVES, next, problem);
         close_copies();
         await_copies<1>();
         __syncthreads();  // the stage is complete
 
-        if (now.fresh) {
-            offset = now.first_column(queries.x) - now.first_column(now.tile_x);
-            pairs_in_x = queries.pairs_in_x(now.left + offset, now.step, problem.width);
+        if (current.fresh) {
+            offset = current.first_column(queries.x) - current.first_column(current.tile_x);
+            pairs_in_x = queries.pairs_in_x(current.left + offset, current.step, problem.width);
             if (S::DILATED) {
-                const int residue = (queries.y - now.row) % now.step;
-                row = residue < 0 ? residue + now.step : residue;
+                const int residue = (queries.y - current.row) % current.step;
+                row = residue < 0 ? residue + current.step : residue;
             }
         }
         const __half* keys = stages + buffer * S::STAGE_HALVES + offset;
         if (!idle) {
             if constexpr (S::DILATED)
-                take_dilated<S>(queries, keys, now, row, pairs_in_x, scale);
+                add_dilated_stage<S>(queries, keys, current, row, pairs_in_x, scale);
             else
-                take_dense<S>(queries, keys, now, pairs_in_x, scale);
+                add_dense_stage<S>(queries, keys, current, pairs_in_x, scale);
         }
         __syncthreads();  // the stage may be filled again
     }
     await_copies<0>();
 }
 
-// The warp's queries by the deal of the shape, without a sum yet.
+// Assigns queries to the warp by the shape, and loads them.
 template <typename S>
-__device__ __forceinline__ Queries<S> deal(const Walk<S>& walk, const AffinityProblem& problem) {
+__device__ __forceinline__ Queries<S> assign_queries(const Walk<S>& walk, const AffinityProblem& problem) {
     const int warp = threadIdx.x / WARP;
     Queries<S> queries;
     queries.lane = threadIdx.x % WARP;
@@ -423,7 +424,7 @@ __device__ __forceinline__ Queries<S> deal(const Walk<S>& walk, const AffinityPr
     return queries;
 }
 
-// Writes what queries have gathered to shared memory, or reads it from there, by their place in the CTA's tile.
+// Writes the queries' softmax state to shared memory or reads it from there, by their place in the CTA's tile.
 template <typename S, bool WRITE>
 __device__ __forceinline__ void move_states(float* states, Queries<S>& queries, int tile_y, int tile_x) {
 #pragma unroll
@@ -449,8 +450,8 @@ __device__ __forceinline__ void move_states(float* states, Queries<S>& queries, 
     }
 }
 
-// CTAs that shall share an SM: as many as registers allow without spilling. On sm_100 two would spill, and a frame has
-// about one CTA for each of its SMs.
+// CTAs per SM: as many as registers allow without spilling. On sm_100 two would spill, and a frame has only about one
+// CTA per SM.
 #if defined(__CUDA_ARCH__) && __CUDA_ARCH__ >= 1000 && __CUDA_ARCH__ < 1100
 template <typename S>
 constexpr int CTAS_OF_SM = 1;
@@ -462,7 +463,7 @@ constexpr int CTAS_OF_SM = S::LABEL_TILES > 2 && S::RADIUS > 6 ? 1 : 2;
 // Grid: columns / TILE_X, rows / TILE_Y, batch.
 template <typename S>
 __global__ void __launch_bounds__(S::THREADS, CTAS_OF_SM<S>) affinity(const AffinityProblem problem) {
-#if !defined(__CUDA_ARCH__) || __CUDA_ARCH__ >= 800  // older GPUs get an empty kernel, which dispatch never starts
+#if !defined(__CUDA_ARCH__) || __CUDA_ARCH__ >= 800  // older GPUs get an empty kernel, which dispatch never launches
     using Wide = Shape<S::RADIUS, S::CHANNELS, S::LABEL_TILES, true>;
     static_assert(Wide::TILE_X == S::TILE_X && Wide::TILE_Y == S::TILE_Y && Wide::THREADS == S::THREADS);
     __half* stages = reinterpret_cast<__half*>(dynamic_shared());
@@ -472,8 +473,8 @@ __global__ void __launch_bounds__(S::THREADS, CTAS_OF_SM<S>) affinity(const Affi
     Walk<S> dense{problem, batch, tile_y, tile_x};
     const bool any_dense = dense.next_slot();
     if (any_dense) {
-        Queries<S> queries = deal(dense, problem);
-        take_slots(queries, dense, stages, problem);
+        Queries<S> queries = assign_queries(dense, problem);
+        add_slots(queries, dense, stages, problem);
         if (!Walk<Wide>{problem, batch, tile_y, tile_x}.next_slot()) {
             write_out(queries, problem, batch);
             return;
@@ -481,14 +482,14 @@ __global__ void __launch_bounds__(S::THREADS, CTAS_OF_SM<S>) affinity(const Affi
         move_states<S, true>(states, queries, tile_y, tile_x);
         __syncthreads();  // all states are written
     }
-    // Begun only here: during the first walk, a second one would need registers.
+    // Created only here, to save registers during the first walk.
     Walk<Wide> wide{problem, batch, tile_y, tile_x};
-    Queries<Wide> queries = deal(wide, problem);
+    Queries<Wide> queries = assign_queries(wide, problem);
     if (any_dense) {
         move_states<Wide, false>(states, queries, tile_y, tile_x);
         __syncthreads();  // and read
     }
-    if (wide.next_slot()) take_slots(queries, wide, stages, problem);
+    if (wide.next_slot()) add_slots(queries, wide, stages, problem);
     write_out(queries, problem, batch);
 #endif
 }

@@ -1,10 +1,10 @@
 // Windowed memory affinity on CUDA cores, float32 or float16 in memory, float32 inside.
 //
-// A CTA owns 8 x 32 query pixels; key rows of the joint window stream through shared memory, each read once per slot.
+// A CTA computes 8 x 32 queries. The key rows of their windows stream through shared memory, each read once per slot.
 // A lane is a column. A thread holds 4 query rows, so each shared load of a key serves 4 multiply-adds, and 7 window
-// steps at a time, so each query load serves 7. Two warps share the query rows and take different steps: that doubles
-// the number of warps, of which a 120 x 120 frame has few. Each keeps a softmax of its own; they are merged at the end.
-// Sums of weighted labels live in shared memory: they are touched once per key row and would not fit in registers.
+// steps at a time, so each load of a query serves 7. Two warps share the query rows and compute different steps, which
+// doubles the number of warps (a 120 x 120 frame has few). Each has its own softmax; they are merged at the end. Sums
+// of weighted labels are in shared memory, because they are used once per key row and would not fit into registers.
 #pragma once
 
 #include "device.cuh"
@@ -12,7 +12,7 @@
 
 namespace maskring::simt {
 
-// The part of one key row that is in shared memory, and which window steps it serves.
+// The part of a key row in shared memory, and the window steps that it serves.
 struct Stage {
     int step;     // between window positions
     int first;    // window step of the leftmost column
@@ -20,14 +20,14 @@ struct Stage {
     int left;     // frame column of the leftmost staged column
     int columns;  // staged
 
-    // Column that the lane in column 0 of the tile reads for step first + i; steps not served read the last one.
+    // Column that lane 0 of the tile reads for step first + i. Steps that are not served read the last one.
     template <bool UNIT>
     __device__ __forceinline__ int column(int i) const {
         return UNIT ? i : min(i, steps - 1) * step;
     }
 };
 
-// Channels [0, count) of one row of a map, columns [stage.left, + stage.columns), zeros beyond the frame.
+// Loads channels [0, count) of one row of a map, from column stage.left on, with zeros outside the frame.
 template <typename T>
 __device__ void load_stage(float* shared, const T* __restrict__ row, int count, const Stage& stage,
                            const AffinityProblem& problem) {
@@ -42,7 +42,7 @@ __device__ void load_stage(float* shared, const T* __restrict__ row, int count, 
     }
 }
 
-// The state of one warp: sums of products of the current key row, then their weights; softmax of each query row.
+// The state of one warp: inner products with the current key row, later their weights; the softmax of each query row.
 template <int BLOCKS>
 struct Warp {
     float dot[BLOCKS][ROWS][STEPS];
@@ -84,10 +84,10 @@ __device__ __forceinline__ void add_products(Warp<BLOCKS>& warp, const T* __rest
     }
 }
 
-// Sums of products become weights; the softmax of each row takes them in.
+// Online softmax: turns inner products into weights and updates the softmax of each row.
 template <int BLOCKS>
-__device__ __forceinline__ void weigh(Warp<BLOCKS>& warp, const Stage& stage, int x, int radius, int width,
-                                      float scale) {
+__device__ __forceinline__ void update_softmax(Warp<BLOCKS>& warp, const Stage& stage, int x, int radius, int width,
+                                               float scale) {
 #pragma unroll
     for (int row = 0; row < ROWS; ++row) {
         warp.rescale[row] = 1.f;
@@ -137,7 +137,7 @@ __device__ __forceinline__ void add_labels(const Warp<BLOCKS>& warp, float* sums
         }
 #pragma unroll
         for (int row = 0; row < ROWS; ++row) {
-            if (!warp.active[row]) continue;  // its weights are not weights
+            if (!warp.active[row]) continue;  // its weights were not computed
             float& sum = sums[(label * TILE_Y + warp.row_group * ROWS + row) * TILE_X + warp.lane];
             sum = sum * warp.rescale[row] + total[row];
         }
@@ -179,7 +179,7 @@ __device__ void write_out(const Warp<BLOCKS>& warp, const float* sums, float* sh
     }
 }
 
-// One key row of one slot: as many channels at a time as the stage holds, then the labels of the same row.
+// Adds one key row of one slot: as many channels at a time as the stage holds, then the labels.
 template <typename T, int BLOCKS, bool UNIT>
 __device__ __forceinline__ void read_row(Warp<BLOCKS>& warp, float* sums, float* shared, const Stage& stage,
                                          const T* __restrict__ const (&query)[ROWS], const T* __restrict__ keys,
@@ -197,7 +197,7 @@ __device__ __forceinline__ void read_row(Warp<BLOCKS>& warp, float* sums, float*
     const int at_once = STAGE_FLOATS / stage.columns / 8 * 8;
     for (int c = 0; c < problem.channels; c += at_once) {
         const int count = min(at_once, problem.channels - c);
-        __syncthreads();  // whoever still reads the stage
+        __syncthreads();  // the stage may still be read
         load_stage(shared, keys + c * plane, count, stage, problem);
         __syncthreads();
         if (!any) continue;
@@ -206,14 +206,14 @@ __device__ __forceinline__ void read_row(Warp<BLOCKS>& warp, float* sums, float*
         for (int row = 0; row < ROWS; ++row) part[row] = query[row] + c * plane;
         add_products<T, BLOCKS, UNIT>(warp, part, shared, count, stage, plane);
     }
-    if (any) weigh(warp, stage, x, radius, problem.width, problem.scale * LOG2_E);
+    if (any) update_softmax(warp, stage, x, radius, problem.width, problem.scale * LOG2_E);
     __syncthreads();
     load_stage(shared, values, labels, stage, problem);
     __syncthreads();
     if (any) add_labels<BLOCKS, UNIT>(warp, sums, shared, labels, stage);
 }
 
-// RADIUS > 0 is the problem's radius; 0 serves any radius, those above 13 in two passes over each key row.
+// RADIUS is the problem's radius, or 0 for any radius; those above 13 take two passes over each key row.
 // Grid: columns / 32, rows / 8, batch * label groups.
 template <typename T, int RADIUS>
 __global__ void __launch_bounds__(THREADS, 2) affinity(const AffinityProblem problem, int label_groups) {
@@ -252,7 +252,7 @@ __global__ void __launch_bounds__(THREADS, 2) affinity(const AffinityProblem pro
         const size_t map = size_t(batch) * problem.slots + slot;
         const T* keys = static_cast<const T*>(problem.keys) + map * problem.channels * plane;
         const T* values = static_cast<const T*>(problem.values) + (map * problem.labels + first_label) * plane;
-        // Narrow steps let neighbouring query rows share key rows; wide ones visit each (query row, window row).
+        // With narrow steps, neighbouring query rows share key rows; with wide ones, each visits its own.
         const bool narrow = step <= TILE_Y;
         const int key_rows = narrow ? TILE_Y + 2 * radius * step : TILE_Y * (2 * radius + 1);
         const int steps = min(WINDOW_STEPS, (MAX_COLUMNS - TILE_X) / step + 1);

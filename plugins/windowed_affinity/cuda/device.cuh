@@ -1,5 +1,5 @@
-// Small device functions that all kernels share. Everything that C++ cannot say stands behind a function of this
-// file or of tensor_core.cuh; tests/cuda_on_cpu/fibers supplies the same functions in C++ (MASKRING_ON_CPU).
+// Small device functions that all kernels share. Everything that is not C++ is behind a function of this file or of
+// tensor_core.cuh; tests/tools/cuda_on_cpu/fibers implements these functions in C++ (MASKRING_ON_CPU).
 #pragma once
 
 #include <cuda_fp16.h>
@@ -54,12 +54,12 @@ __device__ __forceinline__ __half from_float<__half>(float x) {
     return __float2half_rn(x);
 }
 
-// What a softmax needs when its logits come in pieces: the largest so far (in powers of two) and the sum of weights.
+// State of an online softmax: the largest logit so far (in powers of two) and the sum of weights.
 struct RunningSoftmax {
     float largest = -INFINITY;
     float sum = 0.f;
 
-    // Accounts for a new largest logit; returns the factor that earlier weights must be multiplied with.
+    // Includes a new logit; returns the factor for the weights so far.
     __device__ __forceinline__ float raise_to(float logit) {
         if (!(logit > largest)) return 1.f;
         const float factor = exp2_approx(largest - logit);
@@ -69,8 +69,8 @@ struct RunningSoftmax {
     }
 };
 
-// A slot's step between window positions, or 0 when it is empty. Beyond the frame's size every step is the same:
-// only the window's centre is left; the bound keeps products of steps within an int.
+// A slot's step between window positions, 0 if it is empty. Clamped to the frame's size, from where on the window
+// contains only its centre, so that products of steps fit into an int.
 __device__ __forceinline__ int step_of_slot(const AffinityProblem& problem, int batch, int slot) {
     const int dilation = problem.dilation[batch * problem.slots + slot];
     return max(0, min(dilation, max(problem.height, problem.width)));

@@ -1,4 +1,4 @@
-// One row of the dispatch table: what a kernel is for, and how it is started. Shared by dispatch.cpp and the .cu files.
+// A row of the dispatch table: the problems a kernel supports and how to launch it.
 #pragma once
 
 #include "launch.hpp"
@@ -6,7 +6,7 @@
 
 namespace maskring {
 
-// Kernels by what they need of the problem; each has one predicate in dispatch.cpp.
+// Families of kernels. Each has one predicate in dispatch.cpp.
 enum class Family { mma, simt, gather };
 
 struct KernelConfiguration {

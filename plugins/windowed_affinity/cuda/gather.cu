@@ -1,4 +1,4 @@
-// Instances of the gathering kernel and their launch.
+// Instantiates and launches the kernel with an offset per query.
 #include "affinity_gather.cuh"
 #include "dispatch.hpp"
 

@@ -1,4 +1,4 @@
-// What callers of the CUDA kernels see: a problem, a choice of kernel, a launch. No TensorRT type, no CUDA code.
+// The interface of the CUDA kernels: a problem, a choice of kernel, a launch. It uses no TensorRT and no CUDA headers.
 #pragma once
 
 #include <cstdint>
@@ -9,8 +9,7 @@ namespace maskring {
 
 enum class ElementType : std::int32_t { float32 = 0, float16 = 1 };
 
-// One call of the operator. All tensors are dense, in the order of the shapes given here, on one device, and begin at
-// multiples of 16 bytes.
+// One call of the operator. All tensors are dense, row-major, on one device and aligned to 16 bytes.
 struct AffinityProblem {
     ElementType type;              // of query, keys, values and out
     std::int32_t batch;            // B
@@ -27,7 +26,7 @@ struct AffinityProblem {
     const std::int32_t* dilation;  // [B, N]; 0 = empty slot
     const std::int32_t* offsets;   // [B, N, 2, H, W] (dy, dx), or null
     void* out;                     // [B, O, H, W]
-    void* workspace;               // workspace_bytes() of it, aligned to 256; may be null where that is 0
+    void* workspace;               // workspace_bytes() bytes, aligned to 256; may be null if 0
 };
 
 // A row of the dispatch table; its index is the tactic that a timing cache stores.
@@ -39,19 +38,18 @@ int configuration_count() noexcept;
 // Name of a row, for logs ("simt f32 r12", "mma f16 r6 c64").
 const char* configuration_name(int configuration) noexcept;
 
-// Whether row `configuration` computes `problem` on compute capability `sm` (86 = 8.6). If not, `*reason` (when not
-// null) points to one sentence, static, that says why and what would help. Pointers in `problem` are not looked at,
-// but for whether `offsets` is null.
+// Whether row `configuration` supports `problem` on compute capability `sm` (86 = 8.6). If not, `*reason` (unless null)
+// points to a static string "problem; remedy". Of the pointers in `problem`, only `offsets` matters: null or not.
 bool can_run(int configuration, const AffinityProblem& problem, int sm, const char** reason) noexcept;
 
-// The row expected to be fastest for `problem` on `sm`, or -1 when none can run (`*reason` as above). The environment
-// variable MASKRING_KERNEL, a row's name, overrides the choice.
+// The row expected to be fastest for `problem` on `sm`, or -1 if none supports it (`*reason` as above). The environment
+// variable MASKRING_KERNEL overrides the choice with a row's name.
 int choose_configuration(const AffinityProblem& problem, int sm, const char** reason) noexcept;
 
 // Scratch memory that row `configuration` needs for `problem`.
 std::int64_t workspace_bytes(int configuration, const AffinityProblem& problem) noexcept;
 
-// Enqueue on `stream`; returns a cudaError_t as int (0 = success), errors of the launch included. Any stream, any thread, no state.
+// Launches on `stream`; returns a cudaError_t as int (0 = success). Thread-safe.
 int launch(int configuration, const AffinityProblem& problem, CUstream_st* stream) noexcept;
 
 }  // namespace maskring

@@ -1,4 +1,4 @@
-// Instances of the tensor-core kernel and their launch.
+// Instantiates and launches the tensor-core kernel.
 #include "affinity_mma.cuh"
 #include "dispatch.hpp"
 

@@ -1,11 +1,11 @@
-// Sizes of the kernels, in plain C++: the kernels, the dispatch table and the benchmarks read them here.
+// Sizes of the kernels in plain C++, for the kernels, the dispatch table and the benchmarks.
 #pragma once
 
 namespace maskring {
 
 constexpr int WARP = 32;
 
-// What a row of the dispatch table launches, and the pixels that a CTA and (tensor cores) a warp own.
+// Launch parameters of a row, and the queries of a CTA and (on tensor cores) of a warp.
 struct Sizes {
     int threads;
     int shared_bytes;

@@ -1,4 +1,4 @@
-// Instances of the CUDA-core kernel and their launch.
+// Instantiates and launches the CUDA-core kernel.
 #include "affinity_simt.cuh"
 #include "dispatch.hpp"
 

@@ -1,5 +1,5 @@
 // Tensor-core instructions and asynchronous copies (sm_80 and up), each behind one function. Lane layouts: PTX ISA,
-// sections "Matrix Fragments for mma.m16n8k16" and "ldmatrix". tests/cuda_on_cpu/fibers has the same in C++.
+// sections "Matrix Fragments for mma.m16n8k16" and "ldmatrix". tests/tools/cuda_on_cpu/fibers has C++ versions.
 #pragma once
 
 #include "device.cuh"
@@ -70,7 +70,7 @@ __device__ __forceinline__ void copy_async(__half* shared, const __half* global,
 
 __device__ __forceinline__ void close_copies() { asm volatile("cp.async.commit_group;" ::: "memory"); }
 
-// Until at most PENDING closed groups of this thread's copies are under way.
+// Waits until at most PENDING closed groups of this thread's copies are in flight.
 template <int PENDING>
 __device__ __forceinline__ void await_copies() {
     asm volatile("cp.async.wait_group %0;" ::"n"(PENDING) : "memory");
