@@ -1,13 +1,13 @@
-"""Windowed memory affinity on a CPU: every implementation, in one run, beside onnxruntime's own MatMul.
+"""Times every CPU implementation of windowed memory affinity, and onnxruntime's MatMul, in one run.
 
     python bench/affinity.py                 # 120x120, C=64, N=5, O=3, r=6 and r=12
     python bench/affinity.py --radius 6 --rounds 9
 
-Times are medians over rounds; in each round all implementations run one after the other, so that ratios
-hold on a machine whose speed drifts. Useful FLOP are 2 * HW * N * P^2 * (C + O). Peak extra memory is
-measured in a process of its own: the kernel's high-water mark of resident memory is reset once inputs and
-session are there and a small call has loaded everything, then one call is made. With offsets, "moved alike"
-shifts all windows by the same 5 pixels, "moved singly" each by up to 8, drawn anew per pixel.
+Times are medians over rounds. In each round all implementations run one after the other, so that ratios hold
+even if the machine's speed drifts. Useful FLOP are 2 * HW * N * P^2 * (C + O). Peak extra memory is measured in
+a separate process: after inputs, session and a small warm-up call, the high-water mark of resident memory is
+reset, then one call is made. "One offset for all" moves all windows by 5 pixels; "an offset per pixel" moves
+each by up to 8 pixels, at random.
 """
 
 from __future__ import annotations
@@ -29,16 +29,16 @@ from onnx import TensorProto, helper
 from rich.console import Console
 from rich.table import Table
 
-from maskring.plugins.windowed_affinity import cpu_op as native
-from maskring.plugins.windowed_affinity import onnx_function, onnx_op
+from maskring.common.machine import usable_cores
+from maskring.plugins.windowed_affinity import cpu_op, onnx_function, onnx_op
 
 HEIGHT = WIDTH = 120
 CHANNELS, SLOTS, LABELS, SCALE = 64, 5, 3, 0.125
 MATMUL_SIZE = 2048
 
 NATIVE, TORCH, FUNCTION, UNFOLD = "native kernel", "torch operator", "ONNX function", "naive unfold"
-ALIKE, SINGLY = "native, windows moved alike", "native, windows moved singly"
-IMPLEMENTATIONS = (NATIVE, ALIKE, SINGLY, TORCH, FUNCTION, UNFOLD)
+SHARED_OFFSET, OFFSETS = "native, one offset for all", "native, an offset per pixel"
+IMPLEMENTATIONS = (NATIVE, SHARED_OFFSET, OFFSETS, TORCH, FUNCTION, UNFOLD)
 TARGETS = "targets: 50 % of MatMul's FLOP/s, 60x the ONNX function at r=6, 100x naive unfold, below 30 MB"
 
 Inputs = tuple[np.ndarray, np.ndarray, np.ndarray, np.ndarray]
@@ -60,17 +60,17 @@ def inputs_of(height: int, width: int) -> Inputs:
 
 
 def native_run(inputs: Inputs, radius: int, threads: int) -> Run:
-    return lambda: native.windowed_affinity(*inputs, radius=radius, scale=SCALE, threads=threads)
+    return lambda: cpu_op.windowed_affinity(*inputs, radius=radius, scale=SCALE, threads=threads)
 
 
-def alike_run(inputs: Inputs, radius: int, threads: int) -> Run:
+def shared_offset_run(inputs: Inputs, radius: int, threads: int) -> Run:
     offsets = np.full(offsets_shape(inputs), 5, np.int32)
-    return lambda: native.windowed_affinity(*inputs, offsets, radius=radius, scale=SCALE, threads=threads)
+    return lambda: cpu_op.windowed_affinity(*inputs, offsets, radius=radius, scale=SCALE, threads=threads)
 
 
-def singly_run(inputs: Inputs, radius: int, threads: int) -> Run:
+def offsets_run(inputs: Inputs, radius: int, threads: int) -> Run:
     offsets = np.random.default_rng(0).integers(-8, 9, offsets_shape(inputs), np.int32)
-    return lambda: native.windowed_affinity(*inputs, offsets, radius=radius, scale=SCALE, threads=threads)
+    return lambda: cpu_op.windowed_affinity(*inputs, offsets, radius=radius, scale=SCALE, threads=threads)
 
 
 def offsets_shape(inputs: Inputs) -> tuple[int, ...]:
@@ -144,8 +144,8 @@ def unfold_run(inputs: Inputs, radius: int, threads: int) -> Run:
 
 MAKERS: dict[str, Callable[[Inputs, int, int], Run]] = {
     NATIVE: native_run,
-    ALIKE: alike_run,
-    SINGLY: singly_run,
+    SHARED_OFFSET: shared_offset_run,
+    OFFSETS: offsets_run,
     TORCH: torch_run,
     FUNCTION: function_run,
     UNFOLD: unfold_run,
@@ -245,7 +245,7 @@ def main() -> None:
         description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
     )
     parser.add_argument("--radius", type=int, nargs="*", default=[6, 12])
-    parser.add_argument("--threads", type=int, default=native.usable_cores())
+    parser.add_argument("--threads", type=int, default=usable_cores())
     parser.add_argument("--rounds", type=int, default=5)
     parser.add_argument("--peak", help=argparse.SUPPRESS)
     options = parser.parse_args()
@@ -255,7 +255,7 @@ def main() -> None:
     console = Console()
     console.print(
         f"{HEIGHT}x{WIDTH}, C={CHANNELS}, N={SLOTS}, O={LABELS}, float32, {options.threads} threads, "
-        f"instruction set {native.instruction_set()}, medians of {options.rounds} rounds; {TARGETS}"
+        f"instruction set {cpu_op.instruction_set()}, medians of {options.rounds} rounds; {TARGETS}"
     )
     for radius in options.radius:
         measure(radius, options.threads, options.rounds, console)
