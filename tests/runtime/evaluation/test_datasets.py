@@ -116,7 +116,7 @@ def test_missing_split_names_those_there_are(tmp_path: Path) -> None:
     root = davis(tmp_path, ["swan"])
     write_list(root, "2017", "train", "swan\n")
     write_list(root, "2016", "val", "swan\n")
-    with pytest.raises(SourceError, match="no split named test; choose one of those there are: train, val"):
+    with pytest.raises(SourceError, match=r"test; choose .*: train, val\."):
         load_split(root, "test")
 
 
@@ -125,7 +125,7 @@ def test_missing_split_of_folders_names_those_there_are(tmp_path: Path) -> None:
         fill(tmp_path / split / "JPEGImages" / "x", ".jpg", STEMS)
     with pytest.raises(SourceError, match="train, valid"):
         load_split(tmp_path, "val")
-    with pytest.raises(SourceError, match="there are: all"):
+    with pytest.raises(SourceError, match=r"val; choose .*: all\."):
         load_split(tmp_path / "train", "val")
 
 
@@ -174,7 +174,7 @@ def test_empty_list(tmp_path: Path, content: bytes) -> None:
     root = davis(tmp_path, ["swan"])
     write_list(root, "2017", "val", "")
     (root / "ImageSets/2017/val.txt").write_bytes(content)
-    with pytest.raises(SourceError, match="names no sequence"):
+    with pytest.raises(SourceError, match=r"val\.txt .*one sequence name per line"):
         load_split(root, "val")
 
 
