@@ -105,8 +105,8 @@ def test_a_builder_that_says_nothing_of_memory(
     ("options", "words"),
     [
         (("--height", "48"), "takes any width and an engine needs bounds; give --width N"),
-        (("--height", "48:32:96", "--width", "64"), "--height 48:32:96 is no range; give --height N or"),
-        ((*SIZES, "--objects", "300"), "300 objects do not fit into a label map; ask for 255 at most"),
+        (("--height", "48:32:96", "--width", "64"), "--height 48:32:96 is not a range; give --height N or"),
+        ((*SIZES, "--objects", "300"), "--objects 300 is out of range; give at most 255"),
         ((*SIZES, "--compute-capability", "sm86"), "takes no --compute-capability; leave it out, or"),
         ((*SIZES, "--runtime", "tensorrt-rtx"), "needs the GPUs it is for; name them: --compute-capability"),
         ((*SIZES, *RTX, "--version-compatible"), "no version or hardware compatibility and no timing cache"),
@@ -135,10 +135,10 @@ def test_models_and_outputs_that_do_not_serve(nvidia: FakeBuilder, model: Path) 
     for name in ("cut.onnx", "text.onnx"):
         refused(build(name, *SIZES), f"{name} is not an ONNX file, or is cut short")
     refused(build("m.json", *SIZES), "the model m.json cannot be read")
-    refused(build(model, *SIZES, out="m.trt"), "m.trt ends neither in .engine")
+    refused(build(model, *SIZES, out="m.trt"), "m.trt does not end in .engine")
     refused(build(model, *SIZES, out="text.onnx/m.engine"), "text.onnx", "in the way")
     Path("folder.engine").mkdir()
-    refused(build(model, *SIZES, out="folder.engine"), "folder.engine is a folder; name a file")
+    refused(build(model, *SIZES, out="folder.engine"), "folder.engine is a folder; give a file")
     assert files() == ["cut.onnx", "folder.engine", "m.json", "text.onnx"]
     assert nvidia.calls["build_serialized_network"] == 0
 

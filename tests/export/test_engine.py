@@ -218,14 +218,14 @@ FIXED_MODEL = dataclasses.replace(OPEN_MODEL, height=480, width=480, num_labels=
         (
             OPEN_MODEL,
             EngineOptions(width=(8, 8, 8)),
-            "takes any height and an engine needs bounds; give",
+            "takes any height, and an engine needs bounds; give",
         ),
         (FIXED_MODEL, EngineOptions(height=(8, 8, 8)), "fixed to height 480; leave --height out"),
         (FIXED_MODEL, EngineOptions(objects=(1, 2, 3)), "fixed to objects 3"),
         (
             OPEN_MODEL,
             EngineOptions(height=(8, 8, 8), width=(8, 8, 8), objects=(1, 1, 256)),
-            "256 objects do not fit into a label map; ask for 255",
+            "--objects 256 is out of range; give at most 255",
         ),
     ],
 )
@@ -238,21 +238,21 @@ def test_ranges() -> None:
     assert parse_range("480", "--height") == (480, 480, 480)
     assert parse_range("1:3:15", "--objects") == (1, 3, 15)
     for text in ("", "x", "0", "1:2", "3:2:4", "1:2:3:4", "-1", "1:2:y"):
-        with pytest.raises(ModelError, match=r"is no range; give --width N or SMALLEST:BEST:LARGEST"):
+        with pytest.raises(ModelError, match=r"is not a range; give --width N or SMALLEST:BEST:LARGEST"):
             parse_range(text, "--width")
 
 
 @pytest.mark.parametrize(
     ("change", "error", "sentence"),
     [
-        ({"runtime": "x"}, ModelError, "there is no runtime x; choose tensorrt or tensorrt-rtx"),
-        ({"compute_capabilities": ()}, ModelError, "needs the GPUs it is for; name them"),
+        ({"runtime": "x"}, ModelError, "runtime x is unknown; choose tensorrt or tensorrt-rtx"),
+        ({"compute_capabilities": ()}, ModelError, "to know the GPUs; name them with --compute-capability"),
         ({"compute_capabilities": ("sm1",)}, UnavailableError, "compiles for no sm1; choose from sm75"),
-        ({"version_compatible": True}, ModelError, "no version or hardware compatibility"),
-        ({"hardware_compatibility": "ampere-plus"}, ModelError, "no version or hardware compatibility"),
-        ({"timing_cache": Path("t")}, ModelError, "and no timing cache"),
-        ({"runtime": "tensorrt"}, ModelError, "takes no --compute-capability; leave it out"),
-        ({"hardware_compatibility": "all"}, ModelError, "there is no hardware compatibility all"),
+        ({"version_compatible": True}, ModelError, "--version-compatible.* do not apply"),
+        ({"hardware_compatibility": "ampere-plus"}, ModelError, "--hardware-compatibility .* do not apply"),
+        ({"timing_cache": Path("t")}, ModelError, "--timing-cache do not apply"),
+        ({"runtime": "tensorrt"}, ModelError, "--compute-capability does not apply .*; leave it out"),
+        ({"hardware_compatibility": "all"}, ModelError, "hardware compatibility all is unknown"),
     ],
 )
 def test_options_that_do_not_fit(
@@ -268,7 +268,7 @@ def test_files_that_are_no_models(models: dict[str, Path], tmp_path: Path) -> No
     for name, sentence in (("absent.onnx", "does not exist"), ("damaged.onnx", "is not an ONNX file")):
         with pytest.raises(ModelError, match=sentence):
             build_engine(tmp_path / name, tmp_path / "m.engine", RTX)
-    with pytest.raises(OutputError, match=r"ends neither in \.engine nor in \.plan"):
+    with pytest.raises(OutputError, match=r"m\.trt does not end in \.engine .* or \.plan"):
         build_engine(models["float32-fixed"], tmp_path / "m.trt", RTX)
 
 

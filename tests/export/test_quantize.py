@@ -198,10 +198,10 @@ def test_float_models_stay_as_they_are(folder: Path) -> None:
 def test_refusals_name_the_remedy_and_write_nothing(folder: Path, tmp_path: Path) -> None:
     out = tmp_path / "out.onnx"
     export_onnx(folder / "tiny.safetensors", tmp_path / "half.onnx", radius=3, dtype="float16")
-    for model, said in ((folder / "int8.onnx", "quantized already"), (tmp_path / "half.onnx", "float16")):
+    for model, said in ((folder / "int8.onnx", "already quantized"), (tmp_path / "half.onnx", "float16")):
         with pytest.raises(ModelError, match=said):
             quantize_onnx(model, out, FRAMES)
-    with pytest.raises(SourceError, match="no frame"):
+    with pytest.raises(SourceError, match="no frames"):
         quantize_onnx(folder / "float.onnx", out, [])
     assert not out.exists()
 

@@ -44,3 +44,14 @@ def test_distortion_moves_colours_by_its_strength() -> None:
     ]
     assert 10 < np.std(levels) < 60
     assert abs(np.mean(levels) - 128) < 15
+
+
+def test_the_crop_zooms_into_the_frame() -> None:
+    """On a ramp, the range of a view tells the side of the square that it shows."""
+    ramp = np.repeat(3 * np.arange(64, dtype=np.uint8)[None, :, None], 64, axis=0).repeat(3, axis=2)
+    sides = []
+    for seed in range(20):
+        view = augment([ramp], np.random.default_rng(seed), crop=32, zoom=0.5, distortion=0.0)[0, 0]
+        assert np.array_equal(view, np.broadcast_to(view[0], view.shape)), "columns stay columns"
+        sides.append(abs(int(view[0, -1]) - int(view[0, 0])) / 3 * 32 / 31)
+    assert 31 < min(sides) < 40 and 56 < max(sides) < 65

@@ -105,7 +105,7 @@ def test_full_disk_is_said_once(
     cache.store("c", segment())
     assert cache.load("a") == segment(1) and names(tmp_path) == {"a"}
     (message,) = [record.getMessage() for record in caplog.records]
-    assert message.startswith("decoded frames are not kept: no space is left on the disk")
+    assert message.startswith("decoded frames are not cached: no space is left on the disk")
 
 
 def test_folder_that_cannot_be_made_is_no_error(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:

@@ -151,7 +151,7 @@ def test_build(files: dict[str, Path], option: str, text: str) -> None:
 @given(option=st.sampled_from(["--frames", "--size"]), text=numbers)
 def test_quantize(files: dict[str, Path], option: str, text: str) -> None:
     arguments = ("--calibrate", files["frames"], "--out", files["out"].with_suffix(".int8.onnx"))
-    run("quantize", files["frames"], *arguments, option, text)
+    run("quantize", files["model"], *arguments, option, text)
 
 
 @FEW
