@@ -1,7 +1,7 @@
-"""The paper's ablation as one command: what each part is worth, on the same footage and for the same steps.
+"""The paper's ablation as one command: what each part is worth, with equal footage and steps.
 
-Trains one encoder per training variant (a run that was interrupted goes on), tracks a labelled split with
-every variant through the real tracker, and writes a Markdown report with a plot. The base is a recipe.
+Trains one encoder per training variant (an interrupted run continues), tracks a labelled split with every variant
+by the real tracker, and writes a Markdown report with a plot. The base is a recipe.
 
     python bench/ablate.py --data FOOTAGE --davis ROOT --split dev --steps 1000 --size 240 --out docs/results
 """
@@ -39,8 +39,8 @@ class Variant:
     """One row.
 
     Attributes:
-        question: what it helps to answer; rows of one question stand together.
-        name: of the row.
+        question: the question that it helps to answer.
+        name: of the row in the report.
         train: changes of the recipe.
         clips: unlabelled clips to train on, evenly picked; None for all.
         track: changes of the settings of :func:`feature_tracker.feature_tracker`.
@@ -71,18 +71,18 @@ SYSTEM = (
     "delta",
     "momentum",
 )
-"""Settings of a recipe that make it the system it is, beside its encoder and its size."""
+"""Settings that distinguish the system of a recipe, apart from its encoder and its size."""
 
 
 def system(name: str, base: Recipe) -> dict[str, Any]:
-    """The system of another recipe on the base's encoder, with as many frames in a step as the base."""
+    """The system of another recipe with the base's encoder and as many frames per step as the base."""
     recipe = load_recipe(name)
     clips = max(1, round(base.clips * base.frames / recipe.frames))
     return {key: getattr(recipe, key) for key in SYSTEM} | {"clips": clips}
 
 
 def variants(base: Recipe) -> list[Variant]:
-    """All rows. The first trains nothing new, nor do those that change tracking alone."""
+    """All rows, the base first. Variants of tracking use the base's encoder."""
     scale = base.tracking_logit_scale
     dilated = policy((0, 5), (1, 3, 5), dilate_after=1, max_dilation=2, reach=math.inf)
     alone = base.encoder.removesuffix("-patch")
@@ -119,13 +119,13 @@ def variants(base: Recipe) -> list[Variant]:
 
 @dataclass(frozen=True)
 class Study:
-    """Where everything is.
+    """What is measured, and where its files are.
 
     Attributes:
         base: the recipe that variants change.
         data: unlabelled footage.
         davis, split, size: labelled sequences and the shorter side to track them at.
-        work: takes the runs and the scores.
+        work: folder for runs and scores.
     """
 
     base: Recipe
@@ -136,7 +136,7 @@ class Study:
     work: Path
 
     def score(self, variant: Variant) -> dict[str, float]:
-        """J&F in percent by sequence; measured once for these very settings, then remembered."""
+        """J&F in percent by sequence; stored in ``work``, so that it is measured once per settings."""
         settings = (self.base.to_json(), self.davis, self.split, self.size, variant.train, variant.clips)
         digest = hashlib.sha256(repr((settings, variant.track)).encode()).hexdigest()
         path = self.work / f"{digest[:16]}.json"
@@ -144,8 +144,8 @@ class Study:
             scores = self._measure(variant)
             with atomic_path(path) as partial:
                 partial.write_text(json.dumps(scores), "utf-8")
-        found: dict[str, float] = json.loads(path.read_text("utf-8"))
-        return found
+        stored: dict[str, float] = json.loads(path.read_text("utf-8"))
+        return stored
 
     def _measure(self, variant: Variant) -> dict[str, float]:
         settings = {
@@ -183,7 +183,7 @@ def mean(scores: dict[str, float]) -> float:
 
 
 def report(study: Study, scores: dict[Variant, dict[str, float]], command: str) -> str:
-    """The Markdown report: a row per variant, its distance from the base beside it."""
+    """The Markdown report: one row per variant, with its difference from the base."""
     base = mean(next(iter(scores.values())))
     sequences = list(next(iter(scores.values())))
     lines = [
@@ -197,7 +197,7 @@ def report(study: Study, scores: dict[Variant, dict[str, float]], command: str) 
         "",
         "![J&F by variant](ablation.png)",
         "",
-        "| question | variant | mean | beside the base | " + " | ".join(sequences) + " |",
+        "| question | variant | mean | minus the base | " + " | ".join(sequences) + " |",
         "|" + "---|" * (4 + len(sequences)),
     ]
     for variant, found in scores.items():

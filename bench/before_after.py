@@ -1,9 +1,9 @@
-"""Frames of a real sequence in two versions of maskring: what a change saves, and whether masks stay.
+"""Compare two versions of maskring on a real sequence: speed, and whether the masks are equal.
 
-Each version has a process of its own and they take turns, frame by frame, so that whatever else the machine
-does meets both. CPU time counts all cores: where it and the wall clock tell different stories, the machine
-was busy elsewhere. Each follows its own masks; `equal` is the least share of equal pixels of any frame. The
-version before is installed beside:
+Each version has a process of its own. They take turns frame by frame, so that other work on the machine affects
+both alike. CPU time counts all cores; when it disagrees with the wall clock, the machine was busy. Each version
+propagates its own masks; `equal` is the smallest share of equal pixels in any frame. Install the version before
+into another folder:
 
     git worktree add ../old COMMIT
     pip install --no-build-isolation --no-deps --target ../before ../old
@@ -24,21 +24,25 @@ import cv2
 import numpy as np
 
 WARM_UP = 6
-"""Frames before the clock starts: from then on the memory is full."""
+"""Frames that are not timed; after them the memory is full."""
 
 HEADINGS = ["model", "frame", "objects", "before ms", "now ms", "faster"]
 HEADINGS += ["before CPU ms", "now CPU ms", "faster", "equal"]
 
 
 def work(pipe: Connection, package: Path | None, model: Path, threads: int) -> None:
-    """Step on the frames that come through ``pipe``; answers are (labels, wall, CPU seconds)."""
+    """Track the frames that arrive through ``pipe``; send back labels, wall seconds and CPU seconds."""
     if package is not None:
-        # An editable install stands before any path.
+        # An editable install takes precedence over sys.path.
         sys.meta_path[:] = [f for f in sys.meta_path if type(f).__name__ != "ScikitBuildRedirectingFinder"]
         sys.path.insert(0, str(package))
     import maskring.runtime
     from maskring.runtime.backends import open_backend
-    from maskring.runtime.tracking.tracker import Tracker
+
+    try:
+        from maskring.runtime.tracking.tracker import Tracker
+    except ImportError:  # version 0.1.0
+        from maskring.runtime.tracker import Tracker
 
     if package is not None:
         assert package.resolve() in Path(str(maskring.runtime.__file__)).resolve().parents
@@ -50,7 +54,7 @@ def work(pipe: Connection, package: Path | None, model: Path, threads: int) -> N
 
 
 def measure(model: Path, frames: list[np.ndarray], objects: int, options: argparse.Namespace) -> str:
-    """One row of the table."""
+    """One row of the table: both versions on the same frames."""
     context = get_context("spawn")
     pipes, workers = [], []
     for package in (options.before, None):
@@ -86,7 +90,7 @@ def row(cells: Sequence[str]) -> str:
 
 
 def squares(size: tuple[int, int], objects: int) -> np.ndarray:
-    """A mask of so many squares in rows: what they show does not change the time."""
+    """A mask of ``objects`` squares in rows; their content does not affect the time."""
     height, width = size
     columns = int(np.ceil(np.sqrt(objects * width / height)))
     side = width // columns
@@ -109,7 +113,7 @@ def main() -> None:
     parser.add_argument("--height", type=int, nargs="+", default=[480], help="heights to scale frames to")
     parser.add_argument("--threads", type=int, default=2)
     options = parser.parse_args()
-    # Not above: workers import this file before they choose their version.
+    # Not at the top: workers import this file before they choose their version.
     from maskring.runtime.video.images import read_image
 
     read = [read_image(path) for path in sorted(options.frames.glob("*.jpg"))[: options.count]]

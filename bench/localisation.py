@@ -24,8 +24,8 @@ from maskring.export.onnx_export import export_onnx
 from maskring.models import open_tracker
 from maskring.training.weights import shipped_checkpoint
 
-SETTLED = 7
-"""Frames after which every kind of slot is read."""
+WARM_UP = 7
+"""Frames that are not timed; after them every kind of slot is read."""
 
 
 def step_times(models: dict[int, Path], frames: list[Path], threads: int) -> dict[int, float]:
@@ -40,7 +40,7 @@ def step_times(models: dict[int, Path], frames: list[Path], threads: int) -> dic
         for step, tracker in trackers.items():
             started = time.process_time()
             tracker.step(frame, mask if index == 0 else None)
-            if index >= SETTLED:
+            if index >= WARM_UP:
                 spent[step].append(time.process_time() - started)
     for tracker in trackers.values():
         tracker.close()

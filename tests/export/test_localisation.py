@@ -17,7 +17,6 @@ from maskring.export.parity import verify_model
 from maskring.plugins.windowed_affinity import cpu_localisation as native_localisation
 from maskring.plugins.windowed_affinity.torch_localisation import localise
 from maskring.runtime.backends.onnxrt.backend import OnnxRuntimeBackend
-from maskring.runtime.model.metadata import ModelMetadata
 from maskring.runtime.model.step_graph import load_step_graph
 from maskring.training.checkpoint import load_checkpoint
 
@@ -116,12 +115,6 @@ def test_the_file_says_so(checkpoint: Path, model: Path) -> None:
     proto, metadata = load_step_graph(model)
     assert metadata.roi_step == 2
     onnx.checker.check_model(proto, full_check=True)
-    assert step_graph(load_checkpoint(checkpoint), metadata).localise == 2
-    with pytest.raises(ModelError, match="search for window centres"):
+    assert step_graph(load_checkpoint(checkpoint), metadata).roi_step == 2
+    with pytest.raises(ModelError, match="--roi-step 0 or more"):
         export_onnx(checkpoint, model.with_name("no.onnx"), roi_step=-1)
-
-
-def test_files_older_than_localisation_are_read() -> None:
-    text = ModelMetadata(4, 8, 3, 1.0).to_json().replace('"localise": 0, ', "")
-    assert "localise" not in text
-    assert ModelMetadata.from_json(text, "old.onnx").localise == 0
