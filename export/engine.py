@@ -287,18 +287,18 @@ def _precision(graph: onnx.ModelProto, metadata: ModelMetadata) -> str:
 
 
 def _targets(trt: Any, options: EngineOptions) -> tuple[str, ...]:
-    known = [name.lower() for name in trt.ComputeCapability.__members__ if name.startswith("SM")]
+    supported = [name.lower() for name in trt.ComputeCapability.__members__ if name.startswith("SM")]
     # NVIDIA writes 8.9, sm_89 and sm89 for one thing.
-    wanted = [
+    targets = [
         re.sub(r"(?:sm_?)?(\d+)\.?(\d)", r"sm\1\2", name.lower()) for name in options.compute_capabilities
     ]
-    unknown = [name for name in wanted if name not in known]
+    unknown = [name for name in targets if name not in supported]
     if unknown:
         raise UnavailableError(
             f"TensorRT-RTX {trt.__version__} compiles for no {', '.join(unknown)}",
-            f"choose from {', '.join(known)}",
+            f"choose from {', '.join(supported)}",
         )
-    return tuple(dict.fromkeys(wanted))
+    return tuple(dict.fromkeys(targets))
 
 
 def _present(out: Path, key: EngineKey) -> tuple[EngineManifest | None, str]:

@@ -1,4 +1,4 @@
-"""Contact sheets that show true colours beside reconstructed ones."""
+"""Contact sheets that show true and reconstructed colours side by side."""
 
 from __future__ import annotations
 

@@ -201,7 +201,7 @@ def _data_description(library: ClipLibrary, data: Sequence[Path], start: Checkpo
 
 
 def make_batch(recipe: Recipe, library: ClipLibrary, step: int, number: int) -> Batch:
-    """Batch ``number`` of the step after ``step``, which depends on seed, step, number and files alone.
+    """Batch ``number`` of the step after ``step``, which depends on seed, step, number and files only.
 
     Numbers run through all passes and processes of a step, so two processes with one pass each train on the
     same windows as one process with two passes.

@@ -22,7 +22,7 @@ def import_mast(path: Path) -> tuple[Checkpoint, list[str]]:
     """Read a checkpoint published for MAST (CVPR 2020, github.com/zlai0/MAST).
 
     Args:
-        path: a torch file with an entry ``state_dict`` (or that mapping alone), names with or without
+        path: a torch file with an entry ``state_dict`` (or only that mapping), names with or without
             ``module.`` in front. Only tensors are unpickled, never code.
 
     Returns:
@@ -63,7 +63,7 @@ def _read_state_dict(path: Path) -> Mapping[str, Any]:
         stored = load_torch_file(path, "cpu")
     except Exception as error:  # on damaged bytes the unpickler raises any exception there is
         raise ModelError(
-            f"{path} is damaged, or is not a torch checkpoint of tensors alone", remedy
+            f"{path} is damaged, or is not a torch checkpoint that holds tensors only", remedy
         ) from error
     if isinstance(stored, Mapping) and isinstance(stored.get("state_dict"), Mapping):
         stored = stored["state_dict"]

@@ -1,1 +1,1 @@
-"""Triton model repositories: one tracker per sequence, its memory kept by the server."""
+"""Triton model repositories: one tracker per sequence, whose memory the server holds."""

@@ -89,7 +89,7 @@ def test_corrupt_and_short_clips_are_skipped_and_named(footage: Path, make_folde
     assert {window.clip.name for window in windows(library, 60)} == {"one.avi", "two"}
     assert {path.name for path in library.skipped} == {"broken.mp4", "still", "torn"}
     assert "broken.mp4 is not a video that can be decoded" in library.skipped[footage / "broken.mp4"]
-    assert "00003.png is not an image" in library.skipped[footage / "torn"]
+    assert "00003.png cannot be decoded" in library.skipped[footage / "torn"]
     assert "too few frames" in library.skipped[footage / "still"]
 
 

@@ -79,7 +79,7 @@ def test_files_that_are_being_written_are_not_removed(tmp_path: Path) -> None:
 
 def test_what_a_killed_process_left_makes_room(tmp_path: Path) -> None:
     size = len(segment().to_bytes())
-    left = tmp_path / f".a.01234567-99-1-0.partial{SUFFIX}"
+    left = tmp_path / f".a.99-01234567.partial{SUFFIX}"
     left.write_bytes(bytes(2 * size))
     os.utime(left, (LONG_AGO, LONG_AGO))
     FrameCache(tmp_path, 2 * size).store("c", segment())

@@ -28,7 +28,5 @@ def test_three_sizes_are_shipped() -> None:
 
 
 def test_unknown_name_says_what_there_is() -> None:
-    with pytest.raises(
-        ModelError, match="no checkpoint 'giant' comes with maskring; name one of: full, nano, pico"
-    ):
+    with pytest.raises(ModelError, match="no shipped checkpoint 'giant'; choose one of: full, nano, pico"):
         shipped_checkpoint("giant")

@@ -1,9 +1,9 @@
-"""sRGB to Lab as OpenCV computes it, in operations that every ONNX runtime and TensorRT know.
+"""sRGB to Lab as OpenCV computes it, in operations that every ONNX runtime and TensorRT support.
 
-OpenCV's ``COLOR_RGB2LAB`` on float images is not the textbook formula: it interpolates trilinearly, in
-integers, between the colours of a lattice of 33 points a side, and differs visibly from the formula.
-Networks of this family are trained on OpenCV's values, so the same interpolation is done here; it needs no
-power function at run time.
+OpenCV's ``COLOR_RGB2LAB`` on float images does not use the textbook formula: it interpolates trilinearly, in
+integers, between the colours of a lattice with 33 points per side, and differs visibly from the formula. Networks
+of this family are trained on OpenCV's values, so this module does the same interpolation. It needs no power
+function at run time.
 """
 
 from __future__ import annotations
@@ -27,8 +27,8 @@ LAB_STD = (50.0, 127.0, 127.0)
 def _lattice_colours() -> Tensor:
     """[33, 33, 33, 3] int32: fixed-point Lab at the lattice points, indexed by blue, green, red.
 
-    OpenCV is exact at its own lattice points, so it is asked for them: its softfloat arithmetic decides
-    roundings that other arithmetic would decide otherwise.
+    They come from OpenCV itself, which is exact at its lattice points: other arithmetic than its softfloat rounds
+    some of them differently.
     """
     level = np.linspace(0.0, 1.0, _LATTICE, dtype=np.float32)
     blue, green, red = np.meshgrid(level, level, level, indexing="ij")
@@ -38,14 +38,14 @@ def _lattice_colours() -> Tensor:
     return torch.from_numpy(fixed.reshape(_LATTICE, _LATTICE, _LATTICE, 3))
 
 
-# Made at import: inside a traced function it would be made of symbols.
+# Computed at import: inside a traced function it would consist of symbols.
 _COLOURS = _lattice_colours()
 
 
 def _cell_corners(colours: Tensor) -> Tensor:
-    """[33 ** 3, 24]: L, a and b of the eight corners of each cell, so that one gather fetches them all.
+    """[33 ** 3, 24]: L, a and b of the eight corners of each cell, so that one gather reads them all.
 
-    Folded into a constant by every graph optimiser, and therefore not stored: it is eight times the lattice.
+    It is eight times as large as the lattice, and every graph optimiser folds it into a constant, so it is not stored.
     """
     padded = torch.cat([colours, colours[-1:]], 0)
     padded = torch.cat([padded, padded[:, -1:]], 1)
@@ -64,10 +64,10 @@ def rgb_to_lab(rgb: Tensor) -> Tensor:
     """CIE Lab (D65) of sRGB colours, equal to OpenCV's float conversion.
 
     Args:
-        rgb: [B, 3, H, W] float32 in 0..1 (beyond that it is clipped, as OpenCV does).
+        rgb: [B, 3, H, W] float32 in 0..1; clipped to that range, as in OpenCV.
 
     Returns:
-        [B, 3, H, W] float32: L in 0..100, a and b in about -127..127. No gradient passes.
+        [B, 3, H, W] float32: L in 0..100, a and b in about -127..127. Not differentiable.
 
     Source: OpenCV, ``modules/imgproc/src/color_lab.cpp`` (``RGB2Lab_f``, ``trilinearInterpolate``).
     """
@@ -93,7 +93,7 @@ def rgb_to_lab(rgb: Tensor) -> Tensor:
 
 
 def normalise_lab(lab: Tensor) -> Tensor:
-    """Lab [B, 3, H, W] as the encoder expects it: about -1..1 in every channel (MAST's constants)."""
+    """Normalise Lab [B, 3, H, W] for the encoder, to about -1..1 in every channel (MAST's constants)."""
     mean = torch.tensor(LAB_MEAN, device=lab.device).view(1, 3, 1, 1)
     std = torch.tensor(LAB_STD, device=lab.device).view(1, 3, 1, 1)
     return (lab - mean) / std

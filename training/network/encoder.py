@@ -1,4 +1,4 @@
-"""The encoder: one ResNet without early pooling that gives a feature vector to every fourth pixel."""
+"""The encoder: a ResNet without max-pooling that computes a feature vector for every fourth pixel."""
 
 from __future__ import annotations
 
@@ -16,18 +16,17 @@ STRIDE = 4
 
 STAGE_STRIDES = (1, 2, 1, 1)
 PYRAMID_STRIDES = (1, 2, 2, 1)
-"""Of a pyramid, whose last two stages see twice as far on a quarter of the pixels."""
+"""Strides of a pyramid: its last two stages have a quarter of the positions, with twice the receptive field."""
 
 NORM_CHANNELS = 2
-"""Last channels of features that are compared by distance: they carry the vectors' lengths."""
+"""The last channels of features that are compared by distance; they hold the vectors' lengths."""
 
 NORM_STEP = 64.0
-"""The first of them holds multiples of this, the second the rest: float16 then holds both well."""
+"""The first of them holds multiples of this, the second the remainder, so that float16 suffices for both."""
 
 PATCH_GAIN = 2.7
-"""Scale of the untrained projection: at a logit scale of 1, patches whose colours differ by 0.034 in
-normalised Lab (root mean square) weigh 1 / e of equal ones. Raw patches track best
-about there (bench/davis.py)."""
+"""Scale of the untrained projection. At a logit scale of 1, a patch whose colours differ by 0.034 in normalised Lab
+(root mean square) then weighs 1 / e of an equal one. Raw patches track best near this value (bench/davis.py)."""
 
 
 @dataclass(frozen=True)
@@ -39,11 +38,11 @@ class EncoderConfig:
         stages: channels of the four stages.
         blocks: residual blocks in each stage.
         channels: C, depth of the features.
-        inputs: Lab channels that are looked at: 3, or 1 for the lightness alone.
-        patch: side, in pixels and odd, of the patch of raw colours that is projected into the features beside
-            the network; such features are compared by distance (:meth:`Encoder.keys`). 0 = the network alone.
-        pyramid: the last two stages work at stride 8, for less than half the cost; the head's output is
-            interpolated, and one of the second stage, at stride 4, is added to it.
+        inputs: number of Lab channels that are read: 3, or 1 for the lightness only.
+        patch: odd side, in pixels, of the patch of raw colours whose projection is added to the network's
+            output; such features are compared by distance (:meth:`Encoder.keys`). 0 = no patch.
+        pyramid: the last two stages work at stride 8, for less than half the cost; the output of the head is
+            interpolated and added to a projection of the second stage, at stride 4.
     """
 
     stem: int
@@ -58,9 +57,9 @@ class EncoderConfig:
         if len(self.stages) != len(STAGE_STRIDES) or len(self.blocks) != len(STAGE_STRIDES):
             raise ValueError(f"an encoder has {len(STAGE_STRIDES)} stages, not {self.stages} / {self.blocks}")
         if min(self.stem, self.channels, *self.stages, *self.blocks) < 1:
-            raise ValueError(f"widths and depths of an encoder are at least 1: {self}")
+            raise ValueError(f"widths and depths of an encoder must be at least 1: {self}")
         if self.inputs not in (1, 3):
-            raise ValueError(f"an encoder looks at 1 or 3 channels, not {self.inputs}")
+            raise ValueError(f"an encoder reads 1 or 3 channels, not {self.inputs}")
         if self.patch and (self.patch % 2 == 0 or self.patch < 0 or self.channels <= NORM_CHANNELS):
             raise ValueError(f"a patch has an odd side, and needs more than {NORM_CHANNELS} channels: {self}")
 
@@ -69,8 +68,8 @@ class EncoderConfig:
         """One of :data:`PRESETS`.
 
         ``full``: the ResNet-18 of MAST (CVPR 2020). ``nano``: half its width, for CPUs and small boards.
-        ``full-patch``, ``nano-patch``: the same beside a patch of raw colours. ``full-pyramid``,
-        ``nano-pyramid``: these with their last stages at stride 8.
+        ``full-patch``, ``nano-patch``: the same with a patch of raw colours. ``full-pyramid``,
+        ``nano-pyramid``: these with the last stages at stride 8.
 
         Raises:
             ValueError: when there is no preset of that name.
@@ -81,7 +80,7 @@ class EncoderConfig:
 
     @property
     def preset_name(self) -> str | None:
-        """Its name in :data:`PRESETS`, None for a configuration of another kind."""
+        """Its name in :data:`PRESETS`, None when it is not one of them."""
         return next((name for name, preset in PRESETS.items() if preset == self), None)
 
 
@@ -102,7 +101,7 @@ def _convolution(inputs: int, outputs: int, size: int, stride: int = 1) -> nn.Co
 
 
 class ResidualBlock(nn.Module):
-    """Two 3x3 convolutions beside a shortcut, which is a 1x1 convolution where the shape changes."""
+    """Two 3x3 convolutions and a shortcut, which is a 1x1 convolution if the shape changes."""
 
     def __init__(self, inputs: int, outputs: int, stride: int) -> None:
         super().__init__()
@@ -124,7 +123,7 @@ class ResidualBlock(nn.Module):
 
 
 class Encoder(nn.Module):
-    """Frames in, features out.
+    """Computes features of frames.
 
     Source: the network of MAST (CVPR 2020, github.com/zlai0/MAST, ``models/submodule.py``): ResNet-18 with
     output stride 4 and no max-pooling, then a 3x3 convolution with bias.
@@ -152,7 +151,7 @@ class Encoder(nn.Module):
         if config.patch:
             self.patch = _convolution(config.inputs, own, config.patch, STRIDE)
             self.patch.weight.data = PATCH_GAIN * lowest_frequencies(own, config.inputs, config.patch)
-            # Training starts from what raw colours can do.
+            # Zero at first, so that training starts from what raw colours can do.
             for layer in filter(None, (self.head, self.lateral)):
                 for parameter in layer.parameters():
                     nn.init.zeros_(parameter)
@@ -169,16 +168,16 @@ class Encoder(nn.Module):
         Returns:
             [B, C, ceil(H / 4), ceil(W / 4)]; feature (i, j) is centred on pixel (4 * i, 4 * j).
         """
-        seen = lab[:, : self.config.inputs]
-        features = self._network(seen)
+        channels = lab[:, : self.config.inputs]
+        features = self._network(channels)
         if self.patch is None:
             return features
-        features = features + self.patch(seen)
+        features = features + self.patch(channels)
         ones = torch.ones_like(features[:, :NORM_CHANNELS])
         return torch.cat([features, ones], dim=1)
 
-    def _network(self, seen: Tensor) -> Tensor:
-        fine = self.stages[:2](self.stem(seen))
+    def _network(self, channels: Tensor) -> Tensor:
+        fine = self.stages[:2](self.stem(channels))
         features: Tensor = self.head(self.stages[2:](fine))
         if self.lateral is not None:
             features = upsample_like(features, fine, factor=2) + self.lateral(fine)
@@ -187,9 +186,9 @@ class Encoder(nn.Module):
     def keys(self, features: Tensor) -> Tensor:
         """The same features as memory keys, [B, C, h, w] -> [B, C, h, w].
 
-        Features beside a patch are compared by distance: the inner product of q = (x, 1, 1) and the key
-        k = (y, coarse, fine), where coarse + fine = -|y|^2 / 2, is -|x - y|^2 / 2 up to a term of q alone,
-        which a softmax over keys does not see. Others are compared by inner product and stay as they are.
+        With a patch, features are compared by distance: the inner product of q = (x, 1, 1) and the key
+        k = (y, coarse, fine), where coarse + fine = -|y|^2 / 2, is -|x - y|^2 / 2 plus a term of q only, which
+        a softmax over keys cancels. Without a patch, keys are the features themselves.
         """
         if self.patch is None:
             return features
@@ -199,7 +198,7 @@ class Encoder(nn.Module):
         return torch.cat([own, coarse.to(own.dtype), (length - coarse).to(own.dtype)], dim=1)
 
     def parameter_count(self) -> int:
-        """Number of trained numbers (running statistics are not counted)."""
+        """Number of trained parameters, without running statistics."""
         return sum(parameter.numel() for parameter in self.parameters())
 
 
@@ -209,10 +208,10 @@ def _stage(inputs: int, outputs: int, blocks: int, stride: int) -> nn.Sequential
 
 
 def lowest_frequencies(count: int, inputs: int, side: int) -> Tensor:
-    """Orthonormal filters that keep most of what natural patches hold: a cosine transform's first ones.
+    """The first filters of a cosine transform, orthonormal, which hold most of the energy of natural patches.
 
     Returns:
-        [count, inputs, side, side], shared out evenly among inputs, each from the lowest frequency on.
+        [count, inputs, side, side], evenly divided among the inputs, each from the lowest frequency on.
     """
     place = torch.arange(side, dtype=torch.float32) + 0.5
     waves = [torch.cos(math.pi * place * n / side) * math.sqrt((1 + (n > 0)) / side) for n in range(side)]
@@ -227,6 +226,6 @@ def lowest_frequencies(count: int, inputs: int, side: int) -> Tensor:
 
 
 def empty_encoder(config: EncoderConfig) -> Encoder:
-    """An encoder without storage: the names, shapes and types of its tensors, nothing else."""
+    """An encoder on the meta device: names, shapes and types of its tensors without storage."""
     with torch.device("meta"):
         return Encoder(config)

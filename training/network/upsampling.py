@@ -1,4 +1,4 @@
-"""From coarse grids to fine ones, without moving anything."""
+"""Upsampling of feature grids that keeps element i at position factor * i."""
 
 from __future__ import annotations
 
@@ -12,10 +12,10 @@ NAME = "maskring::upsample_like"
 
 
 def upsample(maps: Tensor, height: int, width: int, factor: int) -> Tensor:
-    """Bilinear interpolation [B, O, h, w] -> [B, O, H, W] that puts element i on place factor * i.
+    """Bilinear interpolation [B, O, h, w] -> [B, O, H, W] that puts element i at position factor * i.
 
-    Places beyond the last element take its value. One replicated row and column make ``align_corners`` do
-    exactly this: h + 1 points over factor * h + 1 places lie ``factor`` of them apart.
+    Positions beyond the last element take its value. One replicated row and column make ``align_corners`` do
+    exactly this: h + 1 points over factor * h + 1 positions are ``factor`` positions apart.
     """
     rows, columns = maps.shape[-2:]
     padded = functional.pad(maps, (0, 1, 0, 1), mode="replicate")
@@ -27,8 +27,8 @@ def upsample(maps: Tensor, height: int, width: int, factor: int) -> Tensor:
 def upsample_like(coarse: Tensor, fine: Tensor, factor: int) -> Tensor:
     """:func:`upsample` of ``coarse`` to height and width of ``fine``; differentiable.
 
-    An operator of its own: exported, it asks ``fine`` for its size, where traced arithmetic would ask the
-    frame, and the encoder could not be cut out of the graph.
+    It is an operator of its own so that the exported graph takes the size from ``fine``. Traced arithmetic would
+    take it from the frame, and the encoder could not be cut out of the graph.
     """
     large: Tensor = torch.ops.maskring.upsample_like(coarse, fine, factor)
     return large
@@ -54,11 +54,11 @@ def _setup_context(ctx: Any, inputs: tuple[Tensor, Tensor, int], output: Tensor)
 
 def _autograd(ctx: Any, grad: Tensor) -> tuple[Tensor, None, None]:
     height, width = grad.shape[-2:]
-    with torch.enable_grad():  # interpolation is linear: what is interpolated does not matter
+    with torch.enable_grad():  # the gradient of a linear map does not depend on its input
         coarse = grad.new_zeros(ctx.shape, requires_grad=True)
         large = upsample(coarse, height, width, ctx.factor)
-    (found,) = torch.autograd.grad(large, coarse, grad)
-    return found, None, None
+    (gradient,) = torch.autograd.grad(large, coarse, grad)
+    return gradient, None, None
 
 
 torch.library.register_autograd(NAME, _autograd, setup_context=_setup_context)

@@ -1,4 +1,4 @@
-"""Checkpoints that come with maskring."""
+"""Checkpoints that are shipped with maskring."""
 
 from __future__ import annotations
 
@@ -11,17 +11,17 @@ _FOLDER = Path(str(files(__package__)))
 
 
 def shipped_checkpoint(name: str = "nano") -> Path:
-    """The file of a checkpoint that comes with maskring; its model card lies beside it, as Markdown.
+    """The file of a shipped checkpoint; its model card is the Markdown file of the same name.
 
     Raises:
-        ModelError: when no checkpoint of that name comes with maskring.
+        ModelError: when no checkpoint of that name is shipped.
     """
     if name not in shipped_names():
         names = ", ".join(shipped_names()) or "none"
-        raise ModelError(f"no checkpoint {name!r} comes with maskring", f"name one of: {names}")
+        raise ModelError(f"there is no shipped checkpoint {name!r}", f"choose one of: {names}")
     return _FOLDER / f"{name}.safetensors"
 
 
 def shipped_names() -> list[str]:
-    """Names of the checkpoints that come with maskring."""
+    """Names of the shipped checkpoints."""
     return sorted(file.stem for file in _FOLDER.glob("*.safetensors"))
