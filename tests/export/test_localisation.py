@@ -89,7 +89,7 @@ def test_every_way_to_execute_the_file_agrees(checkpoint: Path, model: Path) -> 
 def tracked(model: Path, kernel: Kernel) -> list[np.ndarray]:
     """Probabilities of three steps after a first one whose labels are given."""
     backend = OnnxRuntimeBackend(model, kernel=kernel, threads=1)
-    backend.allocate(HEIGHT, WIDTH, slots=4, labels=2)
+    backend.allocate(HEIGHT, WIDTH, num_slots=4, num_labels=2)
     found = []
     for index, dilation in enumerate([(0, 0, 0, 0), (2, 0, 0, 0), (3, 1, 0, 0), (4, 2, 1, 0)]):
         frame, mask = moving_square(3 * index)
