@@ -1,67 +1,40 @@
-"""What nvcc made of the CUDA kernels, and what that lets expect: no GPU needed.
+"""What the CUDA kernels cost, from their machine code and a roofline model. Needs nvcc, but no GPU.
 
     python bench/kernels.py                     # resources of every kernel; model at 120x120, C=64, O=11
     python bench/kernels.py --architectures 87  # of one architecture
 
-Compiles each kernel for each architecture and reads the machine code: registers, spills, occupancy, and
-for the tensor-core kernel the instructions by which a warp's 16 queries take key rows in (two at a time in
-windows of step 1, one in wider ones). From these counts and the geometry of the problem follow the
-multiply-adds issued per useful one and a roofline model; the assumptions of the model are printed with it.
-The counts are facts, the times a model: nothing here has run on a GPU.
+Compiles each kernel for each architecture and reads registers, spills, occupancy and instructions from the
+machine code (``kernel_code.py``). These counts and the geometry of the problem give the multiply-adds issued per useful
+one and a modelled time; the assumptions of the model are printed. The counts are facts, the times are not
+measured: no kernel has run on a GPU.
 """
 
 from __future__ import annotations
 
 import argparse
-import hashlib
-import importlib.util
-import re
-import shutil
-import subprocess
-import tempfile
-from collections import Counter
 from collections.abc import Iterable, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
-from pathlib import Path
 
+from kernel_code import (
+    ARCHITECTURES,
+    CHANNELS,
+    Kernel,
+    Row,
+    kernels_of,
+    table_rows,
+)
 from rich.console import Console
 from rich.table import Table
 
 from maskring.runtime.tracking.memory import MemoryPolicy
 
-REPOSITORY = Path(__file__).resolve().parents[1]
-KERNELS = REPOSITORY / "plugins" / "windowed_affinity" / "cuda"
-BUILDS = REPOSITORY / "build" / "kernels"
-ARCHITECTURES = (75, 80, 86, 87, 89, 90, 100, 120)
 HEIGHT = WIDTH = 120
-CHANNELS, LABELS = 64, 11
+LABELS = 11
 Steps = tuple[int, ...]
 """Of the windows, one for each slot; 1 = undilated."""
 UNDILATED: Steps = (1, 1, 1, 1, 1)
 MACS_OF_MMA = 16 * 8 * 16
-
-
-@dataclass(frozen=True)
-class Limits:
-    """What an SM holds (CUDA C++ Programming Guide, compute capabilities)."""
-
-    warps: int
-    blocks: int
-    shared_bytes: int
-
-
-LIMITS = {
-    75: Limits(32, 16, 64 << 10),
-    80: Limits(64, 32, 164 << 10),
-    86: Limits(48, 16, 100 << 10),
-    87: Limits(48, 16, 164 << 10),
-    89: Limits(48, 24, 100 << 10),
-    90: Limits(64, 32, 228 << 10),
-    100: Limits(64, 32, 228 << 10),
-    120: Limits(48, 24, 100 << 10),
-}
-RESERVED_SHARED = 1 << 10  # per CTA, by the system, from sm_80 on
 
 
 @dataclass(frozen=True)
@@ -77,7 +50,7 @@ class Gpu:
     gb_per_s: float
 
 
-# H100's tensor cores do twice as much when fed by wgmma; mma.sync is taken to reach what an A100's SM does.
+# H100's tensor cores reach twice as much with wgmma; with mma.sync, the rate of an A100's SM is assumed.
 GPUS = (
     Gpu("AGX Orin", 87, 16, 1.3, 1024, 205),
     Gpu("A100", 80, 108, 1.41, 1024, 1555),
@@ -88,13 +61,13 @@ EXPONENTIALS_PER_CLOCK = 16  # of an SM
 SHARED_BYTES_PER_CLOCK = 128  # of an SM
 # Clocks until a result can be used, rounded up from microbenchmarks in the literature on Ampere.
 LATENCY = {"LDSM": 33, "HMMA": 33, "SHFL": 25, "MUFU": 25, "FMNMX": 5, "FFMA": 5, "F2FP": 5}
-# Of a warp for each stage outside the body: walk, masks, copies of 16 bytes, barriers; counted in sm_87's
-# code. With wider steps, for each row that is staged and each that the warp takes in, too.
+# Instructions of a warp per stage outside the body: walk, masks, copies of 16 bytes, barriers; counted in the code
+# for sm_87. With wider steps also per staged row and per row that the warp computes.
 STAGE_INSTRUCTIONS = 133
-WIDE_INSTRUCTIONS = {"stage": 105, "row staged": 17, "row taken in": 9}
+WIDE_INSTRUCTIONS = {"stage": 105, "row staged": 17, "row computed": 9}
 STAGE_LATENCY = 100  # of two barriers
-# The tensor-core kernel's shapes: warps take in two key rows of step 1 at once, or one of a wider step
-# (True), of which the CTA stages more; they have one row of 16 queries then, and three key tiles a pass.
+# Shapes of the tensor-core kernel: a warp computes two key rows of step 1 together, or one of a wider step (True).
+# With wider steps, the CTA stages more rows and a warp has one row of 16 queries and three key tiles per pass.
 ROWS_AT_ONCE = {False: 2, True: 1}
 WIDE_STAGE_ROWS = {2: 6, 3: 6, 4: 4}
 WIDE_BLOCK_X, WIDE_KEY_TILES, KEYS = 16, 3, 8
@@ -102,233 +75,30 @@ LAUNCH_US = 3.0
 ASSUMPTIONS = f"""Model: an SM has {PARTITIONS} partitions, each issues one instruction per clock;
 {EXPONENTIALS_PER_CLOCK} exponentials and {SHARED_BYTES_PER_CLOCK} bytes of shared memory per clock and SM.
 Clocks until a result is usable: {LATENCY}.
-A stage takes a warp the busiest pipe's time plus the latency of its longest chain divided by the
+The time of a stage is that of the busiest pipe plus the latency of its longest chain divided by the
 resident warps of the partition (no other overlap). Copies and barriers add {STAGE_LATENCY} clocks and
 {STAGE_INSTRUCTIONS} instructions; with wider steps: {WIDE_INSTRUCTIONS}.
-CTAs are dealt evenly and the fullest SM decides.
+CTAs are spread evenly over the SMs, and the SM with the most CTAs decides.
 Memory traffic overlaps. A launch costs {LAUNCH_US} us."""
 
 
 @dataclass(frozen=True)
-class Row:
-    """A row of the dispatch table, as C++ tells it."""
-
-    name: str
-    threads: int
-    shared_bytes: int
-    tile_x: int
-    tile_y: int
-    columns: int
-    block_x: int
-    block_y: int
-    key_tiles: int
-
-    @property
-    def source(self) -> str:
-        return self.name.split()[0] + ".cu"
-
-    @property
-    def radius(self) -> int:
-        return int(next(word[1:] for word in self.name.split() if word[0] == "r"))
-
-    @property
-    def most_labels(self) -> int:
-        return int(next((word[1:] for word in self.name.split() if word[0] == "o"), 32))
-
-    @property
-    def symbol(self) -> str:
-        """A part of the kernel's mangled name that no other kernel has."""
-        family, kind, *rest = self.name.split()
-        if family == "mma":
-            tiles = self.most_labels // 8 + 1
-            return f"ShapeILi{self.radius}ELi{CHANNELS}ELi{tiles}E"
-        element = {"f32": "f", "f16": "6__half"}[kind]
-        return f"{family}8affinityI{element}" + (
-            f"Li{rest[0][1:] if rest else 0}E" if family == "simt" else "E"
-        )
-
-
-BRANCH = re.compile(r"^BRA(?!\.DIV).*?(\.L_x_\d+)")
-
-
-@dataclass(frozen=True)
-class Kernel:
-    """What ptxas says of one kernel on one architecture, and its machine code."""
-
-    row: Row
-    sm: int
-    registers: int
-    spilled_bytes: int
-    code: tuple[str, ...]
-    labels: dict[str, int]
-
-    @property
-    def blocks_per_sm(self) -> int:
-        """CTAs that an SM holds at once."""
-        limits, warps = LIMITS[self.sm], self.row.threads // 32
-        per_warp = -(-self.registers * 32 // 256) * 256
-        by_registers = 65536 // per_warp // 4 * 4 // warps
-        reserved = RESERVED_SHARED if self.sm >= 80 else 0
-        by_shared = limits.shared_bytes // (self.row.shared_bytes + reserved)
-        return min(limits.blocks, limits.warps // warps, by_registers, by_shared)
-
-    @property
-    def occupancy(self) -> float:
-        return self.blocks_per_sm * self.row.threads / 32 / LIMITS[self.sm].warps
-
-    def body(self, wide: bool = False) -> Counter[str]:
-        """Instructions by which a warp takes key rows in: two of step 1, or one of wider steps.
-
-        What a branch after a vote skips is left out: the rescaling of sums when a larger logit turns up,
-        which is seldom after a window's first rows.
-        """
-        lines = self._region(wide)
-        skipped: set[int] = set()
-        targets = self._targets()
-        votes = [i for i in lines if self.code[i].startswith("VOTE")]
-        for branch in (next(i for i in range(vote, lines.stop) if i in targets) for vote in votes):
-            skipped.update(range(branch + 1, targets[branch]))
-        kept = [self.code[i] for i in lines if i not in skipped]
-        return Counter("EX2" if "EX2" in line else re.split(r"[ .]", line)[0] for line in kept)
-
-    def product_loop(self) -> Counter[str]:
-        """Instructions of a CUDA-core kernel's loop over channels at step 1, several channels in a round.
-
-        Queries come from global memory, which tells it from the loop over labels; at wider steps it computes
-        addresses, too, so the leanest one is meant.
-        """
-        loops = [range(to, at + 1) for at, to in self._targets().items() if to < at]
-        inner = [one for one in loops if not any(o != one and o[0] in one and o[-1] in one for o in loops)]
-        counts = [
-            Counter(re.split(r"[ .]", line)[0] for line in self.code[one.start : one.stop]) for one in inner
-        ]
-        products = [count for count in counts if count["LDG"] and count["FFMA"]]
-        return min(products, key=lambda count: count.total() / count["FFMA"])
-
-    def _targets(self) -> dict[int, int]:
-        """Branches with where they lead, less those of code out of line, behind the last EXIT."""
-        last = max(i for i, line in enumerate(self.code) if line.startswith("EXIT"))
-        found = ((i, BRANCH.search(line)) for i, line in enumerate(self.code[:last]))
-        return {i: self.labels[target[1]] for i, target in found if target}
-
-    def _region(self, wide: bool) -> range:
-        """The smallest loop or skippable part that holds all HMMA of one loop over stages.
-
-        These loops are the outermost that hold HMMA: that of step 1, then that of wider steps.
-        """
-        multiplies = [i for i, line in enumerate(self.code) if line.startswith("HMMA")]
-        branches = self._targets().items()
-        loops = [(to, at) for at, to in branches if to < at and any(to < i < at for i in multiplies)]
-        outermost = [a for a in loops if not any(b[0] <= a[0] and a[1] <= b[1] for b in loops if b != a)]
-        start, end = sorted(outermost)[wide]
-        inside = [i for i in multiplies if start < i < end]
-        parts = [range(to, at + 1) if to < at else range(at + 1, to) for at, to in branches]
-        return min((p for p in parts if inside[0] in p and inside[-1] in p), key=len)
-
-
-def toolkit(program: str) -> str:
-    """A program of the CUDA toolkit: pip's, else the system's."""
-    spec = importlib.util.find_spec("nvidia")
-    folders = [f"{root}/cu13/bin" for root in spec.submodule_search_locations or []] if spec else []
-    found = shutil.which(program, path=":".join(folders)) or shutil.which(program)
-    if found is None:
-        raise SystemExit(f"{program} was not found; pip install 'maskring[cuda]' brings it.")
-    return found
-
-
-def command(arguments: Sequence[str | Path]) -> subprocess.CompletedProcess[str]:
-    done = subprocess.run([*map(str, arguments)], capture_output=True, text=True, check=False)
-    if done.returncode != 0:
-        raise SystemExit(f"{Path(arguments[0]).name} failed:\n{done.stderr[-3000:]}")
-    return done
-
-
-def table_rows() -> list[Row]:
-    """The dispatch table, printed by a program that needs no CUDA."""
-    source = """
-        #include <cstdio>
-        #include "dispatch.hpp"
-        int main() {
-            for (int i = 0; i < maskring::configuration_count(); ++i) {
-                const auto& row = maskring::configuration(i);
-                const auto& s = row.sizes;
-                std::printf("%s;%d;%d;%d;%d;%d;%d;%d;%d\\n", row.name, s.threads, s.shared_bytes, s.tile_x,
-                            s.tile_y, s.columns, s.block_x, s.block_y, s.key_tiles);
-            }
-        }"""
-    with tempfile.TemporaryDirectory() as folder:
-        main, program = Path(folder) / "main.cpp", Path(folder) / "main"
-        main.write_text(source)
-        # The launchers that the table points to are CUDA code, and nobody calls them here.
-        flags = ("-std=c++20", f"-I{KERNELS}", "-no-pie", "-Wl,--unresolved-symbols=ignore-all")
-        command(["g++", *flags, main, KERNELS / "dispatch.cpp", "-o", program])
-        lines = command([program]).stdout.splitlines()
-    return [Row(name, *map(int, numbers)) for name, *numbers in (line.split(";") for line in lines)]
-
-
-def compiled(source: str, sm: int) -> tuple[str, str]:
-    """What ptxas reports of a file of kernels, and its disassembly; kept under ``build/kernels``."""
-    texts = [path.read_bytes() for path in sorted(KERNELS.glob("*.*"))]
-    digest = hashlib.sha256(b"\0".join([f"{source} {sm}".encode(), *texts])).hexdigest()[:16]
-    report, listing = (BUILDS / f"{source}-{sm}-{digest}.{end}" for end in ("txt", "sass"))
-    if not listing.exists():
-        BUILDS.mkdir(parents=True, exist_ok=True)
-        with tempfile.TemporaryDirectory(dir=BUILDS) as folder:
-            cubin = Path(folder) / "kernel.cubin"
-            options = ("-std=c++17", "-O3", f"-arch=sm_{sm}", "-Xptxas=-v", "-Werror=all-warnings", "-cubin")
-            done = command([toolkit("nvcc"), *options, KERNELS / source, "-o", cubin])
-            report.write_text(done.stderr)
-            scratch = Path(folder) / "listing"
-            scratch.write_text(command([toolkit("nvdisasm"), "-c", cubin]).stdout)
-            scratch.rename(listing)
-    return report.read_text(), listing.read_text()
-
-
-def kernels_of(rows: Iterable[Row], sm: int) -> list[Kernel]:
-    """The compiled kernels of one architecture, those that are empty on it left out."""
-    found = []
-    for row in rows:
-        if row.key_tiles and sm < 80:
-            continue
-        report, listing = compiled(row.source, sm)
-        about = next(
-            p for p in report.split("Compiling entry function")[1:] if row.symbol in p.splitlines()[0]
-        )
-        spilled = sum(map(int, re.findall(r"(\d+) bytes spill", about)))
-        registers = int(re.findall(r"Used (\d+) registers", about)[0])
-        section = next(p for p in listing.split(".section\t.text.")[1:] if row.symbol in p.splitlines()[0])
-        found.append(Kernel(row, sm, registers, spilled, *_code(section)))
-    return found
-
-
-def _code(section: str) -> tuple[tuple[str, ...], dict[str, int]]:
-    lines: list[str] = []
-    labels: dict[str, int] = {}
-    for line in section.splitlines():
-        if label := re.match(r"(\.L_x_\d+):", line):
-            labels[label[1]] = len(lines)
-        elif instruction := re.match(r"\s+/\*[0-9a-f]{4,}\*/\s+(?:@!?U?P\w+ +)?(.*?)\s*;", line):
-            lines.append(instruction[1])
-    return tuple(lines), labels
-
-
-@dataclass(frozen=True)
 class Work:
-    """What a tensor-core kernel does for one slot at the size of the bench, with the frame's borders."""
+    """The work of a tensor-core kernel for one slot, at the size of the benchmark, including borders."""
 
     step: int
     useful_pairs: int
-    taken: int
-    """How often a warp takes key rows in."""
+    computed: int
+    """How often a warp computes key rows."""
     staged_per_element: float
-    """How often a key element is copied from global to shared memory: the CTAs whose halos hold it."""
+    """How often a key element is copied to shared memory: the number of CTAs whose halo contains it."""
 
     @property
     def wide(self) -> bool:
         return self.step > 1
 
     @property
-    def taken_per_stage(self) -> float:
+    def computed_per_stage(self) -> float:
         """How often, by one warp, between two barriers."""
         return WIDE_STAGE_ROWS[self.step] / self.step if self.wide else 1
 
@@ -376,9 +146,9 @@ def works(row: Row, steps: Steps) -> list[Work]:
 
 
 def issued_over_useful(kernel: Kernel, steps: Steps = UNDILATED) -> float:
-    """Multiply-adds that the tensor cores are given, over those that the operator needs."""
+    """Multiply-adds issued to the tensor cores, divided by those that the operator needs."""
     work = works(kernel.row, steps)
-    issued = sum(one.taken * kernel.body(one.wide)["HMMA"] for one in work) * MACS_OF_MMA
+    issued = sum(one.computed * kernel.body(one.wide)["HMMA"] for one in work) * MACS_OF_MMA
     return issued / (sum(one.useful_pairs for one in work) * (CHANNELS + LABELS))
 
 
@@ -393,7 +163,7 @@ def stage_clocks(kernel: Kernel, gpu: Gpu, work: Work) -> dict[str, float]:
     body, beside = kernel.body(work.wide), float(STAGE_INSTRUCTIONS)
     if work.wide:
         staged = WIDE_INSTRUCTIONS["stage"] + WIDE_INSTRUCTIONS["row staged"] * WIDE_STAGE_ROWS[work.step]
-        beside = staged / work.taken_per_stage + WIDE_INSTRUCTIONS["row taken in"]
+        beside = staged / work.computed_per_stage + WIDE_INSTRUCTIONS["row computed"]
     return {
         "tensor": body["HMMA"] * MACS_OF_MMA * PARTITIONS / gpu.macs_per_clock,
         "exp": (body["EX2"] + body["MUFU"]) * 32 * PARTITIONS / EXPONENTIALS_PER_CLOCK,
@@ -409,7 +179,7 @@ def stage_latency(row: Row, work: Work) -> float:
     largest = 2 * tiles * rows * LATENCY["FMNMX"] + 2 * (LATENCY["SHFL"] + LATENCY["FMNMX"])
     weights = LATENCY["FFMA"] + LATENCY["MUFU"] + LATENCY["F2FP"]
     labels = rows * -(-tiles // 2) * LATENCY["HMMA"]
-    return products + largest + weights + labels + STAGE_LATENCY / work.taken_per_stage
+    return products + largest + weights + labels + STAGE_LATENCY / work.computed_per_stage
 
 
 def modelled_ms(kernel: Kernel, gpu: Gpu, steps: Steps = UNDILATED) -> float:
@@ -421,7 +191,7 @@ def modelled_ms(kernel: Kernel, gpu: Gpu, steps: Steps = UNDILATED) -> float:
     clocks = 0.0
     for work in works(row, steps):
         each = max(stage_clocks(kernel, gpu, work).values()) + stage_latency(row, work) / resident
-        clocks += work.taken / blocks * blocks_of_fullest / PARTITIONS * each
+        clocks += work.computed / blocks * blocks_of_fullest / PARTITIONS * each
     size = 2 * HEIGHT * WIDTH * (CHANNELS + LABELS) * (len(steps) + 1)
     return max(clocks / gpu.ghz, size / gpu.gb_per_s) / 1e6 + LAUNCH_US / 1e3
 
@@ -550,14 +320,18 @@ def main() -> None:
         description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
     )
     parser.add_argument("--architectures", type=int, nargs="+", choices=ARCHITECTURES, default=ARCHITECTURES)
-    wanted = parser.parse_args().architectures
+    architectures = parser.parse_args().architectures
     rows = table_rows()
     with ThreadPoolExecutor(2) as pool:
-        kernels = [kernel for found in pool.map(lambda sm: kernels_of(rows, sm), wanted) for kernel in found]
+        kernels = [
+            kernel
+            for compiled in pool.map(lambda sm: kernels_of(rows, sm), architectures)
+            for kernel in compiled
+        ]
     console = Console(width=130)
     console.print(resources(kernels))
-    # The row that dispatch takes for LABELS labels: of those that hold them, the one for the fewest.
-    fitting = [k for k in kernels if k.row.key_tiles and LABELS <= k.row.most_labels < 16]
+    # The row that dispatch uses for LABELS labels: the one for the fewest labels that has enough.
+    fitting = [k for k in kernels if k.row.key_tiles and LABELS <= k.row.max_labels < 16]
     console.print(instructions(fitting))
     console.print(times(fitting))
     console.print(cores(k for k in kernels if k.row.name.startswith("simt") and " r" in k.row.name))

@@ -1,7 +1,7 @@
-"""Windowed memory affinity as one would compute it without maskring: the ways that ``peers.py`` measures.
+"""Windowed memory affinity without maskring: the alternatives that ``peers.py`` measures.
 
 Each maker takes a :class:`Case` and returns a function of query [1, C, H, W], keys [1, N, C, H, W] and values
-[1, N, O, H, W] that returns [1, O, H, W]. What does not depend on the tensors, such as a mask, is made once.
+[1, N, O, H, W] that returns [1, O, H, W]. Masks and the like, which do not depend on the tensors, are made once.
 """
 
 from __future__ import annotations
@@ -49,16 +49,16 @@ Maker = Callable[[Case], Read]
 
 
 class NotExpressible(Exception):
-    """This way cannot compute this case; says why."""
+    """This alternative cannot compute this case; the message says why."""
 
 
 def operator(case: Case) -> Read:
     """maskring's torch operator: on a CPU its forward pass is the native kernel."""
     from maskring.plugins.windowed_affinity.torch_op import windowed_affinity
 
-    filled = torch.ones(1, case.slots, dtype=torch.int32, device=case.device)
+    dilation = torch.ones(1, case.slots, dtype=torch.int32, device=case.device)
     return lambda query, keys, values: windowed_affinity(
-        query, keys, values, filled, radius=case.radius, scale=SCALE
+        query, keys, values, dilation, radius=case.radius, scale=SCALE
     )
 
 

@@ -1,15 +1,15 @@
-"""The op against what one would use instead of it: speed, memory, and how both grow.
+"""Compares the operator with its alternatives: speed, memory, and how both grow.
 
     python bench/peers.py --out docs/results           # writes peers.json and plots, prints tables
     python bench/peers.py --sizes 60 120 --radii 6     # prints only
     python bench/peers.py --device cuda --out results  # the same on a GPU
 
-Each cell is measured in a process of its own: first the way is held to the reference on a small frame with
-the cell's radius, slots and labels, then one call at full size is made for its peak memory (on a CPU:
-resident memory beyond what was there before; compiled ways have run once by then), then the way and
-maskring's torch operator take turns, so that "times maskring" holds on a machine that is busy elsewhere.
-With --out, what peers.json holds already is not measured again. Peers that are not installed are named, with
-the remedy; none is a dependency of maskring.
+Each cell is measured in a separate process. First the result is compared with the reference on a small frame
+with the cell's radius, slots and labels. Then one call at full size gives the peak memory (on a CPU: additional
+resident memory; compiled alternatives have run once before). Then the alternative and maskring's torch operator
+run in turns, so that "times maskring" also holds on a busy machine. With --out, cells that are already in
+peers.json are not measured again. Alternatives that are not installed are listed with their remedy; none is a
+dependency of maskring.
 """
 
 from __future__ import annotations
@@ -41,14 +41,14 @@ matplotlib.use("Agg")
 OURS = "maskring"
 FORWARD, BACKWARD = "forward", "forward and backward"
 TOLERANCE = {FORWARD: 1e-4, BACKWARD: 1e-3}
-"""Largest absolute error that is allowed; of gradients too where they are measured."""
+"""Largest absolute error allowed, of gradients as well if they are measured."""
 SMALL, BUDGET, ROUNDS = 30, 8.0, 5
-"""Pixels per side of the frame that the reference judges; seconds of taking turns; rounds at most."""
+"""Pixels per side of the frame compared with the reference; seconds and maximum rounds of timing."""
 
 
 @dataclass(frozen=True)
 class Way:
-    """A row: how it is made, what it needs, whether its windows at the frame's borders are the op's."""
+    """One alternative: how to make it, what it needs, and whether its windows at borders are the operator's."""
 
     make: Maker
     module: str = "torch"

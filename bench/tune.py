@@ -1,11 +1,11 @@
-"""Every CUDA kernel of windowed affinity, timed on this machine's GPU: does dispatch take the fastest?
+"""Times every CUDA kernel of windowed affinity on this machine's GPU. Does dispatch choose the fastest?
 
     python bench/tune.py                            # 120x120, C=64, N=5, O=11, r=6 and r=12
     python bench/tune.py --height 120 --width 214 --labels 3 --radius 12
-    python bench/tune.py --radius 12 --steps 1 3 3 3 3     # as the tracker's default memory policy reads
+    python bench/tune.py --radius 12 --steps 1 3 3 3 3     # steps of the tracker's default memory policy
 
-Compiles the kernels for the GPU at hand with nvcc. Times are medians of 30 launches, each between two events.
-``MASKRING_KERNEL="simt f16 r6"`` makes dispatch take a row by name, in a plugin too.
+Compiles the kernels for this GPU with nvcc. Times are medians of 30 launches, each between two events.
+``MASKRING_KERNEL="simt f16 r6"`` makes dispatch use a row by name, in the plugin as well.
 """
 
 from __future__ import annotations
@@ -15,7 +15,7 @@ import subprocess
 import tempfile
 from pathlib import Path
 
-from kernels import KERNELS, command, toolkit
+from kernel_code import KERNELS, command, toolkit
 from rich.console import Console
 from rich.table import Table
 
@@ -34,7 +34,7 @@ def build(folder: Path, architecture: str) -> Path:
 
 
 def table_of(lines: list[str], title: str) -> Table:
-    """Rows that ran, the fastest of each type first."""
+    """The rows that ran, by type, fastest first."""
     table = Table("kernel", "type", "ms", title=title)
     ran = []
     for line in lines:
@@ -55,14 +55,14 @@ def main() -> None:
     parser.add_argument("--radius", type=int, nargs="+", default=[6, 12])
     parser.add_argument("--steps", type=int, nargs="+", default=[1] * 5, help="window step of each slot")
     parser.add_argument("--architecture", default="native", help="as nvcc names it (default: this GPU's)")
-    given = parser.parse_args()
-    sizes = [given.height, given.width, given.channels, given.labels]
+    options = parser.parse_args()
+    sizes = [options.height, options.width, options.channels, options.labels]
     console = Console(width=100)
     with tempfile.TemporaryDirectory() as folder:
-        program = build(Path(folder), given.architecture)
-        for radius in given.radius:
+        program = build(Path(folder), options.architecture)
+        for radius in options.radius:
             done = subprocess.run(
-                [program, *map(str, [*sizes, radius, *given.steps])],
+                [program, *map(str, [*sizes, radius, *options.steps])],
                 capture_output=True,
                 text=True,
                 check=False,

@@ -2,9 +2,8 @@
 
 from __future__ import annotations
 
-import importlib.util
+import importlib
 import shutil
-import sys
 from functools import cache
 from pathlib import Path
 from types import ModuleType
@@ -14,21 +13,19 @@ import pytest
 REPOSITORY = Path(__file__).resolve().parents[2]
 
 
-def load_bench() -> ModuleType:
-    spec = importlib.util.spec_from_file_location("bench_kernels", REPOSITORY / "bench" / "kernels.py")
-    assert spec is not None and spec.loader is not None
-    module = importlib.util.module_from_spec(spec)
-    sys.modules[spec.name] = module  # dataclasses look their module up
-    spec.loader.exec_module(module)
-    return module
+def load_bench() -> tuple[ModuleType, ModuleType]:
+    """The modules ``kernels`` and ``kernel_code`` of ``bench/``."""
+    with pytest.MonkeyPatch.context() as patch:
+        patch.syspath_prepend(REPOSITORY / "bench")
+        return importlib.import_module("kernels"), importlib.import_module("kernel_code")
 
 
-bench = load_bench()
+bench, kernel_code = load_bench()
 
 
 def has_toolkit() -> bool:
     try:
-        return bool(bench.toolkit("nvcc") and bench.toolkit("nvdisasm"))
+        return bool(kernel_code.toolkit("nvcc") and kernel_code.toolkit("nvdisasm"))
     except SystemExit:
         return False
 
@@ -86,7 +83,7 @@ def test_a_stage_issues_the_multiply_adds_of_the_shape_and_no_more(radius: int) 
     for kernel in compiled(87):
         if not kernel.row.name.startswith(f"mma f16 r{radius} "):
             continue
-        tiles, labels = kernel.row.key_tiles, kernel.row.most_labels // 8 + 1
+        tiles, labels = kernel.row.key_tiles, kernel.row.max_labels // 8 + 1
         assert kernel.body()["HMMA"] == bench.ROWS_AT_ONCE[False] * (4 * tiles + -(-tiles // 2) * labels)
         tiles = bench.WIDE_KEY_TILES
         assert kernel.body(wide=True)["HMMA"] == 4 * tiles + -(-tiles // 2) * labels
