@@ -118,12 +118,12 @@ class Work:
         staged_rows = sum(rows_of(y, row.tile_y) for y in range(0, HEIGHT, row.tile_y))
         if step == 1:
             blocks_x, columns = -(-WIDTH // row.block_x), -(-WIDTH // row.tile_x) * row.columns
-            taken = sum(_dense_stages(row, y) for y in range(0, HEIGHT, row.block_y)) * blocks_x
+            computed = sum(_dense_stages(row, y) for y in range(0, HEIGHT, row.block_y)) * blocks_x
         else:
             passes = sum(_passes(x, reach) for x in range(0, WIDTH, row.tile_x))
             columns = passes * WIDE_KEY_TILES * KEYS
-            taken = sum(window(y, HEIGHT) for y in range(HEIGHT)) * passes
-        return Work(step, pairs, taken, staged_rows * columns / (HEIGHT * WIDTH))
+            computed = sum(window(y, HEIGHT) for y in range(HEIGHT)) * passes
+        return Work(step, pairs, computed, staged_rows * columns / (HEIGHT * WIDTH))
 
 
 def _dense_stages(row: Row, y: int) -> int:
@@ -134,7 +134,7 @@ def _dense_stages(row: Row, y: int) -> int:
 
 
 def _passes(x: int, reach: int) -> int:
-    """Column passes of a CTA in windows of a wider step, those beside the frame left out."""
+    """Column passes of a CTA in windows of a wider step, without those outside the frame."""
     columns = WIDE_KEY_TILES * KEYS
     starts = range((x - reach) // KEYS * KEYS, min(WIDTH, x + WIDE_BLOCK_X + reach), columns)
     return sum(start + columns > 0 for start in starts)
@@ -160,15 +160,15 @@ def exponentials_per_pair(kernel: Kernel, wide: bool = False) -> float:
 
 def stage_clocks(kernel: Kernel, gpu: Gpu, work: Work) -> dict[str, float]:
     """Clocks of a partition that each pipe is busy while a warp takes key rows in."""
-    body, beside = kernel.body(work.wide), float(STAGE_INSTRUCTIONS)
+    body, overhead = kernel.body(work.wide), float(STAGE_INSTRUCTIONS)
     if work.wide:
         staged = WIDE_INSTRUCTIONS["stage"] + WIDE_INSTRUCTIONS["row staged"] * WIDE_STAGE_ROWS[work.step]
-        beside = staged / work.computed_per_stage + WIDE_INSTRUCTIONS["row computed"]
+        overhead = staged / work.computed_per_stage + WIDE_INSTRUCTIONS["row computed"]
     return {
         "tensor": body["HMMA"] * MACS_OF_MMA * PARTITIONS / gpu.macs_per_clock,
         "exp": (body["EX2"] + body["MUFU"]) * 32 * PARTITIONS / EXPONENTIALS_PER_CLOCK,
         "shared": body["LDSM"] * 512 * PARTITIONS / SHARED_BYTES_PER_CLOCK,
-        "issue": body.total() + beside,
+        "issue": body.total() + overhead,
     }
 
 
@@ -310,8 +310,8 @@ def times(kernels: Sequence[Kernel]) -> Table:
                 work = [Work.of(k.row, step) for step in sorted(set(steps))]
                 clocks = [[*stage_clocks(k, gpu, w).values(), stage_latency(k.row, w)] for w in work]
                 columns = ("/".join(f"{c:.0f}" for c in column) for column in zip(*clocks, strict=True))
-                told = " ".join(map(str, steps))
-                table.add_row(k.row.name, gpu.name, told, *columns, f"{modelled_ms(k, gpu, steps):.3f}")
+                label = " ".join(map(str, steps))
+                table.add_row(k.row.name, gpu.name, label, *columns, f"{modelled_ms(k, gpu, steps):.3f}")
     return table
 
 

@@ -132,7 +132,7 @@ def require_right(way: Way, case: Case, direction: str) -> None:
     for ours, right in zip(found, judged(small, direction), strict=True):
         error = (ours.double() - right)[..., margin, margin].abs().max().item()
         if not error <= TOLERANCE[direction]:
-            raise SystemExit(f"error {error:.1e} beside the reference")
+            raise SystemExit(f"the result differs from the reference by {error:.1e}")
 
 
 class Meter:
@@ -159,8 +159,8 @@ class Meter:
             return (torch.cuda.max_memory_allocated() - before) / 1e6
         from affinity import resident_mb
 
-        room = int(Path("/proc/self/statm").read_text().split()[0]) * resource.getpagesize() + self.limit
-        resource.setrlimit(resource.RLIMIT_AS, (room, room))
+        limit = int(Path("/proc/self/statm").read_text().split()[0]) * resource.getpagesize() + self.limit
+        resource.setrlimit(resource.RLIMIT_AS, (limit, limit))
         ctypes.CDLL(None).malloc_trim(0)  # or what earlier calls have freed would not count
         Path("/proc/self/clear_refs").write_text("5")  # resets the high-water mark
         before = resident_mb("VmRSS")
@@ -253,8 +253,12 @@ def arguments() -> argparse.ArgumentParser:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawTextHelpFormatter)
     parser.add_argument("--sizes", type=int, nargs="+", default=[60, 120, 180, 240], help="H = W of features")
     parser.add_argument("--radii", type=int, nargs="+", default=[6, 12])
-    parser.add_argument("--slots", type=int, nargs="+", default=[1], help="beside 5, at the last radius")
-    parser.add_argument("--labels", type=int, nargs="+", default=[11], help="beside 2, at the last radius")
+    parser.add_argument(
+        "--slots", type=int, nargs="+", default=[1], help="in addition to 5, at the last radius"
+    )
+    parser.add_argument(
+        "--labels", type=int, nargs="+", default=[11], help="in addition to 2, at the last radius"
+    )
     parser.add_argument("--around", type=int, default=120, help="H = W where slots and labels change")
     parser.add_argument("--ways", nargs="+", choices=WAYS, default=list(WAYS))
     both = [FORWARD, BACKWARD]

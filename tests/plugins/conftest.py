@@ -1,7 +1,7 @@
-"""The cases here are tiny: torch's threads would only wait for each other.
+"""Tests of the operator run with one torch thread, because their cases are tiny.
 
-They are also compared closely in double precision, where the first exp that MKL computes in several threads
-at once is now and then exact to 1e-9 only.
+Also, the first exp that MKL computes on several threads is sometimes exact to 1e-9 only, which is too little for
+the comparisons in double precision.
 """
 
 from __future__ import annotations

@@ -1,6 +1,6 @@
-"""The native CPU kernel: any number of threads, wide frames, and arguments that do not fit.
+"""The native CPU kernel: any number of threads, wide frames, and arguments that do not match.
 
-Values, at every instruction set, are held to the reference by ``test_sweep.py``.
+``test_sweep.py`` compares values with the reference, for every instruction set.
 """
 
 from __future__ import annotations
@@ -77,7 +77,7 @@ def test_the_result_goes_where_it_is_wanted() -> None:
 
 
 def test_wide_frames_are_cut_into_columns() -> None:
-    """Wider than one rectangle: pixels beside the cut see across it."""
+    """Frames wider than one rectangle: windows extend across the cut."""
     rng = np.random.default_rng(0)
     query = rng.normal(size=(1, 4, 3, 600)).astype(np.float32)
     keys = rng.normal(size=(1, 1, 4, 3, 600)).astype(np.float32)
@@ -181,6 +181,6 @@ def test_offsets_that_differ_in_one_direction_only(moving: int) -> None:
     values[:, 1] = values[:, 0]
     offsets = np.zeros((1, 2, 2, 4, 5), np.int32)
     offsets[:, :, moving] = np.indices((4, 5))[moving] // 2 * -1
-    wanted = np.indices((4, 5)) + offsets[0, 0]
+    pixels = np.indices((4, 5)) + offsets[0, 0]
     out = cpu_op.windowed_affinity(**arguments(values=values, offsets=offsets, radius=0))
-    np.testing.assert_allclose(out, values[:, 0, :, wanted[0], wanted[1]].transpose(2, 3, 0, 1), atol=1e-6)
+    np.testing.assert_allclose(out, values[:, 0, :, pixels[0], pixels[1]].transpose(2, 3, 0, 1), atol=1e-6)

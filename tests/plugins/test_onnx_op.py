@@ -1,6 +1,6 @@
-"""The operator in ONNX files: bodies that checkers accept, bindings that keep the file's meaning.
+"""The operator in ONNX files: its function bodies, and the bindings that replace them.
 
-Values are held to the reference by ``test_sweep.py``.
+``test_sweep.py`` compares values with the reference.
 """
 
 from __future__ import annotations
@@ -25,7 +25,7 @@ HALF, SINGLE = TensorProto.FLOAT16, TensorProto.FLOAT
 def model_with_reads(
     count: int, element_type: int = SINGLE, *, offsets: bool = False, top_k: int = 0
 ) -> onnx.ModelProto:
-    """``count`` memory reads in a row, each reading with what the one before it made."""
+    """``count`` memory reads in a chain: the output of each is the query of the next."""
     names = ["keys", "values", "dilation", *(["offsets"] if offsets else [])]
     kinds = [element_type, element_type, TensorProto.INT32, *([TensorProto.INT32] if offsets else [])]
     ranks = [5, 5, 2, *([5] if offsets else [])]

@@ -1,7 +1,7 @@
-"""The judge against examples small enough to be worked by hand.
+"""The reference implementation against examples computed by hand.
 
-Most of them give a key the value log(w) and the query the value 1, so that the softmax weight of a position
-is w divided by the sum of the w that its pixel sees.
+Most examples give a key the value log(w) and the query the value 1, so that the softmax weight of a position is
+w divided by the sum of all w in the pixel's windows.
 """
 
 from __future__ import annotations

@@ -31,28 +31,32 @@ GRADIENT_CASES = [
 
 
 def arguments(case: Case, dtype: torch.dtype) -> tuple[list[Tensor], Tensor, Tensor | None, dict[str, Any]]:
-    """(query, keys, values) that want gradients, dilation, offsets, and the settings."""
+    """(query, keys, values) that require gradients, dilation, offsets, and the settings."""
     data = inputs_of(case)
-    wanting = [torch.from_numpy(x).to(dtype).requires_grad_() for x in (data.query, data.keys, data.values)]
+    inputs = [torch.from_numpy(x).to(dtype).requires_grad_() for x in (data.query, data.keys, data.values)]
     offsets = None if data.offsets is None else torch.from_numpy(data.offsets)
     settings = {"radius": data.radius, "scale": data.scale, "top_k": data.top_k}
-    return wanting, torch.from_numpy(data.dilation), offsets, settings
+    return inputs, torch.from_numpy(data.dilation), offsets, settings
 
 
 def gradients(function: Any, case: Case, dtype: torch.dtype) -> tuple[Tensor, ...]:
-    wanting, dilation, offsets, settings = arguments(case, dtype)
-    out = function(*wanting, dilation, offsets, **settings)
+    inputs, dilation, offsets, settings = arguments(case, dtype)
+    out = function(*inputs, dilation, offsets, **settings)
     toward = torch.randn(out.shape, generator=torch.Generator().manual_seed(1)).to(out.dtype)
-    return torch.autograd.grad(out, wanting, toward)
+    return torch.autograd.grad(out, inputs, toward)
 
 
 @pytest.mark.parametrize("case", GRADIENT_CASES, ids=str)
 def test_gradients_are_those_of_the_reference(case: Case) -> None:
     expected = gradients(reference.windowed_affinity, case, torch.float64)
     for dtype, tolerance in ((torch.float64, 1e-11), (torch.float32, 1e-5)):
-        for found, wanted in zip(gradients(torch_op.windowed_affinity, case, dtype), expected, strict=True):
+        for found, expected_gradient in zip(
+            gradients(torch_op.windowed_affinity, case, dtype), expected, strict=True
+        ):
             assert found.dtype == dtype
-            assert (found - wanted).abs().max() <= tolerance * max(1, wanted.abs().max())
+            assert (found - expected_gradient).abs().max() <= tolerance * max(
+                1, expected_gradient.abs().max()
+            )
 
 
 @pytest.mark.parametrize("dtype", [torch.float16, torch.bfloat16])
@@ -60,9 +64,11 @@ def test_half_types_come_back_as_they_went_in(dtype: torch.dtype) -> None:
     case = Case("half", channels=16)
     steps = torch.finfo(dtype).eps
     expected = gradients(reference.windowed_affinity, case, dtype)
-    for found, wanted in zip(gradients(torch_op.windowed_affinity, case, dtype), expected, strict=True):
+    for found, expected_gradient in zip(
+        gradients(torch_op.windowed_affinity, case, dtype), expected, strict=True
+    ):
         assert found.dtype == dtype
-        assert (found - wanted).abs().max() <= 2 * steps * wanted.abs().max()
+        assert (found - expected_gradient).abs().max() <= 2 * steps * expected_gradient.abs().max()
 
 
 class FloatTypes(TorchDispatchMode):
@@ -112,12 +118,12 @@ def test_only_double_precision_is_computed_in_double(
     ids=str,
 )
 def test_gradcheck(case: Case) -> None:
-    wanting, dilation, offsets, settings = arguments(case, torch.float64)
+    inputs, dilation, offsets, settings = arguments(case, torch.float64)
 
-    def function(*wanting: Tensor) -> Tensor:
-        return torch_op.windowed_affinity(*wanting, dilation, offsets, **settings)
+    def function(*inputs: Tensor) -> Tensor:
+        return torch_op.windowed_affinity(*inputs, dilation, offsets, **settings)
 
-    assert torch.autograd.gradcheck(function, wanting)
+    assert torch.autograd.gradcheck(function, inputs)
 
 
 def test_keys_of_a_momentum_encoder_cost_no_gradient() -> None:
@@ -151,8 +157,8 @@ class LargestTensor(TorchDispatchMode):
 @pytest.mark.parametrize("offsets", [None, 4])
 def test_the_weights_of_a_frame_never_exist_at_once(offsets: int | None) -> None:
     case = Case("lean", 96, 96, 6, ((1, 1, 1, 1, 1),), channels=8, offsets=offsets)
-    wanting, dilation, moved, settings = arguments(case, torch.float32)
-    detached = [x.detach() for x in wanting]
+    inputs, dilation, moved, settings = arguments(case, torch.float32)
+    detached = [x.detach() for x in inputs]
     weights = 96 * 96 * 5 * 13**2
     with LargestTensor() as largest:
         out = torch_blocks.forward(*detached, dilation, moved, **settings)
@@ -177,13 +183,13 @@ def test_only_arguments_and_result_are_saved() -> None:
 @pytest.mark.parametrize("top_k", [0, 4])
 def test_opcheck(offsets: int | None, top_k: int) -> None:
     case = Case("opcheck", dilation=((1, 2),), offsets=offsets, top_k=top_k)
-    wanting, dilation, moved, settings = arguments(case, torch.float32)
-    torch.library.opcheck(OPERATOR, (*wanting, dilation, moved), settings)
+    inputs, dilation, moved, settings = arguments(case, torch.float32)
+    torch.library.opcheck(OPERATOR, (*inputs, dilation, moved), settings)
 
 
 def test_opcheck_of_the_backward_pass() -> None:
-    wanting, dilation, _, settings = arguments(Case("opcheck"), torch.float16)
-    detached = [x.detach() for x in wanting]
+    inputs, dilation, _, settings = arguments(Case("opcheck"), torch.float16)
+    detached = [x.detach() for x in inputs]
     out = torch_op.windowed_affinity(*detached, dilation, **settings)
     torch.library.opcheck(
         torch.ops.maskring.windowed_affinity_backward.default,
@@ -222,8 +228,10 @@ def test_compiled_training_keeps_one_node() -> None:
     (query, keys, values), dilation, _, _ = arguments(Case("compiled"), torch.float32)
     compiled = torch.compile(Read(), fullgraph=True, backend="aot_eager")
     found = torch.autograd.grad(compiled(query, keys, values, dilation).square().sum(), (query, keys, values))
-    wanted = torch.autograd.grad(Read()(query, keys, values, dilation).square().sum(), (query, keys, values))
-    assert all(map(torch.equal, found, wanted))
+    expected = torch.autograd.grad(
+        Read()(query, keys, values, dilation).square().sum(), (query, keys, values)
+    )
+    assert all(map(torch.equal, found, expected))
 
 
 @pytest.mark.parametrize(
@@ -244,16 +252,16 @@ def test_arguments_that_do_not_fit_are_named(name: str, wrong: Tensor, device: s
     given = {"query": query, "keys": keys, "values": values, "dilation": dilation, "offsets": None}
     given[name] = wrong
     moved = {key: None if tensor is None else tensor.to(device) for key, tensor in given.items()}
-    # Changing the query's type is told of the query; everything else of the argument that differs from it.
+    # A wrong type is reported for the query; everything else for the argument that differs from it.
     with pytest.raises(ValueError, match=name):
         torch_op.windowed_affinity(**moved, **settings)
 
 
 @pytest.mark.parametrize("setting", ["radius", "top_k"])
 def test_negative_settings_are_refused(setting: str) -> None:
-    wanting, dilation, _, settings = arguments(Case("errors"), torch.float32)
+    inputs, dilation, _, settings = arguments(Case("errors"), torch.float32)
     with pytest.raises(ValueError, match=setting):
-        torch_op.windowed_affinity(*wanting, dilation, **{**settings, setting: -1})
+        torch_op.windowed_affinity(*inputs, dilation, **{**settings, setting: -1})
 
 
 @pytest.mark.parametrize(
@@ -261,9 +269,9 @@ def test_negative_settings_are_refused(setting: str) -> None:
     [(torch.float32, True), (torch.float16, True), (torch.float64, False), (torch.bfloat16, False)],
 )
 def test_the_native_kernel_takes_what_it_knows(dtype: torch.dtype, taken: bool) -> None:
-    wanting, dilation, offsets, settings = arguments(Case("dispatch"), dtype)
+    inputs, dilation, offsets, settings = arguments(Case("dispatch"), dtype)
     with mock.patch.object(cpu_op, "windowed_affinity", wraps=cpu_op.windowed_affinity) as kernel:
-        torch_op.windowed_affinity(*wanting, dilation, offsets, **settings)
+        torch_op.windowed_affinity(*inputs, dilation, offsets, **settings)
     assert kernel.called == taken
 
 

@@ -1,4 +1,4 @@
-"""Cases of windowed affinity: seeded random ones and named corners, which every implementation must pass."""
+"""Cases of windowed affinity for every implementation: named corner cases and seeded random ones."""
 
 from __future__ import annotations
 
@@ -20,17 +20,20 @@ TOLERANCE = {"float32": 1e-5, "float16": 2e-3}
 
 @dataclass(frozen=True)
 class Case:
-    """One set of shapes and settings; the data follow from ``seed``.
+    """One set of shapes and settings. ``seed`` determines the data.
 
-    ``features`` are ``normal`` (real-valued), ``integers`` (many ties; their logits are exact in float32, so
-    that rounding cannot change which are the k largest) or ``large`` (logits that overflow exp unless the
-    largest is taken off first; any two are far apart or equal, and equal in any order of arithmetic).
+    ``features`` are
 
-    Values are noise or, with ``objects``, labels as tracking has them: one object on a background, all over
-    the frame, or nowhere.
+    * ``normal``: real numbers;
+    * ``integers``: many ties, with logits that are exact in float32, so that rounding cannot change the top k;
+    * ``large``: logits that overflow exp unless the largest is subtracted first. Any two are either far apart or
+      equal in any order of arithmetic.
 
-    Windows are moved by up to ``offsets``. In every second frame of memory, from the first on, squares of
-    ``shared_offsets`` x ``shared_offsets`` pixels move alike; in the others each pixel's window moves alone.
+    Values are noise or, with ``objects``, labels as in tracking: one object on a background, which may fill the
+    frame or be absent.
+
+    Window centres are moved by up to ``offsets``. In every second slot, from the first on, squares of
+    ``shared_offsets`` x ``shared_offsets`` pixels share an offset; in the others each pixel has its own.
     """
 
     name: str
@@ -68,7 +71,7 @@ class Inputs:
 
 @functools.lru_cache(maxsize=4)
 def inputs_of(case: Case) -> Inputs:
-    """The data of a case; half-precision data are rounded here, so that the reference sees them too."""
+    """The data of a case, already rounded to its type, so that the reference gets the same numbers."""
     rng = np.random.default_rng(case.seed)
     batch, slots = len(case.dilation), len(case.dilation[0])
     frame = (case.height, case.width)
@@ -123,7 +126,7 @@ def _features(
 
 @functools.lru_cache(maxsize=4)
 def expected_of(case: Case) -> Array:
-    """What the reference makes of a case, in float64."""
+    """The reference's result for a case, in float64."""
     import torch
 
     from maskring.plugins.windowed_affinity.reference import windowed_affinity
@@ -143,7 +146,7 @@ def expected_of(case: Case) -> Array:
 
 
 def random_case(seed: int) -> Case:
-    """A case drawn from everything that the operator takes, small enough for the reference."""
+    """A random case within everything that the operator supports, small enough for the reference."""
     draw = random.Random(seed)
     radius = draw.choice([0, 1, 1, 2, 2, 3, 3, 4, 5, 6, 6, 8, 12])
     batch, slots = draw.choice([1, 1, 2]), draw.randint(1, 6 if radius <= 6 else 3)
@@ -195,7 +198,7 @@ def any_case(draw: strategies.DrawFn) -> Case:
 
 
 def corner_cases() -> list[Case]:
-    """Corners with a name, each in both float types."""
+    """Named corner cases, each in both float types."""
     both = ((1, 2), (0, 3))
     corners = [
         Case("plain"),
