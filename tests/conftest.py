@@ -9,8 +9,8 @@ from pathlib import Path
 import pytest
 from hypothesis import HealthCheck, settings
 
-if "PYTEST_XDIST_WORKER" in os.environ:  # the processes share the cores; set before anything imports torch
-    os.environ.setdefault("OMP_NUM_THREADS", "1")
+# Before anything imports torch: its threads share tiny arrays, and wait for each other where cores are few.
+os.environ.setdefault("OMP_NUM_THREADS", "1")
 
 # A busy machine is no reason to fail.
 settings.register_profile("maskring", deadline=None, suppress_health_check=[HealthCheck.too_slow])
