@@ -273,10 +273,10 @@ def test_window_steps_follow_the_shorter_side() -> None:
     assert sorted(backend.dilations[6]) == [0, 0, 0, 0, 1, 3, 3, 3]  # frames 5, 3, 1 and 0
 
 
-@pytest.mark.parametrize("frames", [1, 3, 9])
+@pytest.mark.parametrize("frames", [1, 2, 3, 4])
 def test_a_revision_is_what_the_next_frame_follows(frames: int) -> None:
-    """Whichever slot the latest frame is in."""
-    tracker = Tracker(PixelBackend(), policy=MemoryPolicy((0,), (1,)))
+    """Memory reads the latest frame alone, which is in the two slots by turns."""
+    tracker = Tracker(PixelBackend(), policy=MemoryPolicy((), (1,)))
     red, green = Square(1, 4, 4, speed=0), Square(2, 30, 40, speed=0)
     frame, truth = scene(0, red, green)
     for index in range(frames):
@@ -284,10 +284,7 @@ def test_a_revision_is_what_the_next_frame_follows(frames: int) -> None:
     hidden = np.where(truth == 1, 0, truth).astype(np.uint8)
     tracker.revise(hidden)
     after = tracker.step(frame)
-    # Frames 0 and t - 1 are read, and agree on all but the red square: half of what is read there is gone.
-    inside = truth[::4, ::4] == 1
-    expected = 0.0 if frames == 1 else 0.5
-    np.testing.assert_allclose(after.probabilities[1][inside], expected, atol=0.01)
+    assert after.probabilities[1].max() == 0
     assert iou(after.labels, truth, 2) > 0.9
 
 
