@@ -179,7 +179,7 @@ def test_more_objects_than_the_model_takes(workspace: Workspace, tmp_path: Path)
     mask[0:8, 0:8] = 2
     write_mask(tmp_path / "two.png", mask)
     run = track(workspace, tmp_path / "out", mask=tmp_path / "two.png", model=model)
-    assert_one_sentence(run, "2 objects", "--objects")
+    assert_one_sentence(run, "mask", "2", "--objects 2")
 
 
 @pytest.mark.parametrize("content", [b"", b"not a video", b"\x00" * 4096])

@@ -127,8 +127,8 @@ def test_what_cannot_be_labelled_is_named_and_keeps_nothing_back(
     assert done.exit_code == 2 and done.stdout.startswith("1 videos, 7 frames")
     reasons = sorted(done.stderr.splitlines())
     assert len(reasons) == 2, reasons
-    assert f"{source / 'middle.avi'} is not labelled: " in reasons[0]
-    assert f"{source / 'more' / 'short'} is not labelled: " in reasons[1]
+    assert f"{source / 'middle.avi'} was not labelled: " in reasons[0]
+    assert f"{source / 'more' / 'short'} was not labelled: " in reasons[1]
     assert [path.name for path in (tmp_path / "out").iterdir()] == ["long"]
 
 

@@ -3,12 +3,12 @@
 from __future__ import annotations
 
 import os
-import re
 import subprocess
 import sys
 from pathlib import Path
 
 import pytest
+from user_errors import assert_sentence, raises_user_error
 
 from maskring.common import machine
 from maskring.common.errors import UnavailableError
@@ -62,26 +62,25 @@ def test_the_driver_is_found_as_programs_find_it(driver: Path) -> None:
 
 
 @pytest.mark.parametrize(
-    ("call", "sentence"),
+    ("call", "reason"),
     [
-        ("cuInit", r"finds no GPU number 0 \(system has unsupported display driver / .*\); install NVIDIA's"),
-        ("cuDeviceGet", r"finds no GPU number 0 \(error 101\); install NVIDIA's"),
-        ("cuDeviceGetAttribute", r"does not answer for GPU number 0 \(error 999\); install NVIDIA's"),
+        ("cuInit", "system has unsupported display driver"),
+        ("cuDeviceGet", "error 101"),
+        ("cuDeviceGetAttribute", "error 999"),
     ],
 )
-def test_what_the_driver_says_is_passed_on(driver: Path, call: str, sentence: str) -> None:
-    assert re.match(f"NVIDIA's driver {sentence}", python(driver, "-c", ASK, REFUSED=call))
+def test_what_the_driver_says_is_passed_on(driver: Path, call: str, reason: str) -> None:
+    message = python(driver, "-c", ASK, REFUSED=call).strip()
+    assert_sentence(message, (reason, "GPU 0", "install NVIDIA's driver"))
 
 
 def test_doctor_names_the_gpu(driver: Path) -> None:
     command = "-m", "maskring", "doctor"
     assert "a GPU with compute capability sm87" in python(driver, *command, COLUMNS="200")
-    assert "finds no GPU number 0 (error 101)" in python(
-        driver, *command, COLUMNS="200", REFUSED="cuDeviceGet"
-    )
+    assert "GPU 0 (error 101)" in python(driver, *command, COLUMNS="200", REFUSED="cuDeviceGet")
 
 
 def test_no_driver(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(machine, "DRIVER", "libcuda-that-is-nowhere.so.1")
-    with pytest.raises(UnavailableError, match="this machine has no NVIDIA driver; install NVIDIA's driver"):
+    with raises_user_error(UnavailableError, ("no NVIDIA driver", "install NVIDIA's driver")):
         machine.cuda_driver()
