@@ -12,6 +12,7 @@ from pathlib import Path
 
 import cv2
 import numpy as np
+import png_chunks as png
 import pytest
 from click.testing import Result
 from PIL import Image
@@ -21,7 +22,6 @@ from typer.testing import CliRunner
 from maskring.cli import app
 from maskring.common.errors import ModelError
 from maskring.runtime.refinement.network.checkpoint import load_predictor
-from maskring.runtime.video import png
 from maskring.runtime.video.images import read_image
 from maskring.runtime.video.masks import read_mask, write_mask
 from maskring.runtime.video.open_source import open_source

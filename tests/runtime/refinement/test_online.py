@@ -28,6 +28,8 @@ from maskring.runtime.refinement.worker import (
     ThreadWorker,
     Worker,
 )
+from maskring.runtime.tracking.result import Result
+from maskring.runtime.tracking.tracker import Tracker
 
 SMALL = replace(QUICK, size=32)
 
@@ -101,23 +103,37 @@ def test_what_the_worker_warns_of_stays_as_propagated() -> None:
         np.testing.assert_array_equal(result.labels, propagated.labels)
 
 
-def test_feedback_puts_refined_masks_into_memory() -> None:
-    """The masks are those of a tracker whose memory is revised by hand, and not those without feedback."""
+def test_feedback_puts_refined_masks_into_memory(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Refinement erases the object here; propagation then is that of a tracker whose memory is revised by hand."""
 
-    def masks(feedback: bool, *, by_hand: bool = False) -> list[np.ndarray]:
-        settings = replace(QUICK, online_trust=0.9, feedback=feedback)
-        tracker, found = new_tracker(), []
-        with OnlineRefiner(tracker, settings, StepsPerFrame(settings, 12)) as refiner:
-            for index, (image, labels) in enumerate(clip(6)):
-                found.append(refiner.step(image, labels if index == 0 else None).labels)
+    def propagated(feedback: bool, *, by_hand: bool = False) -> list[np.ndarray]:
+        tracker, seen = new_tracker(), []
+
+        def step(image: np.ndarray, mask: np.ndarray | None = None) -> Result:
+            seen.append(Tracker.step(tracker, image, mask))
+            return seen[-1]
+
+        monkeypatch.setattr(tracker, "step", step)
+        with OnlineRefiner(tracker, replace(SMALL, feedback=feedback), Silent()) as refiner:
+            refiner.predictor.follow([OBJECT], 0)
+            monkeypatch.setattr(
+                refiner._guard, "decide", lambda result, *_: replace(result, labels=0 * result.labels)
+            )
+            for index, (image, labels) in enumerate(clip(4)):
+                refined = refiner.step(image, labels if index == 0 else None)
                 if by_hand and index:
-                    tracker.revise(found[-1])
-        return found
+                    tracker.revise(refined.labels)
+        return [result.probabilities for result in seen]
 
-    fed_back, revised, plain = masks(True), masks(False, by_hand=True), masks(False)
+    fed_back, revised, plain = propagated(True), propagated(False, by_hand=True), propagated(False)
     for one, two in zip(fed_back, revised, strict=True):
         np.testing.assert_array_equal(one, two)
-    assert any((one != two).any() for one, two in zip(fed_back, plain, strict=True))
+    assert [(one != two).any() for one, two in zip(fed_back, plain, strict=True)] == [
+        False,
+        False,
+        True,
+        True,
+    ]
 
 
 def test_a_revised_memory_is_what_the_next_frame_sees() -> None:
