@@ -93,7 +93,7 @@ def test_the_camera_comes_back(tmp_path: Path, exported: Path, caplog: pytest.Lo
     assert result.exit_code == 0, result.output
     assert "5 frames, 1 undecodable, reconnects: 1" in result.stdout
     assert [message.split("/camera ")[1] for message in caplog.messages[:2]] == [
-        "stopped sending; it is opened again",
+        "stopped sending; opening it again",
         "is back",
     ]
     assert [line["index"] for line in lines_in(tmp_path)] == [0, 1, 3, 4, 5]
@@ -140,7 +140,7 @@ def test_rtsp_camera_comes_back(tmp_path: Path, exported: Path, caplog: pytest.L
     assert result.exit_code == 0, result.output
     assert "6 frames, reconnects: 1" in result.stdout
     assert [message.split("/live ")[1] for message in caplog.messages[:2]] == [
-        "stopped sending; it is opened again",
+        "stopped sending; opening it again",
         "is back",
     ]
     assert [line["index"] for line in lines_in(tmp_path)] == [0, 1, 2, 3, 4, 5]
