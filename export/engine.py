@@ -131,19 +131,10 @@ def build_engine(
         UnavailableError: when TensorRT, polygraphy, the plugin or a GPU is missing.
         OutputError: when a file cannot be written.
     """
-    if out.suffix not in (ENGINE_SUFFIX, PLAN_SUFFIX):
-        raise OutputError(
-            f"{out} does not end in .engine (for trackers) or .plan (for Triton)",
-            "rename it",
-        )
+    _check_output(out, options)
     served = out.suffix == PLAN_SUFFIX
     graph, metadata, fixed = _load_served_model(model) if served else (*load_step_graph(model), {})
     _check_options(options)
-    if served and options.runtime != TENSORRT:
-        raise ModelError("Triton does not run engines of TensorRT-RTX", "build with --runtime tensorrt")
-    for path in (out, manifest_path(out), options.timing_cache):
-        if path is not None and path.is_dir():
-            raise OutputError(f"{path} is a folder", "give a file name")
     shapes = profile_shapes(metadata, options)
     if served:
         shapes = {name: [shape] * 3 for name, shape in fixed.items()}
@@ -164,9 +155,9 @@ def build_engine(
         version_compatible=options.version_compatible,
         hardware_compatibility=options.hardware_compatibility,
     )
-    manifest, why = _present(out, key)
-    if manifest is not None:
-        return BuiltEngine(manifest, reused=True)
+    existing, difference = _matching_manifest(out, key)
+    if existing is not None:
+        return BuiltEngine(existing, reused=True)
     make_directory(out.parent)
     if options.timing_cache is not None:
         make_directory(options.timing_cache.parent)
@@ -175,7 +166,17 @@ def build_engine(
     engine, log = build(trt, network, key, options.timing_cache, progress)
     built = EngineManifest(key, metadata, hashlib.sha256(engine).hexdigest(), log.memory)
     _write(out, engine, built)
-    return BuiltEngine(built, reused=False, replaced=why)
+    return BuiltEngine(built, reused=False, replaced=difference)
+
+
+def _check_output(out: Path, options: EngineOptions) -> None:
+    if out.suffix not in (ENGINE_SUFFIX, PLAN_SUFFIX):
+        raise OutputError(f"{out} does not end in .engine (for trackers) or .plan (for Triton)", "rename it")
+    if out.suffix == PLAN_SUFFIX and options.runtime == TENSORRT_RTX:
+        raise ModelError("Triton does not run engines of TensorRT-RTX", "build with --runtime tensorrt")
+    for path in (out, manifest_path(out), options.timing_cache):
+        if path is not None and path.is_dir():
+            raise OutputError(f"{path} is a folder", "give a file name")
 
 
 def _load_served_model(path: Path) -> tuple[onnx.ModelProto, ModelMetadata, dict[str, list[int]]]:
@@ -301,7 +302,7 @@ def _targets(trt: Any, options: EngineOptions) -> tuple[str, ...]:
     return tuple(dict.fromkeys(targets))
 
 
-def _present(out: Path, key: EngineKey) -> tuple[EngineManifest | None, str]:
+def _matching_manifest(out: Path, key: EngineKey) -> tuple[EngineManifest | None, str]:
     """The manifest of the engine at ``out`` if it matches ``key``; otherwise None and the difference."""
     if not out.exists():
         return None, ""

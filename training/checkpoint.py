@@ -104,17 +104,9 @@ class Checkpoint:
 
     def query_encoder(self) -> Encoder:
         """The query encoder with its weights, in evaluation mode."""
-        return _encoder(self.config, self.query)
-
-    def key_encoder(self) -> Encoder | None:
-        """The momentum encoder with its weights, in evaluation mode; None when there is none."""
-        return None if self.key is None else _encoder(self.config, self.key)
-
-
-def _encoder(config: EncoderConfig, state: State) -> Encoder:
-    encoder = Encoder(config)
-    encoder.load_state_dict(state)
-    return encoder.eval()
+        encoder = Encoder(self.config)
+        encoder.load_state_dict(self.query)
+        return encoder.eval()
 
 
 def save_checkpoint(path: Path, checkpoint: Checkpoint, half: bool = False) -> None:

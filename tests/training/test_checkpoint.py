@@ -58,14 +58,11 @@ def test_everything_comes_back(tmp_path: Path, key: bool) -> None:
     )
 
 
-def test_encoders_have_the_weights_and_are_in_evaluation_mode() -> None:
+def test_the_encoder_has_the_weights_and_is_in_evaluation_mode() -> None:
     checkpoint = tiny(key=True)
     encoder = checkpoint.query_encoder()
     assert not encoder.training
     assert equal(encoder.state_dict(), checkpoint.query)
-    key = checkpoint.key_encoder()
-    assert key is not None and checkpoint.key is not None and equal(key.state_dict(), checkpoint.key)
-    assert tiny().key_encoder() is None
 
 
 def test_half_storage_halves_convolutions_and_keeps_statistics(tmp_path: Path) -> None:

@@ -197,10 +197,6 @@ class Encoder(nn.Module):
         coarse = (length / NORM_STEP).round() * NORM_STEP
         return torch.cat([own, coarse.to(own.dtype), (length - coarse).to(own.dtype)], dim=1)
 
-    def parameter_count(self) -> int:
-        """Number of trained parameters, without running statistics."""
-        return sum(parameter.numel() for parameter in self.parameters())
-
 
 def _stage(inputs: int, outputs: int, blocks: int, stride: int) -> nn.Sequential:
     first = ResidualBlock(inputs, outputs, stride)
