@@ -195,9 +195,7 @@ def test_several_objects_with_soft_edges_are_refused(tmp_path: Path, how: str) -
     two = painted(100)
     two[30:50, 80:110] = 200
     soft = cv2.blur(two if how == "grey" else PALETTE[two // 100], (3, 3))
-    with pytest.raises(
-        MaskError, match="along edges alone, which are soft: no objects; draw without smoothing"
-    ):
+    with pytest.raises(MaskError, match=r"soft\.png .*draw without smoothing"):
         read_mask(saved(tmp_path / "soft.png", soft))
 
 
