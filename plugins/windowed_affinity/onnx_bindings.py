@@ -126,7 +126,7 @@ def _register_operators() -> str:
             from onnxruntime_extensions import PyCustomOpDef, get_library_path, onnx_op
     except ImportError as error:
         raise UnavailableError(
-            "the Python package onnxruntime-extensions is not installed", "pip install onnxruntime-extensions"
+            "the Python package onnxruntime-extensions is not installed", "run pip install 'maskring[train]'"
         ) from error
 
     for offsets in (False, True):

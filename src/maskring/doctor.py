@@ -33,11 +33,12 @@ class Finding:
     remedy: str = ""
 
 
-REQUIRED = ("numpy", "onnx", "onnxruntime", "onnxruntime-extensions", "opencv-python")
+REQUIRED = ("numpy", "onnx", "onnxruntime", "opencv-python", "pillow")
 OPTIONAL = {
     "torch": "train, import and export checkpoints: pip install 'maskring[train]'",
     "safetensors": "read checkpoints: pip install 'maskring[train]'",
     "onnxscript": "export checkpoints: pip install 'maskring[train]'",
+    "onnxruntime-extensions": "verify exports: pip install 'maskring[train]'",
     "tensorrt": "run engines on NVIDIA GPUs: pip install 'maskring[gpu]' (JetPack brings its own)",
     "pycuda": f"run engines on NVIDIA GPUs: {NEEDS_PYCUDA}",
     "polygraphy": "profile models, build engines: pip install 'maskring[profile]'",
@@ -52,6 +53,7 @@ STAND_INS = {
 
 MODULES = {
     "opencv-python": "cv2",
+    "pillow": "PIL",
     "onnxruntime-extensions": "onnxruntime_extensions",
     "tensorrt-rtx": "tensorrt_rtx",
 }
@@ -61,6 +63,7 @@ CAPABILITIES = {
     "track on a CPU (onnxruntime)": (*REQUIRED, "native CPU kernel", "OpenCV with FFMPEG"),
     "refine masks": ("torch", "safetensors"),
     "track with checkpoints, train, import, export": ("torch", "safetensors", "onnxscript"),
+    "verify exports": ("onnxruntime-extensions",),
     "build engines for RTX cards": ("tensorrt-rtx", "polygraphy"),
     "run engines for RTX cards": ("tensorrt-rtx", "pycuda", "NVIDIA driver"),
     "build and run TensorRT engines": (
