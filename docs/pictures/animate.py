@@ -1,10 +1,13 @@
-"""Write the animation at the top of the README: ``python docs/pictures/animate.py --help``."""
+"""Write the animation at the top of the README: ``python docs/pictures/animate.py --help``.
+
+The one in the repository shows butterfly.mp4 (CC0), from ``assets/videos`` of github.com/flutter/assets-for-api-docs::
+
+    python docs/pictures/animate.py butterfly.mp4 --first 48 --last 210 --every 2 --box 196,36,468,359
+"""
 
 from __future__ import annotations
 
 import argparse
-from collections.abc import Iterator
-from itertools import chain
 from pathlib import Path
 
 import cv2
@@ -13,55 +16,48 @@ from numpy.typing import NDArray
 from PIL import Image
 
 import maskring
-from maskring.runtime.video.synthetic import FRAME_RATE, render_clip
 
-WIDTH = 480
-"""Pixels; frames are scaled to it."""
-
-
-def rendered_frames() -> tuple[NDArray[np.uint8], Iterator[NDArray[np.uint8]], float]:
-    """First mask, frames and frame rate of the demo's rendered clip."""
-    clip = render_clip(360, 640)
-    first, mask = next(clip)
-    return mask, chain([first], (frame for frame, _ in clip)), FRAME_RATE
+TRACKED_WIDTH, SHOWN_WIDTH = 640, 480
+"""Pixels; frames are scaled to the first before they are tracked, and to the second for the animation."""
 
 
-def video_frames(video: Path, mask: Path) -> tuple[NDArray[np.uint8], Iterator[NDArray[np.uint8]], float]:
-    """First mask, frames and frame rate of a video."""
-    source = maskring.open_source(video)
-    return maskring.read_mask(mask), (frame.image for frame in source), source.fps
+def scaled(image: NDArray[np.uint8], width: int) -> NDArray[np.uint8]:
+    height = round(image.shape[0] * width / image.shape[1])
+    return np.asarray(cv2.resize(image, (width, height), interpolation=cv2.INTER_AREA), np.uint8)
 
 
 def main() -> None:
-    parser = argparse.ArgumentParser(description=__doc__)
-    parser.add_argument("--video", type=Path, help="default: the rendered clip of `maskring demo`")
-    parser.add_argument("--mask", type=Path, help="mask of the first frame of --video")
-    parser.add_argument("--model", default="nano")
-    parser.add_argument("--every", type=int, default=2, help="take every n-th frame")
-    parser.add_argument("--frames", type=int, default=80, help="length of the animation, in frames")
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
+    parser.add_argument("video", type=Path)
+    parser.add_argument("--box", required=True, help="X0,Y0,X1,Y1 around the object in the first frame")
+    parser.add_argument("--first", type=int, default=0)
+    parser.add_argument("--last", type=int)
+    parser.add_argument("--every", type=int, default=1, help="track every n-th frame")
+    parser.add_argument("--model", default="pico")
     parser.add_argument("--quality", type=int, default=60, help="of WebP, 0 to 100")
     parser.add_argument("--out", type=Path, default=Path(__file__).with_name("overlay.webp"))
     options = parser.parse_args()
-    if options.video is None:
-        mask, frames, rate = rendered_frames()
-    else:
-        mask, frames, rate = video_frames(options.video, options.mask)
+    x0, y0, x1, y1 = map(int, options.box.split(","))
     pictures = []
-    with maskring.open_tracker(Path(options.model)) as tracker:
-        for index, frame in enumerate(frames):
-            labels = tracker.step(frame, mask if index == 0 else None).labels
-            if index % options.every == 0:
-                overlay = maskring.draw_overlay(frame, labels)
-                height = round(overlay.shape[0] * WIDTH / overlay.shape[1])
-                scaled = cv2.resize(overlay, (WIDTH, height), interpolation=cv2.INTER_AREA)
-                pictures.append(Image.fromarray(scaled))
-            if len(pictures) == options.frames:
-                break
+    with (
+        maskring.open_source(options.video, first=options.first, last=options.last) as source,
+        maskring.open_tracker(Path(options.model)) as tracker,
+    ):
+        rate = source.fps / options.every
+        for frame in source:
+            if (frame.index - options.first) % options.every:
+                continue
+            image = scaled(frame.image, TRACKED_WIDTH)
+            mask = None if pictures else maskring.masks_from_boxes(image, [(x0, y0, x1, y1)])
+            overlay = maskring.draw_overlay(image, tracker.step(image, mask).labels)
+            pictures.append(Image.fromarray(scaled(overlay, SHOWN_WIDTH)))
     pictures[0].save(
         options.out,
         save_all=True,
         append_images=pictures[1:],
-        duration=round(1000 * options.every / rate),
+        duration=round(1000 / rate),
         loop=0,
         quality=options.quality,
         method=6,
