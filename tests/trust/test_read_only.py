@@ -146,7 +146,7 @@ def test_no_room(name: str, tmp_path: Path, places: dict[str, str], monkeypatch:
     assert result.exit_code == 2, result.output
     said = " ".join(result.stderr.split())
     assert said.count("error:") == 1
-    assert "cannot be written" in said or "refuses File too large; free some space" in said, said
+    assert "cannot be written" in said or ("File too large" in said and "free some space" in said), said
     left = [path for path in tmp_path.rglob("*") if PARTIAL_NAME.fullmatch(path.name)]
     cut = [path for path in disk.rglob("*") if path.is_file() and path.stat().st_size == 150]
     assert not left and not cut
