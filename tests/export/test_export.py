@@ -108,10 +108,10 @@ def test_pyramids_of_any_size(tmp_path: Path, fixed: bool, dtype: str) -> None:
 
 def test_metadata_says_what_was_exported(exports: Export) -> None:
     fixed = metadata_of(exports.fixed)
-    assert (fixed.height, fixed.width, fixed.labels, fixed.slots) == (HEIGHT, WIDTH, 2, 3)
+    assert (fixed.height, fixed.width, fixed.num_labels, fixed.num_slots) == (HEIGHT, WIDTH, 2, 3)
     assert (fixed.stride, fixed.channels, fixed.radius, fixed.dtype) == (4, CHANNELS, RADIUS, "float32")
     dynamic = metadata_of(exports.dynamic)
-    assert (dynamic.height, dynamic.width, dynamic.labels, dynamic.slots) == (None, None, None, None)
+    assert (dynamic.height, dynamic.width, dynamic.num_labels, dynamic.num_slots) == (None,) * 4
     assert metadata_of(exports.half).dtype == "float16"
     assert len(fixed.checkpoint_sha256) == 64
 
