@@ -5,6 +5,9 @@ read with dilated windows as by default, but in the rows that say otherwise.
 
     python bench/davis.py --davis ROOT --split dev                     # the shipped checkpoint
     python bench/davis.py --davis ROOT --split dev mine=runs/mine/checkpoint.safetensors
+
+A second table scores both halves of the sequences (:mod:`halves`): the row that is best on one half is
+reported by its score on the other.
 """
 
 from __future__ import annotations
@@ -18,6 +21,7 @@ from typing import Any
 
 import torch
 from feature_tracker import FirstMask, encoder_features, feature_tracker, lab_features
+from halves import held_out_table
 
 from maskring.models import open_tracker, resolve_model
 from maskring.runtime.evaluation.protocol import SequenceTracker, evaluate
@@ -71,14 +75,19 @@ def smoothings(name: str, path: Path) -> dict[str, Callable[[], SequenceTracker]
     }
 
 
+def scores(evaluation: Evaluation) -> dict[str, float]:
+    """J&F in percent by sequence."""
+    return {result.name: result.score.jf for result in evaluation.sequences if result.score is not None}
+
+
 def table(evaluations: dict[str, Evaluation]) -> str:
     """Markdown: J&F in percent, a column per sequence."""
     first = next(iter(evaluations.values()))
     names = [result.name for result in first.sequences]
     lines = ["| | " + " | ".join(names) + " | mean |", "|---|" + "---|" * (len(names) + 1)]
     for name, evaluation in evaluations.items():
-        scores = [result.score.jf for result in evaluation.sequences if result.score is not None]
-        cells = [f"{score:.1f}" for score in (*scores, sum(scores) / len(scores))]
+        values = scores(evaluation).values()
+        cells = [f"{score:.1f}" for score in (*values, sum(values) / len(values))]
         lines.append(f"| {name} | " + " | ".join(cells) + " |")
     return "\n".join(lines) + "\n"
 
@@ -103,7 +112,9 @@ def main() -> None:
                 options.davis, options.split, new_tracker, out, out / "scores.json", size=options.size
             )
         print(table({name: evaluations[name]}).splitlines()[-1], flush=True)
-    print("\n" + table(evaluations))
+    if evaluations:
+        print("\n" + table(evaluations))
+        print(held_out_table({name: scores(evaluation) for name, evaluation in evaluations.items()}))
 
 
 if __name__ == "__main__":

@@ -30,17 +30,17 @@ def augment(
     side = max(1, round(min(height, width) * rng.uniform(zoom, 1.0)))
     top, left = int(rng.integers(height - side + 1)), int(rng.integers(width - side + 1))
     mirrored = rng.random() < 0.5
-    colours = _distortion(rng, distortion)
+    colours = colour_distortion(rng, distortion)
     views = []
     for frame in frames:
         method = cv2.INTER_AREA if side > crop else cv2.INTER_LINEAR
         view = cv2.resize(frame[top : top + side, left : left + side], (crop, crop), interpolation=method)
         view = view[:, ::-1] if mirrored else view
-        views.append(_distort(np.asarray(view, np.uint8), colours).transpose(2, 0, 1))
+        views.append(distort(np.asarray(view, np.uint8), colours).transpose(2, 0, 1))
     return np.stack(views)
 
 
-def _distortion(rng: np.random.Generator, strength: float) -> npt.NDArray[np.float32]:
+def colour_distortion(rng: np.random.Generator, strength: float) -> npt.NDArray[np.float32]:
     """A random affine map of RGB colours, [3, 4]."""
     brightness, contrast, saturation = rng.uniform(-strength, strength, 3)
     gains = 1 + rng.uniform(-strength, strength, 3) / 3
@@ -50,6 +50,7 @@ def _distortion(rng: np.random.Generator, strength: float) -> npt.NDArray[np.flo
     return np.concatenate([matrix, np.full((3, 1), offset)], axis=1).astype(np.float32)
 
 
-def _distort(image: Image, colours: npt.NDArray[np.float32]) -> Image:
+def distort(image: Image, colours: npt.NDArray[np.float32]) -> Image:
+    """Apply a colour map [3, 4] to an image [H, W, 3] uint8 RGB."""
     changed = cv2.transform(np.ascontiguousarray(image), colours)  # rounds and saturates
     return changed.astype(np.uint8, copy=False)

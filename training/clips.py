@@ -123,7 +123,7 @@ class ClipLibrary:
         if not starts:
             raise SourceError(f"{clip} has too few frames in a row that decode", "use a longer clip")
         positions = starts[int(place * len(starts))] + np.concatenate([[0], np.cumsum(gaps)])
-        frames = [_decode(stored.frames[position]) for position in positions]
+        frames = [decode_jpeg(stored.frames[position]) for position in positions]
         return ClipWindow(frames, clip, tuple(int(p) + index * SEGMENT for p in positions))
 
     def _length(self, clip: Path) -> int:
@@ -170,9 +170,9 @@ class ClipLibrary:
             if shape is not None and image.shape != shape:
                 cuts.add(len(frames))  # frames of a window have one size
             shape = image.shape
-            resized = _resized(image, self._short_side)
-            frames.append(_encode(resized))
-            thumbnails.append(thumbnail(resized))
+            smaller = resized(image, self._short_side)
+            frames.append(encode_jpeg(smaller))
+            thumbnails.append(thumbnail(smaller))
         scenes = cuts.union(scene_starts(thumbnails)) if frames else set()
         return Segment(tuple(frames), tuple(sorted(scenes)))
 
@@ -250,7 +250,8 @@ def read_bgr(path: Path) -> Image:
     return np.asarray(cv2.cvtColor(read_image(path), cv2.COLOR_RGB2BGR), np.uint8)
 
 
-def _resized(image: Image, short_side: int) -> Image:
+def resized(image: Image, short_side: int) -> Image:
+    """Scale an image to ``short_side`` pixels on its shorter side."""
     scale = short_side / min(image.shape[:2])
     if scale == 1:
         return image
@@ -259,11 +260,13 @@ def _resized(image: Image, short_side: int) -> Image:
     return np.asarray(cv2.resize(image, size, interpolation=kind), np.uint8)
 
 
-def _encode(image: Image) -> bytes:
+def encode_jpeg(image: Image) -> bytes:
+    """JPEG data of an image [H, W, 3] uint8 BGR."""
     return bytes(cv2.imencode(".jpg", image, [cv2.IMWRITE_JPEG_QUALITY, JPEG_QUALITY])[1])
 
 
-def _decode(stored: bytes) -> Image:
+def decode_jpeg(stored: bytes) -> Image:
+    """The image in JPEG data, [H, W, 3] uint8 RGB."""
     return _rgb(cv2.imdecode(np.frombuffer(stored, np.uint8), cv2.IMREAD_COLOR))
 
 

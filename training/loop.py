@@ -4,8 +4,7 @@ from __future__ import annotations
 
 import math
 import time
-from collections.abc import Callable, Iterator, Sequence
-from concurrent.futures import Future, ThreadPoolExecutor
+from collections.abc import Callable, Sequence
 from contextlib import ExitStack, closing
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -15,22 +14,25 @@ import torch
 
 from ..common.errors import TrainingError
 from ..common.files import make_directory
-from .augmentation import augment
+from .batches import Batch, TrainingData, prefetch_passes
 from .checkpoint import Checkpoint, load_checkpoint, save_checkpoint
 from .clips import CACHE_BYTES, ClipLibrary
 from .contact_sheet import write_contact_sheet
 from .distributed import DistributedContext, distributed_context
+from .network.colour import normalise_lab, rgb_to_lab
 from .network.encoder import PRESETS, Encoder
 from .pretext import fit_palette
 from .recipe import START, Recipe
 from .run_log import RunLog
-from .trainer import Batch, StepReport, Trainer
+from .stills import StillLibrary
+from .trainer import StepReport, Trainer
 
 STATE_NAME = "state.pt"
 CHECKPOINT_NAME = "checkpoint.safetensors"
 SHEETS_NAME = "reconstructions"
-PREFETCHED_STEPS = 3
-"""Steps whose batches are prepared while the network computes."""
+
+VARIANCE_FRAMES = 60
+"""Frames on which the variance of the features of a start checkpoint is measured."""
 
 
 @dataclass(frozen=True)
@@ -55,6 +57,7 @@ def train(
     data: Sequence[Path],
     out: Path,
     *,
+    stills: Sequence[Path] = (),
     start: Path | None = None,
     max_minutes: float | None = None,
     validate: Callable[[Encoder], float] | None = None,
@@ -73,6 +76,7 @@ def train(
         recipe: see :class:`.recipe.Recipe`.
         data: videos, folders of frames, and folders with either at any depth.
         out: the folder of the run.
+        stills: folders of photographs, at any depth. If given, half of the pairs of views show photographs.
         start: a checkpoint whose weights the run begins with; None for random ones.
         max_minutes: stop after this time; the same call later continues.
         validate: scores an encoder on labelled video, every ``validate_every`` steps and at the end.
@@ -82,7 +86,7 @@ def train(
         stop: called after every step; true saves the state and returns, and the same call later continues.
 
     Raises:
-        SourceError: when ``data`` holds no usable clip.
+        SourceError: when ``data`` holds no usable clip or ``stills`` no usable photograph.
         ModelError: when ``start`` is not a checkpoint.
         TrainingError: when the loss is not finite, when ``out`` holds another run, or when the recipe needs
             another ``start``.
@@ -91,20 +95,21 @@ def train(
     """
     start_checkpoint = None if start is None else load_checkpoint(start)
     recipe = _with_encoder(recipe, start_checkpoint)
-    library = ClipLibrary(data, recipe.short_side, cache_bytes=cache_bytes)
+    clips = ClipLibrary(data, recipe.short_side, cache_bytes=cache_bytes)
+    libraries = TrainingData(clips, StillLibrary(stills, recipe.short_side) if stills else None)
     make_directory(out)
     with ExitStack() as stack:
         world = stack.enter_context(distributed_context())
-        trainer = _start_or_resume(recipe, world, library, out / STATE_NAME, start_checkpoint)
+        trainer = _start_or_resume(recipe, world, clips, out / STATE_NAME, start_checkpoint)
         log = None
         if world.is_main_process:
             log = stack.enter_context(closing(RunLog(out, trainer.step, tensorboard)))
-        description = _data_description(library, data, start_checkpoint)
-        run = _Run(trainer, library, description, out, log, validate, report, stop)
+        description = _data_description(libraries, data, start_checkpoint)
+        run = _Run(trainer, libraries, description, out, log, validate, report, stop)
         run.steps(math.inf if max_minutes is None else 60 * max_minutes)
         run.save()
     finished = trainer.step >= recipe.total_steps
-    return TrainingResult(out / CHECKPOINT_NAME, trainer.step, finished, dict(library.skipped))
+    return TrainingResult(out / CHECKPOINT_NAME, trainer.step, finished, dict(clips.skipped))
 
 
 def _with_encoder(recipe: Recipe, start: Checkpoint | None) -> Recipe:
@@ -130,8 +135,8 @@ class _Run:
     """A run in progress: its steps, and what follows each."""
 
     trainer: Trainer
-    library: ClipLibrary
-    data: str
+    data: TrainingData
+    description: str
     out: Path
     log: RunLog | None
     validate: Callable[[Encoder], float] | None
@@ -142,14 +147,14 @@ class _Run:
         """Take the remaining steps, or as many as fit into ``seconds``."""
         trainer, recipe, world = self.trainer, self.trainer.recipe, self.trainer.world
         start_time = time.monotonic()
-        for passes in _batches(recipe, self.library, trainer.step, world):
+        for passes in prefetch_passes(recipe, self.data, trainer.step, world):
             report = trainer.advance(passes)
             is_last = trainer.step == recipe.total_steps
             if is_last or trainer.step % recipe.validate_every == 0:
                 report = replace(report, score=self._score())
-            skipped = len(self.library.skipped)
+            skipped = len(self.data.clips.skipped)
             self._publish(replace(report, seconds=time.monotonic() - start_time, skipped=skipped))
-            if recipe.sheet_every and (is_last or trainer.step % recipe.sheet_every == 0):
+            if recipe.sheet_every and recipe.clips and (is_last or trainer.step % recipe.sheet_every == 0):
                 self._write_sheet(passes[0])
             if world.any(self.stop() or time.monotonic() - start_time >= seconds):
                 return
@@ -160,7 +165,7 @@ class _Run:
         """Write the state to resume from and the checkpoint to track with."""
         if self.trainer.world.is_main_process:
             self.trainer.save(self.out / STATE_NAME)
-            save_checkpoint(self.out / CHECKPOINT_NAME, self.trainer.checkpoint(self.data))
+            save_checkpoint(self.out / CHECKPOINT_NAME, self.trainer.checkpoint(self.description))
 
     def _score(self) -> float | None:
         if self.validate is None or not self.trainer.world.is_main_process:
@@ -184,56 +189,28 @@ class _Run:
 
 
 def _start_or_resume(
-    recipe: Recipe, world: DistributedContext, library: ClipLibrary, state: Path, start: Checkpoint | None
+    recipe: Recipe, world: DistributedContext, clips: ClipLibrary, state: Path, start: Checkpoint | None
 ) -> Trainer:
     if state.exists():
         return Trainer.resume(recipe, world, state, start)
-    return Trainer(recipe, world, fit_palette(recipe, library), start)
+    frames = _variance_frames(recipe, clips) if start is not None and recipe.pair_channels else ()
+    return Trainer(recipe, world, fit_palette(recipe, clips), start, frames)
 
 
-def _data_description(library: ClipLibrary, data: Sequence[Path], start: Checkpoint | None) -> str:
+def _variance_frames(recipe: Recipe, clips: ClipLibrary) -> list[torch.Tensor]:
+    """Frames of the footage at half their size, [1, 3, H, W] normalised Lab each."""
+    rng = np.random.default_rng((recipe.seed, VARIANCE_FRAMES))
+    frames = (clips.window(rng, 1, 1).frames[0][::2, ::2] for _ in range(VARIANCE_FRAMES))
+    images = (torch.from_numpy(np.ascontiguousarray(frame)).permute(2, 0, 1)[None] for frame in frames)
+    return [normalise_lab(rgb_to_lab(image.float() / 255)) for image in images]
+
+
+def _data_description(libraries: TrainingData, data: Sequence[Path], start: Checkpoint | None) -> str:
     """The footage of a run in words, for the checkpoint's provenance."""
-    footage = f"{len(library.clips)} unlabelled clips in {', '.join(path.name for path in data)}"
+    footage = f"{len(libraries.clips.clips)} unlabelled clips in {', '.join(path.name for path in data)}"
+    if libraries.stills is not None:
+        footage += f" and {len(libraries.stills.paths)} photographs"
     if start is None:
         return footage
     before = start.provenance
     return f"{footage}; before: {before.recipe}, {before.steps} steps, {before.data}"
-
-
-def make_batch(recipe: Recipe, library: ClipLibrary, step: int, number: int) -> Batch:
-    """Batch ``number`` of the step after ``step``, which depends on seed, step, number and files only.
-
-    Numbers run through all passes and processes of a step, so two processes with one pass each train on the
-    same windows as one process with two passes.
-    """
-    windows, channels = [], []
-    for item in range(number * recipe.clips, (number + 1) * recipe.clips):
-        rng = np.random.default_rng((recipe.seed, step, item))
-        window = library.window(rng, recipe.frames_at(step), recipe.max_gap)
-        windows.append(
-            augment(window.frames, rng, crop=recipe.crop, zoom=recipe.zoom, distortion=recipe.distortion)
-        )
-        channels.append(int(rng.integers(1, 3)))
-    return Batch(torch.from_numpy(np.stack(windows)), torch.tensor(channels))
-
-
-def _passes(recipe: Recipe, library: ClipLibrary, step: int, world: DistributedContext) -> list[Batch]:
-    numbers = range(world.rank, recipe.accumulate * world.size, world.size)
-    return [make_batch(recipe, library, step, number) for number in numbers]
-
-
-def _batches(
-    recipe: Recipe, library: ClipLibrary, first: int, world: DistributedContext
-) -> Iterator[list[Batch]]:
-    """The passes of all steps from ``first`` on, prepared in the background."""
-    with ThreadPoolExecutor(max_workers=1) as worker:
-        pending: list[Future[list[Batch]]] = []
-        try:
-            for step in range(first, recipe.total_steps + PREFETCHED_STEPS):
-                if step < recipe.total_steps:
-                    pending.append(worker.submit(_passes, recipe, library, step, world))
-                if pending and step >= first + PREFETCHED_STEPS:
-                    yield pending.pop(0).result()
-        finally:
-            for future in pending:
-                future.cancel()

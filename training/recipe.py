@@ -56,9 +56,17 @@ class Recipe:
             windows on the pixel itself. Tracking searches dilated slots with the same step.
         logit_scale: factor on inner products before the softmax; 1 / sqrt(C) is 0.125.
         momentum: of the key encoder (MoCo); 0 shares one encoder, and gradients reach the references.
+        pairs: pairs of views per process and pass, in addition to the windows (:mod:`.pairs`).
+        pair_weight: factor on the contrastive loss of the pairs, which is far larger than the reconstruction's.
+        pair_scale: factor on inner products of the pairs before the softmax.
+        pair_channels: the last so many channels learn from the pairs; they start without raw colours. 0 for all.
+        pair_frames: the second view is up to so many frames less one after the first, each up to ``max_gap``
+            frames apart, and optical flow gives the correspondence; 1 for two views of one frame.
+        pair_places: features of the first view, per pair, that are matched.
+        pair_distortion: as ``distortion``, but each view of a pair has its own.
         delta: error at which the Huber loss turns from squared to absolute, in normalised Lab.
 
-        clips: windows per process and pass.
+        clips: windows per process and pass; 0 learns from pairs only.
         accumulate: passes whose gradients are averaged before a step.
         frames: frames per window.
         max_gap: largest distance between neighbouring frames of a window, in frames.
@@ -96,6 +104,13 @@ class Recipe:
     logit_scale: float = 0.125
     momentum: float = 0.0
     delta: float = 0.05
+    pairs: int = 0
+    pair_weight: float = 0.01
+    pair_scale: float = 0.2
+    pair_channels: int = 0
+    pair_frames: int = 1
+    pair_places: int = 512
+    pair_distortion: float = 0.2
     clips: int = 8
     accumulate: int = 1
     frames: int = 3
@@ -176,15 +191,15 @@ def with_current_names(stored: Mapping[str, Any]) -> dict[str, Any]:
 MINIMA = {
     0: (
         *("radius", "roi_step", "distortion", "warmup", "finetune_steps", "clip_norm", "sheet_every"),
-        *("tracking_radius", "tracking_top_k"),
+        *("tracking_radius", "tracking_top_k", "clips", "pairs", "pair_channels", "pair_distortion"),
     ),
-    1: ("steps", "clips", "accumulate", "max_gap", "save_every", "validate_every"),
+    1: ("steps", "accumulate", "max_gap", "save_every", "validate_every", "pair_frames", "pair_places"),
     2: ("frames", "finetune_frames", "clusters"),
 }
 MAX_NUMBER = 2**31 - 1
 POSITIVE = (
     *("learning_rate", "finetune_learning_rate", "delta", "zoom", "logit_scale"),
-    "tracking_logit_scale",
+    *("tracking_logit_scale", "pair_weight", "pair_scale"),
 )
 BELOW_ONE = ("momentum", "ema")
 
@@ -206,6 +221,8 @@ def _problems(recipe: Recipe) -> Iterator[str]:
             yield f"{name} = {getattr(recipe, name)}, which must be above 0"
     if recipe.zoom > 1:
         yield f"zoom = {recipe.zoom}, which must be at most 1"
+    if recipe.clips == recipe.pairs == 0:
+        yield "clips = 0 and pairs = 0, so there is nothing to learn from"
     for name in BELOW_ONE:
         if not 0 <= getattr(recipe, name) < 1:
             yield f"{name} = {getattr(recipe, name)}, which must be at least 0 and below 1"

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from dataclasses import replace
 
 from .recipe import Recipe
 
@@ -26,3 +27,15 @@ def learning_rate(recipe: Recipe, step: int) -> float:
     else:
         left = 0.5 ** sum(step >= share * recipe.steps for share in HALVED_AT)
     return recipe.learning_rate * rise * left
+
+
+def same_until(stored: Recipe, recipe: Recipe, step: int) -> bool:
+    """Whether the first ``step`` steps of both recipes are the same.
+
+    They are when the recipes are equal, or when only their ``steps`` differ and the rate of ``decay`` has not
+    begun to fall. So an interrupted run may continue with another number of steps.
+    """
+    if replace(stored, steps=recipe.steps) != recipe:
+        return False
+    constant = (1 - DECAY_SHARE) * min(stored.steps, recipe.steps)
+    return stored.steps == recipe.steps or (recipe.schedule == "decay" and step <= constant)

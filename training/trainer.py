@@ -17,34 +17,20 @@ from torch.nn.parallel import DistributedDataParallel
 from ..common.errors import TrainingError
 from ..common.files import atomic_path
 from .averaging import ema_update, frozen_copy, update_running_mean
+from .batches import Batch
+from .channel_split import free_channels, reset_channels
 from .checkpoint import Checkpoint, Provenance
+from .contrastive_loss import PairBatch, correspondence_loss, last_channels
 from .distributed import DistributedContext
 from .losses import reconstruct, targets_and_references
 from .network.colour import normalise_lab, rgb_to_lab
 from .network.encoder import PRESETS, Encoder, EncoderConfig
 from .pretext import Pretext, make_pretext
 from .recipe import START, Recipe, load_recipe, recipe_names
-from .schedule import learning_rate
+from .schedule import learning_rate, same_until
 from .torch_files import load_torch_file
 
 AUTOCAST = {"float32": torch.float32, "bfloat16": torch.bfloat16, "float16": torch.float16}
-
-
-@dataclass(frozen=True)
-class Batch:
-    """The windows of one pass.
-
-    Attributes:
-        frames: [B, F, 3, S, S] uint8 RGB.
-        channel: [B] int64, the Lab channel to hide and reconstruct: 1 (a) or 2 (b).
-    """
-
-    frames: Tensor
-    channel: Tensor
-
-    def to(self, device: torch.device) -> Batch:
-        """This batch on ``device``."""
-        return Batch(self.frames.to(device), self.channel.to(device))
 
 
 @dataclass(frozen=True)
@@ -89,6 +75,7 @@ class Trainer:
         world: DistributedContext,
         palette: Tensor | None = None,
         start: Checkpoint | None = None,
+        frames: Sequence[Tensor] = (),
     ) -> None:
         """Set up step 0.
 
@@ -97,21 +84,16 @@ class Trainer:
             world: the processes of the run.
             palette: from :func:`.pretext.fit_palette`.
             start: the weights to begin with; None for random ones from the recipe's seed.
+            frames: [1, 3, H, W] normalised Lab each; their variance decides what is left of the features of
+                ``start`` when the recipe has ``pair_channels``.
 
         Raises:
-            TrainingError: when ``start`` holds another encoder than the recipe's.
+            TrainingError: when ``start`` holds another encoder than the recipe's, or one that cannot free
+                ``pair_channels``.
         """
         self.recipe, self.world, self.palette, self.step = recipe, world, palette, 0
-        config = PRESETS[recipe.encoder]
-        if recipe.target == "clusters":
-            config = replace(config, inputs=1)
-        with torch.random.fork_rng():
-            torch.manual_seed(recipe.seed)
-            self.query = Encoder(config)
+        self.query = _first_encoder(recipe, start, frames)
         self.start = _digest(start)
-        if start is not None:
-            _require_encoder(start, config, recipe)
-            self.query.load_state_dict(start.query)
         self.query.to(device=world.device, memory_format=torch.channels_last)  # type: ignore[call-overload]
         self.key = frozen_copy(self.query) if recipe.momentum else None
         self.average = frozen_copy(self.query) if recipe.ema else None
@@ -149,7 +131,7 @@ class Trainer:
         if self.average is not None:
             update_running_mean(self.average, self.query, self.recipe.ema, self.step)
         self.step += 1
-        frames = self.world.size * sum(batch.frames.shape[:2].numel() for batch in passes)
+        frames = self.world.size * sum(batch.num_images for batch in passes)
         return StepReport(self.step, total, rate, frames)
 
     def _require_finite(self, value: float, what: str) -> float:
@@ -167,9 +149,27 @@ class Trainer:
         return nullcontext()
 
     def loss(self, batch: Batch) -> Tensor:
-        """The reconstruction loss of a batch on this process' device."""
-        _, copied, target = self._reconstruct(batch, self.network, self.key)
-        return self.pretext.loss(copied, target)
+        """The loss of a batch on this process' device. The encoder runs once over windows and pairs."""
+        lab = self._lab(batch.frames)
+        images = [self.pretext.visible(lab, batch.channel).flatten(0, 1)]
+        if batch.pairs is not None:
+            images.append(self._lab(batch.pairs.views).flatten(0, 1))
+        features = self._features(self.network, torch.cat(images))
+        of_windows, of_pairs = features[: len(images[0])], features[len(images[0]) :]
+        loss = features.new_zeros(())
+        if len(lab):
+            query = of_windows.view(*lab.shape[:2], *features.shape[1:])
+            copied, target = self._reconstruct(query, lab, batch.channel, self.key)
+            loss = loss + self.pretext.loss(copied, target)
+        if batch.pairs is not None:
+            loss = loss + self.recipe.pair_weight * self._pair_loss(of_pairs, batch.pairs)
+        return loss
+
+    def _pair_loss(self, features: Tensor, pairs: PairBatch) -> Tensor:
+        """The contrastive loss; features [2 * P, C, h, w], the two views of each pair next to each other."""
+        compared = last_channels(self.query, features, self.recipe.pair_channels)
+        first, second = compared[::2], compared[1::2]
+        return correspondence_loss(first, self.query.keys(second), pairs, self.recipe.pair_scale)
 
     @torch.no_grad()
     def painted(self, batch: Batch) -> tuple[Tensor, Tensor]:
@@ -178,27 +178,32 @@ class Trainer:
         for encoder in encoders:
             encoder.eval()
         batch = batch.to(self.world.device)
-        lab, copied, _ = self._reconstruct(batch, self.query, self.key)
+        lab = self._lab(batch.frames)
+        visible = self.pretext.visible(lab, batch.channel)
+        features = self._features(self.query, visible.flatten(0, 1))
+        query = features.view(*lab.shape[:2], *features.shape[1:])
+        copied, _ = self._reconstruct(query, lab, batch.channel, self.key)
         for encoder in encoders:
             encoder.train()
         lab = lab[:, self._targets(lab)]
         truth = self.pretext.painted(self.pretext.target(lab, batch.channel), lab, batch.channel)
         return truth, self.pretext.painted(copied, lab, batch.channel)
 
+    def _lab(self, images: Tensor) -> Tensor:
+        """[B, F, 3, S, S] uint8 RGB -> normalised Lab."""
+        return normalise_lab(rgb_to_lab(images.flatten(0, 1).float() / 255)).view(images.shape)
+
     def _reconstruct(
-        self, batch: Batch, network: nn.Module, slow: nn.Module | None
-    ) -> tuple[Tensor, Tensor, Tensor]:
-        """Lab frames [B, F, 3, S, S]; copied and true colours, [B, T, O, h, w] each."""
-        recipe, frames = self.recipe, batch.frames
-        lab = normalise_lab(rgb_to_lab(frames.flatten(0, 1).float() / 255)).view(frames.shape)
-        visible = self.pretext.visible(lab, batch.channel)
-        query = self._features(network, visible)
-        key = query
-        if slow is not None:
+        self, query: Tensor, lab: Tensor, channel: Tensor, key_encoder: nn.Module | None
+    ) -> tuple[Tensor, Tensor]:
+        """Copied and true colours, [B, T, O, h, w] each, from features [B, F, C, h, w] of windows."""
+        recipe, key = self.recipe, query
+        if key_encoder is not None:
             with torch.no_grad():
-                key = self._features(slow, visible)
+                visible = self.pretext.visible(lab, channel).flatten(0, 1)
+                key = self._features(key_encoder, visible).view(query.shape)
         key = self.query.keys(key.flatten(0, 1)).view(key.shape)
-        colours = self.pretext.target(lab, batch.channel)
+        colours = self.pretext.target(lab, channel)
         copied = reconstruct(
             query,
             key,
@@ -208,17 +213,18 @@ class Trainer:
             references=recipe.references,
             coarse_step=recipe.roi_step,
         )
-        return lab, copied, colours[:, self._targets(lab)]
+        return copied, colours[:, self._targets(lab)]
 
     def _targets(self, lab: Tensor) -> list[int]:
         return [target for target, _ in targets_and_references(lab.shape[1], self.recipe.references)]
 
     def _features(self, network: nn.Module, lab: Tensor) -> Tensor:
-        images = lab.flatten(0, 1).contiguous(memory_format=torch.channels_last)
+        """Images [B, 3, S, S] in Lab -> features [B, C, h, w]."""
+        images = lab.contiguous(memory_format=torch.channels_last)
         kind = AUTOCAST[self.recipe.precision]
         with torch.autocast(images.device.type, kind, enabled=kind != torch.float32):
             features: Tensor = network(images)
-        return features.float().view(*lab.shape[:2], *features.shape[1:])
+        return features.float()
 
     def save(self, path: Path) -> None:
         """Write everything that the next step depends on.
@@ -257,7 +263,7 @@ class Trainer:
         damaged = TrainingError(f"the saved state {path} is damaged", remedy)
         try:
             state: dict[str, Any] = load_torch_file(path, world.device)
-            same_recipe = Recipe.from_json(state["recipe"]) == recipe
+            same_recipe = same_until(Recipe.from_json(state["recipe"]), recipe, int(state["step"]))
             start_digest = state["start"]
         except Exception as error:  # on damaged bytes the unpickler raises any exception there is
             raise damaged from error
@@ -302,6 +308,25 @@ class Trainer:
         )
 
 
+def _first_encoder(recipe: Recipe, start: Checkpoint | None, frames: Sequence[Tensor]) -> Encoder:
+    """The encoder before step 0; see :meth:`Trainer.__init__`."""
+    config = PRESETS[recipe.encoder]
+    if recipe.target == "clusters":
+        config = replace(config, inputs=1)
+    with torch.random.fork_rng():
+        torch.manual_seed(recipe.seed)
+        encoder = Encoder(config)
+        if start is not None:
+            _require_encoder(start, config, recipe)
+            encoder.load_state_dict(start.query)
+        if recipe.pair_channels and start is not None:
+            _require_patch(encoder, recipe)
+            free_channels(encoder, frames, recipe.pair_channels)
+        elif recipe.pair_channels:
+            reset_channels(encoder, recipe.pair_channels)
+    return encoder
+
+
 def _digest(start: Checkpoint | None) -> str:
     return "" if start is None else start.digest
 
@@ -318,3 +343,12 @@ def _require_encoder(start: Checkpoint, config: EncoderConfig, recipe: Recipe) -
         f"the --start checkpoint holds another encoder than the recipe {recipe.name} ({recipe.encoder})",
         remedy,
     )
+
+
+def _require_patch(encoder: Encoder, recipe: Recipe) -> None:
+    if encoder.patch is None:
+        raise TrainingError(
+            f"the recipe {recipe.name} has pair_channels = {recipe.pair_channels}, and the encoder of the --start "
+            "checkpoint has no patch of raw colours",
+            f"set pair_channels = 0, or start from {', '.join(name for name in PRESETS if PRESETS[name].patch)}",
+        )

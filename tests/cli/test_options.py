@@ -205,6 +205,7 @@ ROWS: dict[str, dict[str, Row]] = {
     "train": {
         "--data": Row("--data {others}", calls),
         "--out": Row("--out {run}/elsewhere", calls),
+        "--stills": Row("--stills {others}", calls),
         "--start": Row("--start {checkpoint}", calls),
         "--max-minutes": Row("--max-minutes 3", calls),
         "--validate": Row("--validate {davis}", calls),

@@ -58,6 +58,17 @@ def train(footage: Path, *extra: str) -> Result:
     return CliRunner().invoke(app, [str(argument) for argument in arguments])
 
 
+def test_half_of_the_pairs_show_photographs_of_the_named_folder(footage: Path) -> None:
+    recipe = footage.parent / "mine.toml"
+    recipe.write_text(RECIPE + "pairs = 1\npair_places = 8\n")
+    absent = train(footage, "--stills", str(footage.parent / "absent"))
+    assert absent.exit_code == 2 and "--stills" in absent.output
+    result = train(footage, "--stills", str(footage))
+    assert result.exit_code == 0, result.output
+    checkpoint = load_checkpoint(footage.parent / "run" / "checkpoint.safetensors")
+    assert checkpoint.provenance.data == "1 unlabelled clips in footage and 6 photographs"
+
+
 def test_footage_becomes_a_checkpoint(footage: Path) -> None:
     first = train(footage, "--max-minutes", "0")
     assert first.exit_code == 0, first.output

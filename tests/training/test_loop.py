@@ -17,14 +17,15 @@ import torch
 
 from maskring.common.errors import ModelError, SourceError, TrainingError, UnavailableError
 from maskring.training import loop
+from maskring.training.batches import Batch, TrainingData, make_batch
 from maskring.training.checkpoint import Checkpoint, load_checkpoint, save_checkpoint
 from maskring.training.distributed import DistributedContext
 from maskring.training.loop import train
 from maskring.training.network.encoder import Encoder, EncoderConfig
-from maskring.training.recipe import START, Recipe, load_recipe
+from maskring.training.recipe import OLD_NAMES, START, Recipe, load_recipe
 from maskring.training.run_log import LOG_NAME
 from maskring.training.schedule import learning_rate
-from maskring.training.trainer import Batch, StepReport, Trainer
+from maskring.training.trainer import StepReport, Trainer
 from maskring.training.weights import shipped_checkpoint
 
 ALONE = DistributedContext(0, 1, torch.device("cpu"))
@@ -342,8 +343,8 @@ def test_every_setting_resumes_exactly(
 
 def test_fine_tuning_takes_more_frames(recipe: Recipe, footage: Path) -> None:
     recipe = replace(recipe, frames=2, finetune_steps=1, finetune_frames=4)
-    library = loop.ClipLibrary([footage], recipe.short_side)
-    shapes = [loop.make_batch(recipe, library, step, 0).frames.shape[1] for step in (5, 6)]
+    data = TrainingData(loop.ClipLibrary([footage], recipe.short_side))
+    shapes = [make_batch(recipe, data, step, 0).frames.shape[1] for step in (5, 6)]
     assert shapes == [2, 4]
 
 
@@ -387,7 +388,7 @@ def test_missing_tensorboard_is_named(
         train(recipe, [footage], tmp_path / "run", tensorboard=True)
 
 
-@pytest.mark.parametrize("name", ["colorization", "full", "mast", "nano", "paper", "pico"])
+@pytest.mark.parametrize("name", ["colorization", "full", "mast", "nano", "paper", "pico", "static"])
 def test_every_shipped_recipe_learns(name: str, tiny_preset: str, footage: Path, tmp_path: Path) -> None:
     """Each system as it stands, shrunk to a toy: the loss falls, and the checkpoint loads."""
     small = {"encoder": tiny_preset, "clips": 2, "short_side": 40, "crop": 32, "radius": 2, "warmup": 2}
@@ -395,10 +396,94 @@ def test_every_shipped_recipe_learns(name: str, tiny_preset: str, footage: Path,
         load_recipe(name), **small, steps=40, learning_rate=5e-3, momentum=0.5 * (name == "paper")
     )  # type: ignore[arg-type]
     recipe = replace(recipe, frames=min(recipe.frames, 3), finetune_steps=0, precision="float32", max_gap=2)
+    recipe = replace(recipe, pairs=min(recipe.pairs, 2), pair_channels=min(recipe.pair_channels, 8))
     outcome = train(recipe, [footage], tmp_path / "run")
     found = losses(tmp_path / "run")
     assert np.mean(found[-10:]) < 0.9 * np.mean(found[:10])
     assert load_checkpoint(outcome.checkpoint).provenance.recipe == name
+
+
+def with_pairs(recipe: Recipe, **settings: float) -> Recipe:
+    """The recipe with few and small pairs."""
+    return replace(recipe, pairs=2, pair_weight=0.1, pair_places=32, zoom=0.9, pair_frames=2, **settings)
+
+
+def test_pairs_alone_are_enough_to_learn(recipe: Recipe, footage: Path, tmp_path: Path) -> None:
+    alone = with_pairs(recipe, clips=0, steps=40, pair_scale=1.0)
+    outcome = train(alone, [footage], tmp_path / "run")
+    values = losses(tmp_path / "run")
+    assert np.mean(values[-10:]) < 0.9 * np.mean(values[:10])
+    assert not (outcome.checkpoint.parent / loop.SHEETS_NAME).exists()
+
+
+def test_the_loss_is_the_sum_of_both(recipe: Recipe, footage: Path) -> None:
+    """Batch statistics couple the images of a pass, so the encoder is in evaluation mode."""
+    recipe = with_pairs(recipe)
+    trainer, data = Trainer(recipe, ALONE), TrainingData(loop.ClipLibrary([footage], recipe.short_side))
+    trainer.query.eval()
+    batch = make_batch(recipe, data, 0, 0)
+    assert batch.pairs is not None and batch.num_images == 2 * 3 + 2 * 2
+    windows = trainer.loss(Batch(batch.frames, batch.channel))
+    pairs = trainer.loss(Batch(batch.frames[:0], batch.channel[:0], batch.pairs))
+    assert pairs > 0
+    assert torch.isclose(trainer.loss(batch), windows + pairs, rtol=1e-4)
+
+
+def test_a_run_with_pairs_resumes_exactly_with_fewer_steps(
+    recipe: Recipe, footage: Path, tmp_path: Path
+) -> None:
+    recipe = with_pairs(recipe, schedule="decay", ema=0.9, steps=20)
+    train(recipe, [footage], tmp_path / "run", max_minutes=0)
+    outcome = train(replace(recipe, steps=5), [footage], tmp_path / "run")
+    assert (outcome.step, outcome.finished) == (5, True)
+    train(replace(recipe, steps=5), [footage], tmp_path / "whole")
+    assert losses(tmp_path / "run") == losses(tmp_path / "whole")
+    with pytest.raises(TrainingError, match="another recipe"):
+        train(recipe, [footage], tmp_path / "run")
+
+
+def with_old_names(text: str) -> str:
+    """A stored recipe under the names of version 0.1.0."""
+    names = {new: old for old, new in OLD_NAMES.items()}
+    return json.dumps({names.get(name, name): value for name, value in json.loads(text).items()})
+
+
+def test_a_state_with_old_setting_names_resumes_exactly(
+    recipe: Recipe, footage: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    recipe = with_pairs(recipe, schedule="decay", ema=0.9, roi_step=1)
+    train(recipe, [footage], tmp_path / "whole")
+    with monkeypatch.context() as old:
+        current = Recipe.to_json
+        old.setattr(Recipe, "to_json", lambda self: with_old_names(current(self)))
+        train(recipe, [footage], tmp_path / "run", max_minutes=0)
+    state = torch.load(tmp_path / "run" / loop.STATE_NAME, weights_only=True)
+    assert "localise" in state["recipe"] and "roi_step" not in state["recipe"]
+    outcome = train(recipe, [footage], tmp_path / "run")
+    assert (outcome.step, outcome.finished) == (6, True)
+    assert losses(tmp_path / "run") == losses(tmp_path / "whole")
+
+
+def test_pair_channels_need_an_encoder_with_a_patch(recipe: Recipe) -> None:
+    recipe = replace(recipe, pair_channels=8)
+    start = Trainer(recipe, ALONE).checkpoint("")
+    with pytest.raises(TrainingError, match="pair_channels = 8") as caught:
+        Trainer(recipe, ALONE, start=start)
+    assert "nano-pyramid" in caught.value.remedy
+
+
+def test_photographs_are_drawn_for_pairs(recipe: Recipe, footage: Path, tmp_path: Path) -> None:
+    folder = tmp_path / "photographs"
+    folder.mkdir()
+    for index in range(3):
+        picture = np.random.default_rng(index).integers(0, 256, (50, 60, 3), dtype=np.uint8)
+        cv2.imwrite(str(folder / f"{index}.png"), picture)
+    recipe = with_pairs(recipe, steps=2)
+    outcome = train(recipe, [footage], tmp_path / "run", stills=[folder])
+    assert outcome.finished
+    assert load_checkpoint(outcome.checkpoint).provenance.data.endswith("and 3 photographs")
+    train(recipe, [footage], tmp_path / "without")
+    assert losses(tmp_path / "run") != losses(tmp_path / "without")
 
 
 WORKER = """

@@ -9,10 +9,11 @@ import pytest
 
 from maskring.common.errors import TrainingError
 from maskring.training.recipe import START, Recipe, load_recipe, parse_recipe, recipe_names
+from maskring.training.schedule import same_until
 
 
 def test_every_shipped_recipe_loads_under_its_name() -> None:
-    assert recipe_names() == ["colorization", "full", "mast", "nano", "paper", "pico", "tune"]
+    assert recipe_names() == ["colorization", "full", "mast", "nano", "paper", "pico", "static", "tune"]
     for name in recipe_names():
         assert load_recipe(name).name == name
     assert load_recipe("nano").encoder == "nano-patch"
@@ -46,6 +47,9 @@ def test_recipe_from_a_file(tmp_path: Path) -> None:
         ("ema = 1.0", "ema = 1.0, which must be at least 0 and below 1"),
         ("momentum = 1.0", "momentum = 1.0"),
         ("zoom = 1.5", "zoom = 1.5"),
+        ("pairs = -1", "pairs = -1, which must be at least 0"),
+        ("pair_scale = 0.0", "pair_scale = 0.0, which must be above 0"),
+        ("clips = 0", "clips = 0 and pairs = 0"),
     ],
 )
 def test_mistakes_are_named(text: str, sentence: str) -> None:
@@ -57,7 +61,7 @@ def test_mistakes_are_named(text: str, sentence: str) -> None:
 def test_unknown_recipe_names_those_there_are(tmp_path: Path) -> None:
     with pytest.raises(
         TrainingError,
-        match="there is no recipe absent; name one of colorization, full, mast, nano, paper, pico, tune",
+        match="there is no recipe absent; name one of colorization, full, mast, nano, paper, pico, static, tune",
     ):
         load_recipe("absent")
     (tmp_path / "binary.toml").write_bytes(b"\xff\xfe\x00")
@@ -72,3 +76,13 @@ def test_tune_goes_on_from_shipped_checkpoints(name: str) -> None:
     assert tune.encoder == START and tune.learning_rate == recipe.learning_rate / 10
     own = {"steps": recipe.steps, "learning_rate": recipe.learning_rate, "warmup": recipe.warmup}
     assert recipe == replace(tune, name=name, encoder=recipe.encoder, **own)  # type: ignore[arg-type]
+
+
+def test_the_number_of_steps_may_change_until_the_rate_falls() -> None:
+    long = replace(load_recipe("pico"), steps=1000)
+    short = replace(long, steps=500)
+    assert same_until(long, short, 350) and same_until(short, long, 350)
+    assert not same_until(long, short, 351)
+    assert same_until(long, long, 999)
+    assert not same_until(long, replace(short, radius=5), 10)
+    assert not same_until(replace(long, schedule="cosine"), replace(short, schedule="cosine"), 10)

@@ -192,10 +192,14 @@ class Encoder(nn.Module):
         """
         if self.patch is None:
             return features
-        own = features[:, :-NORM_CHANNELS]
-        length = -0.5 * own.float().square().sum(1, keepdim=True)
-        coarse = (length / NORM_STEP).round() * NORM_STEP
-        return torch.cat([own, coarse.to(own.dtype), (length - coarse).to(own.dtype)], dim=1)
+        return distance_keys(features[:, :-NORM_CHANNELS])
+
+
+def distance_keys(points: Tensor) -> Tensor:
+    """Memory keys [B, C + 2, h, w] of points [B, C, h, w] that are compared by distance; see :meth:`Encoder.keys`."""
+    norm = -0.5 * points.float().square().sum(1, keepdim=True)
+    coarse = (norm / NORM_STEP).round() * NORM_STEP
+    return torch.cat([points, coarse.to(points.dtype), (norm - coarse).to(points.dtype)], dim=1)
 
 
 def _stage(inputs: int, outputs: int, blocks: int, stride: int) -> nn.Sequential:

@@ -94,7 +94,7 @@ DemoClip = Annotated[
 Recipe = Annotated[
     str,
     typer.Argument(
-        help="nano, pico, full, tune (on CPUs); paper, mast, colorization (on GPUs); or a TOML file."
+        help="nano, pico, static, full, tune (on CPUs); paper, mast, colorization (on GPUs); or a TOML file."
     ),
 ]
 Data = Annotated[
@@ -106,6 +106,10 @@ RunFolder = Annotated[
 ]
 MoreData = Annotated[
     list[Path] | None, typer.Argument(metavar="PATH", help="More footage after --data.", hidden=True)
+]
+Stills = Annotated[
+    list[Path] | None,
+    typer.Option(metavar="FOLDER", help="Photographs, for recipes that also learn from single images."),
 ]
 Start = Annotated[
     Path | None,

@@ -1,0 +1,141 @@
+"""Batches: windows of clips and pairs of views for one pass, prepared in the background."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from concurrent.futures import Future, ThreadPoolExecutor
+from dataclasses import dataclass
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from ..common.types import Image
+from .augmentation import augment
+from .clips import ClipLibrary
+from .contrastive_loss import PairBatch
+from .distributed import DistributedContext
+from .pairs import make_pair
+from .recipe import Recipe
+from .stills import StillLibrary
+
+PREFETCHED_STEPS = 3
+"""Steps whose batches are prepared while the network computes."""
+
+PAIR_STREAM = 1 << 20
+"""Separates the random numbers of pairs from those of windows."""
+
+STILL_SHARE = 0.5
+"""Of the pairs, when there are photographs; the others show footage."""
+
+
+@dataclass(frozen=True)
+class Batch:
+    """The windows and pairs of one pass.
+
+    Attributes:
+        frames: [B, F, 3, S, S] uint8 RGB.
+        channel: [B] int64, the Lab channel to hide and reconstruct: 1 (a) or 2 (b).
+        pairs: pairs of views, or None.
+    """
+
+    frames: Tensor
+    channel: Tensor
+    pairs: PairBatch | None = None
+
+    def to(self, device: torch.device) -> Batch:
+        """This batch on ``device``."""
+        pairs = None if self.pairs is None else self.pairs.to(device)
+        return Batch(self.frames.to(device), self.channel.to(device), pairs)
+
+    @property
+    def num_images(self) -> int:
+        """Images that the encoder processes."""
+        return self.frames.shape[:2].numel() + (0 if self.pairs is None else 2 * len(self.pairs.views))
+
+
+@dataclass(frozen=True)
+class TrainingData:
+    """What batches are drawn from.
+
+    Attributes:
+        clips: footage.
+        stills: photographs for half of the pairs, or None.
+    """
+
+    clips: ClipLibrary
+    stills: StillLibrary | None = None
+
+
+def make_batch(recipe: Recipe, data: TrainingData, step: int, number: int) -> Batch:
+    """Batch ``number`` of the step after ``step``, which depends on seed, step, number and files only.
+
+    Numbers run through all passes and processes of a step, so two processes with one pass each train on the
+    same windows as one process with two passes.
+    """
+    windows, channels = [], []
+    for item in range(number * recipe.clips, (number + 1) * recipe.clips):
+        rng = np.random.default_rng((recipe.seed, step, item))
+        window = data.clips.window(rng, recipe.frames_at(step), recipe.max_gap)
+        windows.append(
+            augment(window.frames, rng, crop=recipe.crop, zoom=recipe.zoom, distortion=recipe.distortion)
+        )
+        channels.append(int(rng.integers(1, 3)))
+    no_windows = np.zeros((0, recipe.frames_at(step), 3, recipe.crop, recipe.crop), np.uint8)
+    frames = torch.from_numpy(np.stack(windows) if windows else no_windows)
+    channel = torch.tensor(channels, dtype=torch.int64)
+    return Batch(frames, channel, _make_pairs(recipe, data, step, number))
+
+
+def _make_pairs(recipe: Recipe, data: TrainingData, step: int, number: int) -> PairBatch | None:
+    """The pairs of batch ``number``; pieces in each are cut from the frames of the other pairs."""
+    if recipe.pairs == 0:
+        return None
+    items = range(number * recipe.pairs, (number + 1) * recipe.pairs)
+    rngs = [np.random.default_rng((recipe.seed, PAIR_STREAM, step, item)) for item in items]
+    windows = [_pair_frames(recipe, data, rng) for rng in rngs]
+    firsts = [window[0] for window in windows]
+    pairs = []
+    for index, (window, rng) in enumerate(zip(windows, rngs, strict=True)):
+        others = firsts[:index] + firsts[index + 1 :] or firsts
+        pair = make_pair(
+            window,
+            others,
+            rng,
+            crop=recipe.crop,
+            zoom=recipe.zoom,
+            distortion=recipe.pair_distortion,
+            count=recipe.pair_places,
+        )
+        pairs.append(pair)
+    return PairBatch.of(pairs)
+
+
+def _pair_frames(recipe: Recipe, data: TrainingData, rng: np.random.Generator) -> list[Image]:
+    """A photograph, or up to ``pair_frames`` frames of a clip."""
+    count = int(rng.integers(1, recipe.pair_frames + 1))
+    if data.stills is not None and rng.random() < STILL_SHARE:
+        return [data.stills.draw(rng)]
+    return data.clips.window(rng, count, recipe.max_gap).frames
+
+
+def _passes(recipe: Recipe, data: TrainingData, step: int, world: DistributedContext) -> list[Batch]:
+    numbers = range(world.rank, recipe.accumulate * world.size, world.size)
+    return [make_batch(recipe, data, step, number) for number in numbers]
+
+
+def prefetch_passes(
+    recipe: Recipe, data: TrainingData, first: int, world: DistributedContext
+) -> Iterator[list[Batch]]:
+    """The passes of all steps from ``first`` on, prepared in the background."""
+    with ThreadPoolExecutor(max_workers=1) as worker:
+        pending: list[Future[list[Batch]]] = []
+        try:
+            for step in range(first, recipe.total_steps + PREFETCHED_STEPS):
+                if step < recipe.total_steps:
+                    pending.append(worker.submit(_passes, recipe, data, step, world))
+                if pending and step >= first + PREFETCHED_STEPS:
+                    yield pending.pop(0).result()
+        finally:
+            for future in pending:
+                future.cancel()
