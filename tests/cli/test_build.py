@@ -102,21 +102,21 @@ def test_a_builder_that_says_nothing_of_memory(
 
 
 @pytest.mark.parametrize(
-    ("options", "words"),
+    ("options", "mentions"),
     [
-        (("--height", "48"), "takes any width and an engine needs bounds; give --width N"),
-        (("--height", "48:32:96", "--width", "64"), "--height 48:32:96 is not a range; give --height N or"),
-        ((*SIZES, "--objects", "300"), "--objects 300 is out of range; give at most 255"),
-        ((*SIZES, "--compute-capability", "sm86"), "takes no --compute-capability; leave it out, or"),
-        ((*SIZES, "--runtime", "tensorrt-rtx"), "needs the GPUs it is for; name them: --compute-capability"),
-        ((*SIZES, *RTX, "--version-compatible"), "no version or hardware compatibility and no timing cache"),
-        ((*SIZES, *RTX, "--timing-cache", "timings"), "no version or hardware compatibility and no timing"),
+        (("--height", "48"), ("width", "--width N")),
+        (("--height", "48:32:96", "--width", "64"), ("--height 48:32:96", "--height N")),
+        ((*SIZES, "--objects", "300"), ("--objects 300", "255")),
+        ((*SIZES, "--compute-capability", "sm86"), ("--compute-capability", "--runtime tensorrt-rtx")),
+        ((*SIZES, "--runtime", "tensorrt-rtx"), ("TensorRT-RTX", "--compute-capability")),
+        ((*SIZES, *RTX, "--version-compatible"), ("--version-compatible", "TensorRT-RTX")),
+        ((*SIZES, *RTX, "--timing-cache", "timings"), ("--timing-cache", "TensorRT-RTX")),
     ],
 )
 def test_options_that_do_not_fit(
-    nvidia: FakeBuilder, model: Path, options: tuple[str, ...], words: str
+    nvidia: FakeBuilder, model: Path, options: tuple[str, ...], mentions: tuple[str, ...]
 ) -> None:
-    refused(build(model, *options), words)
+    refused(build(model, *options), *mentions)
     assert files() == []
 
 
@@ -145,7 +145,7 @@ def test_models_and_outputs_that_do_not_serve(nvidia: FakeBuilder, model: Path) 
 
 def test_what_is_missing(nvidia: FakeBuilder, model: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv(library.LIBRARY_VARIABLE, "none.so")
-    refused(build(model, *SIZES), "names none.so, and there is no such file", "build the library")
+    refused(build(model, *SIZES), "MASKRING_PLUGINS_LIBRARY", "none.so", "build the library")
     monkeypatch.setattr(fake_builder._Driver, "cuInit", lambda *_: 100)
     refused(
         build(model, *SIZES),
@@ -161,7 +161,7 @@ def test_what_tensorrt_refuses(nvidia: FakeBuilder, model: Path) -> None:
     Path("timings").write_text("no timings")
     refused(build(model, *SIZES, "--timing-cache", "timings"), "the timing cache timings is damaged, or of")
     nvidia.fail("parse")
-    refused(build(model, *SIZES), "could not build the engine: In node 7", "change what it names")
+    refused(build(model, *SIZES), "could not build the engine: In node 7", "export it again")
     assert files() == ["timings"] and Path("timings").read_text() == "no timings"
 
 

@@ -14,6 +14,7 @@ import numpy as np
 import pytest
 from support import HEIGHT, WIDTH, moving_square
 from typer.testing import CliRunner, Result
+from user_errors import assert_command_error
 
 from maskring.cli import app
 from maskring.runtime.video.masks import write_mask
@@ -147,13 +148,12 @@ def test_refusals_come_before_any_work(footage: Path, workspace: Workspace, tmp_
     shutil.copytree(footage, source)
     (source / "masks" / "long.png").unlink()
     done = label(source, workspace.model, out)
-    assert done.exit_code == 2
-    assert f"masks holds no first mask of {source / 'long.avi'}; save each as a PNG" in done.stderr
+    assert_command_error(done.exit_code, done.stderr, [source / "masks", source / "long.avi", "PNG"])
     shutil.copy(source / "long.avi", source / "more" / "middle.avi")
     done = label(source, workspace.model, out)
-    assert done.exit_code == 2 and "have one name; rename one" in done.stderr
+    assert_command_error(done.exit_code, done.stderr, ["middle.avi", "rename"])
     nothing = label(source / "masks", workspace.model, out, "--masks", str(source / "masks"))
-    assert nothing.exit_code == 2 and "there is no video in" in nothing.stderr
+    assert_command_error(nothing.exit_code, nothing.stderr, [source / "masks", "folder"])
     alone = label(footage, workspace.model, out, "--shard")
-    assert alone.exit_code == 2 and "--shard finds no RANK" in alone.stderr
+    assert_command_error(alone.exit_code, alone.stderr, ["--shard", "RANK", "torchrun"])
     assert not out.exists()

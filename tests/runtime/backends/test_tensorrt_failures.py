@@ -16,6 +16,7 @@ import onnx
 import pytest
 from fake_device import FakeGpu, write_engine
 from pixel_model import write_pixel_model
+from user_errors import raises_user_error
 
 from maskring.common.errors import MaskError, ModelError, SourceError, UnavailableError, UserError
 from maskring.export.engine import EngineOptions
@@ -482,6 +483,6 @@ def test_the_plugin_is_missing(
 ) -> None:
     path = with_plugin(engine, tmp_path, monkeypatch)
     monkeypatch.setenv(library.LIBRARY_VARIABLE, str(tmp_path / "none.so"))
-    with pytest.raises(UnavailableError, match=r"names .*none.so, and there is no such file"):
+    with raises_user_error(UnavailableError, [library.LIBRARY_VARIABLE, "none.so", "docs/plugin.md"]):
         TensorRTBackend(path)
     assert_nothing_is_left(gpu)
