@@ -278,7 +278,7 @@ def test_smoothed_probabilities_leave_out_what_looks_different() -> None:
     read[:, 1, :, :4] = 1
     read[:, :, 2, 1] = torch.tensor([1.0, 0.0])
     read[:, 0] = 1 - read[:, 1]
-    found = smooth_probabilities(read, query, key, radius=2, scale=1.0)
+    found = smooth_probabilities(read, query, key, radius=2, logit_scale=1.0)
     assert found[0, 1, 2, 1] == pytest.approx(19 / 20)  # 5 rows, 4 columns of its like in the window
     torch.testing.assert_close(found[0, 1, :, 4:], torch.zeros(5, 4))
 

@@ -20,10 +20,10 @@ TOOLS = Path(__file__).resolve().parents[1] / "tools"
 
 SHORT_DEMO = """
 import functools, sys
-from maskring import demo
 from maskring.cli import app
-whole = demo.render_clip
-demo.render_clip = lambda height, width: whole(height // 6, width // 6, frames=6)
+from maskring.runtime.video import synthetic
+whole = synthetic.render_clip
+synthetic.render_clip = lambda height, width: whole(height // 6, width // 6, frames=6)
 app(sys.argv[1:])
 """
 """Of the rendered clip the demo draws as little as its test in tests/cli does."""

@@ -696,7 +696,7 @@ def test_masks_of_different_sizes_for_one_frame() -> None:
 
     frame, mask = moving_square(0)
     schedule = Schedule(Edits({0: mask, 1: mask[:5]}))
-    with pytest.raises(MaskError, match="different sizes"):
+    with raises_user_error(MaskError, ["[5, 64]", "[48, 64]"]):
         schedule.decide(Frame(frame, 2, 0.0, "a"))
 
 

@@ -126,7 +126,7 @@ def manifests(folder: Path) -> tuple[list[bytes], Read]:
         manifest_path(engine).write_bytes(data)
         found = read_manifest(engine)
         found.key.differences(key)
-        return found.require_runs_on("10.3.0", "sm87", "")
+        return found.check_runs_on("10.3.0", "sm87", "")
 
     return [manifest.to_json().encode(), json.dumps(other).encode()], read
 

@@ -315,7 +315,7 @@ def manifests(folder: Path) -> Attack:
         else:
             path.write_bytes(damaged_bytes(text.encode(), rng))
         manifest = read_manifest(engine)
-        manifest.require_runs_on("10.3.0", "sm87", "")
+        manifest.check_runs_on("10.3.0", "sm87", "")
         manifest.key.differences(key)
 
     return attack
