@@ -229,8 +229,8 @@ def attack(read: Read, data: bytes) -> None:
 def expose(folder: Path) -> None:
     """Let maskring be imported as plain files, and JSON be read by Python code: both can be instrumented."""
     (folder / "maskring").mkdir()
-    rooms = [ROOT / room for room in ("plugins", "runtime", "training", "export")]
-    for path in (*(ROOT / "maskring").glob("*.py"), *rooms):
+    packages = [ROOT / name for name in ("common", "plugins", "runtime", "training", "export")]
+    for path in (*(ROOT / "src" / "maskring").iterdir(), *packages):
         (folder / "maskring" / path.name).symlink_to(path)
     sys.meta_path[:] = [finder for finder in sys.meta_path if "ScikitBuild" not in type(finder).__name__]
     sys.path.insert(0, str(folder))
