@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections import deque
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import numpy as np
 from numpy.typing import NDArray
@@ -120,8 +120,8 @@ class MemoryRing:
     recent age. Slots of long-term frames never become free. A frame that is both recent and long-term stands
     in one slot and is read once.
 
-    Per frame, call :meth:`plan`, then :meth:`restart` if the user gave a mask, then :meth:`commit`. A frame
-    that fails between ``plan`` and ``commit`` leaves no trace.
+    Per frame, call :meth:`plan`, then :meth:`restart` or :meth:`retain` if the user gave a mask, then
+    :meth:`commit`. A frame that fails between ``plan`` and ``commit`` leaves no trace.
 
     Args:
         policy: which past frames are read.
@@ -132,7 +132,7 @@ class MemoryRing:
     """
 
     def __init__(self, policy: MemoryPolicy, num_slots: int | None = None) -> None:
-        self.policy = policy
+        self.policy = self._initial_policy = policy
         self.num_slots = policy.num_slots if num_slots is None else num_slots
         if self.num_slots < policy.num_slots:
             raise UserError(
@@ -160,13 +160,35 @@ class MemoryRing:
     def restart(self) -> None:
         """Forget all frames and make the current one, which has a mask, frame 0.
 
-        Recent frames go, too. They know nothing of an object that the mask adds, and they hold the error that
-        the mask corrects: in a joint softmax they would outvote the one frame that is right. Objects that the
-        mask does not touch lose only their older views, because their labels at this frame are stored.
+        Recent frames go, too. They hold the error that the mask corrects: in a joint softmax they would
+        outvote the one frame that is right. Objects that the mask does not touch lose only their older views,
+        because their labels at this frame are stored.
         """
+        self.policy = self._initial_policy
         self._free.extend(self._slot_of_frame.values())
         self._slot_of_frame.clear()
         self._clock = 0
+
+    @property
+    def can_retain(self) -> bool:
+        """Whether a long-term frame can be replaced and the first one still stays."""
+        return len(self.policy.long_term) > 1 and bool(self._slot_of_frame)
+
+    def retain(self) -> None:
+        """Make the current frame, which has a mask, the newest long-term frame, in place of the last one.
+
+        For masks that only add objects. The frames in memory must learn of the new objects first.
+        """
+        *older, newest = sorted(self.policy.long_term)
+        if newest < self._clock - self.policy.oldest_age:
+            self._free.append(self._slot_of_frame.pop(newest))
+        self.policy = replace(self.policy, long_term=(*older, self._clock))
+
+    def slots(self) -> dict[int, int]:
+        """Age of each frame in memory -> its slot; the newest frame, of age 1, comes first."""
+        return {
+            self._clock - frame: slot for frame, slot in sorted(self._slot_of_frame.items(), reverse=True)
+        }
 
     def commit(self) -> None:
         """Record that the current frame was written, and move on to the next one."""

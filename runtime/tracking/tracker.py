@@ -13,6 +13,7 @@ from ..arrays import label_maps
 from ..backends import Backend, DeviceFrame, PrefetchingBackend
 from ..backends.device_frame import Pixels
 from .checks import check_frame, check_mask
+from .history import History
 from .memory import MemoryPolicy, MemoryRing
 from .objects import ObjectTable, ids_in
 from .result import Result, Timings
@@ -36,6 +37,7 @@ class Tracker:
         self._prefetching = backend if isinstance(backend, PrefetchingBackend) else None
         self._soft = soft
         self._ring = MemoryRing(policy or MemoryPolicy.of_model(metadata), metadata.num_slots)
+        self._history = History(metadata.stride)
         self._objects = ObjectTable()
         self._size: tuple[int, int] | None = None  # (H, W) of the stream, set by its first frame
         self._allocated: tuple[int, int, int] | None = None  # height, width, number of labels
@@ -55,8 +57,9 @@ class Tracker:
         object, new or already tracked, that covers exactly these pixels. Pixels that are 0 keep their
         propagated label, unless that label is one of the mask's ids. The first frame needs a mask.
 
-        A mask also restarts memory at this frame
-        (see :meth:`maskring.runtime.tracking.memory.MemoryRing.restart`).
+        A mask that redraws a tracked object restarts memory at this frame. A mask that only adds objects does
+        not: the frames in memory are searched for the new objects, which takes one more step for each, and
+        continue to vote for the others. Frames on the GPU are not kept, so there every mask restarts memory.
 
         A call that raises leaves the tracker as it was: the frame can be given again.
 
@@ -89,7 +92,8 @@ class Tracker:
         stepped = time.perf_counter()
         if mask is not None:
             labels, probabilities = self._apply_mask(slot, labels, mask, objects)
-            self._ring.restart()
+            self._remember_mask(slot, ids_in(mask), objects)
+        self._history.store(slot, frame, labels)
         self._ring.commit()
         self._last_slot = slot
         self._objects = objects
@@ -118,7 +122,9 @@ class Tracker:
             MaskError: when no such object is tracked.
         """
         self._check_open()
-        self._backend.merge_label(self._objects.channel(object_id))
+        channel = self._objects.channel(object_id)
+        self._backend.merge_label(channel)
+        self._history.merge_label(channel)
         self._objects = self._objects.without(object_id)
 
     def revise(self, labels: Labels) -> None:
@@ -136,7 +142,9 @@ class Tracker:
                 f"labels of {labels.dtype} {list(labels.shape)} do not fit the latest frame",
                 "give uint8 object ids of its height and width",
             )
-        self._write_labels(self._last_slot, self._objects.to_channels(labels))
+        channels = self._objects.to_channels(labels)
+        self._write_labels(self._last_slot, channels)
+        self._history.relabel(self._last_slot, self._history.at_features(channels))
 
     def close(self) -> None:
         """Release the backend; the tracker cannot be used afterwards. Closing twice does nothing."""
@@ -189,6 +197,48 @@ class Tracker:
         redrawn = [objects.channel(object_id) for object_id in ids_in(mask)]
         labels = label_maps.overwrite(propagated, objects.to_channels(mask), redrawn)
         return labels, self._write_labels(slot, labels)
+
+    def _remember_mask(self, slot: int, ids: list[int], objects: ObjectTable) -> None:
+        """Decide what memory keeps after a mask with these ids, whose frame is in ``slot``."""
+        tracked, slots = set(self._objects.ids), self._ring.slots()
+        only_adds = bool(tracked) and not tracked.intersection(ids)
+        if not (only_adds and self._ring.can_retain and self._history.holds(slots.values())):
+            self._ring.restart()
+            return
+        labels_before = {old_slot: self._history[old_slot].labels for old_slot in slots.values()}
+        added = [objects.channel(object_id) for object_id in ids]
+        read = {slot: 0}  # slot -> age: the frame with the mask, and the frame that was searched last
+        try:
+            for age, old_slot in slots.items():
+                self._search_past_frame(old_slot, age, read, added)
+                read = {slot: 0, old_slot: age}
+        except BaseException:
+            for old_slot, labels in labels_before.items():
+                self._relabel(old_slot, labels)
+            raise
+        self._ring.retain()
+
+    def _search_past_frame(self, slot: int, age: int, read: dict[int, int], added: list[int]) -> None:
+        """Label new objects in the background of a frame in memory, by tracking backwards.
+
+        Args:
+            slot, age: of the frame.
+            read: slots of newer frames to read, with their ages.
+            added: channels of the new objects.
+        """
+        past, dilation = self._history[slot], np.zeros(self._ring.num_slots, np.int32)
+        for newer, age_of_newer in read.items():
+            frame_in_radii = self._frame_in_radii(past.frame)
+            dilation[newer] = self._ring.policy.dilation(age - age_of_newer, frame_in_radii)
+        found = self._history.at_features(self._backend.step(past.frame, dilation, slot, self._soft)[0])
+        is_new = (past.labels == 0) & np.isin(found, added)
+        self._relabel(slot, np.where(is_new, found, past.labels))
+
+    def _relabel(self, slot: int, labels: Labels) -> None:
+        """Replace the labels [h, w] (channels) of a frame in memory."""
+        assert self._allocated is not None
+        self._backend.write_value(slot, label_maps.sample_hard(labels, self._allocated[2], 1))
+        self._history.relabel(slot, labels)
 
     def _write_labels(self, slot: int, labels: Labels) -> Floats:
         """Store labels [H, W] (channels) as the label map of a slot; returns the label map [O, h, w]."""

@@ -29,6 +29,8 @@ class PixelBackend:
         self.dilations: list[list[int]] = []
         self.closed = 0
         self.fail_next: Exception | None = None
+        self.fail_step = 0
+        """Number of the step that fails, counted from 1; 0 for none."""
 
     def allocate(self, height: int, width: int, num_slots: int, num_labels: int) -> None:
         grid = self.metadata.feature_size(height, width)
@@ -52,6 +54,8 @@ class PixelBackend:
         query = np.concatenate([2 * colour, -np.ones_like(square)])[None]
         self.keys[0, write_slot] = np.concatenate([colour, square])
         self.values[0, write_slot] = np.nan  # garbage: nobody may read it in this step
+        if len(self.dilations) == self.fail_step:
+            raise RuntimeError("the step was made to fail")
         if self.fail_next is not None:
             error, self.fail_next = self.fail_next, None
             raise error

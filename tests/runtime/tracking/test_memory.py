@@ -146,3 +146,43 @@ def test_impossible_policies(arguments: dict[str, object], words: list[str]) -> 
 def test_model_with_too_few_slots() -> None:
     with pytest.raises(UserError, match="needs 8 slots and the model has 7"):
         MemoryRing(MemoryPolicy(), 7)
+
+
+def test_retained_memory_loses_no_slot() -> None:
+    """Masks at any time: the newest one takes the place of the last long-term frame, frame 0 stays."""
+    ring = MemoryRing(MemoryPolicy())
+    for clock in range(60):
+        dilation, slot = ring.plan(10.0)
+        assert dilation[slot] == 0
+        if clock in (3, 20, 41):
+            assert ring.can_retain
+            ring.retain()
+        ring.commit()
+        slots = ring.slots()
+        assert len({*slots.values()}) == len(slots) <= ring.policy.num_slots
+        assert slots[1] == slot
+    assert {60, 60 - 41} <= set(ring.slots())
+    for _ in range(20):
+        _, slot = ring.plan(10.0)
+        assert slot not in ring.slots().values()
+        ring.commit()
+
+
+def test_a_restart_forgets_retained_frames() -> None:
+    ring = MemoryRing(MemoryPolicy())
+    for clock in range(30):
+        ring.plan(10.0)
+        if clock == 20:
+            ring.retain()
+        if clock == 25:
+            ring.restart()
+        ring.commit()
+    assert set(ring.slots()) == {1, 2, 3, 4, 5}  # frames 25 (now 0) to 29
+    assert ring.policy.long_term == MemoryPolicy().long_term
+
+
+def test_a_policy_with_one_long_term_frame_cannot_retain() -> None:
+    ring = MemoryRing(MemoryPolicy(long_term=(0,)))
+    ring.plan(10.0)
+    ring.commit()
+    assert not ring.can_retain

@@ -4,12 +4,15 @@ from __future__ import annotations
 
 import re
 from dataclasses import dataclass
+from typing import ClassVar
 
 import numpy as np
 import pytest
 from pixel_backend import PixelBackend, pixel_metadata
 
 from maskring.common.errors import MaskError, SourceError, UserError
+from maskring.runtime.backends import DeviceFrame
+from maskring.runtime.tracking.history import History
 from maskring.runtime.tracking.memory import MemoryPolicy
 from maskring.runtime.tracking.result import Result
 from maskring.runtime.tracking.tracker import Tracker
@@ -146,6 +149,71 @@ def test_object_added_later() -> None:
         frame, truth = scene(index, RED, YELLOW)
         result = tracker.step(frame)
         assert min(iou(result.labels, truth, object_id) for object_id in (1, 7)) > 0.9
+
+
+def test_memory_is_searched_for_an_object_added_later() -> None:
+    """Every frame in memory learns where the new object was, and goes on to vote for both."""
+    backend = PixelBackend()
+    tracker = Tracker(backend)
+    run(tracker, range(8), RED, YELLOW, masks={0: scene(0, RED)[1]})
+    slots = {8 - age: slot for age, slot in tracker._ring.slots().items()}
+    frame, truth = scene(8, RED, YELLOW)
+    tracker.step(frame, np.where(truth == 7, truth, 0).astype(np.uint8))
+    assert sorted(slots) == [0, 3, 4, 5, 6, 7]
+    for index, slot in slots.items():
+        expected = scene(index, RED, YELLOW)[1][::4, ::4]
+        found = backend.values[0, slot].argmax(0)
+        np.testing.assert_array_equal(found == 1, expected == 1)
+        assert ((found == 2) & (expected == 7)).sum() / ((found == 2) | (expected == 7)).sum() > 0.7
+    tracker.step(scene(9, RED, YELLOW)[0])
+    assert {slot for slot, step in enumerate(backend.dilations[-1]) if step} > {slots[0]}
+
+
+def test_a_mask_that_redraws_an_object_restarts_memory() -> None:
+    backend = PixelBackend()
+    tracker = Tracker(backend)
+    run(tracker, range(8), RED, YELLOW, masks={0: scene(0, RED)[1]})
+    tracker.step(*scene(8, RED, YELLOW))
+    tracker.step(scene(9, RED, YELLOW)[0])
+    assert np.count_nonzero(backend.dilations[-1]) == 1
+
+
+@pytest.mark.parametrize("failing_search", [1, 3])
+def test_a_failed_search_leaves_memory_as_it_was(failing_search: int) -> None:
+    """A later object may get the label channel of the one that failed, so nothing of it may stay."""
+    results = []
+    for fails in (False, True):
+        backend = PixelBackend()
+        tracker = Tracker(backend)
+        run(tracker, range(8), RED, YELLOW, masks={0: scene(0, RED)[1]})
+        frame, truth = scene(8, RED, YELLOW)
+        if fails:
+            backend.fail_step = len(backend.dilations) + 1 + failing_search
+            with pytest.raises(RuntimeError):
+                tracker.step(frame, np.where(truth == 7, truth, 0).astype(np.uint8))
+        tracker.step(frame)
+        results.append((backend.values.copy(), run(tracker, range(9, 12), RED, YELLOW, masks={})))
+    (values, result), (values_after, result_after) = results
+    np.testing.assert_array_equal(values_after[:, :, :2], values)
+    assert not values_after[:, :, 2:].any()
+    np.testing.assert_array_equal(result_after.labels, result.labels)
+
+
+def test_frames_on_a_gpu_are_not_kept() -> None:
+    class Pixels:
+        __cuda_array_interface__: ClassVar = {
+            "shape": (8, 8, 3),
+            "typestr": "|u1",
+            "data": (4096, False),
+            "version": 3,
+            "strides": None,
+        }
+
+    history = History(stride=4)
+    history.store(2, np.zeros((8, 8, 3), np.uint8), np.zeros((8, 8), np.uint8))
+    assert history.holds([2])
+    history.store(2, DeviceFrame(Pixels()), np.zeros((8, 8), np.uint8))
+    assert not history.holds([2])
 
 
 def test_frames_older_than_a_mask_do_not_vote_against_it() -> None:
