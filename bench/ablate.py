@@ -105,7 +105,6 @@ def variants(base: Recipe) -> list[Variant]:
         Variant("memory in tracking", "short-term only", track=policy((), (1, 3, 5))),
         Variant("memory in tracking", "long-term only", track=policy((0, 5), ())),
         Variant("memory in tracking", "previous frame only", track=policy((), (1,))),
-        Variant("labels in memory", "soft", track={"soft": True}),
         *(Variant("top-k", str(count), track={"top_k": count}) for count in (5, 10, 36)),
         *(Variant("radius in tracking", str(radius), track={"radius": radius}) for radius in (6, 9, 15, 18)),
         *(

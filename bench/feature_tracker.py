@@ -59,13 +59,11 @@ def _grid(padded: torch.Tensor) -> tuple[int, int]:
     return (height - PATCH) // STRIDE + 1, (width - PATCH) // STRIDE + 1
 
 
-def feature_tracker(
-    features: Features, *, policy: MemoryPolicy | None = None, soft: bool = False, **settings: Any
-) -> Tracker:
+def feature_tracker(features: Features, *, policy: MemoryPolicy | None = None, **settings: Any) -> Tracker:
     """A tracker over ``features`` that does not smooth unless ``settings`` say so (``AffinitySettings``)."""
     channels = features(np.zeros((PATCH, PATCH, 3), np.uint8))[0].shape[1]
     read = AffinitySettings(**{"smoothing_radius": 0, **settings})
-    return Tracker(FeatureBackend(features, channels, read), policy=policy, soft=soft)
+    return Tracker(FeatureBackend(features, channels, read), policy=policy)
 
 
 class FirstMask:

@@ -30,7 +30,7 @@ from pixel_model import write_pixel_model
 from step import scene
 
 from maskring.export.engine import EngineOptions
-from maskring.runtime.arrays.label_maps import sample_hard
+from maskring.runtime.arrays.label_maps import sample
 from maskring.runtime.backends.trt.backend import TensorRTBackend
 from maskring.runtime.tracking.tracker import Tracker
 
@@ -78,7 +78,7 @@ def fill_outputs(gpu: FakeGpu, backend: TensorRTBackend, labels: np.ndarray) -> 
     assert tensors is not None
     gpu.memory_at(tensors.labels.address, labels.size)[:] = labels.ravel()
     stride, channels = backend.metadata.stride, tensors.sizes[3]
-    shares = sample_hard(labels, channels, stride) * 0.9 + 0.1 / channels
+    shares = sample(labels, channels, stride) * 0.9 + 0.1 / channels
     gpu.memory_at(tensors.probabilities.address, shares.nbytes)[:] = (
         shares.astype(np.float32).view(np.uint8).ravel()
     )

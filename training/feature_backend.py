@@ -78,7 +78,7 @@ class FeatureBackend:
 
     @torch.no_grad()
     def step(
-        self, frame: Pixels, dilation: NDArray[np.int32], write_slot: int, soft: bool
+        self, frame: Pixels, dilation: NDArray[np.int32], write_slot: int
     ) -> tuple[NDArray[np.uint8], NDArray[np.floating[Any]]]:
         """Label ``frame`` and write it into memory."""
         image, settings = np.asarray(frame), self.metadata
@@ -96,7 +96,7 @@ class FeatureBackend:
                 probabilities, query, key, settings.smoothing_radius, settings.logit_scale
             )
         self._keys[:, write_slot] = key
-        self._values[:, write_slot] = probabilities if soft else one_hot_argmax(probabilities)
+        self._values[:, write_slot] = one_hot_argmax(probabilities)
         height, width = image.shape[:2]
         labels = upsample(probabilities, height, width, STRIDE).argmax(1)[0]
         return labels.to(torch.uint8).numpy(), probabilities[0].numpy()

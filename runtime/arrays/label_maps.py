@@ -41,33 +41,10 @@ def overwrite(labels: Labels, drawn: Labels, redrawn: list[int]) -> Labels:
     return np.where(drawn > 0, drawn, relabel(labels, unchanged))
 
 
-def sample_hard(labels: Labels, num_labels: int, stride: int) -> Floats:
+def sample(labels: Labels, num_labels: int, stride: int) -> Floats:
     """One-hot label maps [O, h, w] of the pixels (stride * i, stride * j), the centres of the features."""
     is_label = labels[::stride, ::stride] == np.arange(num_labels).reshape(-1, 1, 1)
     return np.asarray(is_label, np.float32)
-
-
-def sample_soft(labels: Labels, num_labels: int, stride: int) -> Floats:
-    """Share of each label around each feature [O, h, w]; the shares of a feature sum to 1.
-
-    A triangle filter weights the pixels. It is centred on pixel (stride * i, stride * j) and reaches 0 at the
-    neighbouring features: the adjoint of the bilinear interpolation from features to pixels. Borders are
-    mirrored.
-    """
-    triangle = 1 - np.abs(np.arange(1 - stride, stride)) / stride
-    triangle = (triangle / triangle.sum()).astype(np.float32)
-    return np.stack(
-        [
-            cv2.sepFilter2D(
-                (labels == label).view(np.uint8),
-                cv2.CV_32F,
-                triangle,
-                triangle,
-                borderType=cv2.BORDER_REFLECT_101,
-            )[::stride, ::stride]
-            for label in range(num_labels)
-        ]
-    )
 
 
 def boxes(labels: Labels, num_labels: int) -> dict[int, Box]:

@@ -33,16 +33,13 @@ class Backend(Protocol):
             UserError: when the model or the device cannot hold them. The previous tensors stay usable.
         """
 
-    def step(
-        self, frame: Pixels, dilation: NDArray[np.int32], write_slot: int, soft: bool
-    ) -> tuple[Labels, FloatMaps]:
+    def step(self, frame: Pixels, dilation: NDArray[np.int32], write_slot: int) -> tuple[Labels, FloatMaps]:
         """Run one step and store the frame's key and label map in ``write_slot``.
 
         Args:
             frame: [H, W, 3] RGB, any strides; it may be on the GPU where the backend runs there.
             dilation: [N] window step per slot, 0 = not read in this step.
             write_slot: slot that takes the frame; ``dilation[write_slot]`` must be 0.
-            soft: store probabilities instead of their one-hot.
 
         Raises:
             UserError: when the step cannot be executed, or the backend cannot read the frame where it is.

@@ -25,17 +25,15 @@ class Tracker:
     Args:
         backend: executes the model; the tracker closes it.
         policy: which past frames are read; None for the policy stored in the model.
-        soft: remember label probabilities instead of the winning labels.
 
     Raises:
         UserError: when the model has too few memory slots for the policy.
     """
 
-    def __init__(self, backend: Backend, *, policy: MemoryPolicy | None = None, soft: bool = False) -> None:
+    def __init__(self, backend: Backend, *, policy: MemoryPolicy | None = None) -> None:
         metadata = backend.metadata
         self._backend = backend
         self._prefetching = backend if isinstance(backend, PrefetchingBackend) else None
-        self._soft = soft
         self._ring = MemoryRing(policy or MemoryPolicy.of_model(metadata), metadata.num_slots)
         self._history = History(metadata.stride)
         self._objects = ObjectTable()
@@ -88,7 +86,7 @@ class Tracker:
         self._allocate(frame, objects)
 
         dilation, slot = self._ring.plan(self._frame_in_radii(frame))
-        labels, probabilities = self._backend.step(frame, dilation, slot, self._soft)
+        labels, probabilities = self._backend.step(frame, dilation, slot)
         stepped = time.perf_counter()
         if mask is not None:
             labels, probabilities = self._apply_mask(slot, labels, mask, objects)
@@ -230,21 +228,20 @@ class Tracker:
         for newer, age_of_newer in read.items():
             frame_in_radii = self._frame_in_radii(past.frame)
             dilation[newer] = self._ring.policy.dilation(age - age_of_newer, frame_in_radii)
-        found = self._history.at_features(self._backend.step(past.frame, dilation, slot, self._soft)[0])
+        found = self._history.at_features(self._backend.step(past.frame, dilation, slot)[0])
         is_new = (past.labels == 0) & np.isin(found, added)
         self._relabel(slot, np.where(is_new, found, past.labels))
 
     def _relabel(self, slot: int, labels: Labels) -> None:
         """Replace the labels [h, w] (channels) of a frame in memory."""
         assert self._allocated is not None
-        self._backend.write_value(slot, label_maps.sample_hard(labels, self._allocated[2], 1))
+        self._backend.write_value(slot, label_maps.sample(labels, self._allocated[2], 1))
         self._history.relabel(slot, labels)
 
     def _write_labels(self, slot: int, labels: Labels) -> Floats:
         """Store labels [H, W] (channels) as the label map of a slot; returns the label map [O, h, w]."""
         assert self._allocated is not None
-        sample = label_maps.sample_soft if self._soft else label_maps.sample_hard
-        value = sample(labels, self._allocated[2], self.stride)
+        value = label_maps.sample(labels, self._allocated[2], self.stride)
         self._backend.write_value(slot, value)
         return value
 

@@ -77,7 +77,6 @@ def open_tracker(
     model: Path | str | None = None,
     *,
     policy: MemoryPolicy | None = None,
-    soft: bool = False,
     kernel: Literal["native", "function"] = "native",
     threads: int = 0,
 ) -> Tracker:
@@ -86,7 +85,6 @@ def open_tracker(
     Args:
         model: see :func:`resolve_model`.
         policy: which past frames are read; None for the one stored in the model.
-        soft: store label probabilities in memory instead of the one-hot of the winner.
         kernel: of an ``.onnx``: ``native`` runs the CPU kernel of the memory read, ``function`` standard ONNX
             operators only.
         threads: CPU threads of an ``.onnx``, 0 for all that this process may use.
@@ -99,7 +97,7 @@ def open_tracker(
     path = resolve_model(None if model is None else Path(model))
     backend = open_backend(path, kernel=kernel, threads=threads)
     try:
-        return Tracker(backend, policy=policy, soft=soft)
+        return Tracker(backend, policy=policy)
     except BaseException:
         backend.close()
         raise

@@ -93,7 +93,7 @@ def tracked(model: Path, kernel: Kernel) -> list[np.ndarray]:
     found = []
     for index, dilation in enumerate([(0, 0, 0, 0), (2, 0, 0, 0), (3, 1, 0, 0), (4, 2, 1, 0)]):
         frame, mask = moving_square(3 * index)
-        _, probabilities = backend.step(frame, np.array(dilation, np.int32), index, soft=False)
+        _, probabilities = backend.step(frame, np.array(dilation, np.int32), index)
         found.append(probabilities.copy())
         if index == 0:
             inside = mask[::4, ::4].astype(np.float32)

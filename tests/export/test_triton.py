@@ -181,7 +181,7 @@ class ServedOrder:
         self._keys = np.zeros((slots, self.metadata.channels, *grid), np.float32)
         self._values = np.zeros((slots, labels, *grid), np.float32)
 
-    def step(self, frame: Any, dilation: np.ndarray, slot: int, soft: bool) -> tuple[np.ndarray, np.ndarray]:
+    def step(self, frame: Any, dilation: np.ndarray, slot: int) -> tuple[np.ndarray, np.ndarray]:
         slot_of_frame = {self._frame_in_slot[s]: s for s in np.flatnonzero(dilation).tolist()}
         policy = MemoryPolicy()
         reads = [*policy.long_term, *(self._now - age for age in policy.short_term)]

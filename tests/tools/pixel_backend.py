@@ -44,7 +44,7 @@ class PixelBackend:
         self.allocations.append((height, width, num_slots, num_labels))
 
     def step(
-        self, frame: NDArray[np.uint8], dilation: NDArray[np.int32], write_slot: int, soft: bool
+        self, frame: NDArray[np.uint8], dilation: NDArray[np.int32], write_slot: int
     ) -> tuple[NDArray[np.uint8], NDArray[np.floating[Any]]]:
         assert dilation[write_slot] == 0
         self.dilations.append(dilation.tolist())
@@ -74,7 +74,7 @@ class PixelBackend:
             probabilities = smoothed(query[0], self.keys[0, write_slot], probabilities, self.metadata)
         winners = probabilities.argmax(0)
         one_hot = (winners == np.arange(len(probabilities)).reshape(-1, 1, 1)).astype(np.float32)
-        self.values[0, write_slot] = probabilities if soft else one_hot
+        self.values[0, write_slot] = one_hot
         self.labels[:] = interpolate(probabilities, *frame.shape[:2], stride).argmax(0)
         return self.labels, probabilities
 

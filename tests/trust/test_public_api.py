@@ -115,13 +115,12 @@ def open_tracker(data: st.DataObject, folder: Path) -> None:
     )
     kernel, threads = data.draw(st.sampled_from(["native", "function", "x", ""])), data.draw(integers)
     with its_word(maskring.open_tracker):
-        maskring.open_tracker(model, kernel=kernel, threads=threads, soft=data.draw(st.booleans())).close()
+        maskring.open_tracker(model, kernel=kernel, threads=threads).close()
 
 
 def steps(data: st.DataObject, folder: Path) -> None:
     """What is refused leaves no trace: a tracker that was never given it says the same."""
-    soft = data.draw(st.booleans())
-    with tracker(folder, soft=soft) as first, tracker(folder, soft=soft) as twin:
+    with tracker(folder) as first, tracker(folder) as twin:
         for _ in range(data.draw(st.integers(1, 6))):
             kind = data.draw(st.sampled_from(["step", "step", "step", "remove", "revise", "prefetch"]))
             if kind == "step":

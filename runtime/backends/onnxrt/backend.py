@@ -13,7 +13,6 @@ from ....common.machine import threads_to_use
 from ....common.types import FloatMaps, Kernel, Labels
 from ...model.metadata import EXPORT_AGAIN
 from ...model.step_graph import load_step_graph
-from ...model.tensor_names import PROBABILITIES
 from ..device_frame import Pixels
 from .executors import Executor, NativeReadExecutor, WholeGraphExecutor
 from .integer_encoder import for_integer_kernels
@@ -78,9 +77,7 @@ class OnnxRuntimeBackend:
         executor.bind(tensors)
         self._tensors = tensors
 
-    def step(
-        self, frame: Pixels, dilation: NDArray[np.int32], write_slot: int, soft: bool
-    ) -> tuple[Labels, FloatMaps]:
+    def step(self, frame: Pixels, dilation: NDArray[np.int32], write_slot: int) -> tuple[Labels, FloatMaps]:
         """See :meth:`maskring.runtime.backends.base.Backend.step`."""
         executor, tensors = self._open(), self._allocated()
         started = time.perf_counter()
@@ -88,7 +85,7 @@ class OnnxRuntimeBackend:
         tensors.dilation[0] = dilation
         uploaded = time.perf_counter()
         try:
-            executor.run(write_slot, soft)
+            executor.run(write_slot)
         except SESSION_ERRORS as error:
             raise ModelError(
                 f"onnxruntime could not execute {self._model} on {frame.shape[1]}x{frame.shape[0]} pixels: "
@@ -96,7 +93,7 @@ class OnnxRuntimeBackend:
                 f"check the file with maskring verify {self._model}",
             ) from error
         self.last_upload, self.last_run = uploaded - started, time.perf_counter() - uploaded
-        return tensors.labels[0], tensors.outputs(write_slot, soft)[PROBABILITIES][0]
+        return tensors.labels[0], tensors.probabilities[0]
 
     def last_parts(self) -> dict[str, float]:
         """Seconds of the latest step by part (:data:`.executors.PARTS`); empty with ``kernel="function"``."""

@@ -27,7 +27,7 @@ class Executor(Protocol):
     def bind(self, tensors: HostTensors) -> None:
         """Work on ``tensors`` from now on."""
 
-    def run(self, slot: int, soft: bool) -> None:
+    def run(self, slot: int) -> None:
         """Execute one step that writes ``slot``; the tensors hold frame and dilation already."""
 
 
@@ -41,19 +41,19 @@ class WholeGraphExecutor:
 
     def __init__(self, graph: onnx.ModelProto, threads: int) -> None:
         self._session = open_session(graph, threads)
-        self._bound: dict[tuple[int, bool], BoundSession] = {}
+        self._bound: dict[int, BoundSession] = {}
 
     def bind(self, tensors: HostTensors) -> None:
         """See :meth:`Executor.bind`."""
         self._tensors = tensors
         self._bound = {}
 
-    def run(self, slot: int, soft: bool) -> None:
+    def run(self, slot: int) -> None:
         """See :meth:`Executor.run`."""
-        if (slot, soft) not in self._bound:
-            inputs, outputs = self._tensors.inputs(), self._tensors.outputs(slot, soft)
-            self._bound[slot, soft] = BoundSession.to(self._session, inputs, outputs)
-        self._bound[slot, soft].run()
+        if slot not in self._bound:
+            inputs, outputs = self._tensors.inputs(), self._tensors.outputs(slot)
+            self._bound[slot] = BoundSession.to(self._session, inputs, outputs)
+        self._bound[slot].run()
 
 
 @dataclass(frozen=True)
@@ -94,7 +94,7 @@ class NativeReadExecutor:
         self._window: dict[str, Any] = {"radius": head.radius, "scale": head.scale, "threads": threads}
         self._metadata = metadata
         self._affinity, self._localise = cpu_op.windowed_affinity, cpu_localisation.localise
-        self._slots: dict[tuple[int, bool], _BoundSlot] = {}
+        self._slots: dict[int, _BoundSlot] = {}
         self.parts: dict[str, float] = {}
 
     def bind(self, tensors: HostTensors) -> None:
@@ -105,11 +105,11 @@ class NativeReadExecutor:
         self._lab = np.zeros((1, 3, *tensors.frame.shape[1:3]), np.float32)
         self._slots = {}
 
-    def run(self, slot: int, soft: bool) -> None:
+    def run(self, slot: int) -> None:
         """See :meth:`Executor.run`; ``parts`` then holds the seconds of each of :data:`PARTS`."""
-        if (slot, soft) not in self._slots:
-            self._slots[slot, soft] = self._bind_slot(slot, soft)
-        bound = self._slots[slot, soft]
+        if slot not in self._slots:
+            self._slots[slot] = self._bind_slot(slot)
+        bound = self._slots[slot]
         moments = [time.perf_counter()]
         if self._has_lab:
             normalised_lab(self._tensors.frame[0], self._metadata, out=self._lab[0])
@@ -160,12 +160,11 @@ class NativeReadExecutor:
         probabilities = outputs[PROBABILITIES][0]
         best = best_labels(probabilities)
         best_labels_of_pixels(probabilities, best, self._metadata.stride, out=outputs[LABELS][0])
-        if VALUE in outputs:
-            for label, plane in enumerate(outputs[VALUE][0]):
-                np.equal(best, label, out=plane)
+        for label, plane in enumerate(outputs[VALUE][0]):
+            np.equal(best, label, out=plane)
 
-    def _bind_slot(self, slot: int, soft: bool) -> _BoundSlot:
-        outputs = self._tensors.outputs(slot, soft)
+    def _bind_slot(self, slot: int) -> _BoundSlot:
+        outputs = self._tensors.outputs(slot)
         # The query may be the very tensor that the step returns as key.
         arrays = {self._query_name: self._query, KEY: outputs[KEY]}
         encoder = BoundSession.to(self._encoder, self._tensors.inputs() | {LAB: self._lab}, arrays)

@@ -64,9 +64,11 @@ class HostTensors:
         """Inputs of the step graph by name."""
         return {FRAME: self.frame, KEYS: self.keys, VALUES: self.values, DILATION: self.dilation}
 
-    def outputs(self, slot: int, soft: bool) -> dict[str, Array]:
+    def outputs(self, slot: int) -> dict[str, Array]:
         """Outputs of a step by name: what memory keeps of the frame is written into ``slot`` directly."""
-        outputs = {LABELS: self.labels, KEY: self.keys[:, slot]}
-        if soft:
-            return outputs | {PROBABILITIES: self.values[:, slot]}
-        return outputs | {PROBABILITIES: self.probabilities, VALUE: self.values[:, slot]}
+        return {
+            LABELS: self.labels,
+            PROBABILITIES: self.probabilities,
+            KEY: self.keys[:, slot],
+            VALUE: self.values[:, slot],
+        }

@@ -113,9 +113,7 @@ class TensorRTBackend:
         """See :meth:`maskring.runtime.backends.base.PrefetchingBackend.prefetch`."""
         self._uploads.announce(frame)
 
-    def step(
-        self, frame: Pixels, dilation: NDArray[np.int32], write_slot: int, soft: bool
-    ) -> tuple[Labels, FloatMaps]:
+    def step(self, frame: Pixels, dilation: NDArray[np.int32], write_slot: int) -> tuple[Labels, FloatMaps]:
         """See :meth:`maskring.runtime.backends.base.Backend.step`; the frame may be on the GPU."""
         device, launcher = self._open()
         tensors = self._allocated()
@@ -125,7 +123,7 @@ class TensorRTBackend:
             tensors.host_dilation.array[:] = dilation
             placed = time.perf_counter()
             try:
-                launcher.start(tensors, address, write_slot, soft)
+                launcher.start(tensors, address, write_slot)
                 self._uploads.upload_announced(device, tensors)
             finally:
                 device.synchronize()

@@ -22,9 +22,8 @@ frames that are on the GPU already. With other addresses the engine runs without
 class StepLauncher:
     """Binds an engine to tensors and starts its steps.
 
-    Graphs are captured when they are first needed: one for each slot that is written, address of the frame,
-    and choice of what is stored. A graph holds the execution and the copies of labels and probabilities to
-    the host.
+    Graphs are captured when they are first needed: one for each slot that is written and address of the frame.
+    A graph holds the execution and the copies of labels and probabilities to the host.
 
     Args:
         device: the GPU.
@@ -39,7 +38,7 @@ class StepLauncher:
 
     def __init__(self, device: Device, engine: Engine, channels: int, origin: Path) -> None:
         self._device, self._engine, self._channels, self._origin = device, engine, channels, origin
-        self._graphs: dict[tuple[int, int, bool], CudaGraph] = {}
+        self._graphs: dict[tuple[int, int], CudaGraph] = {}
         self.graphs_disabled = ""
         self.warm = False
 
@@ -84,29 +83,28 @@ class StepLauncher:
             tensors: the tensors that the engine is bound to.
             frame: address of the frame.
         """
-        self._engine.bind(_outputs(tensors, tensors.key.address, tensors.value.address, False))
+        self._engine.bind(_outputs(tensors, tensors.key.address, tensors.value.address))
         self._engine.bind({FRAME: frame})
         self._engine.start(self._device.stream)
         self._device.synchronize_all()
         self.warm = True
 
-    def start(self, tensors: DeviceTensors, frame: int, slot: int, soft: bool) -> None:
+    def start(self, tensors: DeviceTensors, frame: int, slot: int) -> None:
         """Start a step and the copies to the host, as a graph where that is possible.
 
         Args:
             tensors: the tensors that the engine is bound to.
             frame: address of the frame.
             slot: slot to write.
-            soft: store probabilities instead of their one-hot.
 
         Raises:
             ModelError: when TensorRT could not execute the engine.
         """
-        graph = self._graphs.get((frame, slot, soft))
+        graph = self._graphs.get((frame, slot))
         if graph is None and self.warm and not self.graphs_disabled:
-            graph = self._capture(tensors, frame, slot, soft)
+            graph = self._capture(tensors, frame, slot)
         if graph is None:
-            self._enqueue(tensors, frame, slot, soft)
+            self._enqueue(tensors, frame, slot)
             self.warm = True
         else:
             graph.launch()
@@ -116,39 +114,37 @@ class StepLauncher:
         while self._graphs:
             self._graphs.popitem()[1].destroy()
 
-    def _capture(self, tensors: DeviceTensors, frame: int, slot: int, soft: bool) -> CudaGraph | None:
+    def _capture(self, tensors: DeviceTensors, frame: int, slot: int) -> CudaGraph | None:
         if len(self._graphs) >= GRAPHS_PER_SLOT * tensors.sizes[2]:
             return None
         refusals: tuple[type[Exception], ...] = (ModelError, *self._device.errors)
         try:
             if not self._engine.capturable(self._device.stream):
                 raise GraphError("TensorRT says that its work cannot be captured")
-            graph = self._device.capture(lambda: self._enqueue(tensors, frame, slot, soft))
+            graph = self._device.capture(lambda: self._enqueue(tensors, frame, slot))
         except refusals as error:
             self.graphs_disabled = error.problem if isinstance(error, ModelError) else error_text(error)
             log.warning("%s runs without CUDA graphs: %s", self._origin, self.graphs_disabled)
             return None
-        self._graphs[frame, slot, soft] = graph
+        self._graphs[frame, slot] = graph
         return graph
 
-    def _enqueue(self, tensors: DeviceTensors, frame: int, slot: int, soft: bool) -> None:
+    def _enqueue(self, tensors: DeviceTensors, frame: int, slot: int) -> None:
         """Start the work of one step; its addresses are the same whenever this slot is written."""
         device = self._device
         key, key_written = tensors.key_addresses(slot)
         value, value_written = tensors.value_addresses(slot)
         device.upload(tensors.dilation.address, tensors.host_dilation.array)
-        self._engine.bind(_outputs(tensors, key_written, value_written, soft) | {FRAME: frame})
+        self._engine.bind(_outputs(tensors, key_written, value_written) | {FRAME: frame})
         self._engine.start(device.stream)
         if key_written != key:
             device.copy(key, key_written, tensors.key.nbytes)
         if value_written != value:
             device.copy(value, value_written, tensors.value.nbytes)
         device.download(tensors.host_labels.array, tensors.labels.address)
-        probabilities = value_written if soft else tensors.probabilities.address
-        device.download(tensors.host_probabilities.array, probabilities)
+        device.download(tensors.host_probabilities.array, tensors.probabilities.address)
 
 
-def _outputs(tensors: DeviceTensors, key: int, value: int, soft: bool) -> dict[str, int]:
-    """Addresses of the outputs: the stored key and label map, and the one that is not stored."""
-    stored, other = (PROBABILITIES, VALUE) if soft else (VALUE, PROBABILITIES)
-    return {KEY: key, stored: value, other: tensors.probabilities.address}
+def _outputs(tensors: DeviceTensors, key: int, value: int) -> dict[str, int]:
+    """Addresses of the outputs that a step stores in memory, and of the probabilities."""
+    return {KEY: key, VALUE: value, PROBABILITIES: tensors.probabilities.address}

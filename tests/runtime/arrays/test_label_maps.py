@@ -10,28 +10,10 @@ from maskring.runtime.arrays import label_maps
 STRIDE = 4
 
 
-def test_soft_samples_mirror_the_border() -> None:
-    """At stride 4, pixels at distance 0, 1, 2, 3 weigh 4, 3, 2, 1 of 16; pixel -1 is pixel 1 again."""
-    labels = np.zeros((9, 12), np.uint8)
-    labels[:, :3] = 1
-    background, shares = label_maps.sample_soft(labels, 2, STRIDE)
-    # Around pixel 0: itself, and pixels 1 and 2 twice. Around pixel 4: pixels 1 and 2. Around pixel 8: none.
-    np.testing.assert_allclose(shares, [[(4 + 2 * 3 + 2 * 2) / 16, (1 + 2) / 16, 0]] * 3, atol=1e-6)
-    np.testing.assert_allclose(background, 1 - shares, atol=1e-6)
-
-
-def test_soft_samples_mirror_the_lower_border() -> None:
-    labels = np.zeros((9, 5), np.uint8)
-    labels[7:] = 1
-    _, shares = label_maps.sample_soft(labels, 2, STRIDE)
-    # The last feature is centred on the last row, pixel 8, and reads pixel 7 twice.
-    np.testing.assert_allclose(shares[:, 0], [0, 1 / 16, (4 + 2 * 3) / 16], atol=1e-6)
-
-
-def test_hard_samples_are_the_pixels_at_the_centres() -> None:
+def test_samples_are_the_pixels_at_the_centres() -> None:
     labels = np.zeros((9, 12), np.uint8)
     labels[4, 8], labels[5, 9] = 2, 1
-    samples = label_maps.sample_hard(labels, 3, STRIDE)
+    samples = label_maps.sample(labels, 3, STRIDE)
     assert samples.shape == (3, 3, 3)
     assert samples[2].tolist() == [[0, 0, 0], [0, 0, 1], [0, 0, 0]]
     assert samples[1].sum() == 0 and samples[0].sum() == 8

@@ -28,7 +28,7 @@ def test_keys_are_those_of_the_whole_graph(tmp_path: Path, dtype: str, inputs: i
     for kernel in ("native", "function"):
         backend = OnnxRuntimeBackend(model, kernel=kernel)  # type: ignore[arg-type]
         backend.allocate(48, 66, 2, 2)
-        backend.step(frame, np.zeros(2, np.int32), 1, soft=False)
+        backend.step(frame, np.zeros(2, np.int32), 1)
         assert backend._tensors is not None
         keys.append(backend._tensors.keys[0, 1].astype(np.float32))
     np.testing.assert_allclose(keys[0], keys[1], atol=1e-3 * np.abs(keys[1]).max())
@@ -46,7 +46,7 @@ def test_a_model_without_the_inner_tensor_runs_from_its_frame(tmp_path: Path) ->
     frame = moving_square(0)[0]
     backend = OnnxRuntimeBackend(tmp_path / "plain.onnx")
     backend.allocate(*frame.shape[:2], 2, 2)
-    labels, _ = backend.step(frame, np.zeros(2, np.int32), 0, soft=False)
+    labels, _ = backend.step(frame, np.zeros(2, np.int32), 0)
     assert labels.shape == frame.shape[:2]
 
 

@@ -46,13 +46,12 @@ def assert_same_labels(result: Result, expected: Result) -> None:
 
 
 @pytest.mark.parametrize("kernel", ["native", "function"])
-@pytest.mark.parametrize("soft", [False, True])
 @pytest.mark.parametrize("smooth", [0, 2])
-def test_tracks_like_the_step_in_numpy(tmp_path: Path, kernel: str, soft: bool, smooth: int) -> None:
+def test_tracks_like_the_step_in_numpy(tmp_path: Path, kernel: str, smooth: int) -> None:
     """Two objects, one of them removed, a third one added in its place: every output of every frame."""
     model = write_pixel_model(tmp_path / "pixel.onnx", smoothing_radius=smooth)
-    ours = Tracker(OnnxRuntimeBackend(model, kernel=kernel, threads=2), soft=soft)
-    theirs = Tracker(PixelBackend(pixel_metadata(smoothing_radius=smooth)), soft=soft)
+    ours = Tracker(OnnxRuntimeBackend(model, kernel=kernel, threads=2))
+    theirs = Tracker(PixelBackend(pixel_metadata(smoothing_radius=smooth)))
     third = np.where(MASK == 9, 77, 0).astype(np.uint8)[::-1].copy()
     for index, frame in enumerate(FRAMES):
         mask = {0: MASK, 7: third, 9: MASK // 3}.get(index)
@@ -83,7 +82,7 @@ def test_step_writes_into_its_slot_and_nowhere_else(model: Path) -> None:
     assert memory is not None
     memory.keys[:], memory.values[:] = 7, 0.25
     keys, values = memory.keys.copy(), memory.values.copy()
-    backend.step(FRAMES[0], np.zeros(5, np.int32), 3, False)
+    backend.step(FRAMES[0], np.zeros(5, np.int32), 3)
     others = [0, 1, 2, 4]
     np.testing.assert_array_equal(memory.keys[0, others], keys[0, others])
     np.testing.assert_array_equal(memory.values[0, others], values[0, others])
@@ -94,13 +93,13 @@ def test_step_writes_into_its_slot_and_nowhere_else(model: Path) -> None:
 def test_labels_grow_without_losing_memory(model: Path) -> None:
     backend = OnnxRuntimeBackend(model)
     backend.allocate(HEIGHT, WIDTH, 4, 2)
-    backend.step(FRAMES[0], np.zeros(4, np.int32), 1, False)
+    backend.step(FRAMES[0], np.zeros(4, np.int32), 1)
     value = RANDOM.random((2, 13, 17), dtype=np.float32)
     backend.write_value(1, value)
     read = np.array([0, 1, 0, 0], np.int32)
-    before = backend.step(FRAMES[1], read, 2, True)[1].copy()
+    before = backend.step(FRAMES[1], read, 2)[1].copy()
     backend.allocate(HEIGHT, WIDTH, 4, 5)
-    after = backend.step(FRAMES[1], read, 2, True)[1]
+    after = backend.step(FRAMES[1], read, 2)[1]
     np.testing.assert_allclose(after[:2], before, atol=1e-6)
     assert after.shape[0] == 5 and not after[2:].any()
 
@@ -147,10 +146,10 @@ backend._tensors.keys[:], backend._tensors.values[:] = 1, 1  # touch every page
 read = np.zeros(slots, np.int32)
 read[:2] = 1
 frame = np.zeros((240, 320, 3), np.uint8)
-backend.step(frame, read, 5, False)
+backend.step(frame, read, 5)
 before = peak()
 for slot in (6, 7, 8):
-    backend.step(frame, read, slot, False)
+    backend.step(frame, read, slot)
 ring = (backend._tensors.keys.nbytes + backend._tensors.values.nbytes) / 1024
 print(ring, before, peak())
 """
@@ -290,7 +289,7 @@ def test_memory_beyond_the_machine(model: Path) -> None:
     backend.allocate(HEIGHT, WIDTH, 8, 2)
     with pytest.raises(UnavailableError, match=r"memory; use smaller frames"):
         backend.allocate(HEIGHT, WIDTH, 10**12, 2)
-    backend.step(FRAMES[0], np.zeros(8, np.int32), 0, False)  # what was there still works
+    backend.step(FRAMES[0], np.zeros(8, np.int32), 0)  # what was there still works
 
 
 def test_graph_that_fails_while_running(tmp_path: Path) -> None:
@@ -303,7 +302,7 @@ def test_graph_that_fails_while_running(tmp_path: Path) -> None:
     backend = OnnxRuntimeBackend(changed(wrong_stride, tmp_path / "strange.onnx"))
     backend.allocate(HEIGHT, WIDTH, 8, 2)
     with pytest.raises(ModelError, match=r"could not execute .*strange.onnx on 66x49 pixels: .*; check"):
-        backend.step(FRAMES[0], np.zeros(8, np.int32), 0, False)
+        backend.step(FRAMES[0], np.zeros(8, np.int32), 0)
 
 
 def test_closed_backend(model: Path) -> None:
@@ -313,7 +312,7 @@ def test_closed_backend(model: Path) -> None:
     with pytest.raises(ValueError, match="closed"):
         backend.allocate(HEIGHT, WIDTH, 8, 2)
     with pytest.raises(ValueError, match="closed"):
-        backend.step(FRAMES[0], np.zeros(8, np.int32), 0, False)
+        backend.step(FRAMES[0], np.zeros(8, np.int32), 0)
 
 
 # --- choosing a backend

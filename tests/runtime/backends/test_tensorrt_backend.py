@@ -85,8 +85,8 @@ def rtx_engine(model: Path) -> Path:
     return write_engine(model, model.with_name("rtx.engine"), options, tensorrt_version="1.7.1")
 
 
-def reference(model: Path, soft: bool = False) -> Tracker:
-    return Tracker(OnnxRuntimeBackend(model, kernel="function", threads=1), soft=soft)
+def reference(model: Path) -> Tracker:
+    return Tracker(OnnxRuntimeBackend(model, kernel="function", threads=1))
 
 
 def assert_equal(result: Result, expected: Result) -> None:
@@ -106,11 +106,8 @@ def act(tracker: Tracker, index: int, frame: np.ndarray) -> Result:
 
 
 @pytest.mark.parametrize("size", SIZES)
-@pytest.mark.parametrize("soft", [False, True])
-def test_same_bits_as_onnxruntime(
-    gpu: FakeGpu, model: Path, engine: Path, size: tuple[int, int], soft: bool
-) -> None:
-    ours, theirs = Tracker(TensorRTBackend(engine), soft=soft), reference(model, soft)
+def test_same_bits_as_onnxruntime(gpu: FakeGpu, model: Path, engine: Path, size: tuple[int, int]) -> None:
+    ours, theirs = Tracker(TensorRTBackend(engine)), reference(model)
     for index, frame in enumerate(clip(*size)):
         assert_equal(act(ours, index, frame), act(theirs, index, frame))
     ours.close()
@@ -157,7 +154,7 @@ def test_one_backend_goes_from_size_to_size(gpu: FakeGpu, model: Path, engine: P
         for index, frame in enumerate(clip(height, width, 4)):
             dilation = np.zeros(SLOTS, np.int32)
             dilation[:index] = 1
-            found = [backend.step(frame, dilation, index, False) for backend in (ours, theirs)]
+            found = [backend.step(frame, dilation, index) for backend in (ours, theirs)]
             for result, expected in zip(*found, strict=True):
                 np.testing.assert_array_equal(result, expected)
     ours.close()
@@ -182,8 +179,7 @@ def test_a_step_writes_its_slot_and_no_other(gpu: FakeGpu, engine: Path) -> None
         content = gpu.memory_at(memory.address, memory.nbytes)
         content[:] = 1
         before[memory] = content.reshape(SLOTS, -1).copy()
-    for soft in (False, True):
-        backend.step(clip(*SIZES[0], count=1)[0], np.zeros(SLOTS, np.int32), 3, soft)
+    backend.step(clip(*SIZES[0], count=1)[0], np.zeros(SLOTS, np.int32), 3)
     for memory, content in before.items():
         now = gpu.memory_at(memory.address, memory.nbytes).reshape(SLOTS, -1)
         others = [slot for slot in range(SLOTS) if slot != 3]
@@ -344,14 +340,13 @@ def test_tensorrt_rtx_says_whether_it_can_be_captured(
 
 
 @pytest.mark.parametrize("size", SIZES)
-@pytest.mark.parametrize("soft", [False, True])
 def test_outputs_of_an_engine_that_reads_all_memory_lie_beside_it(
-    monkeypatch: pytest.MonkeyPatch, model: Path, rtx_engine: Path, size: tuple[int, int], soft: bool
+    monkeypatch: pytest.MonkeyPatch, model: Path, rtx_engine: Path, size: tuple[int, int]
 ) -> None:
     """What an engine does in its outputs on the way must not reach the memory that it reads meanwhile."""
     gpu = FakeGpu(scribbles=True)
     fake_device.install(monkeypatch, gpu, version="1.7.1", rtx=True)
-    ours, theirs = Tracker(TensorRTBackend(rtx_engine), soft=soft), reference(model, soft)
+    ours, theirs = Tracker(TensorRTBackend(rtx_engine)), reference(model)
     for index, frame in enumerate(clip(*size)):
         assert_equal(act(ours, index, frame), act(theirs, index, frame))
 

@@ -264,12 +264,12 @@ def test_failures_while_a_mask_is_stored(gpu: FakeGpu, engine: Path, call: str) 
 def test_a_closed_backend(gpu: FakeGpu, engine: Path) -> None:
     backend = TensorRTBackend(engine)
     with pytest.raises(ValueError, match="no memory"):
-        backend.step(FRAMES[0], np.zeros(8, np.int32), 0, False)
+        backend.step(FRAMES[0], np.zeros(8, np.int32), 0)
     backend.close()
     backend.close()
     for call in (
         lambda: backend.allocate(HEIGHT, WIDTH, 8, 2),
-        lambda: backend.step(FRAMES[0], np.zeros(8, np.int32), 0, False),
+        lambda: backend.step(FRAMES[0], np.zeros(8, np.int32), 0),
         lambda: backend.merge_label(1),
     ):
         with pytest.raises(ValueError, match="closed"):

@@ -53,10 +53,9 @@ def iou(labels: np.ndarray, truth: np.ndarray, object_id: int) -> float:
 RED, GREEN, YELLOW = Square(1, 4, 4), Square(2, 30, 40, -1), Square(7, 24, 4)
 
 
-@pytest.mark.parametrize("soft", [False, True])
-def test_follows_objects_with_any_ids(soft: bool) -> None:
+def test_follows_objects_with_any_ids() -> None:
     squares = (RED, GREEN, Square(200, 24, 8))
-    with Tracker(PixelBackend(), soft=soft) as tracker:
+    with Tracker(PixelBackend()) as tracker:
         for index in range(20):
             frame, truth = scene(index, *squares)
             result = tracker.step(frame, truth if index == 0 else None)
@@ -73,16 +72,6 @@ def test_masked_frame_shows_the_mask_itself() -> None:
     sampled = truth[::4, ::4]
     np.testing.assert_array_equal(result.probabilities, np.stack([sampled == 0, sampled == 1, sampled == 2]))
     assert [state.confidence for state in result.objects] == [1.0, 1.0]
-
-
-def test_soft_masks_are_shares_centred_on_the_features() -> None:
-    frame = np.zeros((HEIGHT, WIDTH, 3), np.uint8)
-    mask = np.zeros((HEIGHT, WIDTH), np.uint8)
-    mask[:, 31:] = 5  # the edge runs between pixels 30 and 31; features stand at 28 and 32
-    value = Tracker(PixelBackend(), soft=True).step(frame, mask).probabilities
-    np.testing.assert_allclose(value.sum(0), 1, atol=1e-6)
-    assert np.ptp(value, axis=1).max() < 1e-6  # nothing varies along the edge, at the borders either
-    np.testing.assert_allclose(value[1, 0, 6:10], [0, 1 / 16, 13 / 16, 1], atol=1e-6)
 
 
 def test_objects_report_area_box_and_confidence() -> None:
@@ -274,7 +263,7 @@ def test_stream_goes_on_when_the_last_object_was_removed() -> None:
 
 
 def test_results_belong_to_the_caller() -> None:
-    tracker = Tracker(PixelBackend(), soft=True)
+    tracker = Tracker(PixelBackend())
     frame, truth = scene(0, RED)
     results = [tracker.step(frame, truth), tracker.step(frame)]
     kept = [(result.labels.copy(), result.probabilities.copy()) for result in results]
