@@ -44,12 +44,14 @@ class TrainingResult:
         step: steps done, over all calls.
         finished: whether all steps of the recipe are done; if not, the same call continues.
         skipped: clips that could not be used -> reason.
+        skipped_stills: the same for photographs.
     """
 
     checkpoint: Path
     step: int
     finished: bool
     skipped: dict[Path, str]
+    skipped_stills: dict[Path, str]
 
 
 def train(
@@ -96,7 +98,8 @@ def train(
     start_checkpoint = None if start is None else load_checkpoint(start)
     recipe = _with_encoder(recipe, start_checkpoint)
     clips = ClipLibrary(data, recipe.short_side, cache_bytes=cache_bytes)
-    libraries = TrainingData(clips, StillLibrary(stills, recipe.short_side) if stills else None)
+    photographs = StillLibrary(stills, recipe.short_side) if stills else None
+    libraries = TrainingData(clips, photographs)
     make_directory(out)
     with ExitStack() as stack:
         world = stack.enter_context(distributed_context())
@@ -109,7 +112,8 @@ def train(
         run.steps(math.inf if max_minutes is None else 60 * max_minutes)
         run.save()
     finished = trainer.step >= recipe.total_steps
-    return TrainingResult(out / CHECKPOINT_NAME, trainer.step, finished, dict(clips.skipped))
+    skipped_stills = dict(photographs.skipped) if photographs else {}
+    return TrainingResult(out / CHECKPOINT_NAME, trainer.step, finished, dict(clips.skipped), skipped_stills)
 
 
 def _with_encoder(recipe: Recipe, start: Checkpoint | None) -> Recipe:

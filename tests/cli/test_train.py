@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import json
 import os
+import re
+import shutil
 import signal
 import subprocess
 import sys
@@ -101,6 +103,19 @@ def test_skipped_clips_are_named(footage: Path) -> None:
     found = train(footage)
     assert found.exit_code == 0, found.output
     assert f"skipped {broken}: " in found.output and "1 clips skipped" in found.output
+
+
+def test_skipped_photographs_are_named_in_one_line(footage: Path) -> None:
+    (footage.parent / "mine.toml").write_text(RECIPE + "pairs = 4\npair_places = 8\n")
+    stills = footage.parent / "stills"
+    shutil.copytree(footage, stills)
+    for index in range(30):
+        (stills / f"broken{index}.png").write_bytes(b"nothing")
+    done = train(footage, "--stills", str(stills))
+    assert done.exit_code == 0, done.output
+    (line,) = [line for line in done.stderr.splitlines() if str(stills) in line]
+    count = int(re.findall(r"[0-9]+", line)[0])
+    assert 4 < count <= 30 and 0 < line.count("broken") <= 3 and f"{count - 3} more" in line
 
 
 def test_only_maskring_speaks_of_damaged_videos(footage: Path) -> None:

@@ -32,6 +32,7 @@ def train(
     os.environ.setdefault("OMP_WAIT_POLICY", "passive")
     from ..models import model_file
     from ..runtime.video.opencv import silence_opencv
+    from ..training.checkpoint import abbreviated
     from ..training.loop import train as train_encoder
     from ..training.recipe import load_recipe
     from ..training.validation import validator
@@ -59,6 +60,8 @@ def train(
         return  # torchrun started several processes, of which the first one reports
     for clip, reason in outcome.skipped.items():
         note(one_line(f"skipped {clip}: {reason}"))
+    if stills_skipped := list(outcome.skipped_stills.values()):
+        note(one_line(f"skipped {len(stills_skipped)} photographs: {abbreviated(stills_skipped)}"))
     todo = "" if outcome.finished else "; run the same command again to continue"
     skipped = f"{len(outcome.skipped)} clips skipped"
     say(f"step {outcome.step} of {steps}, {skipped}; wrote {outcome.checkpoint}{todo}")
