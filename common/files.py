@@ -84,12 +84,14 @@ def directory(path: Path) -> Iterator[Path]:
     """
     require_name(path)
     missing = [folder for folder in (path, *path.parents) if not os.path.lexists(folder)]
+    creator = os.getpid()
     try:
         yield make_directory(path)
     finally:
-        with contextlib.suppress(OSError):  # the first one that is not empty, or was never created
-            for folder in missing:
-                folder.rmdir()
+        if os.getpid() == creator:  # a forked process leaves them to its parent
+            with contextlib.suppress(OSError):  # the first one that is not empty, or was never created
+                for folder in missing:
+                    folder.rmdir()
 
 
 @contextlib.contextmanager
@@ -111,7 +113,8 @@ def atomic_path(path: Path, *, flush: bool = False) -> Iterator[Path]:
     """
     require_name(path)
     remove_abandoned(path.parent)
-    partial = path.with_name(f".{path.stem}.{os.getpid()}-{secrets.token_hex(4)}.partial{path.suffix}")
+    writer = os.getpid()
+    partial = path.with_name(f".{path.stem}.{writer}-{secrets.token_hex(4)}.partial{path.suffix}")
     try:
         yield partial
         if flush:
@@ -122,8 +125,9 @@ def atomic_path(path: Path, *, flush: bool = False) -> Iterator[Path]:
     except OSError as error:
         raise output_error(path, error) from error
     finally:
-        with contextlib.suppress(OSError):  # of a name that is too long, which was reported above
-            partial.unlink(missing_ok=True)
+        if os.getpid() == writer:  # a forked process leaves the file to its parent
+            with contextlib.suppress(OSError):  # of a name that is too long, which was reported above
+                partial.unlink(missing_ok=True)
 
 
 PARTIAL_NAME = re.compile(r"\..+\.[0-9]+-[0-9a-f]{8}\.partial(\.[^.]*)?")

@@ -25,6 +25,7 @@ import torch
 from numpy.typing import NDArray
 
 from ...common.errors import UserError
+from ...common.forks import tell_of_forks
 from .network.adaptation import Adaptation
 from .network.predictor import Predictor
 from .samples import Sample, SampleBuffer
@@ -200,6 +201,7 @@ class ProcessWorker:
         self._listener.start()
         self._closed = self._death_reported = False
         atexit.register(self.close)  # before multiprocessing would send SIGTERM, which the process ignores
+        tell_of_forks(self)
 
     def offer(self, sample: Sample) -> None:
         """Queue the sample, unless the process is behind; a feeder thread does the copying."""
@@ -233,6 +235,11 @@ class ProcessWorker:
         self._listener.join()
         if died and not self._death_reported:
             raise self._death()
+
+    def after_fork(self) -> None:
+        """See :class:`maskring.common.forks.Forkable`."""
+        self._closed = True
+        atexit.unregister(self.close)
 
     def _death(self) -> UserError:
         return UserError(

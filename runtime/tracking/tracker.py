@@ -8,6 +8,7 @@ from types import TracebackType
 import numpy as np
 
 from ...common.errors import MaskError, SourceError
+from ...common.forks import forked_error, never_release, tell_of_forks
 from ...common.types import MAX_LABELS, FloatMaps, Floats, Image, Labels
 from ..arrays import label_maps
 from ..backends import Backend, DeviceFrame, PrefetchingBackend
@@ -41,7 +42,8 @@ class Tracker:
         self._allocated: tuple[int, int, int] | None = None  # height, width, number of labels
         self._last_slot = 0  # slot that the latest frame was written to
         self._frame_index = 0
-        self._closed = False
+        self._closed = self._forked = False
+        tell_of_forks(self)
 
     @property
     def stride(self) -> int:
@@ -69,6 +71,7 @@ class Tracker:
             SourceError: when the frame has another type or size than the stream or the model.
             MaskError: when the first frame has no mask; or the mask is empty, of another type or size than
                 the frame, or makes more objects than the model can track.
+            UnavailableError: when the tracker was opened before this process was forked.
         """
         started = time.perf_counter()
         self._check_open()
@@ -158,7 +161,15 @@ class Tracker:
     ) -> None:
         self.close()
 
+    def after_fork(self) -> None:
+        """See :class:`maskring.common.forks.Forkable`."""
+        if not self._closed:
+            never_release(self._backend)
+            self._closed = self._forked = True
+
     def _check_open(self) -> None:
+        if self._forked:
+            raise forked_error("the tracker")
         if self._closed:
             raise ValueError("the tracker is closed")
 

@@ -14,6 +14,7 @@ import numpy as np
 
 from ...common.errors import OutputError
 from ...common.files import atomic_path, make_directory, output_error
+from ...common.forks import never_release, tell_of_forks
 from ...common.interrupts import defer_interrupts
 from ...common.types import Image
 from .frame import Frame
@@ -74,6 +75,7 @@ class OverlayVideoSink(ClosingSink):
         self._writer: cv2.VideoWriter | None = None
         self._last: tuple[int, Image] | None = None
         self._written = 0
+        tell_of_forks(self)
 
     def write(self, frame: Frame, result: Result) -> None:
         """Append the frame's overlay.
@@ -110,6 +112,11 @@ class OverlayVideoSink(ClosingSink):
                     f"the overlay video {self._path} could not be completed",
                     "free some space on its disk and run again",
                 )
+
+    def after_fork(self) -> None:
+        """See :class:`maskring.common.forks.Forkable`."""
+        never_release(self._writer)
+        self._writer = None
 
     def _picture(self, frame: Frame, result: Result) -> Image:
         """RGB pixels of one frame of the video."""

@@ -12,6 +12,7 @@ from collections.abc import Callable, Iterator
 from types import TracebackType
 
 from ...common.errors import SourceError
+from ...common.forks import forked_error, never_release, tell_of_forks
 from ...common.interrupts import defer_interrupts
 from .frame import Frame
 from .handoff import Handoff
@@ -64,8 +65,9 @@ class Source:
         self._thread = threading.Thread(
             target=_pump, args=(frames, self._handoff), name="decode", daemon=True
         )
-        self._started = self._closed = False
+        self._started = self._closed = self._forked = False
         self._latest: int | None = None
+        tell_of_forks(self)
 
     @property
     def dropped(self) -> int:
@@ -91,6 +93,8 @@ class Source:
         return self
 
     def __next__(self) -> Frame:
+        if self._forked:
+            raise forked_error("the source")
         if self._closed:
             raise StopIteration
         if not self._started:
@@ -123,6 +127,8 @@ class Source:
 
     def close(self) -> None:
         """Stop the decoding thread and release file or device. Closing twice does nothing."""
+        if self._forked:
+            return
         with defer_interrupts():
             self._closed = True
             self._stop.set()
@@ -130,6 +136,11 @@ class Source:
             if self._started:
                 self._thread.join()
             self._reader.close()
+
+    def after_fork(self) -> None:
+        """See :class:`maskring.common.forks.Forkable`."""
+        never_release(self._reader)
+        self._closed = self._forked = True
 
     def __enter__(self) -> Source:
         return self
