@@ -1,4 +1,4 @@
-"""Ctrl-C and SIGTERM: when they take effect, and that a second one ends the process at once.
+"""Ctrl-C, SIGTERM and SIGHUP: when they take effect, and that a second one ends the process at once.
 
 A signal handler that raises does so wherever Python happens to check for signals, including inside calls of
 native libraries that do not expect it: OpenCV's bindings crash when that happens while they choose between
@@ -29,11 +29,18 @@ IMPORT_POLL_S = 0.002
 _STOPPED_AT_ONCE = b"stopped at once: the file that was being written is left out.\n"
 
 
+STOP_SIGNALS = tuple(
+    getattr(signal, name) for name in ("SIGINT", "SIGTERM", "SIGHUP") if hasattr(signal, name)
+)
+"""Ctrl-C, a service manager, and a terminal or SSH session that was closed. Windows has no SIGHUP."""
+
+
 class _State:
     requested_at: float | None = None  # by the monotonic clock
     pending = False
     depth = 0
     repeated = False  # the next signal comes from _repeat
+    terminals: tuple[int, ...] = ()  # standard streams that are a terminal
 
 
 _state = _State()
@@ -41,21 +48,26 @@ _state = _State()
 
 @contextmanager
 def handle_interrupts() -> Iterator[None]:
-    """Let SIGINT and SIGTERM interrupt the block.
+    """Let :data:`STOP_SIGNALS` interrupt the block.
 
     The first one raises KeyboardInterrupt, but not before a block of :func:`defer_interrupts` or an import is
     finished. A second one ends the process at once. Signals that the process was started to ignore stay
-    ignored. Call it in the main thread.
+    ignored, so ``nohup`` works. Call it in the main thread.
     """
     _state.requested_at, _state.pending, _state.repeated = None, False, False
-    numbers = [n for n in (signal.SIGINT, signal.SIGTERM) if signal.getsignal(n) is not signal.SIG_IGN]
-    before = {number: signal.signal(number, _on_signal) for number in numbers}
+    _state.terminals = tuple(descriptor for descriptor in range(3) if os.isatty(descriptor))
+    before = {number: signal.signal(number, _on_signal) for number in signals_to_handle()}
     try:
         yield
     finally:
         _state.requested_at = None
         for number, handler in before.items():
             signal.signal(number, handler)
+
+
+def signals_to_handle() -> list[signal.Signals]:
+    """:data:`STOP_SIGNALS` without those that the process was started to ignore."""
+    return [number for number in STOP_SIGNALS if signal.getsignal(number) is not signal.SIG_IGN]
 
 
 @contextmanager
@@ -79,23 +91,24 @@ def defer_interrupts() -> Iterator[None]:
 
 @contextmanager
 def stop_request(on_request: Callable[[], None] = lambda: None) -> Iterator[Callable[[], bool]]:
-    """Let long work choose where it stops: yields a function that says whether Ctrl-C or SIGTERM came.
+    """Let long work choose where it stops: yields a function that says whether a stop was requested.
 
-    A second signal raises KeyboardInterrupt.
+    A second one of :data:`STOP_SIGNALS` raises KeyboardInterrupt.
 
     Args:
         on_request: called when the first signal comes.
     """
     requested = False
 
-    def on_signal(*_: Any) -> None:
+    def on_signal(number: int, _: Any) -> None:
         nonlocal requested
+        _leave_closed_terminal(number)
         if requested:
             raise KeyboardInterrupt
         requested = True
         on_request()
 
-    before = {number: signal.signal(number, on_signal) for number in (signal.SIGINT, signal.SIGTERM)}
+    before = {number: signal.signal(number, on_signal) for number in signals_to_handle()}
     try:
         yield lambda: requested
     finally:
@@ -104,6 +117,7 @@ def stop_request(on_request: Callable[[], None] = lambda: None) -> Iterator[Call
 
 
 def _on_signal(number: int, frame: FrameType | None) -> None:
+    _leave_closed_terminal(number)
     now = time.monotonic()
     repeated, _state.repeated = _state.repeated, False
     if _state.requested_at is None or repeated:
@@ -117,6 +131,15 @@ def _on_signal(number: int, frame: FrameType | None) -> None:
     elif now - _state.requested_at > ONE_REQUEST_S:
         os.write(2, _STOPPED_AT_ONCE)
         os._exit(EXIT_INTERRUPTED)
+
+
+def _leave_closed_terminal(number: int) -> None:
+    """After SIGHUP, write to nothing: each message to a closed terminal would raise an OSError."""
+    if number == getattr(signal, "SIGHUP", None):
+        nothing = os.open(os.devnull, os.O_RDWR)
+        for descriptor in _state.terminals:
+            os.dup2(nothing, descriptor)
+        os.close(nothing)
 
 
 def _is_importing(frame: FrameType | None) -> bool:

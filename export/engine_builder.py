@@ -14,6 +14,7 @@ from typing import Any, BinaryIO
 
 from ..common.errors import ModelError, UnavailableError
 from ..common.files import atomic_path
+from ..common.interrupts import signals_to_handle
 from ..runtime.backends.trt.module import tensorrt_logger
 from ..runtime.model.engine_file import HARDWARE_COMPATIBILITY, TENSORRT_RTX, EngineKey
 
@@ -225,14 +226,14 @@ def _monitor(trt: Any, progress: Progress | None) -> Any:
 
 @contextlib.contextmanager
 def _interrupts(monitor: Any) -> Iterator[None]:
-    """Let Ctrl-C and SIGTERM end the build after its current step; a second one exits immediately.
+    """Let a stop signal end the build after its current step; a second one exits immediately.
 
     Raising in a callback of TensorRT does not work: its bindings print the exception and drop it.
     """
     if threading.current_thread() is not threading.main_thread():
         yield
         return
-    before = {number: signal.getsignal(number) for number in (signal.SIGINT, signal.SIGTERM)}
+    before = {number: signal.getsignal(number) for number in signals_to_handle()}
 
     def interrupt(*_: Any) -> None:
         monitor.interrupted = True

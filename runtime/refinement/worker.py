@@ -26,6 +26,7 @@ from numpy.typing import NDArray
 
 from ...common.errors import UserError
 from ...common.forks import tell_of_forks
+from ...common.interrupts import STOP_SIGNALS
 from .network.adaptation import Adaptation
 from .network.predictor import Predictor
 from .samples import Sample, SampleBuffer
@@ -155,11 +156,11 @@ class StepsPerFrame:
 
 @contextlib.contextmanager
 def _block_signals() -> Iterator[None]:
-    """Processes that are started in the block ignore Ctrl-C and SIGTERM.
+    """Processes that are started in the block ignore Ctrl-C, SIGTERM and SIGHUP.
 
     Terminals and service managers send these to every process of a run; this one must end in order.
     """
-    before = signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGINT, signal.SIGTERM})
+    before = signal.pthread_sigmask(signal.SIG_BLOCK, STOP_SIGNALS)
     try:
         yield
     finally:

@@ -1,6 +1,6 @@
 """The command ``maskring``, also ``python -m maskring``.
 
-The handlers of Ctrl-C and SIGTERM are installed before anything that takes time to import.
+The handlers of Ctrl-C, SIGTERM and SIGHUP are installed before anything that takes time to import.
 """
 
 from __future__ import annotations
@@ -14,7 +14,7 @@ from .common.interrupts import EXIT_INTERRUPTED, handle_interrupts
 
 
 def main() -> NoReturn:
-    """Run the command line and exit. Ctrl-C and SIGTERM close all outputs; a second one exits at once.
+    """Run the command line and exit. Ctrl-C, SIGTERM and SIGHUP close all outputs; a second one exits at once.
 
     Raises:
         SystemExit: with the exit code.

@@ -16,38 +16,45 @@ from types import SimpleNamespace
 import cv2
 import numpy as np
 import pytest
-from support import moving_square
+from support import export_tiny_model, moving_square
 
 from maskring.common import interrupts as interruption
 from maskring.common.errors import OutputError
-from maskring.common.interrupts import EXIT_INTERRUPTED, ONE_REQUEST_S, defer_interrupts, handle_interrupts
+from maskring.common.interrupts import (
+    EXIT_INTERRUPTED,
+    ONE_REQUEST_S,
+    STOP_SIGNALS,
+    defer_interrupts,
+    handle_interrupts,
+    stop_request,
+)
 from maskring.runtime.pipeline.edits import Edits
 from maskring.runtime.pipeline.loop import track
 from maskring.runtime.video.frame import Frame
 from maskring.runtime.video.open_source import open_source
 from maskring.runtime.video.overlay_video import OverlayVideoSink
 
-BOTH = pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
+EACH = pytest.mark.parametrize("number", STOP_SIGNALS)
 
 
 @pytest.fixture(autouse=True)
-def no_handler_is_left() -> Iterator[None]:
-    numbers = (signal.SIGINT, signal.SIGTERM)
-    before = [signal.signal(signal.SIGINT, signal.default_int_handler), signal.getsignal(signal.SIGTERM)]
-    handlers = [signal.getsignal(number) for number in numbers]
+def no_handler_is_left(monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
+    """Nor does a hangup close the terminal that pytest itself runs in."""
+    monkeypatch.setattr(os, "isatty", lambda descriptor: False)
+    before = {number: signal.signal(number, signal.default_int_handler) for number in STOP_SIGNALS}
     yield
-    assert [signal.getsignal(number) for number in numbers] == handlers
-    signal.signal(signal.SIGINT, before[0])
+    for number, handler in before.items():
+        assert signal.signal(number, handler) is signal.default_int_handler
 
 
-@BOTH
+@EACH
 def test_outside_of_a_frame_it_takes_effect_at_once(number: signal.Signals) -> None:
     with handle_interrupts(), pytest.raises(KeyboardInterrupt):
         signal.raise_signal(number)
         pytest.fail("went on")
 
 
-@BOTH
+@EACH
 def test_a_frame_is_finished_first(number: signal.Signals) -> None:
     done = []
     with handle_interrupts():
@@ -60,7 +67,7 @@ def test_a_frame_is_finished_first(number: signal.Signals) -> None:
     assert done == ["the inner block", "the next one"]
 
 
-@BOTH
+@EACH
 def test_an_import_is_finished_first(
     number: signal.Signals, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -149,13 +156,59 @@ def test_of_two_apart_the_second_ends_the_process(
     assert capfd.readouterr().err.startswith("stopped at once")
 
 
-def test_what_the_process_was_started_to_ignore_stays_ignored() -> None:
-    before = signal.signal(signal.SIGINT, signal.SIG_IGN)
+@EACH
+def test_what_the_process_was_started_to_ignore_stays_ignored(number: signal.Signals) -> None:
+    """So that ``nohup`` works."""
+    before = signal.signal(number, signal.SIG_IGN)
     try:
-        with handle_interrupts():
-            signal.raise_signal(signal.SIGINT)
+        with handle_interrupts(), stop_request() as stop:
+            signal.raise_signal(number)
+            assert not stop()
     finally:
-        signal.signal(signal.SIGINT, before)
+        signal.signal(number, before)
+
+
+FRAMES = 3000
+"""So many that a run does not end by itself in the moment that it takes to close its terminal."""
+
+
+@pytest.mark.skipif(not hasattr(os, "openpty"), reason="this system has no pseudo terminals")
+def test_a_closed_terminal_ends_the_run_in_order(tmp_path: Path) -> None:
+    """As when an SSH session breaks off: outputs are complete, though no message can be shown any more."""
+    image, mask = moving_square(0)
+    frames = tmp_path / "frames"
+    frames.mkdir()
+    cv2.imwrite(str(frames / "0.png"), image)
+    for index in range(1, FRAMES):
+        os.link(frames / "0.png", frames / f"{index}.png")
+    cv2.imwrite(str(tmp_path / "mask.png"), mask)
+    out, (master, slave) = tmp_path / "out", os.openpty()
+    words = ["track", frames, "--mask", tmp_path / "mask.png", "--model", export_tiny_model(tmp_path)]
+    process = subprocess.Popen(
+        [sys.executable, "-c", IN_TERMINAL, *map(str, words), "--out", str(out)],
+        stdin=slave,
+        stdout=slave,
+        stderr=slave,
+        start_new_session=True,
+    )
+    os.close(slave)
+    while process.poll() is None and not ((lines := out / "objects.jsonl").exists() and lines.stat().st_size):
+        os.read(master, 1 << 16)  # what is shown so far; waits for more
+    os.close(master)
+    assert process.wait(timeout=1800) == EXIT_INTERRUPTED
+    written = len((out / "objects.jsonl").read_text().splitlines())
+    assert 0 < written < FRAMES
+    video = cv2.VideoCapture(str(out / "overlay.mp4"))
+    assert video.get(cv2.CAP_PROP_FRAME_COUNT) == written
+    assert not [path for path in out.iterdir() if "partial" in path.name]
+
+
+IN_TERMINAL = """
+import fcntl, termios
+fcntl.ioctl(0, termios.TIOCSCTTY, 0)  # the terminal controls this session, and hangs it up
+from maskring.__main__ import main
+main()
+"""
 
 
 def test_all_sinks_get_the_frame() -> None:
