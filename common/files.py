@@ -8,6 +8,7 @@ import functools
 import os
 import re
 import secrets
+import stat
 import tempfile
 import time
 from collections.abc import Iterator
@@ -157,9 +158,39 @@ def _flush(path: Path) -> None:
         os.close(descriptor)
 
 
+ANOTHER_CACHE = f"let the environment variable {CACHE_VARIABLE} name another folder for the cache"
+
+
 def cache_directory() -> Path:
-    """``MASKRING_CACHE``, else ``maskring`` in the user's cache folder."""
+    """``MASKRING_CACHE``, else ``maskring`` in the user's cache folder.
+
+    Raises:
+        OutputError: when the user has no home folder, as in containers that run as a bare user number.
+    """
     named = os.environ.get(CACHE_VARIABLE)
     if named:
         return Path(named)
-    return Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache") / "maskring"
+    try:
+        return Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache") / "maskring"
+    except RuntimeError as error:
+        raise OutputError(
+            "this user has no home folder, so there is no place for the cache", ANOTHER_CACHE
+        ) from error
+
+
+@contextlib.contextmanager
+def caching(path: Path) -> Iterator[None]:
+    """For a block that writes ``path``, a file of the cache, whose folder is created if necessary.
+
+    Several users may share a cache: whoever may read its folder may read the file, whatever the umask is.
+
+    Raises:
+        OutputError: when the cache cannot be written; its remedy names ``MASKRING_CACHE``.
+    """
+    try:
+        make_directory(path.parent)
+        yield
+        with contextlib.suppress(OSError):  # file systems without permissions
+            path.chmod(stat.S_IMODE(path.stat().st_mode) | (path.parent.stat().st_mode & 0o444))
+    except OutputError as error:
+        raise OutputError(error.problem, ANOTHER_CACHE) from error

@@ -7,13 +7,14 @@ from __future__ import annotations
 
 import hashlib
 import json
+import os
 from glob import escape as glob_escape
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 from typing import Any
 
 from ..common.errors import ModelError, UnavailableError
-from ..common.files import cache_directory
+from ..common.files import cache_directory, caching
 
 PACKAGE = Path(__file__).resolve().parents[1]
 
@@ -40,7 +41,8 @@ def cached_onnx(checkpoint: Path, **options: Any) -> Path:
     its own and renames it.
 
     Raises:
-        ModelError, OutputError: as :func:`.onnx_export.export_onnx`.
+        ModelError: as :func:`.onnx_export.export_onnx`.
+        OutputError: when the cache cannot be written.
         UnavailableError: when the export is not in the cache and torch is not installed.
     """
     try:
@@ -52,18 +54,19 @@ def cached_onnx(checkpoint: Path, **options: Any) -> Path:
     exporters = _exporters_digest()
     if exporters is None:
         cached = sorted(cache_directory().glob(f"{glob_escape(name)}-*.onnx"))
-        if cached:
-            return cached[-1]
+        if readable := [model for model in cached if os.access(model, os.R_OK)]:
+            return readable[-1]
         raise UnavailableError(
             f"the checkpoint {checkpoint} must be exported first and torch is not installed",
             "run pip install 'maskring[train]', or export on another machine (maskring export CHECKPOINT "
             "--out model.onnx) and give that file as --model",
         )
     model = cache_directory() / f"{name}-{exporters}.onnx"
-    if not model.is_file():
+    if not os.access(model, os.R_OK):  # there is none, or another user made it for himself
         from .onnx_export import export_onnx
 
-        export_onnx(checkpoint, model, **options)
+        with caching(model):
+            export_onnx(checkpoint, model, **options)
     return model
 
 

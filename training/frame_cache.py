@@ -14,7 +14,7 @@ from pathlib import Path
 import numpy as np
 
 from ..common.errors import OutputError
-from ..common.files import atomic_path, make_directory, remove_abandoned
+from ..common.files import atomic_path, caching, remove_abandoned
 
 SUFFIX = ".frames"
 MAGIC = b"MRFRAME1"
@@ -112,10 +112,10 @@ class FrameCache:
             return
         data = segment.to_bytes()
         try:
-            make_directory(self._folder)
             remove_abandoned(self._folder)
             if self._make_room(len(data)):
-                with atomic_path(self._path(key)) as partial:
+                path = self._path(key)
+                with caching(path), atomic_path(path) as partial:
                     partial.write_bytes(data)
         except OutputError as error:
             self._writes = False

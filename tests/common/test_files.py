@@ -10,9 +10,18 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
+from user_errors import raises_user_error
 
 from maskring.common.errors import OutputError
-from maskring.common.files import PARTIAL_NAME, STALE_S, atomic_path, directory, remove_abandoned
+from maskring.common.files import (
+    PARTIAL_NAME,
+    STALE_S,
+    atomic_path,
+    cache_directory,
+    caching,
+    directory,
+    remove_abandoned,
+)
 
 WRITE = """
 import os, signal, sys
@@ -127,3 +136,39 @@ def test_a_folder_that_is_not_there(tmp_path: Path) -> None:
         atomic_path(tmp_path / "not there" / "a.txt") as partial,
     ):
         partial.write_text("a")
+
+
+def test_a_user_without_a_home_is_told_of_the_variable(monkeypatch: pytest.MonkeyPatch) -> None:
+    """As in a container that runs as a user number that the image does not know."""
+
+    def no_home() -> Path:
+        raise RuntimeError("Could not determine home directory.")
+
+    for name in ("MASKRING_CACHE", "XDG_CACHE_HOME"):
+        monkeypatch.delenv(name, raising=False)
+    monkeypatch.setattr(Path, "home", no_home)
+    with raises_user_error(OutputError, mentions=("home", "MASKRING_CACHE")):
+        cache_directory()
+
+
+def test_a_cache_that_cannot_be_written_names_the_variable(tmp_path: Path) -> None:
+    (tmp_path / "file").touch()
+    with (
+        raises_user_error(OutputError, mentions=(str(tmp_path / "file"), "MASKRING_CACHE")),
+        caching(tmp_path / "file" / "maskring" / "a.onnx"),
+    ):
+        pytest.fail("went on")
+
+
+@pytest.mark.parametrize(("folder", "file"), [(0o755, 0o644), (0o750, 0o640), (0o700, 0o600)])
+def test_whoever_may_read_the_cache_may_read_its_files(tmp_path: Path, folder: int, file: int) -> None:
+    """A user with the umask 077 fills a cache that others share."""
+    tmp_path.chmod(folder)
+    path = tmp_path / "a.onnx"
+    umask = os.umask(0o077)
+    try:
+        with caching(path), atomic_path(path) as partial:
+            partial.write_text("model")
+    finally:
+        os.umask(umask)
+    assert path.stat().st_mode & 0o777 == file

@@ -132,3 +132,16 @@ def test_a_cached_model_is_opened_and_tracks_without_torch(checkpoint: Path) -> 
         "    print(int((tracker.step(*moving_square(0)).labels == 1).sum()))\n"
     )
     assert int(run_without(("torch", "onnxscript", "safetensors"), program)) == moving_square(0)[1].sum()
+
+
+@pytest.mark.skipif(os.name == "nt", reason="Windows has other permissions")
+def test_what_another_user_made_for_himself_is_made_again(
+    checkpoint: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    made = cached_onnx(checkpoint, **SIZE)
+    assert made.stat().st_mode & 0o444 == made.parent.stat().st_mode & 0o444
+    made.write_bytes(b"of another user")
+    access = os.access  # root may read everything
+    monkeypatch.setattr(os, "access", lambda path, mode: path != made and access(path, mode))
+    assert cached_onnx(checkpoint, **SIZE) == made
+    assert made.read_bytes() != b"of another user"
