@@ -5,9 +5,9 @@ from __future__ import annotations
 import hashlib
 import json
 from collections.abc import Mapping
-from dataclasses import asdict, dataclass, field, fields
+from dataclasses import asdict, dataclass, field
 from pathlib import Path
-from typing import Any, TypeVar
+from typing import Annotated, Any, TypeAlias, TypeVar
 
 import torch
 from safetensors import SafetensorError, safe_open
@@ -16,6 +16,7 @@ from torch import Tensor
 
 from ..common.errors import ModelError
 from ..common.files import atomic_path, check_utf8, make_directory
+from ..common.stored import Between, from_stored
 from ..runtime.model.metadata import with_current_names
 from .network.encoder import Encoder, EncoderConfig, empty_encoder
 
@@ -28,13 +29,10 @@ READABLE_VERSIONS = ("1", "2")
 NOT_OURS = "give a checkpoint written by maskring, or convert one with maskring import"
 COPY_AGAIN = "copy or download the file again"
 
-MAX_CHANNELS, MAX_BLOCKS, MAX_PATCH = 1 << 14, 1 << 8, 255
-"""Limits on the encoder that a file may describe, so that a damaged header cannot exhaust memory."""
-
-MAX_NUMBER = 2**31 - 1
-"""Largest number in tracking settings and provenance."""
-
 State = dict[str, Tensor]
+Parsed = TypeVar("Parsed")
+
+Setting: TypeAlias = Annotated[int, Between(0, 2**31 - 1)]
 
 
 @dataclass(frozen=True)
@@ -50,11 +48,11 @@ class AffinitySettings:
             :class:`maskring.runtime.model.metadata.ModelMetadata`.
     """
 
-    radius: int = 12
-    logit_scale: float = 0.125
-    top_k: int = 0
-    roi_step: int = 0
-    smoothing_radius: int = 2
+    radius: Setting = 12
+    logit_scale: Annotated[float, Between(0, 2**31 - 1)] = 0.125
+    top_k: Setting = 0
+    roi_step: Setting = 0
+    smoothing_radius: Setting = 2
 
 
 @dataclass(frozen=True)
@@ -70,8 +68,8 @@ class Provenance:
     """
 
     recipe: str = ""
-    steps: int = 0
-    seed: int | None = None
+    steps: Setting = 0
+    seed: Setting | None = None
     data: str = ""
     licence: str = ""
 
@@ -218,57 +216,19 @@ def _damaged(entry: str, path: Path) -> ModelError:
     return ModelError(f"the {entry} entry of {path} is damaged", COPY_AGAIN)
 
 
-Parsed = TypeVar("Parsed", AffinitySettings, Provenance)
-ACCEPTED: dict[str, tuple[type, ...]] = {
-    "int": (int,),
-    "float": (int, float),
-    "str": (str,),
-    "int | None": (int, type(None)),
-}
-
-
-def _parsed(kind: type[Parsed], stored: Any, entry: str, path: Path) -> Parsed:
-    """A dataclass from JSON, which must hold every field with a value of its type."""
+def _parsed(kind: type[Parsed], stored: object, entry: str, path: Path) -> Parsed:
     try:
-        if set(stored) != {item.name for item in fields(kind)}:
-            raise ValueError(f"fields {sorted(stored)}")
-        for item in fields(kind):
-            value = stored[item.name]
-            if not isinstance(value, ACCEPTED[str(item.type)]) or isinstance(value, bool):
-                raise TypeError(f"{item.name} is {value!r}")
-            if isinstance(value, (int, float)) and not 0 <= value <= MAX_NUMBER:
-                raise ValueError(f"{item.name} is {value!r}")
-        return kind(**stored)
-    except (ValueError, TypeError, KeyError) as error:
+        return from_stored(kind, stored)
+    except ValueError as error:
         raise _damaged(entry, path) from error
 
 
 def _encoder_config(metadata: Mapping[str, str], path: Path) -> EncoderConfig:
+    """The encoder of a checkpoint; files of older versions lack the later settings."""
     stored = _json_entry(metadata, "encoder", path)
-    try:
-        return EncoderConfig(
-            stem=_count(stored["stem"], MAX_CHANNELS),
-            stages=tuple(_count(width, MAX_CHANNELS) for width in stored["stages"]),  # type: ignore[arg-type]
-            blocks=tuple(_count(depth, MAX_BLOCKS) for depth in stored["blocks"]),  # type: ignore[arg-type]
-            channels=_count(stored["channels"], MAX_CHANNELS),
-            inputs=_count(stored.get("inputs", 3), 3),
-            patch=_count(stored.get("patch", 0), MAX_PATCH),
-            pyramid=_boolean(stored.get("pyramid", False)),
-        )
-    except (ValueError, TypeError, KeyError, AttributeError) as error:
-        raise _damaged("encoder", path) from error
-
-
-def _count(value: object, largest: int) -> int:
-    if type(value) is not int or not 0 <= value <= largest:
-        raise ValueError(value)
-    return value
-
-
-def _boolean(value: object) -> bool:
-    if type(value) is not bool:
-        raise ValueError(value)
-    return value
+    if isinstance(stored, dict):
+        stored = {"inputs": 3, "patch": 0, "pyramid": False} | stored
+    return _parsed(EncoderConfig, stored, "encoder", path)
 
 
 def _check_tensors(tensors: State, config: EncoderConfig, origin: str, remedy: str) -> None:

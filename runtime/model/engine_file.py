@@ -10,9 +10,10 @@ import json
 import re
 from dataclasses import asdict, dataclass, fields
 from pathlib import Path
-from typing import Any
+from typing import Annotated, Any, TypeAlias
 
 from ...common.errors import ModelError
+from ...common.stored import Between, checked, from_stored
 from .metadata import ModelMetadata
 
 FORMAT_VERSION = 3
@@ -27,7 +28,9 @@ HARDWARE_COMPATIBILITY = (ANY_AMPERE, SAME_CAPABILITY)
 
 ENGINE_SUFFIX = ".engine"
 
-Shapes = dict[str, list[list[int]]]
+Size: TypeAlias = Annotated[int, Between(0, 2**63 - 1)]
+
+Shapes: TypeAlias = dict[str, list[list[Size]]]
 """Smallest, best and largest shape of each input."""
 
 
@@ -59,8 +62,8 @@ class EngineKey:
     tensorrt_version: str
     compute_capability: tuple[str, ...]
     plugin_sha256: str = ""
-    optimization_level: int | None = None
-    workspace_mb: int | None = None
+    optimization_level: Size | None = None
+    workspace_mb: Size | None = None
     version_compatible: bool = False
     hardware_compatibility: str = ""
 
@@ -206,56 +209,25 @@ def _manifest(stored: Any, path: Path) -> EngineManifest:
             raise ModelError(
                 f"{path} has format {version}, and this maskring reads format {FORMAT_VERSION}", BUILD_AGAIN
             )
-        key = dict(stored["key"])
-        if not (_plausible(key) and _is_text(stored["engine_sha256"]) and _sizes(stored["memory"])):
-            raise ValueError("a value of the wrong type")
-        key["compute_capability"] = tuple(key["compute_capability"])
         return EngineManifest(
-            key=EngineKey(**key),
+            key=_checked_key(from_stored(EngineKey, stored["key"])),
             metadata=ModelMetadata.from_json(json.dumps(stored["metadata"]), str(path)),
-            engine_sha256=stored["engine_sha256"],
-            memory=stored["memory"],
+            engine_sha256=checked(str, stored["engine_sha256"]),
+            memory=checked(dict[str, Size], stored["memory"]),
         )
     except (KeyError, TypeError, ValueError, AttributeError) as error:
         raise ModelError(f"{path} is damaged", BUILD_AGAIN) from error
 
 
-def _plausible(key: dict[str, Any]) -> bool:
-    """Whether every value has the type and form of its attribute of :class:`EngineKey`."""
-    built_for = key["compute_capability"]
-    return (
-        key["runtime"] in RUNTIMES
-        and all(
-            _is_text(key[name]) for name in ("onnx_sha256", "network_sha256", "precision", "plugin_sha256")
-        )
-        and _is_text(key["tensorrt_version"])
-        and re.fullmatch(r"[0-9]{1,4}\.[0-9]{1,4}(\.[0-9a-z.+]*)?", key["tensorrt_version"]) is not None
-        and isinstance(built_for, list)
-        and all(_is_text(name) and re.fullmatch("sm[0-9]{2,3}a?", name) for name in built_for)
-        and isinstance(key["shapes"], dict)
-        and all(map(_is_range, key["shapes"].values()))
-        and all(key[name] is None or _is_size(key[name]) for name in ("optimization_level", "workspace_mb"))
-        and isinstance(key["version_compatible"], bool)
-        and key["hardware_compatibility"] in ("", *HARDWARE_COMPATIBILITY)
+def _checked_key(key: EngineKey) -> EngineKey:
+    """``key``, or a ValueError when an attribute has not the form that :class:`EngineKey` describes."""
+    sound = (
+        key.runtime in RUNTIMES
+        and key.hardware_compatibility in ("", *HARDWARE_COMPATIBILITY)
+        and re.fullmatch(r"[0-9]{1,4}\.[0-9]{1,4}(\.[0-9a-z.+]*)?", key.tensorrt_version)
+        and all(re.fullmatch("sm[0-9]{2,3}a?", name) for name in key.compute_capability)
+        and all(len(bounds) == 3 for bounds in key.shapes.values())
     )
-
-
-def _is_text(value: object) -> bool:
-    return isinstance(value, str)
-
-
-def _is_size(value: object) -> bool:
-    return type(value) is int and 0 <= value < 2**63
-
-
-def _is_range(shapes: object) -> bool:
-    """Whether it is a smallest, a best and a largest shape."""
-    return isinstance(shapes, list) and len(shapes) == 3 and all(map(_is_shape, shapes))
-
-
-def _is_shape(shape: object) -> bool:
-    return isinstance(shape, list) and all(map(_is_size, shape))
-
-
-def _sizes(memory: object) -> bool:
-    return isinstance(memory, dict) and all(map(_is_size, memory.values()))
+    if not sound:
+        raise ValueError(f"not a key: {key}")
+    return key

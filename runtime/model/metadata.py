@@ -3,10 +3,11 @@
 from __future__ import annotations
 
 import json
-from dataclasses import asdict, dataclass, fields
-from typing import Any
+from dataclasses import asdict, dataclass
+from typing import Annotated, Any, TypeAlias
 
 from ...common.errors import ModelError, SourceError
+from ...common.stored import Between, from_stored
 from ...common.types import MAX_LABELS
 
 METADATA_KEY = "maskring"
@@ -20,6 +21,9 @@ FORMAT_VERSION = 1
 
 MAX_SETTING = 1 << 16
 """Limit for strides, channels, radii, slots and ages in a file, because memory is sized by them."""
+
+Size: TypeAlias = Annotated[int, Between(1, MAX_SETTING)]
+Setting: TypeAlias = Annotated[int, Between(0, MAX_SETTING)]
 
 EXPORT_AGAIN = "export the checkpoint again with this version: maskring export CHECKPOINT --out MODEL.onnx"
 """The remedy for a file that this version cannot read."""
@@ -91,20 +95,20 @@ class ModelMetadata:
         format_version: see :data:`FORMAT_VERSION`.
     """
 
-    stride: int
-    channels: int
-    radius: int
+    stride: Size
+    channels: Size
+    radius: Setting
     logit_scale: float
-    top_k: int = 0
-    roi_step: int = 0
-    smoothing_radius: int = 0
-    num_slots: int | None = None
-    height: int | None = None
-    width: int | None = None
-    num_labels: int | None = None
+    top_k: Setting = 0
+    roi_step: Setting = 0
+    smoothing_radius: Setting = 0
+    num_slots: Size | None = None
+    height: Size | None = None
+    width: Size | None = None
+    num_labels: Annotated[int, Between(2, MAX_LABELS)] | None = None
     dtype: str = "float32"
-    long_term: tuple[int, ...] = DEFAULT_LONG_TERM
-    short_term: tuple[int, ...] = DEFAULT_SHORT_TERM
+    long_term: tuple[Setting, ...] = DEFAULT_LONG_TERM
+    short_term: tuple[Size, ...] = DEFAULT_SHORT_TERM
     lab_mean: tuple[float, ...] = ()
     lab_std: tuple[float, ...] = ()
     checkpoint: str = ""
@@ -142,15 +146,22 @@ class ModelMetadata:
                 EXPORT_AGAIN,
             )
         try:
-            stored = with_current_names(stored)
+            metadata = from_stored(cls, with_current_names(stored))
         except ValueError as error:
             raise damaged from error
-        if set(stored) != {field.name for field in fields(cls)} or not _plausible(stored):
+        if not metadata._is_usable():
             raise damaged
-        stored["long_term"] = tuple(stored["long_term"])
-        stored["short_term"] = tuple(stored["short_term"])
-        stored["lab_mean"], stored["lab_std"] = tuple(stored["lab_mean"]), tuple(stored["lab_std"])
-        return cls(**stored)
+        return metadata
+
+    def _is_usable(self) -> bool:
+        """Whether values that are sound each for itself fit together."""
+        frames, colours = (self.long_term, self.short_term), (self.lab_mean, self.lab_std)
+        return (
+            self.dtype in ("float32", "float16")
+            and all(len(ages) <= MAX_POLICY_FRAMES for ages in frames)
+            and [len(values) for values in colours] in ([0, 0], [3, 3])
+            and 0 not in self.lab_std
+        )
 
     def feature_size(self, height: int, width: int) -> tuple[int, int]:
         """(h, w) of the features of a ``height`` x ``width`` frame."""
@@ -173,42 +184,3 @@ class ModelMetadata:
             f"{self.height or 'any'}",
             f"export it with --height {height} --width {width}, or without them for frames of any size",
         )
-
-
-def _plausible(stored: dict[str, Any]) -> bool:
-    """Whether every value has the type and range of its attribute."""
-
-    def whole(value: object, least: int) -> bool:
-        return type(value) is int and least <= value <= MAX_SETTING
-
-    def frames(value: object, least: int) -> bool:
-        return (
-            isinstance(value, list)
-            and len(value) <= MAX_POLICY_FRAMES
-            and all(whole(f, least) for f in value)
-        )
-
-    def finite(value: object) -> bool:
-        return isinstance(value, (int, float)) and type(value) is not bool and abs(value) < 1e30
-
-    def colours(value: object) -> bool:
-        return isinstance(value, list) and len(value) in (0, 3) and all(map(finite, value))
-
-    return (
-        all(whole(stored[name], 1) for name in ("stride", "channels"))
-        and all(whole(stored[name], 0) for name in ("radius", "top_k", "roi_step", "smoothing_radius"))
-        and all(stored[name] is None or whole(stored[name], 1) for name in ("num_slots", "height", "width"))
-        and (
-            stored["num_labels"] is None
-            or (whole(stored["num_labels"], 2) and stored["num_labels"] <= MAX_LABELS)
-        )
-        and finite(stored["logit_scale"])
-        and colours(stored["lab_mean"])
-        and colours(stored["lab_std"])
-        and len(stored["lab_mean"]) == len(stored["lab_std"])
-        and 0 not in stored["lab_std"]
-        and stored["dtype"] in ("float32", "float16")
-        and frames(stored["long_term"], 0)
-        and frames(stored["short_term"], 1)
-        and all(isinstance(stored[name], str) for name in ("checkpoint", "checkpoint_sha256"))
-    )

@@ -5,10 +5,12 @@ from __future__ import annotations
 import math
 from dataclasses import dataclass
 from itertools import chain
+from typing import Annotated, TypeAlias
 
 import torch
 from torch import Tensor, nn
 
+from ...common.stored import Between
 from .upsampling import upsample_like
 
 STRIDE = 4
@@ -29,6 +31,11 @@ PATCH_GAIN = 2.7
 (root mean square) then weighs 1 / e of an equal one. Raw patches track best near this value (bench/davis.py)."""
 
 
+Channels: TypeAlias = Annotated[int, Between(1, 1 << 14)]
+Depth: TypeAlias = Annotated[int, Between(1, 1 << 8)]
+"""Limits on the encoder that a file may describe, so that a damaged header cannot exhaust memory."""
+
+
 @dataclass(frozen=True)
 class EncoderConfig:
     """Widths and depths of an :class:`Encoder`.
@@ -45,12 +52,12 @@ class EncoderConfig:
             interpolated and added to a projection of the second stage, at stride 4.
     """
 
-    stem: int
-    stages: tuple[int, int, int, int]
-    blocks: tuple[int, int, int, int] = (2, 2, 2, 2)
-    channels: int = 64
+    stem: Channels
+    stages: tuple[Channels, Channels, Channels, Channels]
+    blocks: tuple[Depth, Depth, Depth, Depth] = (2, 2, 2, 2)
+    channels: Channels = 64
     inputs: int = 3
-    patch: int = 0
+    patch: Annotated[int, Between(0, 255)] = 0
     pyramid: bool = False
 
     def __post_init__(self) -> None:

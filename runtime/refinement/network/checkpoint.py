@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import json
+from dataclasses import dataclass
 from pathlib import Path
+from typing import Annotated
 
 import torch
 from safetensors import SafetensorError, safe_open
@@ -11,12 +13,20 @@ from safetensors.torch import save
 
 from ....common.errors import ModelError
 from ....common.files import atomic_path, check_utf8, make_directory
+from ....common.stored import Between, from_stored
 from .predictor import Predictor
 
 FORMAT = "maskring-refiner"
 FORMAT_VERSION = 1
 REMEDY = "give a file that maskring track --save-refiner wrote"
-MOST_WIDTH = 512
+
+
+@dataclass(frozen=True)
+class _Description:
+    """Width of the U-Net, and the ids of its objects."""
+
+    width: Annotated[int, Between(8, 512)]
+    ids: tuple[Annotated[int, Between(1, 255)], ...]
 
 
 def save_predictor(path: Path, predictor: Predictor) -> None:
@@ -47,12 +57,12 @@ def load_predictor(path: Path) -> Predictor:
     check_utf8(path, ModelError, "safetensors")
     try:
         with safe_open(path, framework="pt") as file:
-            width, ids = _described(path, file.metadata() or {})
+            description = _described(path, file.metadata() or {})
             state = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118 (not a dict)
     except (SafetensorError, OSError) as error:
         raise ModelError(f"{path} cannot be read as a refiner ({error})", REMEDY) from error
-    predictor = Predictor.untrained(width, seed=0)
-    predictor.follow(ids, seed=0)
+    predictor = Predictor.untrained(description.width, seed=0)
+    predictor.follow(list(description.ids), seed=0)
     try:
         predictor.unet.load_state_dict(state)
     except RuntimeError as error:
@@ -62,8 +72,7 @@ def load_predictor(path: Path) -> Predictor:
     return predictor
 
 
-def _described(path: Path, metadata: dict[str, str]) -> tuple[int, list[int]]:
-    """Width and objects of the U-Net."""
+def _described(path: Path, metadata: dict[str, str]) -> _Description:
     if metadata.get("format") != FORMAT:
         raise ModelError(f"{path} is not a refiner", REMEDY)
     if metadata.get("version") != str(FORMAT_VERSION):
@@ -72,12 +81,9 @@ def _described(path: Path, metadata: dict[str, str]) -> tuple[int, list[int]]:
             "update maskring, or adapt again",
         )
     try:
-        described = json.loads(metadata["unet"])
-        width, ids = described["width"], described["ids"]
-        sound = isinstance(width, int) and 8 <= width <= MOST_WIDTH and width % 8 == 0
-        sound = sound and all(isinstance(known, int) and 1 <= known <= 255 for known in ids)
-        if not sound or len(set(ids)) != len(ids):
-            raise ValueError(described)
-    except (ValueError, KeyError, TypeError, RecursionError) as error:
+        description = from_stored(_Description, json.loads(metadata["unet"]))
+        if description.width % 8 or len(set(description.ids)) != len(description.ids):
+            raise ValueError(description)
+    except (ValueError, KeyError, RecursionError) as error:
         raise ModelError(f"the description of the U-Net in {path} is damaged", REMEDY) from error
-    return width, list(ids)
+    return description
