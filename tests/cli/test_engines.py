@@ -13,6 +13,7 @@ from fake_device import FakeGpu, write_engine
 from pixel_model import write_pixel_model
 from support import HEIGHT, WIDTH
 from typer.testing import CliRunner, Result
+from user_errors import raises_user_error
 
 from maskring.cli import app
 from maskring.common.errors import UserError
@@ -109,7 +110,7 @@ def test_a_policy_that_does_not_fit_leaves_nothing_open(
 ) -> None:
     gpu = FakeGpu()
     fake_device.install(monkeypatch, gpu)
-    with pytest.raises(UserError, match="needs 12 slots and the model has 8"):
+    with raises_user_error(UserError, mentions=(12, 8)):
         open_tracker(engine, policy=MemoryPolicy(long_term=(0, 5), short_term=(1, 9)))
     assert not +gpu.alive
 

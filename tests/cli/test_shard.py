@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING, Any
 
 import pytest
 from support import write_davis
+from user_errors import raises_user_error
 
 from maskring.common.errors import UnavailableError
 from maskring.runtime.evaluation.datasets import DatasetSequence
@@ -155,7 +156,7 @@ def test_without_a_launcher(davis: Path, workspace: Workspace, tmp_path: Path) -
     ],
 )
 def test_environments_that_make_no_sense(variables: dict[str, str]) -> None:
-    with pytest.raises(UnavailableError, match=r"\(RANK=.*; start it with torchrun"):
+    with raises_user_error(UnavailableError, mentions=("RANK=", "torchrun")):
         Shard.of_environment(variables)
 
 

@@ -132,7 +132,7 @@ def test_folders_made_for_nothing_are_removed(tmp_path: Path) -> None:
 
 def test_a_folder_that_is_not_there(tmp_path: Path) -> None:
     with (
-        pytest.raises(OutputError, match="not there"),
+        raises_user_error(OutputError, mentions=("not there",)),
         atomic_path(tmp_path / "not there" / "a.txt") as partial,
     ):
         partial.write_text("a")

@@ -42,6 +42,7 @@ def raises_user_error(
         yield caught
     assert caught.type is kind, f"{caught.type.__name__} instead of {kind.__name__}: {caught.value}"
     assert_sentence(str(caught.value), mentions, omits)
+    del caught  # the error's traceback holds this frame: with it, what the error refers to would stay alive
 
 
 def assert_sentence(message: str, mentions: Iterable[object] = (), omits: Iterable[object] = ()) -> None:

@@ -12,6 +12,7 @@ import torch
 from safetensors import safe_open
 from safetensors.torch import save_file
 from torch import Tensor
+from user_errors import raises_user_error
 
 from maskring.common.errors import ModelError, OutputError
 from maskring.training.checkpoint import (
@@ -96,41 +97,40 @@ def encoder_entry(**changes: object) -> Callable[[dict[str, Tensor], dict[str, s
 
 
 DAMAGE = {
-    "another program's": (lambda t, m: m.clear(), "not a maskring checkpoint"),
-    "another version": (lambda t, m: m.update(version="3"), "format 3, .* up to 2; use the version"),
-    "missing tensor": (lambda t, m: t.pop("query.head.bias"), "lacks query.head.bias"),
-    "unknown tensor": (lambda t, m: t.update(extra=torch.zeros(1)), "holds the unknown extra"),
+    "another program's": (lambda t, m: m.clear(), ("maskring import",)),
+    "another version": (lambda t, m: m.update(version="3"), ("format 3", "2", "use the version")),
+    "missing tensor": (lambda t, m: t.pop("query.head.bias"), ("lacks", "query.head.bias")),
+    "unknown tensor": (lambda t, m: t.update(extra=torch.zeros(1)), ("unknown", "extra")),
     "wrong shape": (
         lambda t, m: t.update({"query.head.bias": torch.zeros(3)}),
-        r"query.head.bias has shape \[3\] instead of \[8\]",
+        ("query.head.bias", [3], [8]),
     ),
-    "not a number": (lambda t, m: t["query.head.bias"].fill_(float("nan")), "not finite"),
+    "not a number": (lambda t, m: t["query.head.bias"].fill_(float("nan")), ("query.head.bias", "finite")),
     "half a key encoder": (
         lambda t, m: t.update({"key.head.bias": torch.zeros(8)}),
-        "lacks key.stem.0.weight, .* more",
+        ("lacks", "key.stem.0.weight", "more"),
     ),
-    "another width": (encoder_entry(stem=16), "lacks query.stages.0.0.shortcut"),
-    "encoder of no stages": (encoder_entry(stages=[]), "encoder entry of .* is damaged"),
-    "encoder not JSON": (lambda t, m: m.update(encoder="{"), "encoder entry of .* is damaged"),
+    "another width": (encoder_entry(stem=16), ("lacks", "query.stages.0.0.shortcut")),
+    "encoder of no stages": (encoder_entry(stages=[]), ("encoder",)),
+    "encoder not JSON": (lambda t, m: m.update(encoder="{"), ("encoder",)),
     "tracking of a wrong type": (
         lambda t, m: m.update(tracking=json.dumps(asdict(AffinitySettings()) | {"radius": "x"})),
-        "tracking entry of .* is damaged",
+        ("tracking",),
     ),
     "tracking incomplete": (
         lambda t, m: m.update(tracking='{"radius": 6}'),
-        "tracking entry of .* is damaged",
+        ("tracking",),
     ),
-    "no provenance": (lambda t, m: m.pop("provenance"), "provenance entry of .* is damaged"),
+    "no provenance": (lambda t, m: m.pop("provenance"), ("provenance",)),
 }
 
 
 @pytest.mark.parametrize("name", DAMAGE)
 def test_damage_is_named_with_the_file(tmp_path: Path, name: str) -> None:
-    change, sentence = DAMAGE[name]
+    change, words = DAMAGE[name]
     path = rewrite(tmp_path / "damaged.safetensors", change)  # type: ignore[arg-type]
-    with pytest.raises(ModelError, match=sentence) as caught:
+    with raises_user_error(ModelError, mentions=(path, *words)):
         load_checkpoint(path)
-    assert str(path) in str(caught.value)
 
 
 @pytest.mark.parametrize("kept", [0, 5, 300, -1])
@@ -138,27 +138,27 @@ def test_truncated_file(tmp_path: Path, kept: int) -> None:
     path = tmp_path / "cut.safetensors"
     save_checkpoint(path, tiny())
     path.write_bytes(path.read_bytes()[:kept])
-    with pytest.raises(ModelError, match=r"cut\.safetensors is not a checkpoint or is truncated"):
+    with raises_user_error(ModelError, mentions=(path, "copy or download")):
         load_checkpoint(path)
 
 
 def test_missing_file_and_folder(tmp_path: Path) -> None:
     for path in (tmp_path / "absent.safetensors", tmp_path):
-        with pytest.raises(ModelError, match="does not exist"):
+        with raises_user_error(ModelError, mentions=(path,)):
             load_checkpoint(path)
 
 
 def test_weights_that_are_not_finite_are_not_written(tmp_path: Path) -> None:
     checkpoint = tiny()
     checkpoint.query["head.bias"].fill_(float("inf"))
-    with pytest.raises(ModelError, match=r"query\.head\.bias holds values that are not finite"):
+    with raises_user_error(ModelError, mentions=("query.head.bias", "finite")):
         save_checkpoint(tmp_path / "a.safetensors", checkpoint)
     assert list(tmp_path.iterdir()) == []
 
 
 def test_path_in_the_way(tmp_path: Path) -> None:
     (tmp_path / "a.safetensors").mkdir()
-    with pytest.raises(OutputError, match="in the way"):
+    with raises_user_error(OutputError, mentions=(tmp_path / "a.safetensors",)):
         save_checkpoint(tmp_path / "a.safetensors", tiny())
     assert [path.name for path in tmp_path.iterdir()] == ["a.safetensors"]
 
@@ -216,9 +216,7 @@ def test_mast_file_of_another_shape_says_what_did_not_fit(
 ) -> None:
     published = mast_names(full_state, "module.") | {"module.post_convolution.bias": torch.zeros(5)}
     torch.save({"state_dict": published}, tmp_path / "mast.pt")
-    with pytest.raises(
-        ModelError, match=r"lacks 1 of .*\(head.bias\); not used: module.post_convolution.bias"
-    ):
+    with raises_user_error(ModelError, mentions=("mast.pt", "head.bias", "module.post_convolution.bias")):
         import_mast(tmp_path / "mast.pt")
 
 
@@ -232,17 +230,17 @@ class Attack:
 def test_mast_file_that_is_none(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.chdir(tmp_path)
     path = tmp_path / "bad.pt"
-    with pytest.raises(ModelError, match="does not exist"):
+    with raises_user_error(ModelError, mentions=(path,)):
         import_mast(path)
     for content in (b"", b"not a pickle", b"PK\x03\x04 cut"):
         path.write_bytes(content)
-        with pytest.raises(ModelError, match=r"bad\.pt is damaged, or is not a torch checkpoint"):
+        with raises_user_error(ModelError, mentions=(path,)):
             import_mast(path)
     torch.save(Attack(), path)
-    with pytest.raises(ModelError, match=r"bad\.pt .* tensors only"):
+    with raises_user_error(ModelError, mentions=(path, "tensors only")):
         import_mast(path)
     assert not (tmp_path / "attacked").exists()
     for stored in ([1, 2], {1: torch.zeros(1)}):
         torch.save(stored, path)
-        with pytest.raises(ModelError, match="holds no state_dict"):
+        with raises_user_error(ModelError, mentions=(path, "state_dict")):
             import_mast(path)

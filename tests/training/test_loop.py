@@ -14,6 +14,7 @@ import cv2
 import numpy as np
 import pytest
 import torch
+from user_errors import raises_user_error
 
 from maskring.common.errors import ModelError, SourceError, TrainingError, UnavailableError
 from maskring.training import loop
@@ -123,17 +124,17 @@ def test_loss_that_is_not_finite_stops_and_keeps_the_state(
 
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(Trainer, "loss", poison)
-        with pytest.raises(TrainingError, match="the loss became nan at step 2; lower learning_rate"):
+        with raises_user_error(TrainingError, mentions=("nan", "step 2", "learning_rate")):
             train(recipe, [footage], tmp_path / "run")
     assert (tmp_path / "run" / loop.STATE_NAME).read_bytes() == before
 
 
 def test_state_of_another_recipe_or_damaged_is_refused(recipe: Recipe, footage: Path, tmp_path: Path) -> None:
     train(replace(recipe, steps=1), [footage], tmp_path / "run")
-    with pytest.raises(TrainingError, match="belongs to another recipe; choose another output folder"):
+    with raises_user_error(TrainingError, mentions=("run", "another recipe", "output folder")):
         train(recipe, [footage], tmp_path / "run")
     (tmp_path / "run" / loop.STATE_NAME).write_bytes(b"torn")
-    with pytest.raises(TrainingError, match=r"state\.pt is damaged"):
+    with raises_user_error(TrainingError, mentions=("state.pt",)):
         train(recipe, [footage], tmp_path / "run")
 
 
@@ -149,13 +150,13 @@ def test_a_run_begins_with_the_weights_of_a_checkpoint(recipe: Recipe, footage: 
     train(recipe, [footage], tmp_path / "whole", start=first.checkpoint)
     assert losses(tmp_path / "whole")[0] < losses(tmp_path / "fresh")[0]
     train(recipe, [footage], tmp_path / "halves", start=first.checkpoint, max_minutes=0)
-    with pytest.raises(TrainingError, match=r"halves/state\.pt began with .* --start"):
+    with raises_user_error(TrainingError, mentions=("halves/state.pt", "--start")):
         train(recipe, [footage], tmp_path / "halves")
     done = train(recipe, [footage], tmp_path / "halves", start=first.checkpoint)
     assert losses(tmp_path / "halves") == losses(tmp_path / "whole")
     data = "2 unlabelled clips in footage"
     assert load_checkpoint(done.checkpoint).provenance.data == f"{data}; before: test, 60 steps, {data}"
-    with pytest.raises(TrainingError, match=r"fresh/state\.pt began with .* leave --start out"):
+    with raises_user_error(TrainingError, mentions=("fresh/state.pt", "--start")):
         train(recipe, [footage], tmp_path / "fresh", start=first.checkpoint)
 
 
@@ -164,28 +165,29 @@ def test_a_recipe_may_take_the_encoder_of_its_start(recipe: Recipe, footage: Pat
     on = replace(recipe, name="tune", encoder=START, steps=2)
     done = train(on, [footage], tmp_path / "on", start=first)
     assert load_checkpoint(done.checkpoint).config == load_checkpoint(first).config
-    with pytest.raises(TrainingError, match=r"recipe tune .* none is given; .* --start"):
+    with raises_user_error(TrainingError, mentions=("recipe tune", "--start")):
         train(on, [footage], tmp_path / "none")
     assert not (tmp_path / "none").exists()
     config = EncoderConfig(stem=4, stages=(4, 4, 4, 4), channels=4)
     save_checkpoint(tmp_path / "other.safetensors", Checkpoint(config, Encoder(config).state_dict()))
-    with pytest.raises(TrainingError, match=r"tune cannot train .* encoders full, nano"):
+    with raises_user_error(TrainingError, mentions=("tune", "full, nano")):
         train(on, [footage], tmp_path / "none", start=tmp_path / "other.safetensors")
 
 
 def test_weights_of_another_encoder_are_refused(recipe: Recipe, footage: Path, tmp_path: Path) -> None:
     nano = shipped_checkpoint("nano")
-    remedy = r"test \(tiny\); choose a recipe with encoder = 'nano-patch' \(nano or tune\)"
-    with pytest.raises(TrainingError, match=remedy):
+    with raises_user_error(
+        TrainingError, mentions=("test", "tiny", "encoder = 'nano-patch'", "nano or tune")
+    ):
         train(recipe, [footage], tmp_path / "run", start=nano)
-    with pytest.raises(ModelError, match="does not exist"):
+    with raises_user_error(ModelError, mentions=("none.safetensors",)):
         train(recipe, [footage], tmp_path / "run", start=tmp_path / "none.safetensors")
     assert not (tmp_path / "run" / loop.STATE_NAME).exists()
 
 
 def test_nothing_is_written_when_there_is_no_footage(recipe: Recipe, tmp_path: Path) -> None:
     (tmp_path / "empty").mkdir()
-    with pytest.raises(SourceError, match="neither videos nor folders"):
+    with raises_user_error(SourceError, mentions=(tmp_path / "empty",)):
         train(recipe, [tmp_path / "empty"], tmp_path / "run")
     assert not (tmp_path / "run").exists()
 
@@ -285,7 +287,7 @@ def test_gradients_must_be_finite(recipe: Recipe, clip_norm: float) -> None:
     before = {name: tensor.clone() for name, tensor in trainer.query.named_parameters()}
     with torch.no_grad():
         trainer.query.head.register_full_backward_hook(lambda *_: (torch.full((6, 8, 8, 8), math.inf),))
-    with pytest.raises(TrainingError, match="the gradient became"):
+    with raises_user_error(TrainingError, mentions=("gradient", "learning_rate", "clip_norm")):
         trainer.advance([random_batch(0)])
     for name, tensor in trainer.query.named_parameters():
         assert torch.equal(tensor, before[name])
@@ -384,7 +386,7 @@ def test_missing_tensorboard_is_named(
     recipe: Recipe, footage: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setitem(sys.modules, "torch.utils.tensorboard", None)
-    with pytest.raises(UnavailableError, match="TensorBoard is not installed; pip install tensorboard"):
+    with raises_user_error(UnavailableError, mentions=("TensorBoard", "pip install tensorboard")):
         train(recipe, [footage], tmp_path / "run", tensorboard=True)
 
 
@@ -438,7 +440,7 @@ def test_a_run_with_pairs_resumes_exactly_with_fewer_steps(
     assert (outcome.step, outcome.finished) == (5, True)
     train(replace(recipe, steps=5), [footage], tmp_path / "whole")
     assert losses(tmp_path / "run") == losses(tmp_path / "whole")
-    with pytest.raises(TrainingError, match="another recipe"):
+    with raises_user_error(TrainingError, mentions=("run", "another recipe")):
         train(recipe, [footage], tmp_path / "run")
 
 
@@ -467,7 +469,7 @@ def test_a_state_with_old_setting_names_resumes_exactly(
 def test_pair_channels_need_an_encoder_with_a_patch(recipe: Recipe) -> None:
     recipe = replace(recipe, pair_channels=8)
     start = Trainer(recipe, ALONE).checkpoint("")
-    with pytest.raises(TrainingError, match="pair_channels = 8") as caught:
+    with raises_user_error(TrainingError, mentions=("pair_channels = 8", "nano-pyramid")) as caught:
         Trainer(recipe, ALONE, start=start)
     assert "nano-pyramid" in caught.value.remedy
 

@@ -6,6 +6,7 @@ from dataclasses import replace
 from pathlib import Path
 
 import pytest
+from user_errors import raises_user_error
 
 from maskring.common.errors import TrainingError
 from maskring.training.recipe import START, Recipe, load_recipe, parse_recipe, recipe_names
@@ -26,46 +27,42 @@ def test_recipe_from_a_file(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize(
-    ("text", "sentence"),
+    ("text", "words"),
     [
-        ("steps = ", "not valid TOML"),
-        ("stepz = 3", "unknown setting stepz; use name, encoder"),
-        ('steps = "many"', "steps = 'many'; give it a value of type int"),
-        ("steps = true", "steps = True; give"),
-        ("steps = 1.5", "steps = 1.5; give"),
-        ("steps = 0", "steps = 0, which must be at least 1"),
-        ("frames = 1", "frames = 1, which must be at least 2"),
-        ('encoder = "giant"', "unknown encoder 'giant'"),
-        ('precision = "float8"', "unknown precision 'float8'"),
-        ("crop = 400", "crop = 400, which must lie between 8 and short_side = 288"),
-        ("learning_rate = 0.0", "learning_rate = 0.0, which must be above 0"),
-        ("learning_rate = nan", "learning_rate = nan, which must be finite"),
-        ("radius = -1", "radius = -1, which must be at least 0"),
-        ('target = "depth"', "unknown target 'depth' (there are channel, clusters)"),
-        ('schedule = "never"', "unknown schedule 'never' (there are cosine, decay, steps)"),
-        ("accumulate = 0", "accumulate = 0, which must be at least 1"),
-        ("ema = 1.0", "ema = 1.0, which must be at least 0 and below 1"),
-        ("momentum = 1.0", "momentum = 1.0"),
-        ("zoom = 1.5", "zoom = 1.5"),
-        ("pairs = -1", "pairs = -1, which must be at least 0"),
-        ("pair_scale = 0.0", "pair_scale = 0.0, which must be above 0"),
-        ("clips = 0", "clips = 0 and pairs = 0"),
+        ("steps = ", ("TOML",)),
+        ("stepz = 3", ("stepz", "name, encoder")),
+        ('steps = "many"', ("steps = 'many'", "int")),
+        ("steps = true", ("steps = True", "int")),
+        ("steps = 1.5", ("steps = 1.5", "int")),
+        ("steps = 0", ("steps = 0", 1)),
+        ("frames = 1", ("frames = 1", 2)),
+        ('encoder = "giant"', ("encoder", "giant", "nano")),
+        ('precision = "float8"', ("precision", "float8", "float32")),
+        ("crop = 400", ("crop = 400", 8, "short_side = 288")),
+        ("learning_rate = 0.0", ("learning_rate = 0.0", "above 0")),
+        ("learning_rate = nan", ("learning_rate = nan", "finite")),
+        ("radius = -1", ("radius = -1", "at least 0")),
+        ('target = "depth"', ("target", "depth", "channel, clusters")),
+        ('schedule = "never"', ("schedule", "never", "cosine, decay, steps")),
+        ("accumulate = 0", ("accumulate = 0", 1)),
+        ("ema = 1.0", ("ema = 1.0", "below 1")),
+        ("momentum = 1.0", ("momentum = 1.0",)),
+        ("zoom = 1.5", ("zoom = 1.5",)),
+        ("pairs = -1", ("pairs = -1", "at least 0")),
+        ("pair_scale = 0.0", ("pair_scale = 0.0", "above 0")),
+        ("clips = 0", ("clips = 0", "pairs = 0")),
     ],
 )
-def test_mistakes_are_named(text: str, sentence: str) -> None:
-    with pytest.raises(TrainingError, match="the recipe mine") as caught:
+def test_mistakes_are_named(text: str, words: tuple[object, ...]) -> None:
+    with raises_user_error(TrainingError, mentions=("recipe mine", *words)):
         parse_recipe(text, "mine")
-    assert sentence in str(caught.value)
 
 
 def test_unknown_recipe_names_those_there_are(tmp_path: Path) -> None:
-    with pytest.raises(
-        TrainingError,
-        match="there is no recipe absent; name one of colorization, full, mast, nano, paper, pico, static, tune",
-    ):
+    with raises_user_error(TrainingError, mentions=("absent", "colorization, full", "static, tune")):
         load_recipe("absent")
     (tmp_path / "binary.toml").write_bytes(b"\xff\xfe\x00")
-    with pytest.raises(TrainingError, match="cannot be read"):
+    with raises_user_error(TrainingError, mentions=(tmp_path / "binary.toml",)):
         load_recipe(str(tmp_path / "binary.toml"))
 
 

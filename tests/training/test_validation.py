@@ -96,9 +96,7 @@ def test_layout_without_resolutions(tmp_path: Path) -> None:
 
 
 def test_nothing_to_score_is_one_sentence(tmp_path: Path, encoder: Encoder) -> None:
-    with pytest.raises(
-        SourceError, match=r"holds no sequence with at least 3 masks; .* JPEGImages and Annotations"
-    ):
+    with raises_user_error(SourceError, mentions=(tmp_path, "3 masks", "JPEGImages and Annotations")):
         validator(tmp_path, AffinitySettings())
     root = write(tmp_path, "torn")
     (root / "JPEGImages" / "480p" / "torn" / "00002.png").write_bytes(b"nothing")

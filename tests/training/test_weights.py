@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import pytest
+from user_errors import raises_user_error
 
 from maskring.common.errors import ModelError
 from maskring.training.checkpoint import load_checkpoint
@@ -30,5 +31,5 @@ def test_three_sizes_are_shipped() -> None:
 
 
 def test_unknown_name_says_what_there_is() -> None:
-    with pytest.raises(ModelError, match="no shipped checkpoint 'giant'; choose one of: full, nano, pico"):
+    with raises_user_error(ModelError, mentions=("giant", "full, nano, pico")):
         shipped_checkpoint("giant")

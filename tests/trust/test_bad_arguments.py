@@ -11,6 +11,7 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 from support import moving_square, write_tiny_checkpoint
 from typer.testing import CliRunner
+from user_errors import raises_user_error
 
 from maskring.cli import app
 from maskring.common.types import MAX_LABELS
@@ -307,7 +308,7 @@ def test_threads_that_no_machine_has(files: dict[str, Path], threads: int) -> No
     arguments = ["track", files["frames"], "--mask", files["mask"], "--model", files["model"], "--out", out]
     result = CliRunner().invoke(app, [*map(str, arguments), "--threads", str(threads)])
     assert result.exit_code == 2 and "--threads" in result.stderr and not out.exists()
-    with pytest.raises(UserError, match="1024"):
+    with raises_user_error(UserError, mentions=(threads, 1024)):
         open_tracker(files["model"], threads=threads)
 
 

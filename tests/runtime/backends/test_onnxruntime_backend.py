@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import os
-import re
 import subprocess
 import sys
 from collections.abc import Callable
@@ -16,8 +15,9 @@ import pytest
 from onnx import helper
 from pixel_backend import PixelBackend, interpolate, pixel_metadata
 from pixel_model import pixel_model, write_pixel_model
+from user_errors import raises_user_error
 
-from maskring.common.errors import ModelError, SourceError, UnavailableError
+from maskring.common.errors import ModelError, SourceError, UnavailableError, UserError
 from maskring.runtime.backends import Backend, open_backend
 from maskring.runtime.backends.onnxrt.backend import OnnxRuntimeBackend
 from maskring.runtime.backends.onnxrt.session import BoundSession, open_session
@@ -169,13 +169,13 @@ def test_memory_is_not_copied_per_frame(model: Path) -> None:
 
 
 def test_missing_model(tmp_path: Path) -> None:
-    with pytest.raises(ModelError, match=r"none.onnx does not exist"):
+    with raises_user_error(ModelError, mentions=("none.onnx",)):
         OnnxRuntimeBackend(tmp_path / "none.onnx")
 
 
 def test_folder_for_a_model(tmp_path: Path) -> None:
     (tmp_path / "folder.onnx").mkdir()
-    with pytest.raises(ModelError, match=r"folder.onnx cannot be read"):
+    with raises_user_error(ModelError, mentions=("folder.onnx",)):
         OnnxRuntimeBackend(tmp_path / "folder.onnx")
 
 
@@ -183,7 +183,7 @@ def test_folder_for_a_model(tmp_path: Path) -> None:
 def test_not_onnx(tmp_path: Path, content: bytes) -> None:
     path = tmp_path / "strange.onnx"
     path.write_bytes(content)
-    with pytest.raises(ModelError, match=r"strange.onnx (is not an ONNX file|was not exported by maskring)"):
+    with raises_user_error(ModelError, mentions=(path,)):
         OnnxRuntimeBackend(path)
 
 
@@ -193,7 +193,7 @@ def test_cut_short(model: Path, tmp_path: Path) -> None:
     path = tmp_path / "cut.onnx"
     for length in range(0, len(whole), 97):
         path.write_bytes(whole[:length])
-        with pytest.raises(ModelError, match=r"cut.onnx"):
+        with raises_user_error(ModelError, mentions=(path,)):
             OnnxRuntimeBackend(path)
 
 
@@ -245,23 +245,23 @@ def broken_node(model: onnx.ModelProto) -> None:
 @pytest.mark.parametrize(
     ("edit", "words"),
     [
-        (without_metadata, "was not exported by maskring"),
-        (other_version, r"\b9\b.*\b1\b"),
-        (damaged_metadata, "metadata in .* is damaged"),
-        (other_operator, "strange.onnx .*step graph"),
-        (other_operator_version, "strange.onnx .*step graph"),
-        (other_output, "strange.onnx .*step graph"),
-        (read_apart_from_probabilities, "strange.onnx .*step graph"),
-        (broken_node, "onnxruntime .*NoSuchOperator"),
+        (without_metadata, ("maskring export",)),
+        (other_version, (9, 1)),
+        (damaged_metadata, ("metadata", "maskring export")),
+        (other_operator, ("step graph",)),
+        (other_operator_version, ("step graph",)),
+        (other_output, ("step graph",)),
+        (read_apart_from_probabilities, ("step graph",)),
+        (broken_node, ("onnxruntime", "NoSuchOperator")),
     ],
 )
 @pytest.mark.parametrize("kernel", ["native", "function"])
-def test_not_ours(tmp_path: Path, edit: Callable[[onnx.ModelProto], None], words: str, kernel: str) -> None:
+def test_not_ours(
+    tmp_path: Path, edit: Callable[[onnx.ModelProto], None], words: tuple[object, ...], kernel: str
+) -> None:
     path = changed(edit, tmp_path / "strange.onnx")
-    with pytest.raises(ModelError, match=words) as caught:
+    with raises_user_error(ModelError, mentions=("strange.onnx", *words)):
         OnnxRuntimeBackend(path, kernel=kernel)
-    assert "strange.onnx" in str(caught.value)
-    assert re.fullmatch(r"[^\n]+; [^\n]+\.", str(caught.value))
 
 
 def test_a_name_that_is_no_text(tmp_path: Path) -> None:
@@ -279,7 +279,7 @@ def test_a_name_that_is_no_text(tmp_path: Path) -> None:
 
 def test_frame_size_of_a_fixed_model(tmp_path: Path) -> None:
     backend = OnnxRuntimeBackend(write_pixel_model(tmp_path / "fixed.onnx", height=48, width=64))
-    with pytest.raises(SourceError, match=r"66x49 .*64x48; .*--height 49 --width 66"):
+    with raises_user_error(SourceError, mentions=("66x49", "64x48", "--height 49 --width 66")):
         backend.allocate(HEIGHT, WIDTH, 8, 2)
     backend.allocate(48, 64, 8, 2)
 
@@ -287,7 +287,7 @@ def test_frame_size_of_a_fixed_model(tmp_path: Path) -> None:
 def test_memory_beyond_the_machine(model: Path) -> None:
     backend = OnnxRuntimeBackend(model)
     backend.allocate(HEIGHT, WIDTH, 8, 2)
-    with pytest.raises(UnavailableError, match=r"memory; use smaller frames"):
+    with raises_user_error(UnavailableError, mentions=("memory", "smaller frames")):
         backend.allocate(HEIGHT, WIDTH, 10**12, 2)
     backend.step(FRAMES[0], np.zeros(8, np.int32), 0)  # what was there still works
 
@@ -301,7 +301,7 @@ def test_graph_that_fails_while_running(tmp_path: Path) -> None:
 
     backend = OnnxRuntimeBackend(changed(wrong_stride, tmp_path / "strange.onnx"))
     backend.allocate(HEIGHT, WIDTH, 8, 2)
-    with pytest.raises(ModelError, match=r"could not execute .*strange.onnx on 66x49 pixels: .*; check"):
+    with raises_user_error(ModelError, mentions=("strange.onnx", "66x49", "maskring verify")):
         backend.step(FRAMES[0], np.zeros(8, np.int32), 0)
 
 
@@ -326,13 +326,13 @@ def test_onnx_files_open(model: Path) -> None:
 @pytest.mark.parametrize(
     ("name", "kind", "words"),
     [
-        ("model.engine", ModelError, "the engine .* does not exist"),
-        ("model.safetensors", ModelError, "; .*maskring export .*model.safetensors --out .*model.onnx"),
-        ("model.pth", ModelError, "model.pth .*; .*maskring export"),
-        ("model.txt", ModelError, r"model.txt .*\.onnx or \.engine"),
-        ("none.onnx", ModelError, "does not exist"),
+        ("model.engine", ModelError, ("model.engine",)),
+        ("model.safetensors", ModelError, ("maskring export", "model.safetensors --out", "model.onnx")),
+        ("model.pth", ModelError, ("model.pth", "maskring export")),
+        ("model.txt", ModelError, ("model.txt", ".onnx or .engine")),
+        ("none.onnx", ModelError, ("none.onnx",)),
     ],
 )
-def test_other_files_do_not(tmp_path: Path, name: str, kind: type[Exception], words: str) -> None:
-    with pytest.raises(kind, match=words):
+def test_other_files_do_not(tmp_path: Path, name: str, kind: type[UserError], words: tuple[str, ...]) -> None:
+    with raises_user_error(kind, mentions=words):
         open_backend(tmp_path / name)

@@ -157,7 +157,7 @@ def test_a_failed_execution_leaves_the_tracker_usable(
         if index in (3, 8):
             gpu.fail("execute_async_v3")
             reason = f"enqueueV3: call {gpu.calls['execute_async_v3'] + 1} failed"
-            with pytest.raises(ModelError, match=rf"{reason} .*; give the frame"):
+            with raises_user_error(ModelError, mentions=(reason, "give the frame")):
                 act(tracker, index)
         np.testing.assert_array_equal(act(tracker, index), expected[index])
 
@@ -171,7 +171,7 @@ def test_memory_that_does_not_fit_leaves_what_was_there(
     for shortage in range(0, 60_000, 9_000):  # each allocation in turn is the one that fails
         gpu.memory = gpu.used + shortage
         before = dict(+gpu.alive), gpu.used
-        with pytest.raises(UnavailableError, match=r"\bGPU\b.* MB .*; use smaller frames"):
+        with raises_user_error(UnavailableError, mentions=("GPU", "MB", "smaller frames")):
             act(tracker, 6)
         assert (dict(+gpu.alive), gpu.used) == before
     gpu.memory = 1 << 30
@@ -206,7 +206,7 @@ def test_an_engine_that_takes_neither_memory_is_closed(gpu: FakeGpu, engine: Pat
     gpu.fail("execute_async_v3")
     tries = gpu.calls["set_input_shape"]
     gpu.when["set_input_shape"] = lambda: gpu.calls["set_input_shape"] > tries + 4
-    with pytest.raises(UnavailableError, match=r"\bframe\b.*; .*open the model again"):
+    with raises_user_error(UnavailableError, mentions=("frame", "open the model again")):
         tracker.step(FRAMES[1], ADDED)
     assert_nothing_is_left(gpu)
 
@@ -215,16 +215,18 @@ def test_a_gpu_that_fails_closes_the_tracker_and_frees_everything(gpu: FakeGpu, 
     tracker = Tracker(TensorRTBackend(engine))
     act(tracker, 0)
     gpu.fail("Stream.synchronize")
-    sentence = (
-        r"the GPU failed while a frame was processed "
-        r"\(Stream.synchronize failed: unspecified launch failure\); "
-        r"the tracker is closed: check the GPU with nvidia-smi, then open the model again\."
+    words = (
+        "frame",
+        "Stream.synchronize",
+        "unspecified launch failure",
+        "nvidia-smi",
+        "open the model again",
     )
-    with pytest.raises(UnavailableError, match=sentence):
+    with raises_user_error(UnavailableError, mentions=words):
         act(tracker, 1)
     assert_nothing_is_left(gpu)
     for again in (lambda: act(tracker, 1), lambda: tracker.remove(3)):
-        with pytest.raises(UnavailableError, match=sentence):
+        with raises_user_error(UnavailableError, mentions=words):
             again()
     tracker.close()
 
@@ -236,7 +238,7 @@ def test_a_broken_gpu_is_not_asked_twice(gpu: FakeGpu, engine: Path) -> None:
     act(tracker, 0)
     assert backend._tensors is not None
     gpu.free(backend._tensors.keys.address)
-    with pytest.raises(UnavailableError, match="an illegal memory access"):
+    with raises_user_error(UnavailableError, mentions=("illegal memory access",)):
         act(tracker, 1)
     tracker.close()
 
@@ -246,7 +248,7 @@ def test_failures_between_frames(gpu: FakeGpu, engine: Path, call: str) -> None:
     tracker = Tracker(TensorRTBackend(engine))
     act(tracker, 0)
     gpu.fail(call)
-    with pytest.raises(UnavailableError, match=f"while an object was removed .*{call}"):
+    with raises_user_error(UnavailableError, mentions=("removed", call)):
         tracker.remove(3)
     assert_nothing_is_left(gpu)
 
@@ -256,7 +258,7 @@ def test_failures_while_a_mask_is_stored(gpu: FakeGpu, engine: Path, call: str) 
     tracker = Tracker(TensorRTBackend(engine))
     labels = act(tracker, 0)
     gpu.fail(call)
-    with pytest.raises(UnavailableError, match=f"while a mask was stored .*{call}"):
+    with raises_user_error(UnavailableError, mentions=("mask", call)):
         tracker.revise(labels)
     assert_nothing_is_left(gpu)
 
@@ -281,10 +283,7 @@ def test_a_closed_backend(gpu: FakeGpu, engine: Path) -> None:
 
 def test_frames_of_another_size(gpu: FakeGpu, engine: Path) -> None:
     backend = TensorRTBackend(engine)
-    with pytest.raises(
-        SourceError,
-        match=r"66x97 pixels.*32 to 128 x 32 to 96; .*--height and --width",
-    ):
+    with raises_user_error(SourceError, mentions=("66x97", "32 to 128 x 32 to 96", "--height and --width")):
         backend.allocate(97, 66, 8, 2)
     backend.allocate(96, 66, 8, 2)
 
@@ -293,10 +292,7 @@ def test_more_objects_than_the_engine_takes(gpu: FakeGpu, engine: Path) -> None:
     tracker = Tracker(TensorRTBackend(engine))
     act(tracker, 0)
     crowd = np.arange(HEIGHT * WIDTH, dtype=np.uint32).reshape(HEIGHT, WIDTH) % 5 + 20
-    with pytest.raises(
-        MaskError,
-        match=r"\b7\b.*\.engine .*\b4; .*--objects 1:4:7",
-    ):
+    with raises_user_error(MaskError, mentions=(7, ".engine", 4, "--objects 1:4:7")):
         tracker.step(FRAMES[1], crowd.astype(np.uint8))
     act(tracker, 1)
 
@@ -317,16 +313,17 @@ def changed(engine: Path, folder: Path, **key: Any) -> Path:
 @pytest.mark.parametrize(
     ("key", "words"),
     [
-        ({"tensorrt_version": "10.9.0"}, r"tensorrt 10.9.0 .*11.1.0.*; build it again"),
-        ({"tensorrt_version": "11.1.1"}, r"tensorrt 11.1.1 .*11.1.0"),
-        ({"tensorrt_version": "11.2.0", "version_compatible": True}, r"built for tensorrt 11.2.0"),
-        ({"compute_capability": ["sm89"]}, r"sm89 .*sm86"),
+        ({"tensorrt_version": "10.9.0"}, ("tensorrt 10.9.0", "11.1.0", "maskring build")),
+        ({"tensorrt_version": "11.1.1"}, ("tensorrt 11.1.1", "11.1.0")),
+        ({"tensorrt_version": "11.2.0", "version_compatible": True}, ("tensorrt 11.2.0",)),
+        ({"compute_capability": ["sm89"]}, ("sm89", "sm86")),
     ],
 )
-def test_what_differs_is_named(gpu: FakeGpu, engine: Path, tmp_path: Path, key: Any, words: str) -> None:
-    with pytest.raises(ModelError, match=words) as caught:
+def test_what_differs_is_named(
+    gpu: FakeGpu, engine: Path, tmp_path: Path, key: Any, words: tuple[str, ...]
+) -> None:
+    with raises_user_error(ModelError, mentions=words):
         TensorRTBackend(changed(engine, tmp_path, **key))
-    assert_one_sentence(caught.value)
     assert gpu.calls["deserialize_cuda_engine"] == 0
     assert_nothing_is_left(gpu)
 
@@ -335,7 +332,7 @@ def test_what_differs_is_named(gpu: FakeGpu, engine: Path, tmp_path: Path, key: 
 def test_a_manifest_of_another_network(gpu: FakeGpu, engine: Path, tmp_path: Path, shapes: Any) -> None:
     whole = json.loads(manifest_path(engine).read_text())["key"]["shapes"]
     shapes = whole | shapes if "memory_keys" in shapes else shapes
-    with pytest.raises(ModelError, match=r"other.engine.json .*; build it again"):
+    with raises_user_error(ModelError, mentions=("other.engine.json", "maskring build")):
         TensorRTBackend(changed(engine, tmp_path, shapes=shapes))
     assert_nothing_is_left(gpu)
 
@@ -358,23 +355,23 @@ def test_what_is_compatible_runs(gpu: FakeGpu, engine: Path, tmp_path: Path, key
 @pytest.mark.parametrize("version", ["10.2.0", "12.0.1"])
 def test_tensorrt_too_old_or_too_new(monkeypatch: pytest.MonkeyPatch, engine: Path, version: str) -> None:
     fake_device.install(monkeypatch, FakeGpu(), version=version)
-    with pytest.raises(UnavailableError, match=rf"TensorRT {version} .* 10.3 to 11; .*maskring\[gpu"):
+    with raises_user_error(UnavailableError, mentions=(f"TensorRT {version}", "10.3 to 11", "maskring[gpu")):
         TensorRTBackend(engine)
 
 
 def test_files_that_are_missing_or_damaged(gpu: FakeGpu, engine: Path, tmp_path: Path) -> None:
     copy = changed(engine, tmp_path)
     copy.write_bytes(copy.read_bytes()[:-1])
-    with pytest.raises(ModelError, match=r"other.engine .*; build it again"):
+    with raises_user_error(ModelError, mentions=(copy, "maskring build")):
         TensorRTBackend(copy)
     manifest_path(copy).write_text("{")
-    with pytest.raises(ModelError, match=r"json is damaged"):
+    with raises_user_error(ModelError, mentions=(manifest_path(copy), "maskring build")):
         TensorRTBackend(copy)
     manifest_path(copy).unlink()
-    with pytest.raises(ModelError, match=r"other.engine.json.* does not exist; copy it"):
+    with raises_user_error(ModelError, mentions=(manifest_path(copy), "copy it")):
         TensorRTBackend(copy)
     copy.unlink()
-    with pytest.raises(ModelError, match=r"other.engine does not exist"):
+    with raises_user_error(ModelError, mentions=(copy,)):
         TensorRTBackend(copy)
     assert_nothing_is_left(gpu)
 
@@ -389,8 +386,8 @@ def resealed(engine: Path, content: bytes) -> Path:
 
 def test_tensorrt_refuses_the_engine_in_its_own_words(gpu: FakeGpu, engine: Path, tmp_path: Path) -> None:
     strange = resealed(changed(engine, tmp_path), b"no engine at all")
-    with pytest.raises(
-        ModelError, match=r"TensorRT 11.1.0 .*other.engine: .*Error Code 1: magic tag; build it"
+    with raises_user_error(
+        ModelError, mentions=("TensorRT 11.1.0", strange, "Error Code 1: magic tag", "maskring build")
     ) as caught:
         TensorRTBackend(strange)
     assert_nothing_is_left(gpu)  # while somebody still looks at the exception
@@ -403,7 +400,7 @@ def test_an_engine_of_another_network(gpu: FakeGpu, engine: Path, tmp_path: Path
     for node in network.graph.node:
         node.output[:] = ["masks" if name == "labels" else name for name in node.output]
     strange = resealed(changed(engine, tmp_path), network.SerializeToString())
-    with pytest.raises(ModelError, match=r"other.engine .*labels, masks.*; build it"):
+    with raises_user_error(ModelError, mentions=(strange, "labels, masks", "maskring build")):
         TensorRTBackend(strange)
     assert_nothing_is_left(gpu)
 
@@ -413,26 +410,20 @@ def test_an_engine_of_another_network(gpu: FakeGpu, engine: Path, tmp_path: Path
 
 def test_no_tensorrt(monkeypatch: pytest.MonkeyPatch, engine: Path) -> None:
     monkeypatch.setitem(sys.modules, "tensorrt", None)
-    with pytest.raises(
-        UnavailableError, match=r"of tensorrt cannot be imported; run pip install 'maskring\[gpu"
-    ):
+    with raises_user_error(UnavailableError, mentions=("tensorrt", "pip install 'maskring[gpu")):
         TensorRTBackend(engine)
 
 
 def test_no_pycuda(gpu: FakeGpu, monkeypatch: pytest.MonkeyPatch, engine: Path) -> None:
     monkeypatch.setitem(sys.modules, "pycuda.driver", None)
-    with pytest.raises(
-        UnavailableError, match=r"pycuda, .*cannot be imported .*; run pip install pycuda where a CUDA"
-    ):
+    with raises_user_error(UnavailableError, mentions=("pycuda", "pip install pycuda")):
         TensorRTBackend(engine)
 
 
 @pytest.mark.parametrize("call", ["init", "Device", "Device.retain_primary_context", "Stream"])
 def test_no_gpu(gpu: FakeGpu, engine: Path, call: str) -> None:
     gpu.fail(call)
-    with pytest.raises(
-        UnavailableError, match=rf"the GPU cannot be used \({call} failed: .*\); install NVIDIA"
-    ):
+    with raises_user_error(UnavailableError, mentions=(call, "install NVIDIA")):
         TensorRTBackend(engine)
     assert_nothing_is_left(gpu)
 
@@ -465,7 +456,7 @@ def test_the_plugin_is_there(
 def test_the_plugin_cannot_be_loaded(
     gpu: FakeGpu, monkeypatch: pytest.MonkeyPatch, engine: Path, tmp_path: Path
 ) -> None:
-    with pytest.raises(UnavailableError, match=r"libplugin.so cannot be loaded \(.*\); build the library"):
+    with raises_user_error(UnavailableError, mentions=("libplugin.so", "build the library")):
         TensorRTBackend(with_plugin(engine, tmp_path, monkeypatch))
     assert_nothing_is_left(gpu)
 
@@ -473,7 +464,7 @@ def test_the_plugin_cannot_be_loaded(
 def test_the_plugin_is_another_one(
     gpu: FakeGpu, monkeypatch: pytest.MonkeyPatch, engine: Path, tmp_path: Path
 ) -> None:
-    with pytest.raises(ModelError, match=r"plugin library aaaaaaaaaaaa"):
+    with raises_user_error(ModelError, mentions=("plugin", "aaaaaaaaaaaa", "maskring build")):
         TensorRTBackend(with_plugin(engine, tmp_path, monkeypatch, "a" * 64))
     assert_nothing_is_left(gpu)
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 from pathlib import Path
 
 import pytest
+from user_errors import raises_user_error
 
 from maskring.common.errors import MaskError, SourceError
 from maskring.runtime.evaluation.datasets import load_split
@@ -108,7 +109,7 @@ def test_youtube_vos(tmp_path: Path, root: str, split: str) -> None:
 
 
 def test_missing_root(tmp_path: Path) -> None:
-    with pytest.raises(SourceError, match="nowhere is not a folder"):
+    with raises_user_error(SourceError, mentions=(tmp_path / "nowhere",)):
         load_split(tmp_path / "nowhere", "val")
 
 
@@ -116,28 +117,28 @@ def test_missing_split_names_those_there_are(tmp_path: Path) -> None:
     root = davis(tmp_path, ["swan"])
     write_list(root, "2017", "train", "swan\n")
     write_list(root, "2016", "val", "swan\n")
-    with pytest.raises(SourceError, match=r"test; choose .*: train, val\."):
+    with raises_user_error(SourceError, mentions=("test", "train, val")):
         load_split(root, "test")
 
 
 def test_missing_split_of_folders_names_those_there_are(tmp_path: Path) -> None:
     for split in ("train", "valid"):
         fill(tmp_path / split / "JPEGImages" / "x", ".jpg", STEMS)
-    with pytest.raises(SourceError, match="train, valid"):
+    with raises_user_error(SourceError, mentions=("train, valid",)):
         load_split(tmp_path, "val")
-    with pytest.raises(SourceError, match=r"val; choose .*: all\."):
+    with raises_user_error(SourceError, mentions=("val", "all")):
         load_split(tmp_path / "train", "val")
 
 
 def test_folder_that_is_no_dataset(tmp_path: Path) -> None:
-    with pytest.raises(SourceError, match="JPEGImages, Annotations and ImageSets"):
+    with raises_user_error(SourceError, mentions=(tmp_path, "JPEGImages, Annotations and ImageSets")):
         load_split(tmp_path, "val")
 
 
 def test_missing_sequence(tmp_path: Path) -> None:
     root = davis(tmp_path, ["swan"])
     write_list(root, "2017", "val", "swan\nbear\n")
-    with pytest.raises(SourceError, match=r"bear of split val has no folder below .*JPEGImages"):
+    with raises_user_error(SourceError, mentions=("bear", "split val", "JPEGImages")):
         load_split(root, "val")
 
 
@@ -145,10 +146,10 @@ def test_missing_annotations(tmp_path: Path) -> None:
     root = davis(tmp_path, ["swan"])
     fill(root / "JPEGImages/480p/bear", ".jpg", STEMS)
     write_list(root, "2017", "val", "bear\n")
-    with pytest.raises(MaskError, match=r"bear of split val has no folder below .*Annotations"):
+    with raises_user_error(MaskError, mentions=("bear", "split val", "Annotations")):
         load_split(root, "val")
     (root / "Annotations/480p/bear").mkdir()
-    with pytest.raises(MaskError, match="bear has no annotation"):
+    with raises_user_error(MaskError, mentions=("bear", "annotation")):
         load_split(root, "val")
 
 
@@ -156,7 +157,7 @@ def test_annotation_without_its_frame(tmp_path: Path) -> None:
     root = davis(tmp_path, ["swan"])
     (root / "Annotations/480p/swan/00007.png").touch()
     write_list(root, "2017", "val", "swan\n")
-    with pytest.raises(MaskError, match=r"00007.png belongs to no frame"):
+    with raises_user_error(MaskError, mentions=("00007.png",)):
         load_split(root, "val")
 
 
@@ -165,7 +166,7 @@ def test_sequence_without_frames(tmp_path: Path) -> None:
     for path in (root / "JPEGImages/480p/swan").iterdir():
         path.unlink()
     write_list(root, "2017", "val", "swan\n")
-    with pytest.raises(SourceError, match="holds no image"):
+    with raises_user_error(SourceError, mentions=("swan",)):
         load_split(root, "val")
 
 
@@ -174,7 +175,7 @@ def test_empty_list(tmp_path: Path, content: bytes) -> None:
     root = davis(tmp_path, ["swan"])
     write_list(root, "2017", "val", "")
     (root / "ImageSets/2017/val.txt").write_bytes(content)
-    with pytest.raises(SourceError, match=r"val\.txt .*one sequence name per line"):
+    with raises_user_error(SourceError, mentions=("val.txt", "one sequence name per line")):
         load_split(root, "val")
 
 
@@ -182,7 +183,7 @@ def test_list_that_is_no_text(tmp_path: Path) -> None:
     root = davis(tmp_path, ["swan"])
     write_list(root, "2017", "val", "")
     (root / "ImageSets/2017/val.txt").write_bytes(b"\xff\xfe\x00swan")
-    with pytest.raises(SourceError, match="cannot be read as text"):
+    with raises_user_error(SourceError, mentions=("val.txt",)):
         load_split(root, "val")
 
 

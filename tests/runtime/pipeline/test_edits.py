@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import numpy as np
-import pytest
+from user_errors import raises_user_error
 
 from maskring.common.errors import MaskError
 from maskring.runtime.pipeline.edits import Edits, Schedule, merge_masks
@@ -37,5 +37,5 @@ def test_of_several_masks_the_later_ones_lie_on_top() -> None:
 
 
 def test_masks_of_two_sizes_do_not_merge() -> None:
-    with pytest.raises(MaskError, match=r"\[4, 4\] and \[2, 4\]"):
+    with raises_user_error(MaskError, mentions=([4, 4], [2, 4])):
         merge_masks(mask(1, 0), mask(2, 0)[:2])

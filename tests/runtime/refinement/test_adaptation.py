@@ -9,6 +9,7 @@ import numpy as np
 import pytest
 import torch
 from disc_clip import OBJECT, OTHER, QUICK, SIZE, clip, new_tracker, overlap
+from user_errors import raises_user_error
 
 from maskring.common.errors import ModelError
 from maskring.runtime.refinement.guard import NOT_LEARNED_REASON
@@ -211,21 +212,21 @@ def test_a_refiner_is_what_it_was_after_a_round_trip(tmp_path: Path) -> None:
 
 def test_a_damaged_refiner_is_refused(tmp_path: Path) -> None:
     path, predictor = tmp_path / "u.safetensors", Predictor.untrained(8, 0)
-    with pytest.raises(ModelError, match="does not exist"):
+    with raises_user_error(ModelError, mentions=(path,)):
         load_predictor(path)
     save_predictor(path, predictor)
     whole = path.read_bytes()
     path.write_bytes(whole[: len(whole) // 2])
-    with pytest.raises(ModelError, match="cannot be read"):
+    with raises_user_error(ModelError, mentions=(path, "--save-refiner")):
         load_predictor(path)
     path.write_bytes(whole.replace(b"maskring-refiner", b"maskring-refined"))
-    with pytest.raises(ModelError, match="not a refiner"):
+    with raises_user_error(ModelError, mentions=(path, "--save-refiner")):
         load_predictor(path)
     path.write_bytes(whole.replace(b'\\"width\\": 8', b'\\"width\\": 9'))
-    with pytest.raises(ModelError, match="damaged"):
+    with raises_user_error(ModelError, mentions=(path, "--save-refiner")):
         load_predictor(path)
     with torch.no_grad():
         next(predictor.unet.parameters()).fill_(float("nan"))
     save_predictor(path, predictor)
-    with pytest.raises(ModelError, match="not finite"):
+    with raises_user_error(ModelError, mentions=(path, "finite", "--save-refiner")):
         load_predictor(path)

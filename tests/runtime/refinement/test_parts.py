@@ -10,6 +10,7 @@ import numpy as np
 import pytest
 from disc_clip import OBJECT, OTHER, SIZE, clip, new_tracker
 from numpy.typing import NDArray
+from user_errors import raises_user_error
 
 from maskring.common.errors import OutputError, UserError
 from maskring.runtime.arrays.overlap import intersection_over_union
@@ -73,7 +74,7 @@ def network_of(labels: NDArray[np.uint8], sure: float, objects: int = 1) -> NDAr
     ],
 )
 def test_settings_that_make_no_sense_are_refused(wrong: dict[str, Any]) -> None:
-    with pytest.raises(UserError, match="give"):
+    with raises_user_error(UserError, mentions=("8 pixels",) if "size" in wrong else wrong):
         RefinementSettings(**wrong)
 
 

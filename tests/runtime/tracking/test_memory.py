@@ -8,6 +8,7 @@ import random
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from user_errors import raises_user_error
 
 from maskring.common.errors import UserError
 from maskring.runtime.tracking.memory import MemoryPolicy, MemoryRing
@@ -144,7 +145,7 @@ def test_impossible_policies(arguments: dict[str, object], words: list[str]) -> 
 
 
 def test_model_with_too_few_slots() -> None:
-    with pytest.raises(UserError, match="needs 8 slots and the model has 7"):
+    with raises_user_error(UserError, mentions=(8, 7)):
         MemoryRing(MemoryPolicy(), 7)
 
 

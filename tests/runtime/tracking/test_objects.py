@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import numpy as np
 import pytest
+from user_errors import raises_user_error
 
 from maskring.common.errors import MaskError
 from maskring.runtime.tracking.objects import ObjectTable, ids_in, remeasure
@@ -28,12 +29,12 @@ def test_a_table_does_not_change() -> None:
 
 
 def test_masks_that_a_table_does_not_take() -> None:
-    with pytest.raises(MaskError, match=r"mask is empty; .*1 to 255"):
+    with raises_user_error(MaskError, mentions=("1 to 255",)):
         ObjectTable().with_objects_of(mask_of(0), 256)
-    with pytest.raises(MaskError, match=r"\b3\b.*\b2; .*--objects 3"):
+    with raises_user_error(MaskError, mentions=(3, 2, "--objects 3")):
         ObjectTable().with_objects_of(mask_of(1, 2, 3), 3)
     assert ObjectTable().with_objects_of(mask_of(1, 2), 3).ids == [1, 2]
-    with pytest.raises(MaskError, match=r"object 4 .*\b1, 2\b"):
+    with raises_user_error(MaskError, mentions=("object 4", "1, 2")):
         ObjectTable({1: 1, 2: 2}).channel(4)
 
 

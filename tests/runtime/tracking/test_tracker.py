@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
-import re
 from dataclasses import dataclass
 from typing import ClassVar
 
 import numpy as np
 import pytest
 from pixel_backend import PixelBackend, pixel_metadata
+from user_errors import raises_user_error
 
 from maskring.common.errors import MaskError, SourceError, UserError
 from maskring.runtime.backends import DeviceFrame
@@ -300,7 +300,7 @@ def test_policy_and_slots_come_from_the_model() -> None:
     backend = PixelBackend(pixel_metadata(long_term=(0,), short_term=(1, 2), num_slots=9))
     Tracker(backend).step(*scene(0, RED))
     assert backend.keys.shape[1] == 9
-    with pytest.raises(UserError, match="needs 8 slots and the model has 3"):
+    with raises_user_error(UserError, mentions=(8, 3)):
         Tracker(PixelBackend(pixel_metadata(num_slots=3)))
 
 
@@ -312,7 +312,7 @@ def test_fixed_label_count() -> None:
     assert tracker.step(frame).probabilities.shape[0] == 3
     assert backend.allocations == [(HEIGHT, WIDTH, 8, 4)]
     truth[40:, :8], truth[40:, 20:28] = 30, 31
-    with pytest.raises(MaskError, match=r"\b4\b.*\b3\b.*--objects 4"):
+    with raises_user_error(MaskError, mentions=(4, 3, "--objects 4")):
         tracker.step(frame, truth)
     tracker.remove(1)
     truth[truth == 1] = 0
@@ -348,10 +348,10 @@ def test_a_revision_is_what_the_next_frame_follows(frames: int) -> None:
 @pytest.mark.parametrize("labels", [np.zeros((HEIGHT, WIDTH), bool), np.zeros((WIDTH, HEIGHT), np.uint8)])
 def test_a_revision_that_does_not_fit(labels: np.ndarray) -> None:
     tracker = Tracker(PixelBackend())
-    with pytest.raises(MaskError, match="latest frame"):
+    with raises_user_error(MaskError, mentions=("latest frame",)):
         tracker.revise(np.zeros((HEIGHT, WIDTH), np.uint8))
     tracker.step(*scene(0, RED))
-    with pytest.raises(MaskError, match=r"latest frame; .*height and width"):
+    with raises_user_error(MaskError, mentions=("latest frame", labels.dtype, "height and width")):
         tracker.revise(labels)
 
 
@@ -360,30 +360,30 @@ def frame_of(*shape: int, dtype: type = np.uint8) -> np.ndarray:
 
 
 BAD_CALLS = {
-    "no mask": (frame_of(HEIGHT, WIDTH, 3), None, MaskError, "first frame has no mask"),
-    "empty mask": (frame_of(HEIGHT, WIDTH, 3), frame_of(HEIGHT, WIDTH), MaskError, "mask is empty"),
+    "no mask": (frame_of(HEIGHT, WIDTH, 3), None, MaskError, ("first frame", "mask")),
+    "empty mask": (frame_of(HEIGHT, WIDTH, 3), frame_of(HEIGHT, WIDTH), MaskError, ("mask", "empty")),
     "mask of another size": (
         frame_of(HEIGHT, WIDTH, 3),
         np.ones((WIDTH, HEIGHT), np.uint8),
         MaskError,
-        r"49x66 .*66x49",
+        ("49x66", "66x49"),
     ),
     "bool mask": (
         frame_of(HEIGHT, WIDTH, 3),
         np.ones((HEIGHT, WIDTH), bool),
         MaskError,
-        r"mask is bool \[49, 66\]",
+        ("mask", "bool", [49, 66]),
     ),
     "colour mask": (
         frame_of(HEIGHT, WIDTH, 3),
         np.ones((HEIGHT, WIDTH, 3), np.uint8),
         MaskError,
-        r"\[49, 66, 3\]",
+        ("mask", [49, 66, 3]),
     ),
-    "float frame": (frame_of(HEIGHT, WIDTH, 3, dtype=float), None, SourceError, "frame is float64"),
-    "grey frame": (frame_of(HEIGHT, WIDTH), None, SourceError, r"frame is uint8 \[49, 66\]"),
-    "frame with alpha": (frame_of(HEIGHT, WIDTH, 4), None, SourceError, r"\[49, 66, 4\]"),
-    "frame without pixels": (frame_of(0, WIDTH, 3), None, SourceError, r"\[0, 66, 3\]"),
+    "float frame": (frame_of(HEIGHT, WIDTH, 3, dtype=float), None, SourceError, ("frame", "float64")),
+    "grey frame": (frame_of(HEIGHT, WIDTH), None, SourceError, ("frame", "uint8", [49, 66])),
+    "frame with alpha": (frame_of(HEIGHT, WIDTH, 4), None, SourceError, ("frame", [49, 66, 4])),
+    "frame without pixels": (frame_of(0, WIDTH, 3), None, SourceError, ("frame", [0, 66, 3])),
 }
 
 
@@ -403,9 +403,8 @@ def test_bad_calls_leave_the_tracker_as_it_was(case: str, started: bool) -> None
     good = scene(0, RED)
     if started:
         tracker.step(*good)
-    with pytest.raises(kind, match=words) as caught:
+    with raises_user_error(kind, mentions=words):
         tracker.step(frame, mask)
-    assert re.fullmatch(r"[^\n]+; [^\n]+\.", str(caught.value))
     assert len(backend.allocations) == int(started)
     after = tracker.step(*good)
     assert after.frame_index == int(started)
@@ -416,14 +415,14 @@ def test_resolution_change_mid_stream() -> None:
     tracker = Tracker(PixelBackend())
     frame, truth = scene(0, RED)
     tracker.step(frame, truth)
-    with pytest.raises(SourceError, match=r"changed from 66x49 to 66x48 pixels at frame 1"):
+    with raises_user_error(SourceError, mentions=("66x49", "66x48", "frame 1")):
         tracker.step(frame[:48], truth[:48])
     assert iou(tracker.step(frame).labels, truth, 1) > 0.9
 
 
 def test_frame_size_of_the_model() -> None:
     tracker = Tracker(PixelBackend(pixel_metadata(height=48, width=64)))
-    with pytest.raises(SourceError, match=r"66x49 .*64x48; .*--height 49 --width 66"):
+    with raises_user_error(SourceError, mentions=("66x49", "64x48", "--height 49 --width 66")):
         tracker.step(*scene(0, RED))
     frame, truth = scene(0, RED)
     tracker.step(frame[:48, :64], truth[:48, :64])
@@ -465,10 +464,10 @@ def test_frames_and_masks_of_any_strides() -> None:
 
 def test_remove_of_an_unknown_object() -> None:
     tracker = Tracker(PixelBackend())
-    with pytest.raises(MaskError, match=r"object 3 is not tracked \(tracked: none\)"):
+    with raises_user_error(MaskError, mentions=("object 3", "none")):
         tracker.remove(3)
     tracker.step(*scene(0, RED, GREEN))
-    with pytest.raises(MaskError, match=r"object 3 is not tracked \(tracked: 1, 2\)"):
+    with raises_user_error(MaskError, mentions=("object 3", "1, 2")):
         tracker.remove(3)
 
 

@@ -14,6 +14,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from hypothesis.extra import numpy as arrays
 from PIL import Image
+from user_errors import raises_user_error
 
 from maskring.common.errors import MaskError, OutputError
 from maskring.runtime.video.masks import MAX_VALUES, encode_mask, read_mask, write_mask
@@ -195,7 +196,7 @@ def test_several_objects_with_soft_edges_are_refused(tmp_path: Path, how: str) -
     two = painted(100)
     two[30:50, 80:110] = 200
     soft = cv2.blur(two if how == "grey" else PALETTE[two // 100], (3, 3))
-    with pytest.raises(MaskError, match=r"soft\.png .*draw without smoothing"):
+    with raises_user_error(MaskError, mentions=("soft.png", "draw without smoothing")):
         read_mask(saved(tmp_path / "soft.png", soft))
 
 
@@ -226,7 +227,7 @@ def test_transparent_pixels_are_background(tmp_path: Path) -> None:
 
 def test_empty_masks_are_refused_unless_allowed(tmp_path: Path) -> None:
     write_mask(tmp_path / "empty.png", np.zeros((4, 5), np.uint8))
-    with pytest.raises(MaskError, match=r"empty\.png holds no object"):
+    with raises_user_error(MaskError, mentions=(tmp_path / "empty.png",)):
         read_mask(tmp_path / "empty.png")
     assert read_mask(tmp_path / "empty.png", allow_empty=True).shape == (4, 5)
 
@@ -241,7 +242,7 @@ def test_empty_masks_are_refused_unless_allowed(tmp_path: Path) -> None:
     ],
 )
 def test_pictures_that_are_no_masks(tmp_path: Path, pixels: np.ndarray, words: str) -> None:
-    with pytest.raises(MaskError, match=words) as caught:
+    with raises_user_error(MaskError, mentions=("mask.png", words)) as caught:
         read_mask(saved(tmp_path / "mask.png", pixels))
     assert "mask.png" in str(caught.value)
 
@@ -256,18 +257,18 @@ def test_as_many_values_as_allowed(tmp_path: Path) -> None:
 
 def test_16_bit_colour(tmp_path: Path) -> None:
     cv2.imwrite(str(tmp_path / "deep.png"), np.full((3, 3, 3), 999, np.uint16))
-    with pytest.raises(MaskError, match="16 bits"):
+    with raises_user_error(MaskError, mentions=("deep.png", "16 bits")):
         read_mask(tmp_path / "deep.png")
 
 
 def test_paths_without_a_mask(tmp_path: Path) -> None:
-    with pytest.raises(MaskError, match="does not exist"):
+    with raises_user_error(MaskError, mentions=(tmp_path / "none.png",)):
         read_mask(tmp_path / "none.png")
-    with pytest.raises(MaskError, match="is not a file"):
+    with raises_user_error(MaskError, mentions=(tmp_path,)):
         read_mask(tmp_path)
     for content in (b"", b"hello", cv2.imencode(".jpg", IDS)[1].tobytes()):
         (tmp_path / "mask.png").write_bytes(content)
-        with pytest.raises(MaskError, match="is not a PNG"):
+        with raises_user_error(MaskError, mentions=(tmp_path / "mask.png", "PNG")):
             read_mask(tmp_path / "mask.png")
 
 
@@ -312,7 +313,7 @@ def test_arbitrary_bytes(
 def test_headers_that_lie(tmp_path: Path, header: png.Header, remedy: str) -> None:
     path = tmp_path / "mask.png"
     path.write_bytes(crafted(header, b"\0\1\2"))
-    with pytest.raises(MaskError, match=r"mask\.png") as caught:
+    with raises_user_error(MaskError, mentions=(path,)) as caught:
         read_mask(path)
     assert remedy in caught.value.remedy
 
@@ -325,7 +326,7 @@ def test_masks_are_uint8_pictures() -> None:
 
 def test_failed_writes_leave_nothing(tmp_path: Path) -> None:
     (tmp_path / "mask.png").mkdir()
-    with pytest.raises(OutputError, match="in the way"):
+    with raises_user_error(OutputError, mentions=(tmp_path / "mask.png",)):
         write_mask(tmp_path / "mask.png", IDS)
     with pytest.raises(OutputError):
         write_mask(tmp_path / "no" / "mask.png", IDS)
