@@ -5,7 +5,7 @@ Feature (i, j) is centred on pixel (stride * i, stride * j). Beyond the last fea
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterable
 
 import cv2
 import numpy as np
@@ -36,26 +36,18 @@ def to_pixels(features: FloatMaps, box: Box, stride: int) -> Floats:
     return np.asarray(pixels, np.float32)
 
 
-def argmax_planes(planes: Iterator[FloatMaps]) -> NDArray[np.uint8]:
+def argmax_planes(planes: Iterable[FloatMaps]) -> NDArray[np.uint8]:
     """Index of the largest plane at each place, the first of equals.
 
     Far faster than ``argmax`` over a leading axis.
     """
+    planes = iter(planes)
     highest = next(planes).copy()
     winners = np.zeros(highest.shape, np.uint8)
     for index, plane in enumerate(planes, 1):
         np.copyto(winners, np.uint8(index), where=plane > highest)
         np.maximum(highest, plane, out=highest)
     return winners
-
-
-def best_labels(probabilities: FloatMaps) -> Labels:
-    """Label of the highest probability at each feature, the smallest label of equals.
-
-    Args:
-        probabilities: [O, h, w].
-    """
-    return argmax_planes(iter(probabilities))
 
 
 def best_labels_of_pixels(probabilities: FloatMaps, best: Labels, stride: int, out: Labels) -> None:
@@ -66,7 +58,7 @@ def best_labels_of_pixels(probabilities: FloatMaps, best: Labels, stride: int, o
 
     Args:
         probabilities: [O, h, w].
-        best: [h, w], from :func:`best_labels`.
+        best: [h, w], from :func:`argmax_planes`.
         stride: pixels per feature.
         out: [H, W], with h = ceil(H / stride) and w = ceil(W / stride).
     """

@@ -12,7 +12,7 @@ import onnx
 
 from ....common.errors import UnavailableError
 from ....common.types import Array
-from ...arrays.upsampling import best_labels, best_labels_of_pixels
+from ...arrays.upsampling import argmax_planes, best_labels_of_pixels
 from ...model.metadata import ModelMetadata
 from ...model.step_graph import cut_at_memory_read, memory_read
 from ...model.tensor_names import FRAME, KEY, LAB, LABELS, PROBABILITIES, VALUE
@@ -158,7 +158,7 @@ class NativeReadExecutor:
     def _write_labels(self, outputs: Mapping[str, Array]) -> None:
         """From probabilities to the labels of pixels and to what memory keeps."""
         probabilities = outputs[PROBABILITIES][0]
-        best = best_labels(probabilities)
+        best = argmax_planes(probabilities)
         best_labels_of_pixels(probabilities, best, self._metadata.stride, out=outputs[LABELS][0])
         for label, plane in enumerate(outputs[VALUE][0]):
             np.equal(best, label, out=plane)

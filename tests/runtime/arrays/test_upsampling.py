@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 import torch
 
-from maskring.runtime.arrays.upsampling import best_labels, best_labels_of_pixels
+from maskring.runtime.arrays.upsampling import argmax_planes, best_labels_of_pixels
 from maskring.training.network.encoder import STRIDE
 from maskring.training.network.upsampling import upsample
 
@@ -25,7 +25,7 @@ def smooth_probabilities(labels: int, rows: int, columns: int, seed: int) -> np.
 def test_pixels_are_labelled_as_in_the_graph(labels: int, height: int, width: int, dtype: type) -> None:
     rows, columns = -(-height // STRIDE), -(-width // STRIDE)
     probabilities = smooth_probabilities(labels, rows, columns, labels + height).astype(dtype)
-    best = best_labels(probabilities)
+    best = argmax_planes(probabilities)
     np.testing.assert_array_equal(best, probabilities.argmax(0))
     found = np.full((height, width), 77, np.uint8)
     best_labels_of_pixels(probabilities, best, STRIDE, out=found)
@@ -39,7 +39,7 @@ def test_pixels_are_labelled_as_in_the_graph(labels: int, height: int, width: in
 def test_equals_and_features_that_read_nothing_go_to_the_smallest_label() -> None:
     probabilities = np.zeros((3, 4, 5), np.float32)
     probabilities[1:, :2] = 0.5
-    best = best_labels(probabilities)
+    best = argmax_planes(probabilities)
     assert (best[:2] == 1).all() and not best[2:].any()
     found = np.empty((16, 20), np.uint8)
     best_labels_of_pixels(probabilities, best, 4, out=found)
