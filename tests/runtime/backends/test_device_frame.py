@@ -12,7 +12,6 @@ import fake_device
 import numpy as np
 import pytest
 from fake_device import FakeGpu, on_gpu, write_engine
-from pixel_model import write_pixel_model
 
 import maskring
 from maskring.common.errors import SourceError, UserError
@@ -35,11 +34,6 @@ def gpu(monkeypatch: pytest.MonkeyPatch) -> FakeGpu:
     gpu = FakeGpu()
     fake_device.install(monkeypatch, gpu)
     return gpu
-
-
-@pytest.fixture(scope="module")
-def model(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    return write_pixel_model(tmp_path_factory.mktemp("model") / "pixel.onnx")
 
 
 @pytest.fixture

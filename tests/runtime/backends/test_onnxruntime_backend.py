@@ -32,11 +32,6 @@ MASK = np.zeros((HEIGHT, WIDTH), np.uint8)
 MASK[8:30, 8:30], MASK[20:44, 34:60] = 3, 9
 
 
-@pytest.fixture(scope="module")
-def model(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    return write_pixel_model(tmp_path_factory.mktemp("model") / "pixel.onnx")
-
-
 def assert_same_labels(result: Result, expected: Result) -> None:
     """The same label at each pixel where the best one leads by more than rounding errors."""
     fine = np.sort(interpolate(expected.probabilities, HEIGHT, WIDTH, 4), axis=0)

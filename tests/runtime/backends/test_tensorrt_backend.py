@@ -69,16 +69,6 @@ def idle_gpu(monkeypatch: pytest.MonkeyPatch) -> FakeGpu:
 
 
 @pytest.fixture(scope="module")
-def model(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    return write_pixel_model(tmp_path_factory.mktemp("model") / "pixel.onnx")
-
-
-@pytest.fixture(scope="module")
-def engine(model: Path) -> Path:
-    return write_engine(model, model.with_suffix(".engine"), OPTIONS)
-
-
-@pytest.fixture(scope="module")
 def rtx_engine(model: Path) -> Path:
     """The function body is built into it: it reads all slots in each step."""
     options = dataclasses.replace(OPTIONS, runtime="tensorrt-rtx")

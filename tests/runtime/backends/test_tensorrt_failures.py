@@ -14,8 +14,7 @@ import fake_device
 import numpy as np
 import onnx
 import pytest
-from fake_device import FakeGpu, write_engine
-from pixel_model import write_pixel_model
+from fake_device import FakeGpu
 from user_errors import raises_user_error
 
 from maskring.common.errors import MaskError, ModelError, SourceError, UnavailableError, UserError
@@ -41,16 +40,6 @@ def gpu(monkeypatch: pytest.MonkeyPatch) -> FakeGpu:
     gpu.driver_stack.append("torch's")
     fake_device.install(monkeypatch, gpu)
     return gpu
-
-
-@pytest.fixture(scope="module")
-def model(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    return write_pixel_model(tmp_path_factory.mktemp("model") / "pixel.onnx")
-
-
-@pytest.fixture(scope="module")
-def engine(model: Path) -> Path:
-    return write_engine(model, model.with_suffix(".engine"), OPTIONS)
 
 
 def assert_one_sentence(error: UserError | str) -> None:

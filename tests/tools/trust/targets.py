@@ -293,30 +293,15 @@ def states(folder: Path) -> Attack:
 
 
 def manifests(folder: Path) -> Attack:
-    from maskring.runtime.model.engine_file import (
-        EngineKey,
-        EngineManifest,
-        manifest_path,
-        read_manifest,
-    )
-    from maskring.runtime.model.metadata import ModelMetadata
+    from trust import fuzz
 
-    engine = folder / "model.engine"
-    engine.write_bytes(b"engine")
-    shapes = {"frame": [[1, 2], [1, 2], [1, 2]]}
-    key = EngineKey("tensorrt", "0" * 64, "0" * 64, "float16", shapes, "10.3.0", ("sm87",))
-    metadata = ModelMetadata(stride=4, channels=64, radius=12, logit_scale=0.125)
-    text = EngineManifest(key, metadata, "0" * 64, {"scratch": 1}).to_json()
-    path = manifest_path(engine)
+    (text, *_), read = fuzz.manifests(folder)
 
     def attack(rng: random.Random) -> None:
         if rng.random() < 0.8:
-            path.write_text(as_json(damaged_document(json.loads(text), rng), rng), "utf-8", "replace")
+            read(as_json(damaged_document(json.loads(text), rng), rng).encode("utf-8", "replace"))
         else:
-            path.write_bytes(damaged_bytes(text.encode(), rng))
-        manifest = read_manifest(engine)
-        manifest.check_runs_on("10.3.0", "sm87", "")
-        manifest.key.differences(key)
+            read(damaged_bytes(text, rng))
 
     return attack
 
