@@ -2,8 +2,11 @@
 
 from __future__ import annotations
 
+import contextlib
 import ctypes
+import math
 import os
+from pathlib import Path
 from typing import Any
 
 from .errors import UnavailableError, UserError
@@ -37,10 +40,47 @@ def threads_to_use(asked: int) -> int:
 
 
 def usable_cores() -> int:
-    """CPU cores this process may run on."""
-    if hasattr(os, "sched_getaffinity"):
-        return len(os.sched_getaffinity(0))
-    return os.cpu_count() or 1
+    """CPU cores this process may run on: those it is bound to, and no more than its container's quota."""
+    cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
+    return min(cores, cpu_quota() or cores)
+
+
+def cpu_quota(root: Path = Path("/")) -> int | None:
+    """Cores that the CPU quota of this process's control groups amounts to, rounded up; None without one.
+
+    ``docker run --cpus``, Kubernetes' limits and systemd's CPUQuota set it. More threads than that would be
+    halted for the rest of each period.
+
+    Args:
+        root: where ``proc`` and ``sys`` are mounted.
+    """
+    groups = root / "sys/fs/cgroup"
+    quotas = []
+    with contextlib.suppress(OSError):  # not Linux, or /proc is hidden
+        for line in (root / "proc/self/cgroup").read_text().splitlines():
+            hierarchy, controllers, path = line.split(":", 2)
+            group = Path(path.lstrip("/"))
+            if hierarchy == "0":  # version 2
+                quotas += [_quota_v2(groups / above / "cpu.max") for above in (group, *group.parents)]
+            elif "cpu" in controllers.split(","):  # version 1, as JetPack 5 has it
+                quotas += [_quota_v1(groups / controllers / above) for above in (group, *group.parents)]
+    return min((math.ceil(quota) for quota in quotas if quota), default=None)
+
+
+def _quota_v2(file: Path) -> float | None:
+    try:
+        quota, period = file.read_text().split()
+        return None if quota == "max" else int(quota) / int(period)
+    except (OSError, ValueError, ZeroDivisionError):
+        return None
+
+
+def _quota_v1(folder: Path) -> float | None:
+    try:
+        quota = int((folder / "cpu.cfs_quota_us").read_text())
+        return None if quota <= 0 else quota / int((folder / "cpu.cfs_period_us").read_text())
+    except (OSError, ValueError, ZeroDivisionError):
+        return None
 
 
 def cuda_driver() -> Any:

@@ -42,7 +42,9 @@ def silence_opencv() -> None:
     """
     os.environ.setdefault("OPENCV_FFMPEG_LOGLEVEL", "-8")  # AV_LOG_QUIET
     if "OPENCV_LOG_LEVEL" not in os.environ:
-        cv2.utils.logging.setLogLevel(cv2.utils.logging.LOG_LEVEL_SILENT)
+        # OpenCV 4.13 moved the function. Level 0 is silence in both.
+        logging = cv2 if hasattr(cv2, "setLogLevel") else cv2.utils.logging
+        logging.setLogLevel(0)
 
 
 def preferred_backend() -> int:

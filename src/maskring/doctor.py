@@ -7,9 +7,11 @@ import shutil
 from collections.abc import Iterator
 from dataclasses import dataclass
 from importlib import import_module, metadata, util
+from pathlib import Path
 from typing import Literal
 
 from .common.errors import UnavailableError
+from .common.libraries import import_failure
 from .common.machine import NEEDS_PYCUDA, compute_capability, usable_cores
 from .plugins.library import library_path
 
@@ -44,9 +46,20 @@ OPTIONAL = {
     "polygraphy": "profile models, build engines: pip install 'maskring[profile]'",
     "tensorrt-rtx": "build engines for RTX cards, without a GPU: pip install 'maskring[rtx]'",
 }
+OPENCV_PACKAGES = (
+    "opencv-python",
+    "opencv-python-headless",
+    "opencv-contrib-python",
+    "opencv-contrib-python-headless",
+)
+"""Distributions that all install the module ``cv2``."""
+
+SYSTEM_PACKAGES = ("/usr/lib/python3*/dist-packages", "/usr/local/lib/python3*/dist-packages")
+"""Folders in which JetPack, Debian and builds from source install OpenCV."""
+
 STAND_INS = {
     "onnxruntime": ("onnxruntime-gpu",),
-    "opencv-python": ("opencv-python-headless", "opencv-contrib-python"),
+    "opencv-python": OPENCV_PACKAGES[1:],
     "tensorrt-rtx": ("tensorrt-rtx-cu13-bindings", "tensorrt-rtx-cu12-bindings"),
 }
 """Distributions that contain the same module under another name."""
@@ -60,7 +73,12 @@ MODULES = {
 """Module names that differ from their distribution's."""
 
 CAPABILITIES = {
-    "track on a CPU (onnxruntime)": (*REQUIRED, "native CPU kernel", "OpenCV with FFMPEG"),
+    "track on a CPU (onnxruntime)": (
+        *REQUIRED,
+        "native CPU kernel",
+        "OpenCV with FFMPEG",
+        "onnxruntime providers",
+    ),
     "refine masks": ("torch", "safetensors"),
     "track with checkpoints, train, import, export": ("torch", "safetensors", "onnxscript"),
     "verify exports": ("onnxruntime-extensions",),
@@ -138,32 +156,60 @@ def _video() -> Iterator[Finding]:
     try:
         cv2 = import_module("cv2")
     except ImportError as error:
-        yield Finding("video decoding", "missing", str(error), "apt-get install libgl1 libglib2.0-0")
+        yield _broken("video decoding", error)
         return
     information = cv2.getBuildInformation()
     for library, use, remedy in (
         ("FFMPEG", "video files and RTSP", "pip install opencv-python"),
-        (
-            "GStreamer",
-            "GStreamer pipelines",
-            "use an OpenCV built with GStreamer (JetPack's, or from source)",
-        ),
+        ("GStreamer", "GStreamer pipelines", "use JetPack's OpenCV, or one built from source with it"),
     ):
+        part = f"OpenCV with {library}"
         built = any(
             line.strip().startswith(library + ":") and "YES" in line for line in information.splitlines()
         )
-        yield (
-            Finding(f"OpenCV with {library}", "ok", "yes")
-            if built
-            else Finding(f"OpenCV with {library}", "optional", "no", f"for {use}: {remedy}")
-        )
+        yield Finding(part, "ok", "yes") if built else Finding(part, "optional", "no", f"for {use}: {remedy}")
+    yield from _other_opencvs(Path(str(cv2.__file__)))
+
+
+def _other_opencvs(imported: Path) -> Iterator[Finding]:
+    """Several packages of OpenCV in one folder overwrite each other, and pip's hides the system's."""
+    names = [name for name in OPENCV_PACKAGES if _is_installed(name)]
+    if len(names) > 1:
+        remedy = f"pip uninstall -y {' '.join(names)} && pip install {names[0]}"
+        yield Finding("OpenCV, once", "optional", f"{' and '.join(names)} overwrite each other", remedy)
+    for system in SYSTEM_PACKAGES:
+        for found in sorted(Path("/").glob(f"{system.lstrip('/')}/cv2*")):
+            if imported.is_relative_to(found.parent) or found.suffix not in ("", ".so"):
+                continue
+            detail = f"{found} is hidden by {imported.parent}"
+            remedy = f"to use it: pip uninstall -y {' '.join(names) or 'opencv-python'}"
+            yield Finding("OpenCV of the system", "optional", detail, f"{remedy} (docs/deploy.md)")
+
+
+def _is_installed(distribution: str) -> bool:
+    try:
+        metadata.version(distribution)
+    except metadata.PackageNotFoundError:
+        return False
+    return True
+
+
+def _broken(part: str, error: ImportError) -> Finding:
+    """An installed package that cannot be imported."""
+    failure = import_failure(error)
+    if failure is None:
+        return Finding(part, "missing", str(error), "install the package again")
+    return Finding(part, "missing", failure.problem, failure.remedy)
 
 
 def _execution_providers() -> Iterator[Finding]:
     if util.find_spec("onnxruntime") is None:
         return
-    providers = import_module("onnxruntime").get_available_providers()
-    yield Finding("onnxruntime providers", "ok", ", ".join(providers))
+    part = "onnxruntime providers"
+    try:
+        yield Finding(part, "ok", ", ".join(import_module("onnxruntime").get_available_providers()))
+    except ImportError as error:
+        yield _broken(part, error)
 
 
 def _plugin_library() -> Finding:

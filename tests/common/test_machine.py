@@ -84,3 +84,54 @@ def test_no_driver(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(machine, "DRIVER", "libcuda-that-is-nowhere.so.1")
     with raises_user_error(UnavailableError, ("no NVIDIA driver", "install NVIDIA's driver")):
         machine.cuda_driver()
+
+
+QUOTAS = {
+    "docker run --cpus 1.5": ("0::/", {"cpu.max": "150000 100000"}, 2),
+    "a pod below the limit of its parent": (
+        "0::/kubepods/pod/box",
+        {
+            "cpu.max": "max 100000",
+            "kubepods/pod/box/cpu.max": "400000 100000",
+            "kubepods/cpu.max": "200000 100000",
+        },
+        2,
+    ),
+    "no limit": ("0::/user.slice", {"user.slice/cpu.max": "max 100000"}, None),
+    "a hundredth of a core": ("0::/", {"cpu.max": "1000 100000"}, 1),
+    "a container that sees its host's path": ("0::/../../host", {"cpu.max": "300000 100000"}, 3),
+    "version 1": (
+        "5:cpu,cpuacct:/box",
+        {"cpu,cpuacct/box/cpu.cfs_quota_us": "250000", "cpu,cpuacct/box/cpu.cfs_period_us": "100000"},
+        3,
+    ),
+    "version 1 without a limit": (
+        "5:cpu,cpuacct:/",
+        {"cpu,cpuacct/cpu.cfs_quota_us": "-1", "cpu,cpuacct/cpu.cfs_period_us": "100000"},
+        None,
+    ),
+}
+
+
+@pytest.mark.parametrize(("group", "files", "cores"), QUOTAS.values(), ids=QUOTAS)
+def test_the_quota_of_a_container(
+    group: str, files: dict[str, str], cores: int | None, tmp_path: Path
+) -> None:
+    (tmp_path / "proc/self").mkdir(parents=True)
+    (tmp_path / "proc/self/cgroup").write_text(f"3:cpuset:/\n{group}\n")
+    for name, text in files.items():
+        path = tmp_path / "sys/fs/cgroup" / name
+        path.parent.mkdir(parents=True, exist_ok=True)
+        path.write_text(f"{text}\n")
+    assert machine.cpu_quota(tmp_path) == cores
+
+
+def test_without_control_groups_there_is_no_quota(tmp_path: Path) -> None:
+    assert machine.cpu_quota(tmp_path) is None
+
+
+def test_threads_follow_the_quota(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(os, "sched_getaffinity", lambda _: set(range(64)), raising=False)
+    for quota, cores in ((3, 3), (None, 64), (100, 64)):
+        monkeypatch.setattr(machine, "cpu_quota", lambda quota=quota: quota)
+        assert machine.threads_to_use(0) == cores and machine.threads_to_use(7) == 7

@@ -11,6 +11,7 @@ from importlib import import_module
 from typing import Any
 
 from ....common.errors import UnavailableError
+from ....common.libraries import import_failure
 from ...model.engine_file import TENSORRT, TENSORRT_RTX
 
 INSTALL = {
@@ -35,14 +36,15 @@ def import_tensorrt(runtime: str) -> Any:
         runtime: one of :data:`maskring.runtime.model.engine_file.RUNTIMES`.
 
     Raises:
-        UnavailableError: when it is not installed, or its TensorRT is too old or too new.
+        UnavailableError: when it is not installed, lacks a system library, or its TensorRT is too old or new.
     """
     for name in _MODULES[runtime]:
         try:
             trt = import_module(name)
             break
-        except ImportError:
-            continue
+        except ImportError as error:
+            if failure := import_failure(error):
+                raise failure from error
     else:
         raise UnavailableError(f"the Python module of {runtime} cannot be imported", INSTALL[runtime])
     version = tuple(int(part) for part in re.findall(r"\d+", str(trt.__version__))[:2])

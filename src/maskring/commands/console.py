@@ -15,6 +15,7 @@ from rich.console import Console
 
 from ..common.errors import OutputError, UserError
 from ..common.interrupts import EXIT_INTERRUPTED
+from ..common.libraries import import_failure
 
 EXIT_USER_ERROR = 2
 
@@ -86,7 +87,7 @@ def report_errors(command: Callable[P, T]) -> Callable[P, T]:
         except KeyboardInterrupt as error:
             note("interrupted: what was written so far is complete and valid.")
             raise typer.Exit(EXIT_INTERRUPTED) from error
-        except (UserError, ModuleNotFoundError, OSError, MemoryError) as error:
+        except (UserError, ImportError, OSError, MemoryError) as error:
             sentence = _sentence(error)
             if sentence is None:
                 raise
@@ -104,6 +105,10 @@ def _sentence(error: Exception) -> str | None:
         if error.name not in TRAIN_EXTRA:
             return None
         return f"{error.name} is not installed; run pip install 'maskring[train]'."
+    if isinstance(error, (ImportError, OSError)) and (failure := import_failure(error)):
+        return str(failure)
+    if isinstance(error, ImportError):
+        return None
     if isinstance(error, OSError):
         return _system_error(error)
     return "not enough memory; use smaller frames or settings."

@@ -1,0 +1,94 @@
+"""What ``maskring doctor`` says of installations that are broken, and what a command says there."""
+
+from __future__ import annotations
+
+import os
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+from maskring import doctor
+from maskring.common.libraries import import_failure
+
+BROKEN = {
+    "an image without a desktop": (
+        "libGL.so.1: cannot open shared object file: No such file or directory",
+        ("libGL.so.1", "apt-get install libgl1", "opencv-python-headless"),
+    ),
+    "no GLib": (
+        "libgthread-2.0.so.0: cannot open shared object file: No such file or directory",
+        ("libgthread-2.0.so.0", "apt-get install libglib2.0-0"),
+    ),
+    "JetPack's OpenCV with NumPy 2": ("numpy.core.multiarray failed to import", ("NumPy 1", "numpy<2")),
+    "no CUDA": (
+        "libcudart.so.12: cannot open shared object file: No such file or directory",
+        ("libcudart.so.12", "CUDA toolkit of version 12", "LD_LIBRARY_PATH"),
+    ),
+    "no TensorRT": (
+        "libnvinfer.so.10: cannot open shared object file: No such file or directory",
+        ("libnvinfer.so.10", "maskring[gpu]", "nvidia-jetpack"),
+    ),
+    "no driver": (
+        "libcuda.so.1: cannot open shared object file: No such file or directory",
+        ("libcuda.so.1", "NVIDIA's driver", "--gpus all"),
+    ),
+}
+"""What importing OpenCV says there, and what a user has to read."""
+
+
+def with_opencv(code: str, folder: Path, *words: str | Path) -> subprocess.CompletedProcess[str]:
+    """Run a command where ``import cv2`` runs ``code``."""
+    (folder / "cv2").mkdir()
+    (folder / "cv2" / "__init__.py").write_text(code)
+    paths = os.pathsep.join(filter(None, (str(folder), os.environ.get("PYTHONPATH"))))
+    environment = {**os.environ, "PYTHONPATH": paths, "COLUMNS": "400"}
+    command = [sys.executable, "-m", "maskring", *map(str, words)]
+    return subprocess.run(command, env=environment, capture_output=True, text=True, timeout=1800, check=False)
+
+
+@pytest.mark.parametrize(("said", "expected"), BROKEN.values(), ids=BROKEN)
+def test_what_is_missing_is_named_with_its_package(said: str, expected: tuple[str, ...]) -> None:
+    for kind in (ImportError, OSError):  # the latter from ctypes
+        failure = import_failure(kind(said))
+        assert failure is not None
+        assert all(word in str(failure) for word in expected), str(failure)
+
+
+def test_other_failures_are_not_explained() -> None:
+    assert import_failure(ImportError("cannot import name 'a' from 'b'")) is None
+
+
+@pytest.mark.parametrize("case", ["an image without a desktop", "JetPack's OpenCV with NumPy 2"])
+def test_doctor_and_commands_say_it(case: str, tmp_path: Path) -> None:
+    said, expected = BROKEN[case]
+    code = f"raise ImportError({said!r})"
+    (tmp_path / "a").mkdir()
+    done = with_opencv(code, tmp_path / "a", "doctor")
+    assert done.returncode == 1 and "Traceback" not in done.stderr
+    assert all(word in done.stdout for word in expected), done.stdout
+    (tmp_path / "b").mkdir()
+    done = with_opencv(
+        code, tmp_path / "b", "track", "clip.mp4", "--mask", "mask.png", "--out", tmp_path / "o"
+    )
+    assert done.returncode == 2 and len(done.stderr.splitlines()) == 1, done.stderr
+    assert all(word in done.stderr for word in expected), done.stderr
+
+
+def test_a_hidden_opencv_of_the_system_is_named(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """JetPack's OpenCV has GStreamer; the one that pip installs over it has not."""
+    (tmp_path / "dist-packages" / "cv2").mkdir(parents=True)
+    monkeypatch.setattr(doctor, "SYSTEM_PACKAGES", (str(tmp_path / "dist-packages"),))
+    (hidden,) = (f for f in doctor.examine() if f.part == "OpenCV of the system")
+    assert hidden.state == "optional" and str(tmp_path / "dist-packages" / "cv2") in hidden.detail
+    assert "pip uninstall" in hidden.remedy
+    imported = tmp_path / "dist-packages" / "cv2" / "__init__.py"
+    assert not [f for f in doctor._other_opencvs(imported) if f.part == "OpenCV of the system"]
+
+
+def test_opencvs_that_overwrite_each_other_are_named(monkeypatch: pytest.MonkeyPatch) -> None:
+    installed = ("opencv-python", "opencv-contrib-python-headless")
+    monkeypatch.setattr(doctor, "_is_installed", installed.__contains__)
+    (both,) = (f for f in doctor.examine() if f.part == "OpenCV, once")
+    assert all(name in both.detail and name in both.remedy for name in installed)
