@@ -63,7 +63,7 @@ def profile_models(
 
 def _frames(options: ProfileOptions) -> tuple[Image, Iterator[Image]]:
     """The first frame, and all frames from that one on."""
-    from ..video.open_source import open_source
+    from ..video.open_source import open_source, without_credentials
     from ..video.synthetic import render_clip
 
     def of_source(source: str) -> Iterator[Image]:
@@ -78,5 +78,5 @@ def _frames(options: ProfileOptions) -> tuple[Image, Iterator[Image]]:
     images = of_source(options.source)
     first = next(images, None)
     if first is None:
-        raise SourceError(f"{options.source} has no frames", "give another video")
+        raise SourceError(f"{without_credentials(options.source)} has no frames", "give another video")
     return first, chain([first], images)

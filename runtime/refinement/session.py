@@ -22,6 +22,7 @@ from ..pipeline.resized import ResizedTracker, upscale_result
 from ..pipeline.summary import Summary
 from ..tracking.result import Result
 from ..tracking.tracker import Tracker
+from ..video.open_source import without_credentials
 from ..video.sinks import JsonLinesSink, MaskFolderSink, Sink
 from ..video.source import Source
 from .settings import RefinementSettings
@@ -149,7 +150,7 @@ class Refinement:
         """
         if self.mode == "offline" and (live or stream.length is None):
             raise SourceError(
-                f"{source} cannot be seen twice, as offline refinement needs",
+                f"{without_credentials(source)} cannot be seen twice, as offline refinement needs",
                 "run with --refine online, or record it first",
             )
         if save and self.mode == "off":

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import re
 from collections.abc import Callable
 from pathlib import Path
 
@@ -17,6 +18,9 @@ from .source import Source
 
 NETWORK_TIMEOUT_MS = 10_000
 """Longest time in which a network stream must open, and longest silence it may keep."""
+
+_SECRETS = re.compile(r"((?:pass\w*|pwd?|token|key|secret|auth\w*|sig\w*)=)[^&;/\s]+", re.IGNORECASE)
+"""Settings within an address or a pipeline that cameras and GStreamer take passwords from."""
 
 
 def open_source(
@@ -138,7 +142,11 @@ def _open_stream(connect: Callable[[], Capture], name: str, remedy: str) -> Read
 
 
 def without_credentials(url: str) -> str:
-    """An address without user and password, for messages."""
+    """An address or a pipeline for messages: without user, password, and values that may be secret."""
     scheme, separator, rest = url.partition("://")
     host, slash, path = rest.partition("/")
-    return scheme + separator + host.rpartition("@")[2] + slash + path
+    path, question, query = path.partition("?")
+    address = (
+        scheme + separator + host.rpartition("@")[2] + slash + path + question + ("..." if query else "")
+    )
+    return _SECRETS.sub(r"\1...", address)
