@@ -24,7 +24,7 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 
-from ...common.errors import UserError
+from ...common.errors import UnavailableError, UserError
 from ...common.forks import tell_of_forks
 from ...common.interrupts import STOP_SIGNALS
 from .network.adaptation import Adaptation
@@ -180,6 +180,7 @@ class ProcessWorker:
 
     Raises:
         SystemExit: in a worker whose script starts a worker while it is imported.
+        UnavailableError: where there is no /dev/shm that can be written to.
     """
 
     def __init__(self, settings: RefinementSettings, predictor: Predictor | None = None) -> None:
@@ -187,8 +188,14 @@ class ProcessWorker:
             raise SystemExit(NOT_GUARDED)
         self.arrived = threading.Event()
         context = multiprocessing.get_context("spawn")  # a fork would copy the tracker's threads' locks
-        self._samples = context.Queue()
-        self._waiting = context.Semaphore(WAITING_SAMPLES)
+        try:
+            self._samples = context.Queue()
+            self._waiting = context.Semaphore(WAITING_SAMPLES)
+        except OSError as error:  # semaphores are files there
+            raise UnavailableError(
+                f"/dev/shm cannot be used ({error.strerror}), and adapting in a process of its own needs it",
+                "mount it (mount -t tmpfs tmpfs /dev/shm), or run with --refine offline",
+            ) from error
         receiver, sender = context.Pipe(duplex=False)
         self._received: Snapshot | None = None
         start = None if predictor is None else (tuple(predictor.ids), predictor.weights())

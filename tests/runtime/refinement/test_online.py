@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import shutil
 import signal
 import subprocess
 import sys
@@ -14,7 +15,7 @@ from typing import Any
 import numpy as np
 import pytest
 from disc_clip import OBJECT, OTHER, QUICK, clip, new_tracker, overlap
-from user_errors import raises_user_error
+from user_errors import assert_sentence, raises_user_error
 
 from maskring.common.errors import MaskError, UserError
 from maskring.runtime.refinement.guard import NOT_ADAPTED_REASON
@@ -308,3 +309,29 @@ def test_tracking_without_refinement_imports_no_torch() -> None:
     command = [sys.executable, "-c", textwrap.dedent(program)]
     done = subprocess.run(command, check=False, capture_output=True, text=True, timeout=1800)
     assert done.returncode == 0, done.stderr
+
+
+START_A_WORKER = """
+from maskring.common.errors import UnavailableError
+from maskring.runtime.refinement.settings import RefinementSettings
+from maskring.runtime.refinement.worker import ProcessWorker
+try:
+    ProcessWorker(RefinementSettings())
+except UnavailableError as error:
+    print(error)
+"""
+
+
+def test_without_shared_memory_it_is_named() -> None:
+    """As in a container that hides /dev/shm: a read-only file system lies over it, for this process alone."""
+    hidden = ["unshare", "--mount", "sh", "-c", 'mount -t tmpfs -o ro tmpfs /dev/shm && exec "$0" "$@"']
+    if shutil.which("unshare") is None or subprocess.run([*hidden, "true"], check=False).returncode:
+        pytest.skip("no right to mount a file system over /dev/shm")
+    done = subprocess.run(
+        [*hidden, sys.executable, "-c", START_A_WORKER],
+        capture_output=True,
+        text=True,
+        timeout=1800,
+        check=True,
+    )
+    assert_sentence(done.stdout.strip(), ("/dev/shm", "mount", "--refine offline"))
