@@ -14,19 +14,22 @@ NATIVE := $(wildcard CMakeLists.txt plugins/CMakeLists.txt plugins/*.cmake plugi
 
 install: $(STAMP)
 
+# Object files stay in build/, so that the next install compiles what has changed alone.
+KEPT := --config-settings=build-dir=build/{wheel_tag}
+
 # LOCKED=1: nothing but the files whose hashes stand in constraints.hashes.txt (Linux, Python 3.11 to 3.13).
 ifdef LOCKED
 $(STAMP): pyproject.toml constraints.hashes.txt $(NATIVE)
 	@test -x $(BIN)/python || $(PYTHON) -m venv $(VENV)
 	$(BIN)/python -m pip install --quiet --require-hashes --only-binary :all: -r constraints.hashes.txt
-	$(BIN)/python -m pip install --quiet --no-build-isolation --no-deps -e .
+	$(BIN)/python -m pip install --quiet --no-build-isolation --no-deps $(KEPT) -e .
 	@touch $@
 else
 $(STAMP): pyproject.toml constraints.txt $(NATIVE)
 	@test -x $(BIN)/python || $(PYTHON) -m venv $(VENV)
 	$(BIN)/python -m pip install --quiet --upgrade -c constraints.txt pip
 	$(BIN)/python -m pip install --quiet -c constraints.txt scikit-build-core nanobind cmake ninja
-	$(BIN)/python -m pip install --quiet --no-build-isolation -c constraints.txt -e '.[test]'
+	$(BIN)/python -m pip install --quiet --no-build-isolation $(KEPT) -c constraints.txt -e '.[test]'
 	@touch $@
 endif
 

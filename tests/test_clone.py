@@ -43,6 +43,10 @@ def test_the_package_is_imported_in_its_repository() -> None:
     assert done.returncode == 0, done.stderr
 
 
+def files_in(folder: Path) -> set[Path]:
+    return {path.relative_to(folder) for path in folder.rglob("*")}
+
+
 @pytest.fixture(scope="module")
 def clone(tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, Path]:
     """A fresh clone, and the Python of an environment into which it was installed, not editable."""
@@ -59,8 +63,10 @@ def clone(tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, Path]:
     packages = Path(
         sysconfig.get_paths(vars={"base": str(root / "env"), "platbase": str(root / "env")})["purelib"]
     )
+    before = files_in(root / "maskring")
     command = [sys.executable, "-m", "pip", "install", "--quiet", "--no-deps", "--no-build-isolation"]
     subprocess.run([*command, "--target", str(packages), str(root / "maskring")], check=True)
+    assert files_in(root / "maskring") == before, "the folder may be read-only"
     # Dependencies and pytest come from here; .pth files in there, of an editable install, are not followed.
     (packages / "dependencies.pth").write_text(sysconfig.get_paths()["purelib"] + "\n")
     return root / "maskring", python
