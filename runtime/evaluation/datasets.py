@@ -11,23 +11,33 @@ YouTube-VOS, where the split is a folder and any frames may be annotated::
     ROOT/SPLIT/JPEGImages/SEQUENCE/00000.jpg ...
     ROOT/SPLIT/Annotations/SEQUENCE/00000.png ...
 
+SA-V, with a folder of masks per object (``Annotations`` may hold such folders in the other layouts too)::
+
+    ROOT/JPEGImages_24fps/SEQUENCE/00000.jpg ...
+    ROOT/Annotations_6fps/SEQUENCE/000/00000.png ...
+    ROOT/sav_val.txt
+
 ROOT may also be a split's own folder (``ROOT/JPEGImages/SEQUENCE``); the split ``all`` is all of it.
 """
 
 from __future__ import annotations
 
 import os
+from collections.abc import Iterator
 from contextlib import suppress
-from dataclasses import dataclass
-from pathlib import Path
+from dataclasses import dataclass, field
+from pathlib import Path, PurePosixPath
 
 from ...common.errors import MaskError, SourceError
 from ..video.folders import images_in
 
 IMAGES, ANNOTATIONS, LISTS = "JPEGImages", "Annotations", "ImageSets"
 
-LIST_FOLDERS = ("2017", "2016", "")
-"""Folders below ``ImageSets`` that may hold a split's list, best first."""
+SAV_IMAGES, SAV_ANNOTATIONS, SAV_LIST = "JPEGImages_24fps", "Annotations_6fps", "sav_"
+"""Folders of SA-V, and how the names of its lists begin."""
+
+LIST_FOLDERS = ("2017", "2016", "480p", "1080p", "")
+"""Folders below ``ImageSets`` that may hold a split's list, best first. DAVIS-2016 names them by resolution."""
 
 WHOLE_FOLDER = "all"
 """Name of the split that consists of all sequences in a folder without lists."""
@@ -46,12 +56,24 @@ class DatasetSequence:
     Attributes:
         name: as in the split's list.
         frames: image files in temporal order.
-        annotations: frame index -> mask file; at least one.
+        annotations: frame index -> mask file; at least one. In SA-V, the mask of one of the objects.
+        objects: in SA-V, the folder of each object -> frame index -> mask file; else empty.
     """
 
     name: str
     frames: tuple[Path, ...]
     annotations: dict[int, Path]
+    objects: dict[str, dict[int, Path]] = field(default_factory=dict)
+
+    @property
+    def mask_files(self) -> list[Path]:
+        """All files with annotations."""
+        return [file for files in (self.objects.values() or [self.annotations]) for file in files.values()]
+
+    def predictions_in(self, folder: Path) -> Iterator[Path]:
+        """The files that predictions for all frames are written to."""
+        for place in [folder / name for name in self.objects] or [folder]:
+            yield from (place / f"{path.stem}.png" for path in self.frames)
 
 
 def load_split(root: Path, split: str) -> list[DatasetSequence]:
@@ -63,13 +85,13 @@ def load_split(root: Path, split: str) -> list[DatasetSequence]:
     """
     if not root.is_dir():
         raise SourceError(f"the dataset root {root} is not a folder", "check the path")
+    folder = root if split == WHOLE_FOLDER or not (root / split).is_dir() else root / split
     names = _listed(root, split)
     if names is not None:
-        return [_sequence(root, name, split) for name in names]
-    folder = root if split == WHOLE_FOLDER else root / split
-    if not (folder / IMAGES).is_dir():
+        return [_sequence(folder if _images(folder) else root, name, split) for name in names]
+    if (images := _images(folder)) is None or (folder == root and split != WHOLE_FOLDER):
         raise SourceError(f"{root} has no split named {split}", _existing_splits(root))
-    return [_sequence(folder, name, split) for name in _folders(folder / IMAGES)]
+    return [_sequence(folder, name, split) for name in _folders(images)]
 
 
 def find_sequences(root: Path) -> list[DatasetSequence]:
@@ -89,12 +111,22 @@ def find_sequences(root: Path) -> list[DatasetSequence]:
     return []
 
 
+def _images(folder: Path) -> Path | None:
+    """The folder of all sequences' frames."""
+    return next((folder / name for name in (IMAGES, SAV_IMAGES) if (folder / name).is_dir()), None)
+
+
 def _listed(root: Path, split: str) -> list[str] | None:
     """Sequence names in the split's list, None when there is no such list."""
-    for folder in LIST_FOLDERS:
-        path = root / LISTS / folder / f"{split}.txt"
+    lists = [root / LISTS / folder / f"{split}.txt" for folder in LIST_FOLDERS]
+    if any((folder / SAV_IMAGES).is_dir() for folder in (root, root / split)):
+        lists += [
+            folder / f"{start}{split}.txt" for folder in (root, root / split) for start in ("", SAV_LIST)
+        ]
+    for path in lists:
         if path.is_file():
-            names = [name for line in _text(path).splitlines() if (name := line.strip())]
+            lines = [line.strip() for line in _text(path).splitlines()]
+            names = list(dict.fromkeys(_sequence_in(line) for line in lines if line))
             if not names:
                 raise SourceError(f"{path} lists no sequence", "write one sequence name per line into it")
             if wrong := [name for name in names if not _is_folder_name(name)]:
@@ -104,6 +136,14 @@ def _listed(root: Path, split: str) -> list[str] | None:
                 )
             return names
     return None
+
+
+def _sequence_in(line: str) -> str:
+    """The sequence that a line of a list names, alone or as DAVIS-2016 does: with a frame and its mask."""
+    first = line.split()[0]
+    return (
+        PurePosixPath(first).parts[-2] if first.startswith(f"/{IMAGES}/") and first.count("/") > 2 else line
+    )
 
 
 def _is_folder_name(name: str) -> bool:
@@ -127,8 +167,9 @@ def _text(path: Path) -> str:
 def _existing_splits(root: Path) -> str:
     """The remedy for a missing split: it lists the existing ones."""
     lists = {path.stem for folder in LIST_FOLDERS for path in (root / LISTS / folder).glob("*.txt")}
-    folders = {path.parent.name for path in root.glob(f"*/{IMAGES}")}
-    whole = {WHOLE_FOLDER} if (root / IMAGES).is_dir() and not lists else set()
+    lists |= {path.stem for path in root.glob(f"{SAV_LIST}*.txt")}
+    folders = {path.parent.name for name in (IMAGES, SAV_IMAGES) for path in root.glob(f"*/{name}")}
+    whole = {WHOLE_FOLDER} if _images(root) is not None and not lists else set()
     splits = sorted(lists | folders | whole)
     if splits:
         return f"choose one of these: {', '.join(splits)}"
@@ -138,15 +179,17 @@ def _existing_splits(root: Path) -> str:
 
 
 def _sequence(root: Path, name: str, split: str) -> DatasetSequence:
-    image_folders, mask_folders = _locations(root / IMAGES, name), _locations(root / ANNOTATIONS, name)
+    all_images = _images(root) or root / IMAGES
+    all_masks = root / (SAV_ANNOTATIONS if all_images.name == SAV_IMAGES else ANNOTATIONS)
+    image_folders, mask_folders = _locations(all_images, name), _locations(all_masks, name)
     if not image_folders:
         raise SourceError(
-            f"the sequence {name} of split {split} has no folder below {root / IMAGES}",
+            f"the sequence {name} of split {split} has no folder below {all_images}",
             "complete the dataset or take the sequence off the list",
         )
     if not mask_folders:
         raise MaskError(
-            f"the sequence {name} of split {split} has no folder below {root / ANNOTATIONS}",
+            f"the sequence {name} of split {split} has no folder below {all_masks}",
             "complete the dataset or take the sequence off the list",
         )
     # Take equal resolutions if possible; otherwise masks are scaled to the frames.
@@ -161,18 +204,29 @@ def _pair(name: str, images: Path, masks: Path) -> DatasetSequence:
     frames = tuple(images_in(images))
     if not frames:
         raise SourceError(f"{images} holds no image", "complete the dataset")
+    objects = [name for name in _folders(masks) if name.isascii() and name.isdecimal() and len(name) < 10]
+    if objects and not images_in(masks, {".png"}):
+        of_object = {name: _matched(frames, images, masks / name) for name in sorted(objects, key=int)}
+        annotations = {index: file for files in of_object.values() for index, file in files.items()}
+    else:
+        of_object, annotations = {}, _matched(frames, images, masks)
+    if not annotations:
+        raise MaskError(
+            f"the sequence {name} has no annotation in {masks}",
+            "add the mask of its first frame, named like that frame",
+        )
+    return DatasetSequence(name, frames, annotations, of_object)
+
+
+def _matched(frames: tuple[Path, ...], images: Path, masks: Path) -> dict[int, Path]:
+    """Frame index -> mask file of the same name."""
     index = {path.stem: position for position, path in enumerate(frames)}
     files = images_in(masks, {".png"})
     if strays := [path.name for path in files if path.stem not in index]:
         raise MaskError(
             f"{masks / strays[0]} belongs to no frame in {images}", "give masks the names of their frames"
         )
-    if not files:
-        raise MaskError(
-            f"the sequence {name} has no annotation in {masks}",
-            "add the mask of its first frame, named like that frame",
-        )
-    return DatasetSequence(name, frames, {index[path.stem]: path for path in files})
+    return {index[path.stem]: path for path in files}
 
 
 def _locations(base: Path, name: str) -> dict[str, Path]:

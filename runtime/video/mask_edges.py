@@ -1,0 +1,152 @@
+"""Soft edges in drawn masks: which values of a picture are areas, and which only blend two of them."""
+
+from __future__ import annotations
+
+from itertools import combinations
+from typing import Any, TypeAlias
+
+import cv2
+import numpy as np
+from numpy.typing import NDArray
+
+from ...common.types import Labels
+
+Entries: TypeAlias = NDArray[np.integer[Any]]
+"""[H, W], for each pixel the position of its value in a table of the picture's values."""
+
+MAX_VALUES = 32
+"""More grey values or colours than this are a photograph or soft edges, not objects."""
+
+FEW_BLENDS = 2
+"""Up to so many values without a block of 3x3 pixels may be small objects; more of them are soft edges."""
+
+BLEND_TOLERANCE = 12
+"""How far a blend may lie from the line between its two colours, in steps of 1/255."""
+
+BLEND_SHARE = 0.25
+"""Share of an area's rim that is blended where its edge is soft; small objects beside an area cover less."""
+
+REACH = 4
+"""Pixels from the outline within which a lossy or finely graded picture may have middle values."""
+
+FAINT, LOSSY_FAINT = 8, 64
+"""Strengths below these, and so close to 255, are noise, also where the shape is not connected to them."""
+
+_SQUARE = np.ones((3, 3), np.uint8)
+
+
+def flat_entries(entries: Entries, count: int) -> NDArray[np.bool_]:
+    """Which of ``count`` values fill a block of 3x3 pixels somewhere, as those along a soft edge do not."""
+    return np.bincount(entries[1:-1, 1:-1][_block_centres(entries)], minlength=count) > 0
+
+
+def _block_centres(entries: Entries) -> NDArray[np.bool_]:
+    """Pixels [H - 2, W - 2], borders left out, that have the value of all their neighbours."""
+    across = (entries[:, 2:] == entries[:, 1:-1]) & (entries[:, :-2] == entries[:, 1:-1])
+    rows = entries[:, 1:-1]
+    block = across[2:] & across[1:-1] & across[:-2] & (rows[2:] == rows[1:-1]) & (rows[:-2] == rows[1:-1])
+    return np.asarray(block, np.bool_)
+
+
+def blended_entries(
+    entries: Entries, colours: NDArray[np.integer[Any]], flat: NDArray[np.bool_]
+) -> list[int]:
+    """Values that two areas blend into where they meet.
+
+    Such a value lies between those of two areas, and where it is too thin for a block of 3x3 pixels, it lines
+    a good part of the rims of both. Elsewhere it may be an area itself: between the greys 0 and 200 there is
+    100, whether or not an object has it.
+
+    Args:
+        entries: [H, W] positions in ``colours``.
+        colours: [N, 3], or [N, 1] for greys.
+        flat: [N], from :func:`flat_entries`.
+    """
+    areas, points = np.flatnonzero(flat), colours.astype(np.float64)
+    thin: NDArray[np.bool_] | None = None
+    rims: dict[int, Entries] = {}
+    blends: set[int] = set()
+    for one, other in combinations(areas.tolist(), 2):
+        candidates = np.flatnonzero(_lie_between(points, points[one], points[other]))
+        if not len(candidates):
+            continue
+        if thin is None:
+            centres = np.pad(_block_centres(entries), 1).astype(np.uint8)
+            thin = cv2.dilate(centres, _SQUARE) == 0
+        for area in (one, other):
+            if area not in rims:
+                inside = (entries == area).astype(np.uint8)
+                rim = cv2.dilate(inside, _SQUARE) > inside
+                rims[area] = np.where(thin[rim], entries[rim].astype(np.int64), -1)
+        shares = [np.isin(rims[area], candidates).mean() for area in (one, other) if len(rims[area])]
+        if len(shares) == 2 and min(shares) >= BLEND_SHARE / 2 and max(shares) >= BLEND_SHARE:
+            blends |= set(candidates.tolist()) & set(rims[one].tolist() + rims[other].tolist())
+    return sorted(blends)
+
+
+def _lie_between(
+    points: NDArray[np.float64], one: NDArray[np.float64], other: NDArray[np.float64]
+) -> NDArray[np.bool_]:
+    """Which points [N, C] lie close to the line between two others and inside its ends."""
+    line = other - one
+    share = (points - one) @ line / (line @ line)
+    distance = np.linalg.norm(points - one - share[:, None] * line, axis=1)
+    return np.asarray((share > 0.02) & (share < 0.98) & (distance <= BLEND_TOLERANCE), np.bool_)
+
+
+def soft_shape(strength: Labels, *, lossy: bool = False) -> NDArray[np.bool_] | None:
+    """The pixels of a single shape with soft edges: those of at least half its strength.
+
+    Args:
+        strength: [H, W]; 0 is the background, 255 the shape, values between are edges.
+        lossy: the picture was compressed with loss, so that flat areas are noisy.
+
+    Returns:
+        None where some values cannot be the edge of the shape.
+    """
+    counts = np.bincount(strength.ravel(), minlength=256)
+    if lossy or np.count_nonzero(counts[1:]) > MAX_VALUES:
+        return _graded_shape(strength, LOSSY_FAINT if lossy else FAINT)
+    return _edged_shape(strength, counts)
+
+
+def _edged_shape(strength: Labels, counts: NDArray[np.intp]) -> NDArray[np.bool_] | None:
+    """A flat shape with few values between it and the background."""
+    flat = flat_entries(strength, 256)
+    blends = np.flatnonzero((counts > 0) & ~flat)
+    blends = blends[(blends > 0) & (blends < 255)]
+    middle_areas = flat[1:255].any()
+    if not flat[255] or middle_areas or counts[blends].sum() > counts[255]:
+        return None
+    shape = (strength == 255).astype(np.uint8)
+    faint = FAINT if blends.max(initial=0) > 255 - FAINT else 1
+    if len(blends) <= FEW_BLENDS:  # a thin object beside the shape has few values too, but does not line it
+        touching = cv2.dilate(shape, _SQUARE) > 0
+        if not touching[(strength >= faint) & (strength <= 255 - faint)].all():
+            return None
+    if not _all_connected(strength >= faint, shape > 0):
+        return None
+    return strength > 127
+
+
+def _graded_shape(strength: Labels, faint: int) -> NDArray[np.bool_] | None:
+    """A shape with noise, or with many values between it and the background."""
+    inside = strength > 127
+    solid = cv2.erode((strength > 255 - LOSSY_FAINT).astype(np.uint8), _SQUARE)
+    if not solid.any():
+        return None
+    mask = inside.astype(np.uint8)
+    outline = cv2.dilate(mask, _SQUARE) > cv2.erode(mask, _SQUARE)
+    near = cv2.dilate(outline.astype(np.uint8), np.ones((2 * REACH + 1, 2 * REACH + 1), np.uint8)) > 0
+    middle = (strength >= LOSSY_FAINT) & (strength <= 255 - LOSSY_FAINT)
+    if (middle & ~near).any() or not _all_connected(strength >= faint, strength > 255 - LOSSY_FAINT):
+        return None
+    if cv2.erode(middle.astype(np.uint8), np.ones((7, 7), np.uint8)).any():  # an area of its own
+        return None
+    return inside
+
+
+def _all_connected(mask: NDArray[np.bool_], seeds: NDArray[np.bool_]) -> bool:
+    """Whether each connected part of a mask holds one of the seeds."""
+    count, parts = cv2.connectedComponents(mask.astype(np.uint8))
+    return len(np.unique(parts[seeds & mask])) == count - 1
