@@ -140,7 +140,8 @@ def track_sequences(
             if isinstance(tracker, TwoPassTracker):
                 seconds += _track_again(annotations, tracker, folder, size)
         objects = _score(annotations, folder) if annotations.scorable else {}
-        yield SequenceResult(sequence.name, objects, len(sequence.frames) - annotations.start, seconds)
+        frames = len(sequence.frames) - annotations.start
+        yield SequenceResult(sequence.name, objects, frames, seconds, annotations.notes)
 
 
 def score_sequence(sequence: DatasetSequence, predictions: Path) -> dict[int, Score]:

@@ -21,12 +21,14 @@ class SequenceResult:
         objects: annotated object id -> scores; empty when no frame could be scored.
         frames: tracked frames, including the one whose mask was given.
         seconds: time in the tracker alone.
+        notes: sentences that say how masks were read.
     """
 
     name: str
     objects: dict[int, Score]
     frames: int
     seconds: float
+    notes: tuple[str, ...] = ()
 
     @property
     def score(self) -> Score | None:

@@ -181,7 +181,8 @@ class _ResultFolder:
         masks = sequence.predictions_in(self.masks / sequence.name)
         if stored is None or not all(mask.is_file() for mask in masks):
             return None
-        return SequenceResult(sequence.name, objects, stored["frames"], stored["seconds"])
+        notes = tuple(map(str, stored.get("notes", ())))
+        return SequenceResult(sequence.name, objects, stored["frames"], stored["seconds"], notes)
 
     def remove(self) -> None:
         """Delete all results: they are merged."""

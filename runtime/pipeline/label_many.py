@@ -4,14 +4,16 @@ from __future__ import annotations
 
 import shutil
 from collections.abc import Callable
+from contextlib import suppress
 from dataclasses import dataclass, field
 from pathlib import Path
 
 from ...common.errors import MaskError, SourceError, one_line
 from ...common.files import make_directory
 from ..tracking.tracker import Tracker
-from ..video.folders import find_clips
-from ..video.masks import read_mask
+from ..video.folders import find_clips, images_in
+from ..video.mask_ids import MaskIds
+from ..video.masks import MASK_SUFFIXES, check_not_empty, read_picture
 from ..video.open_source import open_source
 from ..video.sinks import JsonLinesSink, MaskFolderSink
 from .edits import Edits
@@ -46,6 +48,7 @@ class Labelled:
         present: clips whose labels were there before.
         lost_objects: one sentence for each object that was lost before the end of its clip.
         failed: clips that could not be labelled -> a sentence that says why.
+        notes: sentences that say how masks were read.
     """
 
     videos: int = 0
@@ -54,6 +57,7 @@ class Labelled:
     present: int = 0
     lost_objects: list[str] = field(default_factory=list)
     failed: dict[Path, str] = field(default_factory=dict)
+    notes: list[str] = field(default_factory=list)
 
     def add(self, clip: Clip, summary: Summary) -> None:
         """Count one more video."""
@@ -75,7 +79,7 @@ def clips_to_label(videos: list[Path], masks: Path, out: Path) -> list[Clip]:
 
     Raises:
         SourceError: when there is no clip, or two have the same name.
-        MaskError: when ``masks`` holds none for a clip.
+        MaskError: when ``masks`` holds none for a clip, or several.
     """
     clips: dict[str, Path] = {}
     ignored = {masks.resolve(), out.resolve()}
@@ -92,14 +96,33 @@ def clips_to_label(videos: list[Path], masks: Path, out: Path) -> list[Clip]:
             f"no videos found in {', '.join(map(str, videos))} (the mask and output folders are ignored)",
             "name a folder of videos",
         )
-    missing = [path for name, path in clips.items() if not (masks / f"{name}.png").is_file()]
+    files = {name: _first_masks(masks, name) for name in clips}
+    missing = [path for name, path in clips.items() if not files[name]]
     if missing:
         others = f" and {len(missing) - 1} others" if len(missing) > 1 else ""
         raise MaskError(
             f"{masks} holds no first mask for {missing[0]}{others}",
             "save each mask as a PNG with the name of its video",
         )
-    return [Clip(path, masks / f"{name}.png", out / name) for name, path in clips.items()]
+    for of_clip in files.values():
+        if len(of_clip) > 1:
+            raise MaskError(
+                f"both {of_clip[0]} and {of_clip[1].name} may be the first mask of a video",
+                "keep one of them in that folder",
+            )
+    return [Clip(path, files[name][0], out / name) for name, path in clips.items()]
+
+
+def masks_without_clip(clips: list[Clip], masks: Path) -> list[Path]:
+    """Masks in a folder that belong to none of the clips."""
+    used = {clip.mask for clip in clips}
+    return [path for path in images_in(masks, MASK_SUFFIXES) if path not in used]
+
+
+def _first_masks(masks: Path, name: str) -> list[Path]:
+    """Files in a folder that may be the mask of a clip."""
+    candidates = (masks / f"{name}{suffix}" for suffix in MASK_SUFFIXES)
+    return [path for path in candidates if path.is_file()]
 
 
 def label_clips(
@@ -127,19 +150,40 @@ def label_clips(
         UserError: when no tracker can be made.
     """
     labelled = Labelled()
+    ids = _ids_of_run(clips)
+    labelled.notes += ids.notes
     for clip in clips if shard is None else shard.deal(clips, lambda clip: clip.weight):
         if clip.out.exists():
             labelled.present += 1
             continue
         try:
-            labelled.add(clip, _label(clip, new_tracker, size, progress))
+            labelled.add(clip, _label(clip, ids, labelled.notes, new_tracker, size, progress))
         except (MaskError, SourceError) as error:
             labelled.failed[clip.source] = one_line(str(error))
     return labelled
 
 
-def _label(clip: Clip, new_tracker: Callable[[], Tracker], size: int | None, progress: Progress) -> Summary:
-    mask = read_mask(clip.mask)
+def _ids_of_run(clips: list[Clip]) -> MaskIds:
+    """What the marks of all first masks mean. Masks that cannot be read are left out; their clips fail later."""
+    marks = []
+    for clip in clips:
+        with suppress(MaskError):
+            marks.append(read_picture(clip.mask).marks)
+    return MaskIds(marks)
+
+
+def _label(
+    clip: Clip,
+    ids: MaskIds,
+    notes: list[str],
+    new_tracker: Callable[[], Tracker],
+    size: int | None,
+    progress: Progress,
+) -> Summary:
+    picture = read_picture(clip.mask)
+    notes += picture.notes
+    mask = ids.labels(picture)
+    check_not_empty(clip.mask, mask)
     partial = clip.out.with_name(f".{clip.out.name}.partial")
     shutil.rmtree(partial, ignore_errors=True)  # a killed run may have left it
     try:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import os
 import re
-from collections.abc import Container
+from collections.abc import Collection, Container
 from pathlib import Path
 
 from ...common.errors import SourceError
@@ -78,15 +78,20 @@ def _entered(folder: Path, names: list[str]) -> list[str]:
     return [name for name in names if not name.startswith(".")]
 
 
-def frames_in(folder: Path) -> list[Path]:
+def frames_in(folder: Path, ignored: Collection[Path] = ()) -> list[Path]:
     """The frames of a folder in natural order.
+
+    Args:
+        folder: the folder.
+        ignored: images in it that are no frames.
 
     Raises:
         SourceError: when there is no image, or two have the same name without suffix, so that their masks
             would collide.
     """
     try:
-        paths = images_in(folder)
+        others = {path.resolve() for path in ignored}
+        paths = [path for path in images_in(folder) if not others or path.resolve() not in others]
     except OSError as error:
         raise SourceError(f"{folder} cannot be read ({error.strerror})", "check its permissions") from error
     if not paths:

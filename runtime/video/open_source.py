@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import os
 import re
-from collections.abc import Callable
+from collections.abc import Callable, Collection
 from pathlib import Path
 
 import cv2
@@ -24,7 +24,12 @@ _SECRETS = re.compile(r"((?:pass\w*|pwd?|token|key|secret|auth\w*|sig\w*)=)[^&;/
 
 
 def open_source(
-    text_or_path: str | Path, *, live: bool = False, first: int = 0, last: int | None = None
+    text_or_path: str | Path,
+    *,
+    live: bool = False,
+    first: int = 0,
+    last: int | None = None,
+    ignored: Collection[Path] = (),
 ) -> Source:
     """Open a video.
 
@@ -39,6 +44,7 @@ def open_source(
         live: hand out the newest frame only and count those dropped; files play at their own speed.
         first: index of the first frame to hand out; earlier ones are decoded and left out.
         last: index of the last frame to hand out, None for all.
+        ignored: images in a folder that are no frames, such as masks.
 
     Raises:
         SourceError: when the source does not exist, cannot be decoded, or has no frame between ``first`` and
@@ -47,7 +53,7 @@ def open_source(
     """
     silence_opencv()
     with defer_interrupts():
-        reader = _open_reader(text_or_path)
+        reader = _open_reader(text_or_path, ignored)
     try:
         return Source(reader, live=live, first=first, last=last)
     except BaseException:
@@ -55,9 +61,9 @@ def open_source(
         raise
 
 
-def _open_reader(text_or_path: str | Path) -> Reader:
+def _open_reader(text_or_path: str | Path, ignored: Collection[Path]) -> Reader:
     if isinstance(text_or_path, Path):
-        return _open_path(text_or_path)
+        return _open_path(text_or_path, ignored)
     text = text_or_path.strip()
     if text.isascii() and text.isdecimal():
         return _open_camera(int(text[:10]))  # no camera has a longer number
@@ -67,14 +73,14 @@ def _open_reader(text_or_path: str | Path) -> Reader:
         return _open_address(text)
     if not text:
         raise SourceError("the source is empty", "name a video, a folder of images or a camera")
-    return _open_path(Path(text))
+    return _open_path(Path(text), ignored)
 
 
-def _open_path(path: Path) -> Reader:
+def _open_path(path: Path, ignored: Collection[Path]) -> Reader:
     if not os.path.exists(path):  # noqa: PTH110 (Path.exists raises on names that are too long)
         raise SourceError(f"{path} does not exist", "check the path")
     if path.is_dir():
-        return FolderReader(path)
+        return FolderReader(path, ignored)
     if path.is_char_device():
         return _open_camera(str(path))
     if path.suffix.lower() in IMAGE_SUFFIXES:

@@ -6,7 +6,7 @@ import logging
 import math
 import threading
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Collection, Iterator
 from pathlib import Path
 from typing import Protocol
 
@@ -83,6 +83,7 @@ class FolderReader:
 
     Args:
         folder: holds one image per frame, all of one size.
+        ignored: images in it that are no frames.
 
     Raises:
         SourceError: when there is no image, the first cannot be decoded, or two images have the same name
@@ -94,8 +95,8 @@ class FolderReader:
     undecodable = reconnects = 0
     fps = FOLDER_FPS
 
-    def __init__(self, folder: Path) -> None:
-        self._paths = frames_in(folder)
+    def __init__(self, folder: Path, ignored: Collection[Path] = ()) -> None:
+        self._paths = frames_in(folder, ignored)
         self.length = len(self._paths)
         self.size = _size(read_image(self._paths[0]))
 

@@ -2,39 +2,69 @@
 
 from __future__ import annotations
 
+import os
+from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 from ..common.errors import MaskError
+from ..common.types import MAX_LABELS
 
 if TYPE_CHECKING:
     from ..runtime.arrays.label_maps import Box
     from ..runtime.pipeline.edits import Steering
 
 
-def planned_edits(mask: Path | None, boxes: list[str], additions: list[str], removals: list[str]) -> Steering:
+@dataclass(frozen=True)
+class Planned:
+    """What the command line says about objects.
+
+    Attributes:
+        steering: carries it out.
+        mask_files: files with masks, which are no frames even where they lie among them.
+        notes: sentences that say how a mask was read.
+    """
+
+    steering: Steering
+    mask_files: list[Path]
+    notes: list[str]
+
+
+def planned_edits(
+    masks: list[str], boxes: list[str], additions: list[str], removals: list[str], first: int = 0
+) -> Planned:
     """The masks, boxes and removals of ``--mask``, ``--box``, ``--add`` and ``--remove``.
+
+    Args:
+        masks, boxes, additions, removals: the values of these options.
+        first: index of the first tracked frame.
 
     Raises:
         MaskError: when one is not in its form, or its mask cannot be read.
     """
     from ..runtime.interaction.boxes import Boxed
-    from ..runtime.pipeline.edits import Edits, Schedule, merge_masks
-    from ..runtime.video.masks import read_mask
+    from ..runtime.pipeline.edits import Edits, Schedule
+    from ..runtime.pipeline.given_masks import GivenMask, plan_masks
 
-    masks = {} if mask is None else {0: read_mask(mask)}
+    given = []
+    for text in masks:
+        given.append(GivenMask(first, *_numbered(text)))
     for text in additions:
-        frame, png = _at_frame(text, "--add", "FRAME=PNG")
-        added = read_mask(Path(png))
-        masks[frame] = merge_masks(added, masks[frame]) if frame in masks else added
+        where, path = _at_frame(text, "--add", "FRAME=MASK or FRAME:ID=MASK")
+        frame, separator, number = where.partition(":")
+        given.append(
+            GivenMask(max(first, int(frame)), Path(path), _object_id(number, text) if separator else None)
+        )
     removed: dict[int, list[int]] = {}
     for text in removals:
         frame, object_id = _at_frame(text, "--remove", "FRAME=ID")
-        if not _is_number(object_id):
+        if not _is_number(frame) or not _is_number(object_id):
             raise MaskError(f"--remove {text} names no object", "use FRAME=ID, for example 40=2")
-        removed.setdefault(frame, []).append(int(object_id))
-    schedule = Schedule(Edits(masks, removed))
-    return Boxed([parse_box(text) for text in boxes], schedule) if boxes else schedule
+        removed.setdefault(int(frame), []).append(int(object_id))
+    plan = plan_masks(given, boxes=len(boxes), removals=removed)
+    schedule = Schedule(Edits(plan.masks, removed))
+    steering = Boxed([parse_box(text) for text in boxes], schedule) if boxes else schedule
+    return Planned(steering, [one.path for one in given], plan.notes)
 
 
 def require_reached(end: int | None, additions: list[str] | None, removals: list[str] | None) -> None:
@@ -45,7 +75,7 @@ def require_reached(end: int | None, additions: list[str] | None, removals: list
     """
     for option, texts in (("--add", additions or []), ("--remove", removals or [])):
         for text in texts:
-            if end is not None and int(text.partition("=")[0]) > end:
+            if end is not None and int(text.partition("=")[0].partition(":")[0]) > end:
                 raise MaskError(
                     f"{option} {text} comes after frame {end}, the last one that is tracked",
                     "name an earlier frame; the first one is 0",
@@ -73,8 +103,23 @@ def _is_number(text: str) -> bool:
     return text.isascii() and text.isdecimal() and len(text) < 10
 
 
-def _at_frame(text: str, option: str, form: str) -> tuple[int, str]:
+def _numbered(text: str) -> tuple[Path, int | None]:
+    """``2=x.png`` as the file and the number; a file of that whole name comes first."""
+    number, separator, path = text.partition("=")
+    if not separator or not _is_number(number) or os.path.exists(text):  # noqa: PTH110 (names may be too long)
+        return Path(text), None
+    return Path(path), _object_id(number, f"--mask {text}")
+
+
+def _object_id(number: str, text: str) -> int:
+    if not _is_number(number) or not 1 <= int(number) < MAX_LABELS:
+        raise MaskError(f"{number!r} in {text} is not the number of an object", "use a number from 1 to 255")
+    return int(number)
+
+
+def _at_frame(text: str, option: str, form: str) -> tuple[str, str]:
+    """What stands before and after the sign of equality; the former begins with a frame's index."""
     frame, separator, rest = text.partition("=")
-    if not separator or not _is_number(frame):
+    if not separator or not _is_number(frame.partition(":")[0]):
         raise MaskError(f"{option} {text} names no frame", f"use {option} {form}")
-    return int(frame), rest
+    return frame, rest

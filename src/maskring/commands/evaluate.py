@@ -9,7 +9,7 @@ from rich.table import Table
 
 from ..runtime.refinement.settings import DEFAULT_ITERATIONS, DEFAULT_SIZE
 from . import options, refinement
-from .console import busy, out, say
+from .console import busy, note, out, say
 from .options import KernelChoice
 from .progress import show_progress
 from .refinement import ModeChoice
@@ -61,6 +61,9 @@ def evaluate(
     if evaluation is None:
         say(f"{run.name} is done; the others are still running")
         return
+    for result in evaluation.sequences:
+        for sentence in result.notes:
+            note(f"note: {result.name}: {sentence}")
     table = Table(*COLUMNS, box=box.SIMPLE)
     for row in evaluation.rows():
         table.add_row(*row)

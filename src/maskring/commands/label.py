@@ -7,7 +7,7 @@ from functools import partial
 import typer
 
 from . import options
-from .console import EXIT_USER_ERROR, busy, complain, say, say_lost
+from .console import EXIT_USER_ERROR, busy, complain, note, say, say_lost
 from .options import KernelChoice
 from .progress import show_progress
 
@@ -25,10 +25,12 @@ def label(
     """Follow objects through many videos, from the masks of their first frames."""
     from ..common.files import directory
     from ..models import open_tracker, resolve_model
-    from ..runtime.pipeline.label_many import clips_to_label, label_clips
+    from ..runtime.pipeline.label_many import clips_to_label, label_clips, masks_without_clip
     from ..runtime.pipeline.shard import join
 
     clips = clips_to_label(videos, masks, out_dir)
+    for path in masks_without_clip(clips, masks):
+        note(f"note: {path} belongs to none of the videos")
     this, threads = join(shard, threads)
     with directory(out_dir):
         with busy("opening the model"):
@@ -39,6 +41,8 @@ def label(
     where = f"; labels in {out_dir}" if labelled.videos or labelled.present else ""
     say(f"{labelled}{where}")
     say_lost(labelled.lost_objects)
+    for sentence in dict.fromkeys(labelled.notes):
+        note(f"note: {sentence}")
     for clip, reason in labelled.failed.items():
         complain(f"error: {clip} was not labelled: {reason}")
     if labelled.failed:

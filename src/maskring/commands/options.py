@@ -256,8 +256,13 @@ ComparedFrames = Annotated[int, typer.Option(min=2, help="Frames to compare.")]
 Source = Annotated[
     str, typer.Argument(help="Video file, image folder, webcam index, RTSP URL or GStreamer pipeline.")
 ]
-Mask = Annotated[
-    Path | None, typer.Option(help="PNG with the objects of the first frame (palette, grey or colour).")
+Masks = Annotated[
+    list[str] | None,
+    typer.Option(
+        "--mask",
+        metavar="[ID=]FILE",
+        help="Image with the objects of the first frame; repeatable, so that each object may have its own.",
+    ),
 ]
 Boxes = Annotated[
     list[str] | None,
@@ -281,7 +286,9 @@ Last = Annotated[
 ]
 Add = Annotated[
     list[str] | None,
-    typer.Option(metavar="FRAME=PNG", help="Add or correct objects at a later frame; repeatable."),
+    typer.Option(
+        metavar="FRAME[:ID]=FILE", help="Add or correct objects at a later frame, by a mask; repeatable."
+    ),
 ]
 Remove = Annotated[
     list[str] | None,
@@ -294,7 +301,10 @@ Show = Annotated[
 ]
 Videos = Annotated[list[Path], typer.Argument(help="Videos, or folders of videos or frames.")]
 FirstMasks = Annotated[
-    Path, typer.Option(help="Folder with the first frame's mask of each video: NAME.png for NAME.mp4.")
+    Path,
+    typer.Option(
+        help="Folder with the first frame's mask of each video, named like it: NAME.png for NAME.mp4."
+    ),
 ]
 LabelOut = Annotated[
     Path, typer.Option("--out", help="Gets a folder per video; videos that have one are skipped.")

@@ -26,7 +26,7 @@ if TYPE_CHECKING:
 
 def track(
     source: options.Source,
-    mask: options.Mask = None,
+    mask: options.Masks = None,
     boxes: options.Boxes = None,
     out_dir: options.TrackOut = None,
     model: options.Model = None,
@@ -56,7 +56,7 @@ def track(
     from ..runtime.video.open_source import open_source
 
     _require_use(mask, boxes, out_dir, show, refine)
-    planned = planned_edits(mask, boxes or [], add or [], remove or [])
+    planned = planned_edits(mask or [], boxes or [], add or [], remove or [], first)
     refining = refinement.chosen_refinement(
         refine,
         iterations=refine_iterations,
@@ -68,15 +68,17 @@ def track(
     )
     with ExitStack() as stack:
         _enter_folder(stack, out_dir)
-        reopen = partial(open_source, source, live=live, first=first, last=last)
+        reopen = partial(open_source, source, live=live, first=first, last=last, ignored=planned.mask_files)
         stream = stack.enter_context(reopen())
         require_reached(stream.end, add, remove)
+        for sentence in planned.notes:
+            note(f"note: {sentence}")
         refining.check_source(source, stream, live, save_refiner is not None)
         with busy("opening the model"):
             tracker = refining.wrap(open_tracker(model, kernel=kernel.value, threads=threads), out_dir)
         stack.push(tracker)
         sinks = _file_sinks(stack, out_dir, stream, masks, overlay, refine)
-        steering = _steered(stack, planned, sinks) if show else planned
+        steering = _steered(stack, planned.steering, sinks) if show else planned.steering
         progress = stack.enter_context(show_progress())
         summary = refining.follow(stream, reopen, tracker, sinks, steering, out_dir, size, progress)
         if save_refiner is not None:
@@ -87,10 +89,10 @@ def track(
 
 
 def _require_use(
-    mask: Path | None, boxes: list[str] | None, out_dir: Path | None, show: bool, refine: ModeChoice
+    mask: list[str] | None, boxes: list[str] | None, out_dir: Path | None, show: bool, refine: ModeChoice
 ) -> None:
     """Refuse a run that tracks nothing, that nobody sees, or that cannot be watched."""
-    if mask is None and not boxes and not show:
+    if not mask and not boxes and not show:
         raise MaskError(
             "no object was given",
             "add --mask FIRST.png (the objects of the first frame), --box X0,Y0,X1,Y1 for each, or --show to "
