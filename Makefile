@@ -7,7 +7,13 @@ STAMP  := $(VENV)/.installed
 # Other versions format differently.
 CLANG_FORMAT := $(shell command -v clang-format-16 2>/dev/null)
 NATIVE := $(wildcard CMakeLists.txt plugins/CMakeLists.txt plugins/*.cmake plugins/windowed_affinity/cpu/* \
-  plugins/windowed_affinity/cuda/* plugins/windowed_affinity/tensorrt/*)
+  plugins/windowed_affinity/cuda/* \
+  plugins/windowed_affinity/onnxruntime/* plugins/windowed_affinity/tensorrt/*)
+
+# Kernels for GPUs take minutes to compile, and the tests compile those that they need. CUDA=ON builds them into the
+# installed libraries.
+CUDA ?= OFF
+BUILD := --no-build-isolation --config-settings=cmake.define.MASKRING_CUDA=$(CUDA)
 
 .PHONY: install demo test test-all test-deep lint typecheck docs bench lock sbom fuzz clean
 .DELETE_ON_ERROR:
@@ -22,14 +28,14 @@ ifdef LOCKED
 $(STAMP): pyproject.toml constraints.hashes.txt $(NATIVE)
 	@test -x $(BIN)/python || $(PYTHON) -m venv $(VENV)
 	$(BIN)/python -m pip install --quiet --require-hashes --only-binary :all: -r constraints.hashes.txt
-	$(BIN)/python -m pip install --quiet --no-build-isolation --no-deps $(KEPT) -e .
+	$(BIN)/python -m pip install --quiet $(BUILD) $(KEPT) --no-deps -e .
 	@touch $@
 else
 $(STAMP): pyproject.toml constraints.txt $(NATIVE)
 	@test -x $(BIN)/python || $(PYTHON) -m venv $(VENV)
 	$(BIN)/python -m pip install --quiet --upgrade -c constraints.txt pip
 	$(BIN)/python -m pip install --quiet -c constraints.txt scikit-build-core nanobind cmake ninja
-	$(BIN)/python -m pip install --quiet --no-build-isolation $(KEPT) -c constraints.txt -e '.[test]'
+	$(BIN)/python -m pip install --quiet $(BUILD) $(KEPT) -c constraints.txt -e '.[test]'
 	@touch $@
 endif
 

@@ -14,7 +14,7 @@ import onnxruntime
 from numpy.typing import NDArray
 
 from ..common.errors import ModelError, SourceError
-from ..plugins.windowed_affinity.onnx_bindings import use_native_kernel
+from ..plugins.operator_library import onnxruntime_library
 from ..runtime.backends.onnxrt.tensors import HostTensors
 from ..runtime.model.metadata import EXPORT_AGAIN, QUANTIZATION_KEY, ModelMetadata
 from ..runtime.model.step_graph import load_step_graph
@@ -58,7 +58,7 @@ window."""
 COLUMNS = ("output", "max error", "mean error", "agreement", "tolerance", "")
 """Headings for :meth:`ParityRow.cells`."""
 
-TORCH, FUNCTION_BODY, NATIVE_KERNEL = "torch", "function body", "native kernel"
+TORCH, FUNCTION_BODY, LIBRARY = "torch", "function body", "operator library"
 """The ways to execute a model."""
 
 
@@ -119,13 +119,14 @@ def verify_model(model: Path, *, checkpoint: Path | None, frames: Iterable[Array
     Raises:
         ModelError: when the model cannot be read, or was exported from another checkpoint.
         SourceError: when the frames do not fit the model.
+        UnavailableError: when the operator library was not built.
     """
     proto, metadata = load_step_graph(model)
     runners: dict[str, Runner] = {}
     if checkpoint is not None:
         runners[TORCH] = _torch_runner(checkpoint, metadata, model)
-    runners[FUNCTION_BODY] = _session_runner(proto, native=False, origin=model)
-    runners[NATIVE_KERNEL] = _session_runner(proto, native=True, origin=model)
+    runners[FUNCTION_BODY] = _session_runner(proto, library=False, origin=model)
+    runners[LIBRARY] = _session_runner(proto, library=True, origin=model)
     quantized = any(entry.key == QUANTIZATION_KEY for entry in proto.metadata_props)
     against_torch = checkpoint is not None
     differences = _Differences(
@@ -162,13 +163,14 @@ def _torch_runner(checkpoint: Path, metadata: ModelMetadata, model: Path) -> Run
     return run
 
 
-def _session_runner(proto: onnx.ModelProto, *, native: bool, origin: Path) -> Runner:
+def _session_runner(proto: onnx.ModelProto, *, library: bool, origin: Path) -> Runner:
     options = onnxruntime.SessionOptions()
     options.log_severity_level = 4
-    model = use_native_kernel(proto, options) if native else proto
+    if library:
+        options.register_custom_ops_library(str(onnxruntime_library()))
     try:
         session = onnxruntime.InferenceSession(
-            model.SerializeToString(), options, providers=["CPUExecutionProvider"]
+            proto.SerializeToString(), options, providers=["CPUExecutionProvider"]
         )
     except Exception as error:  # onnxruntime's errors have no common base
         raise ModelError(f"onnxruntime cannot load {origin}", EXPORT_AGAIN) from error

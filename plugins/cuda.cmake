@@ -1,4 +1,4 @@
-# Target maskring_kernels: the CUDA kernels as a static library. It is built only on request or if something links it.
+# Target maskring_kernels: the CUDA kernels as a static library.
 #
 # nvcc is searched in CUDACXX, PATH and the usual folders, then in the pip packages of the extra `cuda` in the Python
 # environment that runs the build. Without nvcc, a message says so and the target does not exist.
@@ -53,7 +53,7 @@ list(GET MASKRING_CUDA_ARCHITECTURES -1 newest)
 list(APPEND maskring_architectures ${newest}-virtual)
 
 set(kernels ${CMAKE_CURRENT_LIST_DIR}/windowed_affinity/cuda)
-add_library(maskring_kernels STATIC EXCLUDE_FROM_ALL
+add_library(maskring_kernels STATIC
   ${kernels}/dispatch.cpp ${kernels}/simt.cu ${kernels}/gather.cu ${kernels}/mma.cu)
 target_include_directories(maskring_kernels PUBLIC ${kernels})
 set_target_properties(maskring_kernels PROPERTIES

@@ -36,17 +36,21 @@ def library_path() -> Path:
                 f"build the library (docs/plugin.md) or unset {LIBRARY_VARIABLE}",
             )
         return Path(override).resolve()
-    # In an editable install, the package has one folder for sources and one for built files.
-    package = import_module(__package__ or "")
-    for folder in package.__path__:
-        path = Path(folder) / LIBRARY_NAME
-        if path.is_file():
-            return path.resolve()
+    if (path := installed_library(LIBRARY_NAME)) is not None:
+        return path
     raise UnavailableError(
         "this installation of maskring does not include the TensorRT plugin",
         "install a CUDA toolkit, set TENSORRT_ROOT to the folder of TensorRT 10.3 or newer and reinstall "
         f"maskring from source (docs/plugin.md), or set {LIBRARY_VARIABLE} to the path of the library",
     )
+
+
+def installed_library(name: str) -> Path | None:
+    """The path of a library that was built with the package; None when it was not built."""
+    # In an editable install, the package has one folder for sources and one for built files.
+    package = import_module(__package__ or "")
+    paths = [Path(folder) / name for folder in package.__path__]
+    return next((path.resolve() for path in paths if path.is_file()), None)
 
 
 def load(trt: ModuleType | None = None) -> Path:

@@ -65,6 +65,7 @@ def clone(tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, Path]:
     )
     before = files_in(root / "maskring")
     command = [sys.executable, "-m", "pip", "install", "--quiet", "--no-deps", "--no-build-isolation"]
+    command.append("--config-settings=cmake.define.MASKRING_CUDA=OFF")
     subprocess.run([*command, "--target", str(packages), str(root / "maskring")], check=True)
     assert files_in(root / "maskring") == before, "the folder may be read-only"
     # Dependencies and pytest come from here; .pth files in there, of an editable install, are not followed.

@@ -1,7 +1,8 @@
 """The ONNX operator ``maskring::WindowedAffinity``: its names, its schema and its nodes.
 
 A model also carries the operator as a function of standard operators (:mod:`.onnx_function`), so that any
-ONNX runtime can run it. :mod:`.onnx_bindings` replaces that function by a faster kernel.
+ONNX runtime can run it. In onnxruntime, the operator library (:mod:`maskring.plugins.operator_library`) takes its
+place, in TensorRT the plugin (:mod:`.onnx_bindings`).
 """
 
 from __future__ import annotations

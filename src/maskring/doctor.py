@@ -14,6 +14,7 @@ from .common.errors import UnavailableError
 from .common.libraries import import_failure
 from .common.machine import NEEDS_PYCUDA, compute_capability, usable_cores
 from .plugins.library import library_path
+from .plugins.operator_library import has_cuda, onnxruntime_library
 
 State = Literal["ok", "optional", "missing"]
 
@@ -40,7 +41,6 @@ OPTIONAL = {
     "torch": "train, import and export checkpoints: pip install 'maskring[train]'",
     "safetensors": "read checkpoints: pip install 'maskring[train]'",
     "onnxscript": "export checkpoints: pip install 'maskring[train]'",
-    "onnxruntime-extensions": "verify exports: pip install 'maskring[train]'",
     "tensorrt": "run engines on NVIDIA GPUs: pip install 'maskring[gpu]' (JetPack brings its own)",
     "pycuda": f"run engines on NVIDIA GPUs: {NEEDS_PYCUDA}",
     "polygraphy": "profile models, build engines: pip install 'maskring[profile]'",
@@ -67,7 +67,6 @@ STAND_INS = {
 MODULES = {
     "opencv-python": "cv2",
     "pillow": "PIL",
-    "onnxruntime-extensions": "onnxruntime_extensions",
     "tensorrt-rtx": "tensorrt_rtx",
 }
 """Module names that differ from their distribution's."""
@@ -81,7 +80,7 @@ CAPABILITIES = {
     ),
     "refine masks": ("torch", "safetensors"),
     "track with checkpoints, train, import, export": ("torch", "safetensors", "onnxscript"),
-    "verify exports": ("onnxruntime-extensions",),
+    "verify exports": ("operator library",),
     "build engines for RTX cards": ("tensorrt-rtx", "polygraphy"),
     "run engines for RTX cards": ("tensorrt-rtx", "pycuda", "NVIDIA driver"),
     "build and run TensorRT engines": (
@@ -105,6 +104,7 @@ def examine() -> list[Finding]:
         *_video(),
         *_execution_providers(),
         *(_optional(name, use) for name, use in OPTIONAL.items()),
+        _operator_library(),
         _plugin_library(),
         _gpu_driver(),
         _nvcc(),
@@ -210,6 +210,15 @@ def _execution_providers() -> Iterator[Finding]:
         yield Finding(part, "ok", ", ".join(import_module("onnxruntime").get_available_providers()))
     except ImportError as error:
         yield _broken(part, error)
+
+
+def _operator_library() -> Finding:
+    part = "operator library"
+    try:
+        library = onnxruntime_library()
+        return Finding(part, "ok", f"{library} for {'CPU and CUDA' if has_cuda(library) else 'CPU'}")
+    except UnavailableError as error:
+        return Finding(part, "optional", error.problem, f"to run exports in onnxruntime: {error.remedy}")
 
 
 def _plugin_library() -> Finding:

@@ -220,7 +220,7 @@ def test_narrow_terminals_show_verification_a_line_each_and_options_whole(
     assert rows == ["key", "probabilities", "labels", "value"] * 2
     assert [line.strip() for line in lines if " to torch" in line] == [
         "function body to torch",
-        "native kernel to torch",
+        "operator library to torch",
     ]
     shown = CliRunner().invoke(app, ["build", "--help"], env={"COLUMNS": "80"}).stdout
     assert "--hardware-compatibility " in shown and "…" not in shown

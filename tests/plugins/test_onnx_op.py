@@ -1,4 +1,4 @@
-"""The operator in ONNX files: its function bodies, and the bindings that replace them.
+"""The operator in ONNX files: its function bodies, and the library that replaces them.
 
 ``test_sweep.py`` compares values with the reference.
 """
@@ -6,9 +6,6 @@
 from __future__ import annotations
 
 import itertools
-import os
-import subprocess
-import sys
 
 import numpy as np
 import onnx
@@ -17,7 +14,8 @@ import pytest
 import torch
 from onnx import TensorProto, helper
 
-from maskring.plugins.windowed_affinity import onnx_bindings, onnx_function, onnx_op, reference
+from maskring.plugins import onnxruntime_library
+from maskring.plugins.windowed_affinity import onnx_function, onnx_op, reference
 
 HALF, SINGLE = TensorProto.FLOAT16, TensorProto.FLOAT
 
@@ -102,24 +100,15 @@ def test_the_schema_names_what_the_body_takes() -> None:
 
 @pytest.mark.parametrize("element_type", [SINGLE, HALF])
 @pytest.mark.parametrize("offsets", [False, True])
-def test_the_native_kernel_computes_what_the_body_computes(element_type: int, offsets: bool) -> None:
+def test_the_library_computes_what_the_body_computes(element_type: int, offsets: bool) -> None:
     """Two reads in a row: intermediate tensors get the right type, too."""
     model, arrays = model_with_reads(2, element_type, offsets=offsets), feeds(element_type, offsets)
     plain = onnxruntime.InferenceSession(model.SerializeToString()).run(None, arrays)[0]
     options = onnxruntime.SessionOptions()
-    bound = onnx_bindings.use_native_kernel(model, options)
-    fast = onnxruntime.InferenceSession(bound.SerializeToString(), options).run(None, arrays)[0]
+    options.register_custom_ops_library(str(onnxruntime_library()))
+    fast = onnxruntime.InferenceSession(model.SerializeToString(), options).run(None, arrays)[0]
     assert fast.dtype == plain.dtype
     np.testing.assert_allclose(fast, plain, atol=1e-5 if element_type == SINGLE else 2e-3)
-
-
-def test_binding_leaves_the_model_alone_and_drops_the_body() -> None:
-    model = model_with_reads(1)
-    before = model.SerializeToString()
-    bound = onnx_bindings.use_native_kernel(model, onnxruntime.SessionOptions())
-    assert model.SerializeToString() == before
-    assert not bound.functions
-    assert [node.domain for node in bound.graph.node] == [onnx_bindings.EXTENSIONS_DOMAIN]
 
 
 @pytest.mark.parametrize("element_type", [SINGLE, HALF])
@@ -153,13 +142,3 @@ def test_a_read_with_offsets_keeps_its_body() -> None:
     assert onnx_function.without_matrix_products(model) == model
     with pytest.raises(ValueError, match=r"offsets.*matrix_products"):
         onnx_function.function_body(offsets=True, matrix_products=False)
-
-
-def test_programs_started_later_keep_their_environment() -> None:
-    """onnxruntime-extensions sets a variable that makes protobuf slow in all of them."""
-    code = (
-        "import os; before = dict(os.environ); from maskring.plugins.windowed_affinity import onnx_bindings\n"
-    )
-    code += "onnx_bindings._register_operators(); assert dict(os.environ) == before"
-    environment = {k: v for k, v in os.environ.items() if k != "PROTOCOL_BUFFERS_PYTHON_IMPLEMENTATION"}
-    subprocess.run([sys.executable, "-c", code], env=environment, check=True)

@@ -25,13 +25,12 @@ from affinity_cases import (
     random_case,
 )
 from hypothesis import HealthCheck, given, settings
-from onnx import helper
+from operator_models import named_inputs, read_model
 
+from maskring.plugins import onnxruntime_library
 from maskring.plugins.windowed_affinity import (
     cpu_op,
-    onnx_bindings,
     onnx_function,
-    onnx_op,
     torch_blocks,
     torch_op,
 )
@@ -72,52 +71,18 @@ def run_native(instruction_set: str, data: Inputs) -> Array:
         )
 
 
-def named_inputs(data: Inputs) -> dict[str, Array]:
-    given = {"query": data.query, "keys": data.keys, "values": data.values, "dilation": data.dilation}
-    return given if data.offsets is None else {**given, "offsets": data.offsets}
-
-
 def model_of(data: Inputs) -> onnx.ModelProto:
-    """A model of the one node and its body, for tensors of any size."""
-    given = named_inputs(data)
-    kind = helper.np_dtype_to_tensor_dtype(data.values.dtype)
-    node = helper.make_node(
-        onnx_op.OP_TYPE,
-        [*given],
-        ["out"],
-        domain=onnx_op.DOMAIN,
-        radius=data.radius,
-        scale=data.scale,
-        top_k=data.top_k,
-    )
-    graph = helper.make_graph(
-        [node],
-        "affinity",
-        [
-            helper.make_tensor_value_info(
-                name, helper.np_dtype_to_tensor_dtype(array.dtype), [None] * array.ndim
-            )
-            for name, array in given.items()
-        ],
-        [helper.make_tensor_value_info("out", kind, [None] * 4)],
-    )
-    model = helper.make_model(
-        graph,
-        functions=[onnx_function.function_body(offsets=data.offsets is not None, top_k=data.top_k > 0)],
-        opset_imports=[
-            helper.make_opsetid("", onnx_function.BODY_OPSET),
-            helper.make_opsetid(onnx_op.DOMAIN, onnx_op.OPSET_VERSION),
-        ],
-        ir_version=10,
-    )
+    """A model of the one node and its body."""
+    body = onnx_function.function_body(offsets=data.offsets is not None, top_k=data.top_k > 0)
+    model = read_model(data, functions=[body])
     onnx.checker.check_model(model)
     return model
 
 
-def run_onnxruntime(use_native_kernel: bool, data: Inputs) -> Array:
+def run_onnxruntime(with_library: bool, data: Inputs) -> Array:
     options, model = onnxruntime.SessionOptions(), model_of(data)
-    if use_native_kernel:
-        model = onnx_bindings.use_native_kernel(model, options)
+    if with_library:
+        options.register_custom_ops_library(str(onnxruntime_library()))
     session = onnxruntime.InferenceSession(
         model.SerializeToString(), options, providers=["CPUExecutionProvider"]
     )
@@ -131,7 +96,7 @@ def implementations() -> Iterator[Implementation]:
     for instruction_set in cpu_op.instruction_sets():
         yield Implementation(f"native {instruction_set}", partial(run_native, instruction_set))
     yield Implementation("onnxruntime, function body", partial(run_onnxruntime, False))
-    yield Implementation("onnxruntime, native kernel", partial(run_onnxruntime, True))
+    yield Implementation("onnxruntime, operator library", partial(run_onnxruntime, True))
 
 
 IMPLEMENTATIONS = [*implementations()]

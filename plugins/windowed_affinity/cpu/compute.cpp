@@ -65,10 +65,11 @@ std::vector<Rectangle> split(const Problem& p, int rows, int columns) {
     return list;
 }
 
-std::vector<Rectangle> make_rectangles(const Problem& p, int threads) {
+std::vector<Rectangle> make_rectangles(const Problem& p, const Workers& workers) {
     const int columns = std::min(p.width, MAX_COLUMNS), across = (p.width + columns - 1) / columns;
     // High rectangles reuse each packed key row more often; several per thread balance the load.
-    const long long rows = static_cast<long long>(p.batch) * across * p.height / (RECTANGLES_PER_THREAD * threads);
+    const long long rows =
+        static_cast<long long>(p.batch) * across * p.height / (RECTANGLES_PER_THREAD * workers.count);
     return split(p, static_cast<int>(std::clamp<long long>((rows + 3) / 4 * 4, 4, MAX_ROWS)), columns);
 }
 
@@ -78,9 +79,9 @@ size_t dense_window_scratch(const Problem& p, const Kernel& kernel) {
 
 // [images, depth, plane] -> f32 [images, plane, depth]
 template <typename T>
-Buffer channels_last(const void* from, int images, int depth, size_t plane, int threads) {
+Buffer channels_last(const void* from, int images, int depth, size_t plane, const Workers& workers) {
     Buffer to = make_buffer(static_cast<size_t>(images) * depth * plane + 1);
-    parallel(images, threads, [&](int image, int) {
+    parallel(images, workers, [&](int image, int) {
         const T* in = static_cast<const T*>(from) + image * depth * plane;
         float* out = to.get() + image * depth * plane;
         for (int c = 0; c < depth; ++c)
@@ -97,9 +98,9 @@ void copy_row(const T* from, int width, int dilation, float* to, size_t step) {
 }
 
 template <typename T>
-void copy_rows(const Problem& p, int slot, const RowCopies& to, int threads) {
+void copy_rows(const Problem& p, int slot, const RowCopies& to, const Workers& workers) {
     const size_t plane = static_cast<size_t>(p.height) * p.width;
-    parallel(p.batch * p.height, threads, [&](int row, int) {
+    parallel(p.batch * p.height, workers, [&](int row, int) {
         const int image = row / p.height * p.slots + slot, dilation = p.dilation[image];
         const size_t begin = static_cast<size_t>(row % p.height) * p.width;
         if (dilation <= 0) return;
@@ -128,9 +129,9 @@ std::vector<SharedOffset> find_shared_offsets(const Problem& p) {
 }
 
 template <typename T>
-void write_means(const Problem& p, const Sums& sums, int threads) {
+void write_means(const Problem& p, const Sums& sums, const Workers& workers) {
     const size_t plane = static_cast<size_t>(p.height) * p.width;
-    parallel(p.batch * p.labels, threads, [&](int map, int) {
+    parallel(p.batch * p.labels, workers, [&](int map, int) {
         const float *maximum = sums.maximum + map / p.labels * plane, *sum = sums.sum + map / p.labels * plane;
         for (size_t i = 0; i < plane; ++i)
             narrow(maximum[i] > NO_LOGIT ? sums.weighted[map * plane + i] / sum[i] : 0.f,
@@ -139,13 +140,13 @@ void write_means(const Problem& p, const Sums& sums, int threads) {
 }
 
 // Slots with a shared offset take the fast path first; the others follow one by one.
-void compute_with_offsets(const Problem& p, const Kernel& kernel, int threads) {
+void compute_with_offsets(const Problem& p, const Kernel& kernel, const Workers& workers) {
     const size_t plane = static_cast<size_t>(p.height) * p.width, pixels = p.batch * plane;
     const std::vector<SharedOffset> offsets = find_shared_offsets(p);
     const size_t stride = ((p.width + 15) / 16 | 1) * 16;  // odd, so that channels map to different cache sets
     const size_t floats = std::max(kernel.per_query_offset_scratch(p), dense_window_scratch(p, kernel));
     std::vector<Buffer> scratch;
-    for (int t = 0; t < threads; ++t) scratch.push_back(make_buffer(floats));
+    for (int t = 0; t < workers.count; ++t) scratch.push_back(make_buffer(floats));
     const Buffer maximum = make_buffer(pixels), sum = make_buffer(pixels),
                  weighted = make_buffer(pixels * p.labels + 1);
     const Sums sums{maximum.get(), sum.get(), weighted.get()};
@@ -153,8 +154,8 @@ void compute_with_offsets(const Problem& p, const Kernel& kernel, int threads) {
                  values = make_buffer(pixels * p.labels + 1);
     const RowCopies copies{keys.get(), values.get(), stride};
 
-    const std::vector<Rectangle> rectangles = make_rectangles(p, threads);
-    parallel(static_cast<int>(rectangles.size()), threads,
+    const std::vector<Rectangle> rectangles = make_rectangles(p, workers);
+    parallel(static_cast<int>(rectangles.size()), workers,
              [&](int i, int t) { kernel.shared_offset(p, rectangles[i], offsets.data(), sums, scratch[t].get()); });
     // The same tiles for any number of threads, because the clusters of a tile decide how sums are rounded.
     const std::vector<Rectangle> tiles = split(p, TILE_SIDE, TILE_SIDE);
@@ -164,41 +165,41 @@ void compute_with_offsets(const Problem& p, const Kernel& kernel, int threads) {
         for (const Rectangle& tile : tiles)
             if (!shared(tile.batch)) remaining.push_back(tile);
         if (remaining.empty()) continue;
-        (p.storage == Storage::f32 ? copy_rows<float> : copy_rows<uint16_t>)(p, slot, copies, threads);
-        parallel(static_cast<int>(remaining.size()), threads,
+        (p.storage == Storage::f32 ? copy_rows<float> : copy_rows<uint16_t>)(p, slot, copies, workers);
+        parallel(static_cast<int>(remaining.size()), workers,
                  [&](int i, int t) { kernel.per_query_offset(p, remaining[i], slot, copies, sums, scratch[t].get()); });
     }
-    (p.storage == Storage::f32 ? write_means<float> : write_means<uint16_t>)(p, sums, threads);
+    (p.storage == Storage::f32 ? write_means<float> : write_means<uint16_t>)(p, sums, workers);
 }
 
-void compute_dense_window(const Problem& p, const Kernel& kernel, int threads) {
+void compute_dense_window(const Problem& p, const Kernel& kernel, const Workers& workers) {
     std::vector<Buffer> scratch;
-    for (int t = 0; t < threads; ++t) scratch.push_back(make_buffer(dense_window_scratch(p, kernel)));
-    const std::vector<Rectangle> rectangles = make_rectangles(p, threads);
-    const UniformBlockMap uniform = find_uniform_blocks(p, threads);
-    parallel(static_cast<int>(rectangles.size()), threads,
+    for (int t = 0; t < workers.count; ++t) scratch.push_back(make_buffer(dense_window_scratch(p, kernel)));
+    const std::vector<Rectangle> rectangles = make_rectangles(p, workers);
+    const UniformBlockMap uniform = find_uniform_blocks(p, workers);
+    parallel(static_cast<int>(rectangles.size()), workers,
              [&](int i, int t) { kernel.dense_window(p, rectangles[i], uniform.view(), scratch[t].get()); });
 }
 
-void compute_top_k(const Problem& p, const Kernel& kernel, int threads) {
+void compute_top_k(const Problem& p, const Kernel& kernel, const Workers& workers) {
     std::vector<Buffer> scratch;
-    for (int t = 0; t < threads; ++t) scratch.push_back(make_buffer(kernel.top_k_scratch(p)));
+    for (int t = 0; t < workers.count; ++t) scratch.push_back(make_buffer(kernel.top_k_scratch(p)));
     const size_t plane = static_cast<size_t>(p.height) * p.width;
     const int images = p.batch * p.slots;
     const auto copy = p.storage == Storage::f32 ? channels_last<float> : channels_last<uint16_t>;
-    const Buffer keys = copy(p.keys, images, p.channels, plane, threads);
-    const Buffer values = copy(p.values, images, p.labels, plane, threads);
-    const std::vector<Rectangle> rectangles = make_rectangles(p, threads);
-    parallel(static_cast<int>(rectangles.size()), threads,
+    const Buffer keys = copy(p.keys, images, p.channels, plane, workers);
+    const Buffer values = copy(p.values, images, p.labels, plane, workers);
+    const std::vector<Rectangle> rectangles = make_rectangles(p, workers);
+    parallel(static_cast<int>(rectangles.size()), workers,
              [&](int i, int t) { kernel.top_k(p, rectangles[i], keys.get(), values.get(), scratch[t].get()); });
 }
 
 }  // namespace
 
 // Each path allocates all its memory before it starts threads, so that no thread can fail.
-void compute(const Problem& p, const Kernel& kernel, int threads) {
-    if (p.top_k > 0) return compute_top_k(p, kernel, threads);
-    p.offsets ? compute_with_offsets(p, kernel, threads) : compute_dense_window(p, kernel, threads);
+void compute(const Problem& p, const Kernel& kernel, const Workers& workers) {
+    if (p.top_k > 0) return compute_top_k(p, kernel, workers);
+    p.offsets ? compute_with_offsets(p, kernel, workers) : compute_dense_window(p, kernel, workers);
 }
 
 }  // namespace maskring

@@ -48,7 +48,7 @@ void windowed_affinity(const Array& query, const Array& keys, const Array& value
     p.out = out.data();
     const Kernel& kernel = kernel_named(instruction_set);
     nb::gil_scoped_release unlocked;
-    compute(p, kernel, threads);
+    compute(p, kernel, {threads});
 }
 
 }  // namespace

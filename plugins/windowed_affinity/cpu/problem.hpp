@@ -109,6 +109,14 @@ KernelList available_kernels();
 // The k-th largest of n numbers, 1 <= k <= n. Reorders the numbers.
 float kth_largest(float* numbers, int n, int k);
 
-void compute(const Problem& problem, const Kernel& kernel, int threads);
+// Threads that share a call's work: new ones, or those of a pool.
+struct Workers {
+    int count;  // at most
+    // Calls task(argument, i) for all i below `tasks`, at the same time where the pool can; null: start threads.
+    void (*run)(void* pool, int tasks, void (*task)(void* argument, std::size_t i), void* argument) = nullptr;
+    void* pool = nullptr;
+};
+
+void compute(const Problem& problem, const Kernel& kernel, const Workers& workers);
 
 }  // namespace maskring

@@ -75,7 +75,7 @@ void compare(const Problem& p, int image, int first, LabelEdges& edges, uint8_t*
 
 }  // namespace
 
-UniformBlockMap find_uniform_blocks(const Problem& p, int threads) {
+UniformBlockMap find_uniform_blocks(const Problem& p, const Workers& workers) {
     const size_t blocks = static_cast<size_t>(p.height) * ((p.width + BLOCK_WIDTH - 1) / BLOCK_WIDTH);
     UniformBlockMap map{std::vector<int>(p.batch), std::vector<uint8_t>(p.batch * blocks)};
     for (int b = 0; b < p.batch; ++b) {
@@ -84,8 +84,8 @@ UniformBlockMap find_uniform_blocks(const Problem& p, int threads) {
     }
     std::vector<uint8_t> equal(static_cast<size_t>(p.batch) * p.slots * blocks, 1);  // stays 1 for empty slots
     const int images = p.batch * p.slots;
-    std::vector<LabelEdges> edges(std::min(threads, images), LabelEdges(p));  // one per thread that has work
-    parallel(images, threads, [&](int image, int t) {
+    std::vector<LabelEdges> edges(std::min(workers.count, images), LabelEdges(p));  // one per thread that has work
+    parallel(images, workers, [&](int image, int t) {
         if (p.dilation[image] <= 0) return;
         const int first = image / p.slots * p.slots + map.first_slot[image / p.slots];
         (p.storage == Storage::f32 ? compare<float> : compare<uint16_t>)(p, image, first, edges[t],

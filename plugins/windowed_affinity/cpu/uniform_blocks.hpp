@@ -14,6 +14,6 @@ struct UniformBlockMap {
     UniformBlocks view() const { return {first_slot.data(), uniform.data()}; }
 };
 
-UniformBlockMap find_uniform_blocks(const Problem& p, int threads);
+UniformBlockMap find_uniform_blocks(const Problem& p, const Workers& workers);
 
 }  // namespace maskring

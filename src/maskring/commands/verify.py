@@ -18,7 +18,7 @@ def verify(
     source: options.FrameSource = None,
     frames: options.ComparedFrames = 4,
 ) -> None:
-    """Compare torch, plain onnxruntime and the native kernel on frames; exit with 1 if they differ."""
+    """Compare torch, plain onnxruntime and the operator library on frames; exit with 1 if they differ."""
     from ..export.parity import COLUMNS
     from ..export.verification import verify_on_frames
     from ..models import model_file

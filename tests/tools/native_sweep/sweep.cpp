@@ -48,7 +48,7 @@ void one_case() {
     p.query = query.data(), p.keys = keys.data(), p.values = values.data(), p.dilation = dilation.data();
     p.offsets = rng() % 2 ? offsets.data() : nullptr, p.out = out.data();
     const KernelList list = available_kernels();
-    for (int k = 0; k < list.count; ++k) compute(p, *list.kernels[k], among({1, 2, 3}));
+    for (int k = 0; k < list.count; ++k) compute(p, *list.kernels[k], {among({1, 2, 3})});
 }
 
 }  // namespace
