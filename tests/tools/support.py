@@ -74,7 +74,9 @@ def export_tiny_model(folder: Path, radius: int = 3) -> Path:
     for source in sorted(source for folder in folders for source in folder.rglob("*.py")):
         digest.update(source.read_bytes())
     made = EXPORTS / f"radius{radius}-{digest.hexdigest()[:16]}.onnx"
-    kept = made.with_suffix(".safetensors")  # the export names its digest, and no two files have the same bytes
+    kept = made.with_suffix(
+        ".safetensors"
+    )  # the export names its digest, and no two files have the same bytes
     with alone(made) as missing:
         if missing:
             shutil.copy(checkpoint, kept)
