@@ -15,6 +15,9 @@ VIDEO_SUFFIXES = frozenset({".mp4", ".avi", ".mov", ".mkv", ".webm", ".m4v", ".m
 IMAGE_SUFFIXES = frozenset({".jpg", ".jpeg", ".png", ".bmp", ".webp", ".tif", ".tiff"})
 """Suffixes by which frames are found in folders."""
 
+PROJECT_SUFFIX = ".maskring"
+"""Ending of the folders that ``maskring studio`` keeps beside clips: they hold masks, no footage."""
+
 IMAGES = "JPEGImages"  # DAVIS and YouTube-VOS have it beside folders of labels
 LABELS = ("Annotations", "Scribbles")  # beginnings of those folders' names
 RESOLUTIONS = ("480p", "Full-Resolution")  # of DAVIS, which has all sequences in each; best first
@@ -44,8 +47,8 @@ def _natural_order(path: Path) -> tuple[tuple[tuple[int, str], ...], str]:
 def find_clips(root: Path) -> list[Path]:
     """Videos and folders of frames in ``root``, at any depth, in a fixed order.
 
-    Labels of DAVIS and YouTube-VOS, hidden files and hidden folders are left out. Of the resolutions of DAVIS
-    one is taken.
+    Labels of DAVIS and YouTube-VOS, projects of Studio, hidden files and hidden folders are left out. Of the
+    resolutions of DAVIS one is taken.
 
     Raises:
         SourceError: when ``root`` does not exist or holds no clip.
@@ -75,7 +78,7 @@ def _entered(folder: Path, names: list[str]) -> list[str]:
         names = next(([wanted] for wanted in RESOLUTIONS if wanted in names), names)
     if IMAGES in names:
         names = [name for name in names if not name.startswith(LABELS)]
-    return [name for name in names if not name.startswith(".")]
+    return [name for name in names if not name.startswith(".") and not name.endswith(PROJECT_SUFFIX)]
 
 
 def frames_in(folder: Path, ignored: Collection[Path] = ()) -> list[Path]:

@@ -18,6 +18,7 @@ from .commands.import_mast import import_mast
 from .commands.label import label
 from .commands.profile import profile
 from .commands.quantize import quantize
+from .commands.studio import studio
 from .commands.track import track
 from .commands.train import train
 from .commands.verify import verify
@@ -32,6 +33,7 @@ TRACK, TRAIN, DEPLOY, MACHINE = "Track", "Train", "Deploy", "This machine"
 COMMANDS = (
     ("demo", TRACK, demo),
     ("track", TRACK, track),
+    ("studio", TRACK, studio),
     ("label", TRACK, label),
     ("evaluate", TRACK, evaluate),
     ("train", TRAIN, train),

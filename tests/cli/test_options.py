@@ -118,6 +118,7 @@ MEASURED = "--out {run}/masks --json {run}/scores.json --threads 1"
 BASES = {
     "demo": "demo --out {run}/demo --clip {others} --model {model} --threads 1",
     "track": f"track {{frames}} {TRACKED}",
+    "studio": "studio {frames} --model {model} --no-browser",
     "label": "label {frames} --masks {masks} --model {model} --out {run}/out --threads 1",
     "evaluate": f"evaluate --davis {{davis}} --split val --model {{model}} {MEASURED}",
     "train": "train nano --data {frames} --out {run}/out",
@@ -169,6 +170,16 @@ ROWS: dict[str, dict[str, Row]] = {
         "--save-refiner": Row(
             "--save-refiner {run}/saved.safetensors", names, f"{BASES['track']} --refine offline {ADAPT}"
         ),
+    },
+    "studio": {
+        "--model": Row("--model {pixels}", calls),
+        "--port": Row("--port 8123", calls),
+        "--host": Row("--host localhost", calls),
+        "--size": Row("--size 240", calls),
+        "--from": Row("--from 2", calls),
+        "--to": Row("--to 3", calls),
+        "--threads": Row("--threads 2", calls),
+        "--browser": Row("--browser", calls),
     },
     "label": {
         "--masks": Row("--masks {other_masks}", masks),
@@ -352,6 +363,7 @@ def recorded(monkeypatch: pytest.MonkeyPatch) -> list[Any]:
     _record_trackers(told, monkeypatch)
     _replace_exports(told, monkeypatch)
     _replace_training_and_profiling(told, monkeypatch)
+    _replace_server(told, monkeypatch)
     return told
 
 
@@ -399,6 +411,28 @@ def _record_trackers(told: list[Any], monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(worker, "new_worker", in_background)
     monkeypatch.setattr(window, "OpenCVWindow", Window)
     monkeypatch.setattr(synthetic, "render_clip", lambda *_: render_clip(HEIGHT, WIDTH, frames=4))
+
+
+def _replace_server(told: list[Any], monkeypatch: pytest.MonkeyPatch) -> None:
+    from maskring.studio import hub, runs, server
+
+    class Hub:
+        def __init__(self, *settings: Any) -> None:
+            told.append(settings[2:])
+
+    class Runner:
+        def __init__(self, new_tracker: Callable[[], Any], size: int | None) -> None:
+            new_tracker().close()
+            told.append(size)
+
+    def serve(app: Any, host: str, port: int, on_ready: Callable[[str], None]) -> None:
+        told.append((host, port))
+        on_ready("http://127.0.0.1/")
+
+    monkeypatch.setattr(hub, "Hub", Hub)
+    monkeypatch.setattr(runs, "Runner", Runner)
+    monkeypatch.setattr(server, "serve", serve)
+    monkeypatch.setattr("webbrowser.open", told.append)
 
 
 def _replace_exports(told: list[Any], monkeypatch: pytest.MonkeyPatch) -> None:

@@ -33,6 +33,7 @@ LONG = 220
 NOT_RUN_HERE = {
     r"--box": "names pixels of a larger frame: tests/cli/test_commands.py",
     r"--from|--to": "names frames of a longer video: tests/cli/test_commands.py",
+    r"maskring studio": "serves until it is stopped: tests/studio",
     r"--show": "needs a display: tests/runtime/test_window.py",
     r"maskring track (0 |\"|rtsp)": "needs a camera",
     r"maskring train|--validate": "tests/cli/test_train.py",

@@ -19,8 +19,11 @@ from ..common.libraries import import_failure
 
 EXIT_USER_ERROR = 2
 
-TRAIN_EXTRA = ("torch", "onnxscript", "safetensors", "tomli")
-"""Modules that only ``pip install 'maskring[train]'`` brings."""
+EXTRAS = {
+    **dict.fromkeys(("torch", "onnxscript", "safetensors", "tomli"), "train"),
+    **dict.fromkeys(("anyio", "starlette", "uvicorn", "websockets"), "studio"),
+}
+"""Modules that the base install lacks -> the extra that brings them."""
 
 MAX_LOST_SHOWN = 5
 """Lost objects that are printed by name; of the others only the number is."""
@@ -102,9 +105,10 @@ def _sentence(error: Exception) -> str | None:
     if isinstance(error, UserError):
         return str(error)
     if isinstance(error, ModuleNotFoundError):
-        if error.name not in TRAIN_EXTRA:
+        module = (error.name or "").partition(".")[0]
+        if module not in EXTRAS:
             return None
-        return f"{error.name} is not installed; run pip install 'maskring[train]'."
+        return f"{module} is not installed; run pip install 'maskring[{EXTRAS[module]}]'."
     if isinstance(error, (ImportError, OSError)) and (failure := import_failure(error)):
         return str(failure)
     if isinstance(error, ImportError):

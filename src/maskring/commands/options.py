@@ -314,6 +314,22 @@ Split = Annotated[str, typer.Option(help="ImageSets/2017/NAME.txt, else ImageSet
 PredictionsOut = Annotated[Path, typer.Option("--out", help="Folder for the predicted masks.")]
 MeasuresOut = Annotated[Path, typer.Option("--json", help="File for the measures.")]
 
+# studio
+
+StudioSource = Annotated[
+    Path, typer.Argument(help="Video, folder of frames, or folder of both; default: here.")
+]
+Port = Annotated[int, typer.Option(min=0, max=65535, help="Port to listen on; 0 = any that is free.")]
+Host = Annotated[
+    str, typer.Option(help="Address to listen on; any but 127.0.0.1 opens the clips to other machines.")
+]
+StudioFirst = Annotated[int, typer.Option("--from", min=0, metavar="FRAME", help="First frame to open.")]
+StudioLast = Annotated[
+    int | None,
+    typer.Option("--to", min=0, metavar="FRAME", help="Last frame to open; default: the video's last."),
+]
+Browser = Annotated[bool, typer.Option(help="Open the page in a browser.")]
+
 # profile
 
 ProfiledModel = Annotated[Path, typer.Argument(help="Exported .onnx, .engine or checkpoint.")]

@@ -1,0 +1,52 @@
+// Talks to the server. Addresses are relative, so they carry the token of the page's own address.
+
+async function answer(response) {
+  const type = response.headers.get("content-type") ?? "";
+  const body = type.startsWith("application/json") ? await response.json() : { error: await response.text() };
+  if (!response.ok) throw new Error(body.error || `The server answers with ${response.status}.`);
+  return body;
+}
+
+async function ask(address, options) {
+  let response;
+  try {
+    response = await fetch(address, options);
+  } catch {
+    throw new Error("The server does not answer; start maskring studio again and open the address that it prints.");
+  }
+  return response;
+}
+
+export const getJson = async (address) => answer(await ask(address));
+
+export const post = async (address, body = {}) =>
+  answer(await ask(address, { method: "POST", body: body instanceof Blob ? body : JSON.stringify(body) }));
+
+export async function getBitmap(address, options) {
+  const response = await ask(address);
+  if (!response.ok) await answer(response);
+  return createImageBitmap(await response.blob(), options);
+}
+
+// Calls onNews with each message, and onLink(true or false) when the connection comes and goes.
+export function listen(address, onNews, onLink) {
+  let socket;
+  let closed = false;
+  const connect = () => {
+    const url = new URL(address, location.href);
+    url.protocol = url.protocol.replace("http", "ws");
+    socket = new WebSocket(url);
+    socket.onopen = () => onLink(true);
+    socket.onmessage = (message) => onNews(JSON.parse(message.data));
+    socket.onclose = () => {
+      if (closed) return;
+      onLink(false);
+      setTimeout(connect, 1000);
+    };
+  };
+  connect();
+  return () => {
+    closed = true;
+    socket.close();
+  };
+}

@@ -1,0 +1,338 @@
+// The frame with its objects: zoom, pan, and the tools. Drawing works with the mouse, and with the keyboard by a crosshair.
+
+const CLOSING_REACH = 9; // screen pixels around a polygon's first corner
+const EXACT_ZOOM = 3; // from this scale on single pixels are looked at
+
+const HINTS = {
+  move: "",
+  box: "Drag a box around the object.",
+  polygon: "Click the corners; click the first one again to close the polygon.",
+  brush: "Paint the object.",
+  eraser: "Take pixels away.",
+};
+
+export class Stage {
+  // on: {stroke(stroke), readout(text), exact(wanted)}
+  constructor(section, on) {
+    this.section = section;
+    this.on = on;
+    this.canvas = section.querySelector("canvas");
+    this.hint = section.querySelector("#hint");
+    this.context = this.canvas.getContext("2d");
+    this.frame = this.overlay = this.mask = null;
+    this.scale = 1;
+    this.origin = [0, 0];
+    this.fitted = true;
+    this.radius = 6;
+    this.colour = "#ffffff";
+    this.points = []; // of the stroke in progress, frame pixels
+    this.kept = []; // strokes that wait for their result
+    this.cursor = null; // crosshair, frame pixels
+    this.tool = "move";
+    new ResizeObserver(() => this.resize()).observe(section);
+    this.canvas.addEventListener("pointerdown", (event) => this.press(event));
+    this.canvas.addEventListener("pointermove", (event) => this.drag(event));
+    this.canvas.addEventListener("pointerup", (event) => this.release(event));
+    this.canvas.addEventListener("pointercancel", () => this.cancel());
+    this.canvas.addEventListener("contextmenu", (event) => event.preventDefault());
+    this.canvas.addEventListener("dblclick", () => this.tool === "polygon" && this.closePolygon());
+    this.canvas.addEventListener("wheel", (event) => this.wheel(event), { passive: false });
+  }
+
+  setTool(tool) {
+    this.cancel();
+    this.tool = tool;
+    this.section.dataset.tool = tool;
+    this.hint.textContent = HINTS[tool];
+    this.draw();
+  }
+
+  // frame: ImageBitmap; mask: of Pictures or null; overlay: its picture or null
+  show(frame, mask, overlay) {
+    const other = !this.frame || frame.width !== this.frame.width || frame.height !== this.frame.height;
+    Object.assign(this, { frame, mask, overlay });
+    if (other) this.fit();
+    this.draw();
+  }
+
+  setSize(width, height) {
+    this.size = [width, height];
+    this.fit();
+  }
+
+  // The view ------------------------------------------------------------------------------------
+
+  resize() {
+    const ratio = devicePixelRatio;
+    this.canvas.width = Math.round(this.section.clientWidth * ratio);
+    this.canvas.height = Math.round(this.section.clientHeight * ratio);
+    if (this.fitted) this.fit();
+    this.draw();
+  }
+
+  fit() {
+    if (!this.size) return;
+    const [width, height] = this.size;
+    const space = [this.section.clientWidth - 24, this.section.clientHeight - 24];
+    this.scale = Math.max(0.01, Math.min(space[0] / width, space[1] / height));
+    this.origin = [
+      (this.section.clientWidth - width * this.scale) / 2,
+      (this.section.clientHeight - height * this.scale) / 2,
+    ];
+    this.fitted = true;
+    this.zoomed();
+  }
+
+  zoomBy(factor, x = this.section.clientWidth / 2, y = this.section.clientHeight / 2) {
+    const scale = Math.min(64, Math.max(0.05, this.scale * factor));
+    const [left, top] = this.origin;
+    this.origin = [x - ((x - left) * scale) / this.scale, y - ((y - top) * scale) / this.scale];
+    this.scale = scale;
+    this.fitted = false;
+    this.zoomed();
+  }
+
+  zoomed() {
+    this.on.exact(this.scale >= EXACT_ZOOM);
+    this.draw();
+  }
+
+  wheel(event) {
+    event.preventDefault();
+    this.zoomBy(Math.exp(-event.deltaY * (event.ctrlKey ? 0.01 : 0.0016)), event.offsetX, event.offsetY);
+  }
+
+  toFrame(x, y) {
+    const [width, height] = this.size;
+    const column = Math.floor((x - this.origin[0]) / this.scale);
+    const row = Math.floor((y - this.origin[1]) / this.scale);
+    return [Math.min(Math.max(column, 0), width - 1), Math.min(Math.max(row, 0), height - 1)];
+  }
+
+  toScreen([x, y]) {
+    return [(x + 0.5) * this.scale + this.origin[0], (y + 0.5) * this.scale + this.origin[1]];
+  }
+
+  // The mouse -----------------------------------------------------------------------------------
+
+  press(event) {
+    if (!this.size) return;
+    event.preventDefault(); // keeps the focus, so that arrow keys go on to change the frame
+    this.cursor = null;
+    const panning = this.tool === "move" || event.button === 1;
+    if (panning) {
+      this.canvas.setPointerCapture(event.pointerId);
+      this.pan = [event.offsetX, event.offsetY];
+      this.section.dataset.panning = "";
+      return;
+    }
+    const point = this.toFrame(event.offsetX, event.offsetY);
+    if (this.tool === "polygon") {
+      if (event.button === 2) this.closePolygon();
+      else this.corner(point, [event.offsetX, event.offsetY]);
+      return;
+    }
+    if (event.button !== 0) return;
+    this.canvas.setPointerCapture(event.pointerId);
+    this.pressed = true;
+    this.points = [point];
+    this.draw();
+  }
+
+  drag(event) {
+    if (!this.size) return;
+    const point = this.toFrame(event.offsetX, event.offsetY);
+    this.pointer = point;
+    this.tell(point);
+    if (this.pan) {
+      this.origin = [
+        this.origin[0] + event.offsetX - this.pan[0],
+        this.origin[1] + event.offsetY - this.pan[1],
+      ];
+      this.pan = [event.offsetX, event.offsetY];
+      this.fitted = false;
+    } else if (this.pressed) this.extend(point);
+    this.draw();
+  }
+
+  release() {
+    delete this.section.dataset.panning;
+    this.pan = null;
+    if (this.pressed) this.finish();
+  }
+
+  // The keyboard: returns whether the key was for the crosshair ------------------------------------
+
+  key(event) {
+    if (this.tool === "move" || document.activeElement !== this.canvas || !this.size) return false;
+    const step = event.shiftKey ? 10 : 1;
+    const moves = { ArrowLeft: [-step, 0], ArrowRight: [step, 0], ArrowUp: [0, -step], ArrowDown: [0, step] };
+    const [width, height] = this.size;
+    this.cursor ??= [width >> 1, height >> 1];
+    if (moves[event.key]) {
+      const [dx, dy] = moves[event.key];
+      const [x, y] = this.cursor;
+      this.cursor = [Math.min(Math.max(x + dx, 0), width - 1), Math.min(Math.max(y + dy, 0), height - 1)];
+      this.pointer = this.cursor;
+      if (this.pressed) this.extend(this.cursor);
+    } else if (event.key === "Enter") {
+      if (this.tool === "polygon") this.corner(this.cursor, this.toScreen(this.cursor));
+      else if (this.pressed) this.finish();
+      else {
+        this.pressed = true;
+        this.points = [this.cursor];
+      }
+    } else if (event.key === "Backspace" && this.tool === "polygon") this.points.pop();
+    else return false;
+    this.tell(this.cursor);
+    this.draw();
+    return true;
+  }
+
+  // Strokes -------------------------------------------------------------------------------------
+
+  extend(point) {
+    const [x, y] = this.points[this.points.length - 1];
+    if (this.tool === "box") this.points = [this.points[0], point];
+    else if (x !== point[0] || y !== point[1]) this.points.push(point);
+  }
+
+  corner(point, [x, y]) {
+    if (this.points.length >= 3) {
+      const [firstX, firstY] = this.toScreen(this.points[0]);
+      if (Math.hypot(firstX - x, firstY - y) <= CLOSING_REACH) return this.closePolygon();
+    }
+    this.points.push(point);
+    this.draw();
+  }
+
+  closePolygon() {
+    const corners = this.points.filter((p, i, all) => !i || p[0] !== all[i - 1][0] || p[1] !== all[i - 1][1]);
+    if (corners.length < 3) return;
+    this.points = corners;
+    this.finish();
+  }
+
+  finish() {
+    const { tool, points } = this;
+    this.pressed = false;
+    this.points = [];
+    if (tool === "box" && points.length < 2) return this.draw();
+    const stroke = { tool, points, radius: this.radius };
+    this.kept.push(stroke);
+    this.draw();
+    this.on.stroke(stroke);
+  }
+
+  // The mask of a stroke is there, or it failed.
+  settle(stroke) {
+    this.kept = this.kept.filter((other) => other !== stroke);
+    this.draw();
+  }
+
+  // Gives the stroke in progress up; returns whether there was one.
+  cancel() {
+    const busy = this.points.length > 0;
+    this.pressed = false;
+    this.pan = null;
+    this.points = [];
+    this.draw();
+    return busy;
+  }
+
+  tell([x, y]) {
+    const id = this.mask ? this.mask.ids[y * this.mask.width + x] : 0;
+    this.on.readout(x, y, id);
+  }
+
+  // Painting ------------------------------------------------------------------------------------
+
+  draw() {
+    cancelAnimationFrame(this.request);
+    this.request = requestAnimationFrame(() => this.paint());
+  }
+
+  paint() {
+    const { context: c, canvas } = this;
+    const ratio = devicePixelRatio;
+    c.setTransform(1, 0, 0, 1, 0, 0);
+    c.clearRect(0, 0, canvas.width, canvas.height);
+    if (!this.frame || !this.size) return;
+    c.setTransform(ratio, 0, 0, ratio, 0, 0);
+    const [left, top] = this.origin;
+    const [width, height] = [this.size[0] * this.scale, this.size[1] * this.scale];
+    c.imageSmoothingEnabled = this.scale < EXACT_ZOOM;
+    c.imageSmoothingQuality = "high";
+    c.drawImage(this.frame, left, top, width, height);
+    if (this.overlay) c.drawImage(this.overlay, left, top, width, height);
+    for (const stroke of this.kept) this.outline(stroke.tool, stroke.points, stroke.radius);
+    if (this.points.length) this.outline(this.tool, this.points, this.radius, true);
+    this.drawCursor();
+  }
+
+  outline(tool, points, radius, open = false) {
+    const c = this.context;
+    c.lineJoin = c.lineCap = "round";
+    c.lineWidth = 2;
+    c.strokeStyle = c.fillStyle = this.colour;
+    c.globalAlpha = 1;
+    c.setLineDash([]);
+    const line = points.map((point) => this.toScreen(point));
+    if (tool === "box") {
+      const half = this.scale / 2;
+      const [[ax, ay], [bx, by]] = [line[0], line[line.length - 1]];
+      const box = [Math.min(ax, bx) - half, Math.min(ay, by) - half, Math.abs(ax - bx) + 2 * half, Math.abs(ay - by) + 2 * half];
+      c.strokeStyle = "rgb(0 0 0 / .55)";
+      c.strokeRect(...box);
+      c.setLineDash([6, 4]);
+      c.strokeStyle = "#fff";
+      c.strokeRect(...box);
+      return;
+    }
+    if (tool === "brush" || tool === "eraser") {
+      c.lineWidth = Math.max(1, 2 * radius + 1) * this.scale;
+      c.globalAlpha = 0.55;
+      if (tool === "eraser") c.strokeStyle = c.fillStyle = "#000";
+    }
+    c.beginPath();
+    line.forEach(([x, y], i) => (i ? c.lineTo(x, y) : c.moveTo(x, y)));
+    if (line.length === 1) c.lineTo(line[0][0] + 0.01, line[0][1]);
+    if (tool === "polygon" && open && this.pointer) c.lineTo(...this.toScreen(this.pointer));
+    else if (tool === "polygon") c.closePath();
+    c.stroke();
+    c.globalAlpha = 1;
+    if (tool === "polygon")
+      line.forEach(([x, y], i) => {
+        c.beginPath();
+        c.arc(x, y, i ? 3 : 5, 0, 7);
+        c.fill();
+      });
+  }
+
+  drawCursor() {
+    const c = this.context;
+    const sized = this.tool === "brush" || this.tool === "eraser";
+    const at = this.cursor ?? (sized ? this.pointer : null);
+    if (!at) return;
+    const [x, y] = this.toScreen(at);
+    c.setLineDash([]);
+    c.lineWidth = 1;
+    const lines = () => {
+      c.beginPath();
+      if (sized) c.arc(x, y, Math.max(2, (this.radius + 0.5) * this.scale), 0, 7);
+      if (this.cursor) {
+        c.moveTo(x - 14, y);
+        c.lineTo(x + 14, y);
+        c.moveTo(x, y - 14);
+        c.lineTo(x, y + 14);
+      }
+      c.stroke();
+    };
+    c.strokeStyle = "rgb(0 0 0 / .7)";
+    c.lineWidth = 3;
+    lines();
+    c.strokeStyle = "#fff";
+    c.lineWidth = 1;
+    lines();
+  }
+}

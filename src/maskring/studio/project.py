@@ -1,0 +1,303 @@
+"""A project: what a user drew on a clip, and what was tracked. Plain files in a folder beside the clip.
+
+- ``project.json``: objects with names and colours, which of them were drawn on which frame, accepted frames;
+- ``drawn/000012.png``: the objects that were drawn on frame 12, and no others;
+- ``tracked/000012.png``: the labels that tracking gave frame 12;
+- ``measured/000012.json``: area, confidence and overlap of each object on frame 12.
+
+Each file is replaced as a whole, so a killed server loses at most the change that it was writing.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import json
+import os
+import re
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from ..common.errors import MaskError, SourceError, UserError
+from ..common.files import atomic_path, make_directory
+from ..common.types import MAX_LABELS, Labels
+from ..runtime.arrays import label_maps
+from ..runtime.pipeline.directions import Drawn
+from ..runtime.tracking.objects import ids_in
+from ..runtime.video.masks import encode_mask, read_mask
+from ..runtime.video.palette import PALETTE
+
+RECORD = "project.json"
+FORMAT = 1
+MAX_NAME = 100
+
+FRAME_FILE = re.compile(r"(drawn|tracked|measured)/([0-9]{6,9})\.(png|json)")
+
+Files = dict[str, bytes | None]
+"""Path below the project's folder -> content; None for a file that is not there."""
+
+
+@dataclass(frozen=True)
+class Item:
+    """An object: its number in masks, its name, its colour as ``#rrggbb``."""
+
+    id: int
+    name: str
+    colour: str
+
+
+class Project:
+    """Reads and writes the files of one project. The caller lets one thread at a time change it.
+
+    Args:
+        folder: the project's folder; created by the first change.
+        size: (H, W) of the clip's frames.
+
+    Raises:
+        SourceError: when the folder holds a damaged project, or one of another clip.
+    """
+
+    def __init__(self, folder: Path, size: tuple[int, int]) -> None:
+        self.folder, self.size = folder, size
+        self.reload()
+
+    def reload(self) -> None:
+        """Read everything from the files, as after a change that could not be written.
+
+        Raises:
+            SourceError: see above.
+        """
+        self.items: dict[int, Item] = {}
+        self.drawn_ids: dict[int, frozenset[int]] = {}
+        self.accepted: set[int] = set()
+        self.tracked: set[int] = set()
+        self.measured: dict[int, dict[int, list[float | None]]] = {}
+        self._used = 0
+        if (self.folder / RECORD).is_file():
+            self._load_record((self.folder / RECORD).read_bytes())
+            self._load_frames()
+
+    # Reading -------------------------------------------------------------------------------------
+
+    @property
+    def masked(self) -> list[int]:
+        """Numbers of the frames that have a mask, ascending."""
+        return sorted(self.tracked | self.drawn_ids.keys())
+
+    def drawn(self, index: int) -> Drawn | None:
+        """What was drawn on a frame, without deleted objects; None for nothing."""
+        if index not in self.drawn_ids:
+            return None
+        mask = self._labels(f"drawn/{index:06d}.png")
+        ids = self.drawn_ids[index] & self.items.keys()
+        return Drawn(np.zeros(self.size, np.uint8) if mask is None else mask, ids) if ids else None
+
+    def labels(self, index: int) -> Labels | None:
+        """[H, W] ids that a frame shows: what was drawn, over what was tracked. None for no mask."""
+        tracked = self._labels(f"tracked/{index:06d}.png") if index in self.tracked else None
+        drawn = self.drawn(index)
+        return tracked if drawn is None else drawn.over(tracked)
+
+    def _labels(self, path: str) -> Labels | None:
+        if not (self.folder / path).is_file():
+            return None
+        labels = read_mask(self.folder / path, allow_empty=True)
+        if labels.shape != self.size:
+            raise SourceError(f"{self.folder / path} has another size than the frames", "delete that file")
+        present = np.zeros(MAX_LABELS, np.uint8)
+        present[list(self.items)] = list(self.items)
+        return label_maps.relabel(labels, present)
+
+    # Changes, as files ---------------------------------------------------------------------------
+
+    def record_file(self) -> Files:
+        """``project.json`` as it is to be now."""
+        record = {
+            "format": FORMAT,
+            "size": list(self.size),
+            "used": self._used,
+            "objects": [vars(item) for item in self.items.values()],
+            "drawn": {str(index): sorted(ids) for index, ids in sorted(self.drawn_ids.items())},
+            "accepted": sorted(self.accepted),
+        }
+        return {RECORD: json.dumps(record, indent=1).encode()}
+
+    def drawn_files(self, index: int, drawn: Drawn | None) -> Files:
+        """What is to be drawn on a frame, None for nothing."""
+        if drawn is None or not drawn.ids:
+            self.drawn_ids.pop(index, None)
+            content = None
+        else:
+            self.drawn_ids[index] = drawn.ids
+            content = encode_mask(drawn.mask)
+        return {f"drawn/{index:06d}.png": content, **self.record_file()}
+
+    def tracked_files(self, index: int, labels: Labels, measured: Mapping[int, list[float | None]]) -> Files:
+        """Labels [H, W] of a frame, and of each object area, confidence and overlap."""
+        return {
+            f"tracked/{index:06d}.png": encode_mask(labels),
+            f"measured/{index:06d}.json": json.dumps(measured).encode(),
+        }
+
+    def add_item(self, name: str = "") -> Item:
+        """A new object. Numbers of deleted objects are not given again: masks may still hold them.
+
+        Raises:
+            MaskError: when there are too many.
+        """
+        if self._used >= MAX_LABELS - 1:
+            raise MaskError("a project can have 255 objects", "begin another project for more")
+        self._used += 1
+        item = Item(self._used, _name(name) or f"Object {self._used}", default_colour(self._used))
+        self.items[item.id] = item
+        return item
+
+    def add_items(self, ids: Iterable[int]) -> None:
+        """Objects that a mask brought, by their numbers there."""
+        for object_id in ids:
+            if object_id not in self.items:
+                self.items[object_id] = Item(object_id, f"Object {object_id}", default_colour(object_id))
+        self.items = dict(sorted(self.items.items()))
+        self._used = max(self._used, *self.items, 0)
+
+    def change_item(self, object_id: int, *, name: str | None = None, colour: str | None = None) -> None:
+        """Give an object another name or colour.
+
+        Raises:
+            MaskError: when there is no such object.
+            UserError: when the colour is not of the form ``#rrggbb``.
+        """
+        item = self.item(object_id)
+        if colour is not None and not re.fullmatch("#[0-9a-f]{6}", colour.lower()):
+            raise UserError(f"{colour} is not a colour", "give #rrggbb")
+        self.items[object_id] = replace(
+            item, name=_name(name or "") or item.name, colour=(colour or item.colour).lower()
+        )
+
+    def item(self, object_id: int) -> Item:
+        """An object by its number.
+
+        Raises:
+            MaskError: when there is no such object.
+        """
+        if object_id not in self.items:
+            raise MaskError(f"there is no object {object_id}", "choose an object from the list")
+        return self.items[object_id]
+
+    # Writing -------------------------------------------------------------------------------------
+
+    def swap(self, files: Files) -> Files:
+        """Write files, and return what was there before. Doing that again with the result undoes it."""
+        before = {path: self._read(path) for path in files}
+        for path, content in sorted(files.items(), key=lambda entry: entry[0] == RECORD):  # the record last
+            self._write(path, content)
+        for path, content in files.items():
+            self._note(path, content)
+        return before
+
+    def _read(self, path: str) -> bytes | None:
+        try:
+            return (self.folder / path).read_bytes()
+        except (FileNotFoundError, NotADirectoryError):
+            return None
+
+    def _write(self, path: str, content: bytes | None) -> None:
+        file = self.folder / path
+        if content is None:
+            with contextlib.suppress(FileNotFoundError):
+                file.unlink()
+            return
+        if not file.parent.is_dir():
+            make_directory(file.parent)
+        with atomic_path(file) as partial:
+            partial.write_bytes(content)
+
+    def _note(self, path: str, content: bytes | None) -> None:
+        if path == RECORD:
+            self._load_record(content or b"{}")
+            return
+        kind, index = path.split("/")[0], int(path.split("/")[1].partition(".")[0])
+        if kind == "tracked":
+            (self.tracked.discard if content is None else self.tracked.add)(index)
+        elif kind == "measured" and content is None:
+            self.measured.pop(index, None)
+        elif kind == "measured":
+            self.measured[index] = _measures(json.loads(content or b"{}"))
+
+    def _load_record(self, content: bytes) -> None:
+        try:
+            record: dict[str, Any] = json.loads(content)
+            if record.get("format", FORMAT) != FORMAT:
+                raise ValueError(f"format {record['format']}")
+            if record.get("size", list(self.size)) != list(self.size):
+                raise SourceError(
+                    f"{self.folder} is a project of a clip of another size", "move it away to begin anew"
+                )
+            items = [Item(int(o["id"]), str(o["name"]), str(o["colour"])) for o in record.get("objects", [])]
+            self.items = {item.id: item for item in items if 0 < item.id < MAX_LABELS}
+            self._used = max([int(record.get("used", 0)), *self.items])
+            drawn = record.get("drawn", {})
+            self.drawn_ids = {int(index): frozenset(map(int, ids)) for index, ids in drawn.items()}
+            self.accepted = set(map(int, record.get("accepted", [])))
+        except (ValueError, TypeError, KeyError, AttributeError) as error:
+            raise SourceError(
+                f"{self.folder / RECORD} is damaged or of another version ({error})",
+                "move it away; the masks beside it stay",
+            ) from error
+
+    def _load_frames(self) -> None:
+        for kind in ("drawn", "tracked", "measured"):
+            for path in sorted((self.folder / kind).glob("*")) if (self.folder / kind).is_dir() else []:
+                if not FRAME_FILE.fullmatch(f"{kind}/{path.name}"):
+                    continue
+                index = int(path.stem)
+                if kind == "drawn" and index not in self.drawn_ids:  # killed before the record was written
+                    self.drawn_ids[index] = frozenset(ids_in(read_mask(path, allow_empty=True)))
+                    self.add_items(self.drawn_ids[index])
+                elif kind == "tracked":
+                    self.tracked.add(index)
+                elif kind == "measured":
+                    with contextlib.suppress(ValueError, TypeError, AttributeError, OSError):
+                        self.measured[index] = _measures(json.loads(path.read_bytes()))
+
+
+def default_colour(object_id: int) -> str:
+    """The palette's colour of an object, bright and a little softened, so that it shows on dark frames."""
+    channels = [int(channel) for channel in PALETTE[object_id]]
+    brightest = max(*channels, 1)
+    return "#" + "".join(f"{48 + channel * 207 // brightest:02x}" for channel in channels)
+
+
+def _name(text: str) -> str:
+    """A name of one line."""
+    return "".join(letter for letter in text if letter.isprintable()).strip()[:MAX_NAME]
+
+
+def _measures(record: Mapping[str, Any]) -> dict[int, list[float | None]]:
+    return {int(object_id): list(values) for object_id, values in record.items()}
+
+
+def lock_folder(folder: Path) -> Any:
+    """Make sure that no other server works on a project; closing the result gives it free.
+
+    Raises:
+        UserError: when another server does.
+    """
+    try:
+        import fcntl
+    except ImportError:  # Windows
+        return contextlib.ExitStack()
+    make_directory(folder)
+    file = (folder / ".lock").open("w")
+    try:
+        fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    except OSError as error:
+        file.close()
+        raise UserError(
+            f"another maskring studio has {folder} open", "use its page, or stop it first"
+        ) from error
+    file.write(str(os.getpid()))
+    return file

@@ -1,0 +1,227 @@
+"""Tracking in a thread: one run at a time, for all clips."""
+
+from __future__ import annotations
+
+import threading
+import time
+from collections.abc import Callable, Iterator, Mapping
+from typing import Literal
+
+import numpy as np
+
+from ..common.errors import MaskError, UserError, one_line
+from ..common.types import Labels
+from ..runtime.pipeline.directions import Drawn, Run, merge_runs
+from ..runtime.pipeline.loop import track
+from ..runtime.pipeline.resized import ResizedTracker
+from ..runtime.tracking.objects import ids_in
+from ..runtime.tracking.result import Result
+from ..runtime.tracking.tracker import Tracker
+from ..runtime.video.frame import Frame
+from .project import Files
+from .trust import overlap
+from .workspace import Workspace
+
+Direction = Literal["forward", "backward"]
+
+
+class Runner:
+    """Starts and stops runs.
+
+    Args:
+        new_tracker: opens a tracker that has seen no frame.
+        size: shorter side of the frames that it sees, None for their own.
+    """
+
+    def __init__(self, new_tracker: Callable[[], Tracker], size: int | None = None) -> None:
+        self._new_tracker, self._size = new_tracker, size
+        self._busy = threading.Lock()
+        self._stop = threading.Event()
+        self._thread: threading.Thread | None = None
+
+    def start(self, workspace: Workspace, index: int, direction: Direction) -> None:
+        """Follow the objects of a frame, or of the nearest one before it in this direction that has a mask.
+
+        Raises:
+            MaskError: when no such frame has a mask, or no frame is left.
+            UserError: when another run goes on.
+        """
+        with workspace.lock:
+            plan = _Plan.of(workspace, index, direction)
+            if not self._busy.acquire(blocking=False):
+                raise UserError("an object is being tracked already", "stop that first, or wait for its end")
+            workspace.run = {
+                "direction": direction,
+                "done": 0,
+                "total": len(plan.indices),
+                "frame": plan.indices[0],
+            }
+            self._stop = threading.Event()
+            self._thread = threading.Thread(target=self._go, args=(workspace, plan, self._stop), daemon=True)
+            self._thread.start()
+        workspace.changed()
+
+    def stop(self) -> None:
+        """End the run after the frame that it is at; its results stay."""
+        self._stop.set()
+
+    def close(self) -> None:
+        """End the run and wait for that."""
+        self.stop()
+        if self._thread is not None:
+            self._thread.join()
+
+    def _go(self, workspace: Workspace, plan: _Plan, stop: threading.Event) -> None:
+        error = None
+        run = Run(plan.start, _Drawings(workspace), stop)
+        sink = _ProjectSink(workspace, run, plan)
+        try:
+            workspace.publish({"type": "status", "text": "Opening the model"})
+            with workspace.store.open(plan.indices) as source, self._new_tracker() as tracker:
+                track(
+                    source,
+                    tracker if self._size is None else ResizedTracker(tracker, self._size),
+                    [sink],
+                    run,
+                )
+        except UserError as problem:
+            error = str(problem)
+        except Exception as defect:  # the page has to hear of it; the log of the server gets the rest
+            error = f"tracking failed: {one_line(repr(defect))}"
+            raise
+        finally:
+            with workspace.lock:
+                sink.finish()
+                workspace.run = None
+                self._busy.release()
+            workspace.publish(
+                {"type": "ended", "error": error, "stopped": stop.is_set(), "frames": sink.done}
+            )
+            workspace.changed()
+
+
+class _Plan:
+    """Where a run begins, through which frames it goes, and which objects it replaces there.
+
+    Backwards it replaces the objects that were drawn on its first frame; the others keep what they have there. Forwards
+    it replaces every object that it follows.
+    """
+
+    def __init__(self, start: Drawn, indices: list[int], only: frozenset[int]) -> None:
+        self.start, self.indices, self.only = start, indices, only
+
+    @classmethod
+    def of(cls, workspace: Workspace, index: int, direction: Direction) -> _Plan:
+        project, backward = workspace.project, direction == "backward"
+        masked = [frame for frame in project.masked if (frame >= index if backward else frame <= index)]
+        if not masked:
+            where = "this frame or a later one" if backward else "this frame or an earlier one"
+            raise MaskError(f"no object is outlined on {where}", "draw a box around an object first")
+        begin = masked[0] if backward else masked[-1]
+        labels = project.labels(begin)
+        assert labels is not None
+        drawn = project.drawn(begin)
+        ids = frozenset(ids_in(labels)) | (frozenset() if drawn is None else drawn.ids)
+        if not labels.any():
+            raise MaskError(f"frame {begin} shows no object", "draw one there, or go to another frame")
+        every = workspace.store.indices
+        indices = (
+            [frame for frame in every if frame <= begin][::-1]
+            if backward
+            else [f for f in every if f >= begin]
+        )
+        if len(indices) < 2:
+            raise MaskError(
+                f"frame {begin} is the {'first' if backward else 'last'} one", "go to another frame"
+            )
+        only = drawn.ids if backward and drawn is not None else frozenset()
+        return cls(Drawn(labels, ids), indices, only)
+
+
+class _Drawings(Mapping[int, Drawn]):
+    """What is drawn on each frame at the moment that the run gets there."""
+
+    def __init__(self, workspace: Workspace) -> None:
+        self._workspace = workspace
+
+    def __getitem__(self, index: int) -> Drawn:
+        with self._workspace.lock:
+            drawn = self._workspace.project.drawn(index)
+        if drawn is None:
+            raise KeyError(index)
+        return drawn
+
+    def __contains__(self, index: object) -> bool:
+        return index in self._workspace.project.drawn_ids and self.get(index) is not None
+
+    def __iter__(self) -> Iterator[int]:
+        return iter(sorted(self._workspace.project.drawn_ids))
+
+    def __len__(self) -> int:
+        return len(self._workspace.project.drawn_ids)
+
+
+class _ProjectSink:
+    """Writes each result into the project, and tells the pages."""
+
+    def __init__(self, workspace: Workspace, run: Run, plan: _Plan) -> None:
+        self._workspace, self._run, self._plan = workspace, run, plan
+        self._before: Files = {}
+        self._last: Labels | None = None
+        self._started = time.monotonic()
+        self.done = 0
+
+    def write(self, frame: Frame, result: Result) -> None:
+        """Merge a result with what the frame has, and save it."""
+        workspace, project = self._workspace, self._workspace.project
+        with workspace.lock:
+            replaced = self._plan.only or self._run.followed
+            earlier = project.labels(frame.index) if frame.index in project.tracked else None
+            labels = merge_runs(earlier, result.labels, replaced)
+            measured = self._measured(frame.index, labels, result)
+            before = project.swap(project.tracked_files(frame.index, labels, measured))
+            if earlier is not None and not np.array_equal(earlier, labels):
+                project.accepted.discard(frame.index)
+            self._before = {**before, **self._before}  # of a frame the oldest content counts
+            self._last = labels
+            self._tell(frame.index, measured)
+
+    def close(self) -> None:
+        """Nothing is held open."""
+
+    def finish(self) -> None:
+        """Make the whole run one change that can be undone."""
+        if self._before:
+            project = self._workspace.project
+            before = project.swap(project.record_file())
+            name = f"track {(self._workspace.run or {}).get('direction', '')}"
+            self._workspace.history.remember(name, {**self._before, **before})
+
+    def _measured(self, index: int, labels: Labels, result: Result) -> dict[int, list[float | None]]:
+        old = self._workspace.project.measured.get(index, {})
+        sure = {state.id: state.confidence for state in result.objects}
+        areas = np.bincount(labels.ravel(), minlength=256)
+        measured: dict[int, list[float | None]] = {}
+        for object_id in sorted(set(ids_in(labels)) | sure.keys()):
+            confidence = sure.get(object_id)
+            if confidence is None and object_id in old:
+                confidence = old[object_id][1]
+            confidence = None if confidence is None else round(float(confidence), 4)
+            measured[object_id] = [int(areas[object_id]), confidence, overlap(self._last, labels, object_id)]
+        return measured
+
+    def _tell(self, index: int, measured: dict[int, list[float | None]]) -> None:
+        self.done += 1
+        passed = time.monotonic() - self._started
+        fps = self.done / passed if passed else 0.0
+        total = len(self._plan.indices)
+        self._workspace.run = {
+            **(self._workspace.run or {}),
+            "frame": index,
+            "done": self.done,
+            "fps": round(fps, 2),
+            "left": round((total - self.done) / fps) if fps else None,
+        }
+        revision = self._workspace.renew(index)
+        told = {"type": "tracked", "frame": index, "revision": revision, "measured": measured}
+        self._workspace.publish({**told, "run": self._workspace.run})

@@ -1,0 +1,80 @@
+"""Start the server, and say under which address."""
+
+from __future__ import annotations
+
+import secrets
+import socket
+from collections.abc import Callable
+
+import uvicorn
+from starlette.types import ASGIApp
+
+from ..common.errors import UnavailableError
+from .guard import Guard
+
+CLOSING_S = 3
+"""How long pages may hold the server up when it is stopped."""
+
+
+def serve(
+    app: ASGIApp, host: str, port: int, on_ready: Callable[[str], None], token: str | None = None
+) -> None:
+    """Serve until Ctrl-C or SIGTERM.
+
+    Args:
+        app: the application.
+        host: name or address to listen on.
+        port: 0 for any that is free.
+        on_ready: called with the address, token included, once it answers.
+        token: the secret; None makes one.
+
+    Raises:
+        UnavailableError: when the port is taken, or the host is not this machine's.
+    """
+    token = token or secrets.token_urlsafe(24)
+    listening = _listen(host, port)
+    shown = f"[{host}]" if ":" in host else host
+    address = f"http://{shown}:{listening.getsockname()[1]}/{token}/"
+    config = uvicorn.Config(
+        Guard(app, token, frozenset({host})),
+        log_level="warning",
+        access_log=False,  # it would write the token
+        ws="websockets-sansio",
+        ws_max_size=1 << 16,
+        timeout_graceful_shutdown=CLOSING_S,
+        server_header=False,
+        proxy_headers=False,
+    )
+    server = _Server(config, lambda: on_ready(address))
+    with listening:
+        server.run(sockets=[listening])
+
+
+class _Server(uvicorn.Server):
+    def __init__(self, config: uvicorn.Config, on_ready: Callable[[], None]) -> None:
+        super().__init__(config)
+        self._on_ready = on_ready
+
+    async def startup(self, sockets: list[socket.socket] | None = None) -> None:
+        await super().startup(sockets)
+        self._on_ready()
+
+
+def _listen(host: str, port: int) -> socket.socket:
+    try:
+        family, kind, protocol, _, target = socket.getaddrinfo(
+            host, port, type=socket.SOCK_STREAM, flags=socket.AI_PASSIVE
+        )[0]
+        listening = socket.socket(family, kind, protocol)
+        listening.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+        try:
+            listening.bind(target)
+        except OSError:
+            listening.close()
+            raise
+    except OSError as error:
+        raise UnavailableError(
+            f"maskring studio cannot listen on {host}, port {port} ({error.strerror or error})",
+            "choose another --port or --host, or leave --port out for any that is free",
+        ) from error
+    return listening
