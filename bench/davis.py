@@ -1,7 +1,7 @@
-"""J&F on labelled video of what costs nothing, of untrained features, and of checkpoints: one table.
+"""Table of J&F on labelled video: trivial baselines, untrained features, and checkpoints.
 
-The protocol is that of `maskring evaluate`: radius 12, references 0, 5, t-1, t-3, t-5, older frames
-read with dilated windows as by default, but in the rows that say otherwise.
+The protocol is that of `maskring evaluate`: radius 12, references 0, 5, t-1, t-3, t-5, and dilated windows
+for older frames by default; rows that differ say so.
 
     python bench/davis.py --davis ROOT --split dev                     # the shipped checkpoint
     python bench/davis.py --davis ROOT --split dev mine=runs/mine/checkpoint.safetensors
@@ -33,7 +33,7 @@ from maskring.training.weights import shipped_checkpoint
 
 RADIUS = 12
 LAB_SCALES = (150.0, 600.0, 2400.0)
-"""Raw values know no natural scale: all of these are tried."""
+"""Raw colours have no natural scale, so all of these are tried."""
 
 SMOOTHING_RADII = (0, 1, 2, 3)
 

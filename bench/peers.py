@@ -111,7 +111,7 @@ def call_of(way: Way, case: Case, direction: str) -> Callable[[], list[Any]]:
 
 
 def judged(case: Case, direction: str) -> list[Any]:
-    """What the reference says, in float64."""
+    """The reference's result, in float64."""
     import torch
 
     from maskring.plugins.windowed_affinity.reference import windowed_affinity
@@ -125,7 +125,7 @@ def judged(case: Case, direction: str) -> list[Any]:
 
 
 def require_right(way: Way, case: Case, direction: str) -> None:
-    """Hold a way to the reference on a small frame; where its borders differ, inside of them."""
+    """Compare a way with the reference on a small frame, without the borders if it treats these differently."""
     small = replace(case, size=max(SMALL, case.window + 5))
     margin = slice(None) if way.borders else slice(case.radius, small.size - case.radius)
     found = call_of(way, small, direction)()
@@ -142,14 +142,14 @@ class Meter:
         self.device, self.limit = device, int(limit_gb * 1e9)
 
     def wait(self) -> None:
-        """Let a GPU finish."""
+        """Wait for the GPU."""
         if self.device != "cpu":
             import torch
 
             torch.cuda.synchronize()
 
     def peak_mb(self, call: Callable[[], object]) -> float:
-        """Megabytes that one call takes beyond what is there already."""
+        """Additional megabytes of memory that one call takes."""
         if self.device != "cpu":
             import torch
 
@@ -203,7 +203,7 @@ def measured(cell: Cell, limit_gb: float) -> Cell:
 
 
 def in_child(cell: Cell, options: argparse.Namespace) -> Cell:
-    """Fill in a cell, in a process of its own."""
+    """Fill in a cell in a separate process."""
     job = json.dumps([cell.way, cell.direction, asdict(cell.case), options.limit_gb])
     try:
         done = subprocess.run(
@@ -223,7 +223,7 @@ def in_child(cell: Cell, options: argparse.Namespace) -> Cell:
 
 
 def child(job: str) -> None:
-    """Entry of the process of one cell: prints what was found."""
+    """Entry point of the process of one cell: prints the result."""
     name, direction, case, limit_gb = json.loads(job)
     found = asdict(measured(Cell(name, direction, Case(**case)), limit_gb))
     print(json.dumps({key: found[key] for key in ("ms", "times", "peak_mb", "note")}))
@@ -303,14 +303,14 @@ def line(cell: Cell) -> str:
 
 
 def remembered(out: Path) -> list[Cell]:
-    """What an earlier run found."""
+    """Results of an earlier run."""
     path = out / "peers.json"
     found = json.loads(path.read_text("utf-8")) if path.exists() else []
     return [Cell(**{**cell, "case": Case(**cell["case"])}) for cell in found]
 
 
 def write(out: Path, cells: list[Cell]) -> None:
-    """Everything found so far: cells as JSON, tables as Markdown, a plot for each question."""
+    """Write all results so far: cells as JSON, tables as Markdown, and the plots."""
     make_directory(out)
     with atomic_path(out / "peers.json") as partial:
         partial.write_text(json.dumps([asdict(cell) for cell in cells], indent=1), "utf-8")
@@ -365,7 +365,7 @@ def tables(cells: list[Cell]) -> str:
 
 
 def text_of(cell: Cell | None) -> str:
-    """Milliseconds, times maskring, megabytes; or why not."""
+    """Milliseconds, ratio to maskring, megabytes; or why they are missing."""
     if cell is None:
         return ""
     if cell.note:
@@ -375,7 +375,7 @@ def text_of(cell: Cell | None) -> str:
 
 
 def brief(value: float) -> str:
-    """Two digits at least."""
+    """Format a number with at least two digits."""
     return f"{value:.0f}" if value >= 10 else f"{value:.1f}"
 
 

@@ -1,8 +1,8 @@
-"""What refinement is worth: J&F and time of off, offline and online, on labelled and on rendered video.
+"""Measures refinement: J&F and time without, offline and online, on labelled and rendered video.
 
-The rendered clips are made of trouble: an object passes behind a post, one leaves and returns, one grows and
-crosses the first; in the other a look-alike passes by. Times are those of the tracker with its refinement, as
-multiples of propagation alone.
+The rendered clips are difficult. In one, an object passes behind a post, one leaves and returns, and one
+grows and crosses the first. In the other, a look-alike passes in front of the object. Times are those of the
+tracker with its refinement, as multiples of propagation alone.
 
     python bench/refinement.py --davis ROOT --split dev                # without --davis: rendered clips alone
     python bench/refinement.py --picture sheet.jpg                     # one frame by iterations
@@ -44,7 +44,7 @@ from maskring.runtime.video.overlay import draw_overlay
 from maskring.runtime.video.synthetic import render_clip, render_lookalike_clip
 
 STEPS_PER_FRAME = 4
-"""Of the online rows: about what a GPU does in the time of a frame; the same in every run."""
+"""Steps per frame of the online rows: about as many as a GPU takes per frame, and the same in every run."""
 
 Drawn = tuple[np.ndarray, "np.ndarray | None"]
 """A frame and, where the user gave them, its labels."""
@@ -116,8 +116,9 @@ def compare_all(root: Path, split: str, model: Path, chosen: Callable[[str], boo
 def latency(model: Path, rounds: int) -> str:
     """Wall time of a frame by the tracker alone and with a worker beside it, in alternating runs of one clip.
 
-    The tracker has one thread, so that the worker finds a core on a machine with two. What two busy
-    cores cost each other (clock, memory) is no delay by the worker: in one mode a stranger computes there.
+    The tracker has one thread, so that the worker finds a core on a machine with two. Two busy cores also
+    slow each other down (clock, memory), which is not the worker's fault. So one mode runs an unrelated
+    computation on the second core.
     """
     frames = list(render_clip(360, 640, RENDERED_FRAMES))
     times: dict[str, list[float]] = {name: [] for name in ("off", "off, beside a stranger", "online")}
@@ -177,7 +178,7 @@ def clip_of(root: Path, sequence: str) -> list[Drawn]:
 
 
 def picture(frames: list[Drawn], model: Path, path: Path) -> None:
-    """One frame of a clip as propagated, and what the U-Net alone says of it after so many iterations."""
+    """One frame of a clip as propagated, and the U-Net's own masks of it after several numbers of iterations."""
     shown = len(frames) * 3 // 4
     settings, buffer = RefinementSettings(), SampleBuffer(RefinementSettings().buffer)
     with open_tracker(model) as tracker:

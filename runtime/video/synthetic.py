@@ -1,9 +1,9 @@
-"""Rendered clips whose true masks are known, for the demo, tests and benchmarks; they need no data file.
+"""Renders clips with known masks for the demo, tests and benchmarks. They need no data file.
 
-In the main one, three textured objects that turn, deform and change size move over a textured ground, seen
-by a camera that pans and zooms, under light that changes softly. Object 1 passes behind a post, object 2
-leaves the frame and returns to where it was first seen, object 3 grows and crosses in front of the post and
-of object 1. In the other, a look-alike passes in front of the object.
+In the main clip three textured objects move over a textured ground. They turn, deform and change size. The
+camera pans and zooms, and the light changes slowly. Object 1 passes behind a post, object 2 leaves the frame
+and returns to where it was first seen, object 3 grows and crosses in front of the post and of object 1. In
+the other clip a second object with the same look passes in front of the object.
 
 Geometry is analytic. Positions are in *view units*: x and y from the centre of the frame, the frame's height
 being 1. Time runs from 0 at the first frame to 1 at the last, so a short clip tells the same story faster.
@@ -22,11 +22,11 @@ from numpy.typing import NDArray
 from ...common.types import Floats, Image, Labels
 
 FRAME_RATE = 30.0
-"""Frames per second at which the default length looks natural."""
+"""Frame rate at which the default length looks natural."""
 
 TEXTURE_SIZE = 256
 GROUND_MARGIN = 0.35
-"""What the ground extends beyond the first view on each side, in view units; the camera stays within."""
+"""How far the ground extends beyond the first view on each side, in view units. The camera never leaves it."""
 
 WIDE = 16 / 9
 """Aspect ratio the scene is composed for; in narrower frames objects are smaller, so they start apart."""
@@ -43,8 +43,8 @@ def render_clip(
 
     Args:
         height, width: size of the frames in pixels.
-        frames: length; the story is stretched over it.
-        seed: chooses textures, outlines and noise; the story stays.
+        frames: length of the clip, which always shows the same story.
+        seed: chooses textures, outlines and noise, but not the story.
 
     Yields:
         image [height, width, 3] RGB with antialiased outlines, and labels [height, width]: 0 or the id (1..3)
@@ -56,7 +56,7 @@ def render_clip(
 def render_lookalike_clip(
     height: int = 480, width: int = 854, frames: int = 90, seed: int = 0
 ) -> Iterator[tuple[Image, Labels]]:
-    """Render another clip: its one object is passed by a look-alike, of the same colours and pattern.
+    """Render a clip of one object and a look-alike with the same colours and pattern that passes it.
 
     The look-alike comes in from the right, passes in front of the object's lower edge and leaves on the left;
     it is background (0). Arguments and frames as those of :func:`render_clip`; the object's id is 1.
@@ -88,7 +88,7 @@ def _render(
 
 @dataclass(frozen=True)
 class _Camera:
-    """Where the camera looks: centre in view units of the first frame, and magnification."""
+    """Camera position: centre in view units of the first frame, and magnification."""
 
     x: float
     y: float
@@ -96,7 +96,7 @@ class _Camera:
 
 
 def _camera(time: float) -> _Camera:
-    """A slow pan to the right and back down, with a gentle zoom; at rest at the origin in the first frame."""
+    """A slow pan to the right and back down with a gentle zoom. The first frame is at the origin."""
     return _Camera(
         0.16 * math.sin(0.8 * math.pi * time),
         0.05 * math.sin(2 * math.pi * time),
@@ -105,7 +105,7 @@ def _camera(time: float) -> _Camera:
 
 
 def _light(height: int, width: int, time: float) -> Floats:
-    """A gain per pixel: a broad soft shadow that wanders over the scene, and a slow overall change."""
+    """Gain per pixel: a wide soft shadow that moves over the scene, and a slow change of overall brightness."""
     y, x = _pixel_grid(height, width)
     wave = np.sin(1.7 * x + 1.1 * y + 2 * math.pi * 0.8 * time, dtype=np.float32)
     return np.asarray(0.98 + 0.06 * math.sin(2 * math.pi * time) + 0.12 * wave, np.float32)
@@ -113,7 +113,7 @@ def _light(height: int, width: int, time: float) -> Floats:
 
 @dataclass(frozen=True)
 class _Ground:
-    """The still surroundings; ``texture`` has as many pixels per view unit as the frame."""
+    """The static background; ``texture`` has as many pixels per view unit as the frame."""
 
     texture: Floats
     pixels_per_unit: int
@@ -133,7 +133,7 @@ class _Ground:
 
 
 class _Layer:
-    """Something that hides what is behind it. ``coverage`` of a pixel above one half decides its label."""
+    """A layer that hides those behind it. It labels the pixels that it covers by more than one half."""
 
     label: int
 
@@ -160,7 +160,7 @@ class _Layer:
 
 @dataclass(frozen=True)
 class _Post(_Layer):
-    """An upright bar at a fixed place of the scene, over the whole height; background to a tracker."""
+    """A vertical bar at a fixed place, over the whole height. It counts as background."""
 
     x: float
     texture: Floats
@@ -246,7 +246,7 @@ def _layers(rng: np.random.Generator, aspect: float) -> list[_Layer]:
 
 
 def _lookalikes(rng: np.random.Generator, aspect: float) -> list[_Layer]:
-    """The object, and in front of it the one that looks like it; positions as in :func:`_layers`."""
+    """The object and, in front of it, its look-alike; positions as in :func:`_layers`."""
     half, scale = aspect / 2, min(1.0, aspect / WIDE)
 
     def sways(time: float) -> tuple[float, float, float]:

@@ -1,8 +1,8 @@
-"""NVIDIA's builder without NVIDIA: the calls of ``tensorrt`` that polygraphy's loaders make for an engine.
+"""A fake of NVIDIA's builder: the calls that polygraphy's loaders make to ``tensorrt`` to build an engine.
 
-polygraphy runs as it is; what it asks of the builder is recorded and checked as TensorRT checks it. The
-"engine" is the model with its profile, which :mod:`fake_device` executes: the function body stands in it for
-the plugin, so it is put back, once the parser has proven that the plugin was asked for.
+polygraphy itself is real. The fake records and checks its requests as TensorRT does. The
+"engine" is the model with its profile, which :mod:`fake_device` executes. It cannot run plugins, so the
+function body replaces the plugin after the parser has found the plugin in the network.
 """
 
 from __future__ import annotations
@@ -170,7 +170,7 @@ class ITimingCache:
 
 
 class IBuilderConfig:
-    """What polygraphy sets; a name that is not here it cannot set."""
+    """The settings that polygraphy makes; setting any other name fails."""
 
     __slots__ = (
         "DLA_core",
@@ -223,7 +223,7 @@ class IBuilderConfig:
         return self.pools.get(pool, 0)
 
     def create_timing_cache(self, serialized_timing_cache: bytes) -> ITimingCache:
-        """As the real one, it says that it cannot read something, and goes on with nothing."""
+        """Like the real one, it logs what it cannot read and continues with an empty cache."""
         try:
             kind, device, layers = json.loads(serialized_timing_cache)
             assert kind == "timings"
@@ -244,7 +244,7 @@ class IBuilderConfig:
 
 
 class OnnxParser:
-    """Takes the body of a function where there is one, else asks for the plugin that the node names."""
+    """Inlines a node's function body if there is one, and otherwise creates the plugin that it names."""
 
     __slots__ = ("_errors", "_network", "_nvidia")
 
@@ -334,7 +334,7 @@ class Builder:
                 self._nvidia.timed += 1
 
     def _report(self, monitor: IProgressMonitor | None) -> bool:
-        """Whether the build may go on to its end."""
+        """Whether the build may continue to its end."""
         if monitor is None:
             return True
         (outer, steps), (inner, inner_steps) = PHASES.items()
@@ -353,7 +353,7 @@ class Builder:
 
 
 def _called(callback: Callable[..., Any], *given: Any) -> Any:
-    """A callback's answer. As NVIDIA's bindings do, drop what it raises: C++ stands in between."""
+    """A callback's return value. Exceptions are dropped, as NVIDIA's bindings do, because C++ calls it."""
     try:
         return callback(*given)
     except BaseException:
@@ -375,7 +375,7 @@ def _engine(model: onnx.ModelProto, profile: IOptimizationProfile) -> IHostMemor
 
 
 class FakeBuilder:
-    """What the fakes share, and what they were asked.
+    """State that the fakes share, and a record of requests.
 
     Args:
         version: of TensorRT.
@@ -384,9 +384,9 @@ class FakeBuilder:
     Attributes:
         network, config: of the latest build.
         plugins: name, version and namespace of each that the parser made.
-        inlined: operators of which the parser took the function body.
+        inlined: operators whose function body the parser inlined.
         libraries: that were loaded into the plugin registry.
-        timed: layers that no timing cache knew.
+        timed: layers that no timing cache contained.
         between_steps: called during a build.
     """
 
@@ -413,15 +413,15 @@ class FakeBuilder:
         return call in self._failing
 
     def say(self, severity: Any, message: str) -> None:
-        """Tell the logger that the builder was made with."""
+        """Write to the logger that the builder was created with."""
         self.logger.log(severity, message)
 
     def creators(self) -> set[tuple[str, str, str]]:
-        """Plugins that the registry knows."""
+        """Plugins in the registry."""
         return {PLUGIN} if self.libraries and self.registers else set()
 
     def put_into(self, module: ModuleType) -> None:
-        """Give ``module`` everything that builds."""
+        """Add the builder's classes to ``module``."""
 
         class BoundBuilder(Builder):
             def __init__(builder, logger: Any) -> None:
@@ -458,7 +458,7 @@ class _Registry:
 
 
 class _Driver:
-    """``libcuda`` as far as a build asks it: for the GPU's compute capability."""
+    """``libcuda``, which a build asks for the GPU's compute capability only."""
 
     def __init__(self, capability: str) -> None:
         major, minor = divmod(int(capability.removeprefix("sm")), 10)
@@ -481,9 +481,8 @@ class _Driver:
 
 @contextmanager
 def nvidia(version: str = "11.1.0", capability: str = "sm86") -> Iterator[FakeBuilder]:
-    """A machine with TensorRT and a GPU to build on; what is built runs on the :mod:`fake_device`.
-
-    polygraphy keeps the TensorRT that it was imported with: within, it is imported anew.
+    """A machine with TensorRT and a GPU to build on. Built engines run on the :mod:`fake_device`. polygraphy
+    is imported again inside the block, because it keeps the TensorRT that it was imported with.
     """
     major, minor = divmod(int(capability.removeprefix("sm")), 10)
     fake = FakeBuilder(version, capability)
@@ -500,7 +499,8 @@ def nvidia(version: str = "11.1.0", capability: str = "sm86") -> Iterator[FakeBu
 
 
 def plugin_library(path: Path, major: int = 11, variant: str = "") -> Path:
-    """A library that says which TensorRT it was built for, in the plugin's place; ``variant`` changes it."""
+    """A library in place of the plugin that states which TensorRT it was built for; ``variant`` changes its
+    bytes."""
     source = f'extern "C" int maskring_tensorrt_major() {{ return {major}; }} char variant[] = "{variant}";'
     command = ["g++", "-shared", "-fPIC", "-x", "c++", "-", "-o", str(path)]
     subprocess.run(command, input=source, text=True, check=True, timeout=1800)

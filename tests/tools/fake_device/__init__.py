@@ -1,10 +1,10 @@
-"""A GPU without a GPU: the calls of ``tensorrt``, ``pycuda.driver`` and the driver that maskring makes.
+"""A fake GPU: the calls that maskring makes to ``tensorrt``, ``pycuda.driver`` and the driver.
 
 Device memory is host memory, and an "engine" is the ONNX file, which onnxruntime executes at the addresses
-that were bound. Work runs as late as a real GPU might run it: not before somebody waits for it. Everything
-that a real driver would refuse is refused here: work without a current context, addresses that were never
-allocated or are already free, tensors that are not aligned, capturing before shapes have settled. Any call
-can be made to fail, all are counted, and so is what is alive.
+that were bound. Work runs as late as a real GPU may run it: only when the host waits for it. The fake refuses
+what a real driver would: work without a current context, addresses that were never allocated or are already
+free, unaligned tensors, captures before the first execution with new shapes. Tests can let any call fail, and
+read how often each was made and which objects are alive.
 """
 
 from __future__ import annotations
@@ -30,7 +30,7 @@ __all__ = ["FakeGpu", "install", "on_gpu", "stream", "write_engine"]
 def install(
     patch: pytest.MonkeyPatch, gpu: FakeGpu, version: str = "11.1.0", rtx: bool = False
 ) -> ModuleType:
-    """Put the fake where ``tensorrt`` or ``tensorrt_rtx``, ``pycuda.driver``, ``libcuda`` are looked up."""
+    """Replace ``tensorrt`` or ``tensorrt_rtx``, ``pycuda.driver`` and ``libcuda`` by the fake."""
     pycuda = ModuleType("pycuda")
     pycuda.driver = pycuda_driver(gpu)  # type: ignore[attr-defined]
     patch.setitem(sys.modules, "pycuda", pycuda)
@@ -44,13 +44,13 @@ def install(
 
 
 def on_gpu(gpu: FakeGpu, address: int, shape: tuple[int, ...], stream: int | None = None) -> DeviceFrame:
-    """A frame in the memory of the GPU, as CuPy would offer it."""
+    """A frame in GPU memory with the interface of a CuPy array."""
     interface = {"data": (address, False), "shape": shape, "typestr": "|u1", "version": 3, "stream": stream}
     return DeviceFrame(SimpleNamespace(__cuda_array_interface__=interface))
 
 
 def stream(gpu: FakeGpu) -> FakeStream:
-    """A stream of somebody else."""
+    """A CUDA stream of another library."""
     made = FakeStream(gpu.handle())
     gpu.streams[made.handle] = made
     return made

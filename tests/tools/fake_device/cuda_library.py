@@ -1,4 +1,4 @@
-"""The driver calls that go past pycuda, with their C signatures as ctypes passes them."""
+"""Driver calls that maskring makes through ctypes instead of pycuda."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Engine files for the fake: the ONNX file with its profile, and beside it what ``maskring build`` writes."""
+"""Engine files for the fake: the ONNX file with its profile, and the manifest that ``maskring build`` writes."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ PROFILE = "fake_profile"
 
 
 def write_engine(model: Path, out: Path, options: EngineOptions, **key: Any) -> Path:
-    """Write ``model`` as an engine for the fake GPU; ``key`` changes what its manifest says it is for."""
+    """Write ``model`` as an engine for the fake GPU; ``key`` changes fields of its manifest's key."""
     graph, metadata = load_step_graph(model)
     shapes = profile_shapes(metadata, options)
     graph.metadata_props.append(onnx.StringStringEntryProto(key=PROFILE, value=json.dumps(shapes)))

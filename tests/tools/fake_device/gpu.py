@@ -1,4 +1,4 @@
-"""The fake GPU itself: memory, streams that run late, failures on demand, and counts of everything."""
+"""The fake GPU: memory, streams that run late, failures on demand, and counts of calls."""
 
 from __future__ import annotations
 
@@ -13,17 +13,17 @@ from numpy.typing import NDArray
 
 ALIGNMENT = 256
 POISON = 0xCD
-"""What memory holds before it is written and after it is freed."""
+"""Content of memory before it is written and after it is freed."""
 
 Work = Callable[[], None]
 
 
 class IllegalAddressError(Exception):
-    """Work touched memory that is not, or no longer, allocated."""
+    """Work accessed memory that is not allocated."""
 
 
 class FakeStream:
-    """Work in the order in which it was given."""
+    """Work in the order in which it was enqueued."""
 
     def __init__(self, handle: int) -> None:
         self.handle = handle
@@ -44,7 +44,7 @@ class FakeGpu:
         memory: bytes that can be allocated.
         no_op: engines execute nothing.
         capability: compute capability.
-        hasty: run work when it is given; otherwise when somebody waits for it.
+        hasty: run work when it is enqueued; otherwise when the host waits for it.
         scribbles: engines use their outputs as scratch memory before they write them.
         stages: memory that is not page-locked is read when a copy of it is given; otherwise when the copy is
             made, as by GPUs that read all of the host's memory.
@@ -52,14 +52,15 @@ class FakeGpu:
     Attributes:
         calls: how often each call was made.
         alive: how many of each kind of object exist.
-        broken: set when a failure on the GPU spoilt the context: everything fails from then on.
+        broken: set when a failure on the GPU has corrupted the context, after which every call fails.
         pageable: asynchronous copies from or to memory that is not page-locked.
         executions: of engines, graphs included.
-        slow_graphs: that keep kernels of TensorRT-RTX which were to stand in until better ones are compiled.
+        slow_graphs: captured graphs that keep preliminary kernels of TensorRT-RTX, which better ones were to
+            replace.
         compiled: kernels that TensorRT-RTX compiled.
         ordinals: the GPU on which memory at an address is, where it is another one.
-        when: by call, what says whether it is to fail.
-        outlived: objects of TensorRT that were there when their context was not.
+        when: call -> function that says whether it fails.
+        outlived: objects of TensorRT that were destroyed after their context.
     """
 
     def __init__(
@@ -99,20 +100,20 @@ class FakeGpu:
     # --- calls
 
     def fail(self, name: str, after: int = 0) -> None:
-        """Let call ``name`` fail once, when it is made for the ``after + 1``-th time from now."""
+        """Let the call ``name`` fail once, after ``after`` more successful calls."""
         self._failures[name] = self.calls[name] + after + 1
 
     def called(self, name: str) -> bool:
-        """Count a call; True when it is to fail."""
+        """Count a call; True when it must fail."""
         self.calls[name] += 1
         return self.calls[name] == self._failures.get(name) or (name in self.when and self.when[name]())
 
     def handle(self) -> int:
-        """A number that was not given out before."""
+        """A handle that was not used before."""
         return next(self._handles)
 
     def dropped(self, kind: str) -> None:
-        """An object of TensorRT is gone; it must go before the context in which it lives."""
+        """Count an object of TensorRT as destroyed, which must happen before its context is destroyed."""
         self.alive[kind] -= 1
         if not self.alive["context"]:
             self.outlived.append(kind)
@@ -133,7 +134,7 @@ class FakeGpu:
         return address
 
     def free(self, address: int) -> None:
-        """Give memory back; who reads it later reads poison, or is caught."""
+        """Free memory; later reads give poison or raise."""
         block = self._blocks.pop(address, None)
         if block is None:
             return  # lost before, by a test
@@ -162,7 +163,7 @@ class FakeGpu:
         self.alive["pinned"] += 1
 
     def unpin(self, address: int) -> None:
-        """Give it back."""
+        """Release the page lock."""
         (place,) = (place for place in self._pinned if place[0] == address)
         self._pinned.remove(place)
         self.alive["pinned"] -= 1
@@ -175,7 +176,7 @@ class FakeGpu:
     # --- work
 
     def lose_context(self) -> None:
-        """Work failed on the GPU: nothing works any more, and what was to be done is not done."""
+        """Work failed on the GPU: drop pending work, and let every later call fail."""
         self.broken = True
         for stream in self.streams.values():
             stream.queue.clear()
@@ -190,7 +191,8 @@ class FakeGpu:
             stream.drain()
 
     def spoils_captures(self) -> bool:
-        """Called by what may not happen during a capture; True, and the capture is lost, when one is on."""
+        """Called by operations that are not allowed during a capture. True when a capture was running; it is
+        then invalid."""
         capturing = [stream for stream in self.streams.values() if stream.captured is not None]
         for stream in capturing:
             stream.capture_is_valid = False

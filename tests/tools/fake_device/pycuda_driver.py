@@ -22,7 +22,7 @@ class MemoryError(Error):
 
 
 class LogicError(Error):
-    """A call that was wrong."""
+    """An invalid call."""
 
 
 class LaunchError(Error):
@@ -50,7 +50,7 @@ def _stack(gpu: FakeGpu) -> list[Any]:
 
 
 def _call(gpu: FakeGpu, name: str, kind: type[Error] = LogicError) -> None:
-    """Count the call and make it fail when it should, or must."""
+    """Count the call, and raise when a failure was requested or the context is lost."""
     failing = gpu.called(name)
     if gpu.broken:
         raise LaunchError(f"{name} failed: an illegal memory access was encountered")
@@ -68,7 +68,7 @@ def _need_context(gpu: FakeGpu, name: str) -> None:
 
 def _contexts(gpu: FakeGpu) -> dict[str, Any]:
     class Context:
-        """The primary context; what pycuda keeps in step with the driver's stack, it keeps here."""
+        """The primary context, with pycuda's own record of the driver's stack."""
 
         def __init__(self) -> None:
             self.thread = threading.get_ident()

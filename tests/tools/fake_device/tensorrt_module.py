@@ -1,4 +1,4 @@
-"""``tensorrt`` on the fake GPU: the calls that run an engine, with onnxruntime in the engine's place."""
+"""``tensorrt`` on the fake GPU: the calls that run an engine, which onnxruntime executes."""
 
 from __future__ import annotations
 
@@ -141,7 +141,7 @@ def _classes(gpu: FakeGpu, rtx: bool) -> list[type]:
             gpu.dropped("engine")
 
     class IRuntimeCache:
-        """Of the shapes for which kernels are compiled."""
+        """Names the shapes for which kernels are compiled."""
 
         def __init__(self) -> None:
             self._kernels: list[str] = []

@@ -1,4 +1,4 @@
-"""Executes the PTX that nvcc emitted, without a GPU, and finds what a GPU would let pass. See README.md."""
+"""Executes PTX from nvcc without a GPU and reports errors that a GPU would not. See README.md."""
 
 from .device import Device
 from .errors import PtxError

@@ -1,4 +1,4 @@
-"""The host's side: buffers in global memory and kernel launches."""
+"""Host side: buffers in global memory and kernel launches."""
 
 from __future__ import annotations
 
@@ -18,11 +18,12 @@ from .scalar_types import Array, numpy_type
 Argument = Buffer | int | float | bytes
 
 THREADS_AT_ONCE = 4096
-"""CTAs run together up to about this many threads: cheap calls of numpy, and still within caches."""
+"""Number of threads, about, up to which CTAs run together: enough for cheap numpy calls, few enough for the
+caches."""
 
 
 class Device:
-    """A GPU: global memory that stays, and launches that run to their end."""
+    """A GPU whose global memory persists between launches. Launches are synchronous."""
 
     def __init__(self) -> None:
         self.memory = GlobalMemory()
@@ -36,7 +37,7 @@ class Device:
         return buffer
 
     def allocate(self, size: int, name: str = "output") -> Buffer:
-        """A writable buffer of ``size`` bytes; reading what no kernel wrote is a fault."""
+        """A writable buffer of ``size`` bytes; reading bytes that no kernel wrote is an error."""
         buffer = self.memory.add(size, name, writable=True)
         self.memory.fill(buffer, None)
         return buffer
@@ -72,7 +73,7 @@ class Device:
             dynamic_shared: bytes of dynamic shared memory per CTA.
 
         Raises:
-            PtxError: what the kernel does is undefined, or not supported.
+            PtxError: the kernel's behaviour is undefined or not supported.
         """
         if len(arguments) != len(kernel.parameters):
             raise PtxError("launch", f"{len(arguments)} arguments for {len(kernel.parameters)} parameters")
@@ -92,7 +93,7 @@ class Device:
         parameters: npt.NDArray[np.uint8],
         dynamic_shared: int,
     ) -> None:
-        """Like :meth:`launch`, with the parameter block as it lies in memory."""
+        """Like :meth:`launch`, with the parameter block as bytes."""
         threads = int(np.prod(block))
         limit = int(np.prod([int(n) for n in kernel.directives.get("maxntid", "1024").split(",")]))
         if not 0 < threads <= min(limit, 1024):
@@ -114,7 +115,7 @@ class Device:
 
 
 def _bytes_of(parameter: Parameter, argument: Argument) -> bytes:
-    """An argument as it lies in the parameter block."""
+    """The bytes of an argument in the parameter block."""
     if isinstance(argument, bytes):
         content = argument
     else:

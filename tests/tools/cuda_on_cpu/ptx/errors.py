@@ -4,7 +4,7 @@ from __future__ import annotations
 
 
 class PtxError(Exception):
-    """A kernel that does what PTX leaves undefined, or PTX that this interpreter does not know.
+    """The kernel has undefined behaviour, or uses PTX that this interpreter does not support.
 
     ``kind`` names the class of the fault, so that a test can ask for the fault it planted: ``syntax``,
     ``unsupported``, ``bounds``, ``alignment``, ``uninitialised``, ``read-only``, ``race``, ``in-flight``,
@@ -17,5 +17,5 @@ class PtxError(Exception):
         self.problem = problem
 
     def at(self, place: str) -> PtxError:
-        """The same fault, with the instruction that showed it."""
+        """The same error, with the instruction that caused it."""
         return PtxError(self.kind, f"{self.problem}\n  at {place}")

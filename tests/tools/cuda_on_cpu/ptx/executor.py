@@ -1,9 +1,9 @@
-"""Runs a kernel: which threads execute which instruction when.
+"""Runs a kernel: decides which threads execute which instruction next.
 
-Threads of all CTAs that run together advance basic block by basic block. Of the groups of threads that
-stand at different blocks, the one at the lowest address goes first, so that threads that diverged meet again
-where their paths join. An instruction that names other lanes of the warp (``.sync``) starts when all of them
-have come to it; a barrier of the CTA when all its threads have.
+Threads of all CTAs that run together advance basic block by basic block. When groups of threads are at
+different blocks, the group at the lowest address runs first, so that divergent threads reconverge where their
+paths join. An instruction that names other lanes of the warp (``.sync``) waits until all of them have reached
+it. A barrier of the CTA waits for all its threads.
 """
 
 from __future__ import annotations
@@ -30,7 +30,7 @@ _WHOLE_WARP = ("mma", "ldmatrix")  # .aligned: undefined when a thread of the wa
 
 
 def _joins_warp(instruction: Instruction) -> bool:
-    """Whether lanes wait for others of their warp at this instruction."""
+    """Whether lanes wait for other lanes of their warp at this instruction."""
     name = instruction.parts[0]
     return name in _WARP_SYNC or (name in ("bar", "barrier") and instruction.has("warp"))
 
@@ -52,7 +52,8 @@ class _Block:
 
 
 def _split(instructions: list[Instruction], labels: dict[str, int]) -> dict[int, _Block]:
-    """Basic blocks by their first instruction; one that joins the warp stands alone."""
+    """Basic blocks by their first instruction. An instruction where lanes wait for each other is a block of
+    its own."""
     starts = {0, *labels.values()}
     for i, instruction in enumerate(instructions):
         if _ends_block(instruction):
@@ -84,7 +85,7 @@ class Executor:
         """Executes until every thread has returned.
 
         Raises:
-            PtxError: with the instruction that showed the fault.
+            PtxError: with the instruction that caused it.
         """
         executed = 0
         with np.errstate(all="ignore"):
@@ -122,7 +123,7 @@ class Executor:
             raise error.at(self._instructions[position].place()) from None
 
     def _bind(self, block: _Block) -> None:
-        """Binds a block's instructions to the machine, at its first execution."""
+        """Binds a block's instructions to the machine when it is first executed."""
         end = block.end - (block.control is not None and not block.joins)
         for instruction in self._instructions[block.start : end]:
             try:
@@ -133,7 +134,7 @@ class Executor:
         block.bound = True
 
     def _join(self, block: _Block, lanes: Lanes) -> Lanes:
-        """Of the threads that have come to a warp's instruction, those whose partners are all there."""
+        """The threads at a warp instruction whose partners have all reached it."""
         instruction = self._instructions[block.start]
         lanes, passed = self._guard(instruction, lanes)
         if passed is not None:
@@ -160,7 +161,7 @@ class Executor:
         return self._machine.source(instruction.operands[-1], "u32")
 
     def _go(self, position: int, lanes: Lanes) -> None:
-        """These threads continue at ``position``, together with those that are there."""
+        """Let these threads continue at ``position``, together with the threads already there."""
         if lanes.count == 0:
             return
         there = self._ready.get(position)
@@ -194,7 +195,7 @@ class Executor:
             self._at_barrier[block.end] = taken.array if before is None else before | taken.array
 
     def _guard(self, instruction: Instruction, lanes: Lanes) -> tuple[Lanes, Lanes | None]:
-        """Threads for which the guard holds, and the others (None: nobody)."""
+        """Threads for which the guard holds, and the others (None when there are none)."""
         if instruction.guard is None:
             return lanes, None
         holds = self._machine.predicate(instruction.guard)()
@@ -213,7 +214,7 @@ class Executor:
             self._go(self._machine.kernel.labels[label], Lanes(lanes.array & (index == i)))
 
     def _release(self) -> bool:
-        """Nobody can go on: let those pass who wait at a barrier to which their whole CTA has come."""
+        """No thread can continue: release the barriers that all threads of their CTA have reached."""
         if self._joining:
             start, mask = next(iter(self._joining.items()))
             self._fail_to_join(start, mask)
@@ -263,7 +264,7 @@ def _warp_bits(mask: BoolArray) -> Array:
 
 
 def _guarded(machine: Machine, instruction: Instruction, run: Run) -> Run:
-    """An instruction that only the threads execute for which its guard holds."""
+    """An instruction executed only by threads whose guard holds."""
     if instruction.guard is None:
         return run
     holds = machine.predicate(instruction.guard)

@@ -1,7 +1,7 @@
 """Compiles the project's kernels with nvcc and runs problems through their own host code.
 
-The host code (dispatch, grids, arguments) is compiled as it is; ``recorder.cpp`` stands where libcudart would
-be and hands every launch to the interpreter, which executes the PTX of the kernel that was asked for.
+The host code (dispatch, grids, arguments) is compiled unchanged. ``recorder.cpp`` replaces libcudart and
+passes every launch to the interpreter, which executes the PTX of that kernel.
 """
 
 from __future__ import annotations
@@ -40,7 +40,7 @@ _HOST = (
 
 
 def nvcc() -> Path | None:
-    """nvcc of the pip packages, else of a system toolkit."""
+    """nvcc from the pip packages, or from a system toolkit."""
     spec = importlib.util.find_spec("nvidia")
     roots = [Path(p) / "cu13" for p in (spec.submodule_search_locations or [])] if spec else []
     roots.append(Path(os.environ.get("CUDA_HOME", "/usr/local/cuda")))
@@ -48,7 +48,7 @@ def nvcc() -> Path | None:
 
 
 def compile_ptx(source: Path, include: Iterable[Path] = ()) -> str:
-    """The PTX of a CUDA source, made again only when a source beside it changed."""
+    """The PTX of a CUDA source, recompiled only when a source in its folder changed."""
     texts = [p.read_text() for p in sorted(source.parent.glob("*")) if p.suffix in (".cuh", ".hpp", ".cu")]
     name = f"{source.stem}-{_digest(source.read_text(), *texts, *_PTX)}.ptx"
     return _build(name, [*_PTX, *(f"-I{folder}" for folder in include), str(source)]).read_text()
@@ -59,7 +59,7 @@ def _digest(*texts: str) -> str:
 
 
 def _build(name: str, arguments: list[str]) -> Path:
-    """Runs nvcc unless its result is there; it appears under its name when it is complete."""
+    """Runs nvcc unless its result exists. The result gets its name only when it is complete."""
     made = BUILDS / "ptx" / name
     with alone(made) as missing, tempfile.TemporaryDirectory(dir=made.parent) as scratch:
         if missing:
@@ -141,7 +141,7 @@ def run(row: str, inputs: Inputs, mutation: Mutation | None = None) -> Array:
         mutation: a bug to plant in the kernels first.
 
     Raises:
-        PtxError: the kernel does something undefined, or left some of the output unwritten.
+        PtxError: the kernel's behaviour is undefined, or it left some of the output unwritten.
     """
     library, device = _host_library(), Device()
     kernels = _kernels(row.split()[0], mutation)

@@ -1,7 +1,7 @@
-"""What instructions act on: registers of all threads, the state spaces, and operands bound to both.
+"""The state that instructions act on: registers of all threads, the state spaces, and operands bound to both.
 
-One numpy element per thread. Instructions that only compute do so for all threads, wanted or not, and write
-back under the mask of the active ones; those that touch memory work on the active ones alone.
+Arrays have one element per thread. Arithmetic instructions compute for all threads and write back for the
+active ones. Memory instructions handle active threads only.
 """
 
 from __future__ import annotations
@@ -96,7 +96,7 @@ class Machine:
         return self._registers[register.name]
 
     def source(self, operand: Operand, kind: str) -> Array:
-        """A live view of an operand: [T], or 0-d for a constant; f16x2 has a last axis of 2.
+        """A view of an operand's current value: [T], or 0-d for a constant; f16x2 has a last axis of 2.
 
         A register wider than the type gives its low part (PTX ISA 9.0, section 9.4.1).
         """
@@ -147,7 +147,7 @@ class Machine:
         return lambda: value
 
     def target(self, operand: Operand, kind: str) -> Array:
-        """Where a result of exactly the register's width goes."""
+        """The register's storage, for results that have exactly its width."""
         if isinstance(operand, Sink):
             return _view(np.empty(self.number, numpy_type(kind)), kind)
         assert isinstance(operand, Register), operand
@@ -171,7 +171,7 @@ class Machine:
         return write
 
     def scatterer(self, operand: Operand, kind: str) -> Callable[[Array, Lanes], None]:
-        """Like :meth:`writer` for results of the active threads alone."""
+        """Like :meth:`writer`, for results of the active threads only."""
         if isinstance(operand, Sink):
             return lambda values, lanes: None
         target = self._extended(operand, kind)

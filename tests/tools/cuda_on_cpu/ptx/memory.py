@@ -1,7 +1,8 @@
 """The state spaces of PTX (PTX ISA 9.0, section 5.1), each with the checks that a GPU does not make.
 
-Every access is checked for bounds, alignment and reading what nobody wrote. Shared and global memory also
-keep who wrote and read each location, so that two accesses that nothing orders are found, in either order.
+Every access is checked for bounds, alignment and uninitialised reads. Shared and global memory also record
+which thread wrote and read each location, so that unordered accesses are found in whichever order they
+execute.
 """
 
 from __future__ import annotations
@@ -31,7 +32,7 @@ _MANY = 63  # in place of a lane's number (0 to 31): more than one lane of the w
 
 @dataclass
 class Threads:
-    """Which CTA, warp and lane each simulated thread is, and what orders its accesses.
+    """The CTA, warp and lane of each simulated thread, and what orders its accesses.
 
     A *stamp* is a reading of a clock that advances at every barrier. ``warp_stamp`` is when the thread's warp
     last passed a barrier of either kind, ``cta_stamp`` when its CTA last passed one. An access is kept with
@@ -77,7 +78,8 @@ def _first(bad: BoolArray) -> int:
 
 
 class SharedMemory:
-    """Shared memory of all CTAs, with a record of who wrote and read each granule since the last barrier.
+    """Shared memory of all CTAs, with a record of which threads wrote and read each granule since the last
+    barrier.
 
     A granule is the smallest width with which the kernel accesses shared memory. Bytes that were never
     written, and those a ``cp.async`` will still write, hold a pattern that is NaN in every float type.
@@ -172,7 +174,7 @@ class SharedMemory:
         self._writer_line[granule] = line
 
     def begin_copy(self, position: IntArray, width: int, thread: IntArray, line: int) -> None:
-        """``cp.async`` was issued: until it is waited for, the destination belongs to the copy."""
+        """``cp.async`` was issued: until its thread waits for it, no access to the destination is allowed."""
         self.check_write(position, width, thread, line)
         granule, _ = self._granules(position, width, thread)
         self._in_flight[granule] = True
@@ -180,7 +182,7 @@ class SharedMemory:
         self.data[position[:, None] + np.arange(width)] = self.POISON
 
     def end_copy(self, position: IntArray, data: npt.NDArray[np.uint8], thread: IntArray, line: int) -> None:
-        """The copying threads waited: ``data`` [n, width] is there, as if they had just written it."""
+        """The copying threads waited: store ``data`` [n, width] as if they had just written it."""
         width = data.shape[1]
         granule, _ = self._granules(position, width, thread)
         self._in_flight[granule] = False
@@ -189,7 +191,8 @@ class SharedMemory:
         self.data[position[:, None] + np.arange(width)] = data
 
     def _check_against_writer(self, granule: IntArray, thread: IntArray, collective: bool, verb: str) -> None:
-        """What was written since the CTA's last barrier is for its writer, or its warp after a sync."""
+        """Refuse reads of data written since the CTA's last barrier by another warp, or by another lane
+        without a sync."""
         writer = self._writer[granule]
         same_warp = writer // WARP == thread // WARP
         ordered = same_warp & (self._written_at[granule] < self._threads.warp_stamp[thread])
@@ -203,7 +206,7 @@ class SharedMemory:
             self._fail("race", what, granule[i], int(thread[i]))
 
     def _check_against_readers(self, granule: IntArray, thread: IntArray) -> None:
-        """Writes where others have read since the last barrier."""
+        """Refuse writes where other threads have read since the last barrier."""
         readers = self._read_by[granule]
         unordered = (readers >> 6) >= self._threads.cta_stamp[thread][:, None]
         if not unordered.any():
@@ -286,7 +289,7 @@ class GlobalMemory:
         return buffer
 
     def fill(self, buffer: Buffer, content: npt.NDArray[np.uint8] | None) -> None:
-        """Content of a buffer from the host, or None: poison that counts as unwritten."""
+        """Set a buffer's content; None fills it with poison that counts as unwritten."""
         where = self._slice(buffer)
         self._data[where] = 0xFF if content is None else content
         self._written[where] = content is not None
@@ -297,11 +300,11 @@ class GlobalMemory:
         return content
 
     def unwritten_bytes(self, buffer: Buffer) -> int:
-        """How many bytes of a buffer hold nothing yet."""
+        """Number of bytes of a buffer that were never written."""
         return int((~self._written[self._slice(buffer)]).sum())
 
     def begin_launch(self) -> None:
-        """Launches on a stream are ordered: who wrote before is forgotten."""
+        """Forget which threads wrote in earlier launches: launches on a stream are ordered."""
         self._writer.fill(_NOBODY)
 
     def view(self, dtype: npt.DTypeLike) -> Array:
@@ -335,7 +338,7 @@ class GlobalMemory:
     def check_read(
         self, position: IntArray, width: int, threads: Threads, thread: IntArray, buffer: Buffer | None
     ) -> None:
-        """Reads of unwritten memory, and of what another thread wrote in this launch, are faults."""
+        """Refuse reads of unwritten memory, and of data that another thread wrote in this launch."""
         if buffer is not None and not buffer.writable:
             return
         for byte in (0, width - 1):
@@ -363,7 +366,7 @@ class GlobalMemory:
     def check_write(
         self, position: IntArray, width: int, threads: Threads, thread: IntArray, buffer: Buffer | None
     ) -> None:
-        """Writes to inputs, and to what another thread wrote in this launch, are faults."""
+        """Refuse writes to inputs, and to locations that another thread wrote in this launch."""
         if buffer is None:
             owners = np.unique(np.searchsorted(self._starts, position + GLOBAL_BASE, "right") - 1)
             readonly = any(not self._buffers[i].writable for i in owners)
@@ -416,7 +419,7 @@ class GlobalMemory:
 
 
 class LocalMemory:
-    """Memory of one thread's own: spilled and indexed arrays."""
+    """Local memory: spilled registers and indexed arrays of each thread."""
 
     def __init__(self, threads: Threads, size: int) -> None:
         self._threads = threads
@@ -443,7 +446,7 @@ class LocalMemory:
         return address + thread * self.stride
 
     def check_read(self, position: IntArray, thread: IntArray) -> None:
-        """Reads of what was never written are faults."""
+        """Refuse uninitialised reads."""
         if not self._written[position].all():
             i = _first(~self._written[position])
             raise PtxError(

@@ -1,7 +1,7 @@
-"""From the text of a PTX module to kernels: parameters, variables, registers, instructions, labels.
+"""Parses a PTX module into kernels: parameters, variables, registers, instructions, labels.
 
-Covers the language as nvcc writes it, inline assembly with its own scopes and registers included
-(PTX ISA 9.0, chapters 4 and 5). What it does not know is an error, never skipped.
+Covers the PTX that nvcc emits, including scopes and registers of inline assembly (PTX ISA 9.0, chapters 4 and
+5). Unknown syntax is an error and never skipped.
 """
 
 from __future__ import annotations
@@ -77,7 +77,7 @@ class Pair:
 
 @dataclass(frozen=True)
 class Sink:
-    """``_``: a result that nobody wants."""
+    """``_``: a result that is discarded."""
 
 
 Operand = Register | Special | Immediate | Symbol | Address | Vector | Negated | Pair | Sink
@@ -104,7 +104,7 @@ class Instruction:
         return word in self.parts[1:]
 
     def place(self) -> str:
-        """Where it stands, for messages."""
+        """Its position, for messages."""
         return f"PTX line {self.line}: {self.text}" + (f"   ({self.source})" if self.source else "")
 
 
@@ -120,7 +120,7 @@ class Variable:
 
 @dataclass(frozen=True)
 class Parameter:
-    """A kernel parameter: where it lies in the parameter block (PTX ISA 9.0, section 5.1.6.1)."""
+    """A kernel parameter and its place in the parameter block (PTX ISA 9.0, section 5.1.6.1)."""
 
     name: str
     type: str  # "b8" for a structure
@@ -130,7 +130,7 @@ class Parameter:
 
 @dataclass
 class Kernel:
-    """One ``.entry``: everything that executing it needs."""
+    """One ``.entry``: everything needed to execute it."""
 
     name: str
     parameters: list[Parameter] = field(default_factory=list)
@@ -206,7 +206,7 @@ def parse(text: str) -> Module:
 
 
 def _blank_comments(text: str) -> str:
-    """The text with comments replaced by spaces: line numbers stay."""
+    """The text with comments replaced by spaces, which keeps line numbers."""
 
     def blank(match: re.Match[str]) -> str:
         return re.sub(r"[^\n]", " ", match[0])
@@ -215,7 +215,7 @@ def _blank_comments(text: str) -> str:
 
 
 def _after_parameters(text: str, position: int) -> int:
-    """Behind the parameter list that may start at ``position``."""
+    """The position after the parameter list that may start at ``position``."""
     return text.index(")", position) if text[position:].lstrip().startswith("(") else position
 
 
@@ -389,7 +389,7 @@ def _round_up(value: int, unit: int) -> int:
 
 
 def _split_operands(text: str) -> list[str]:
-    """Operands between commas, those inside braces and brackets kept whole."""
+    """Operands separated by commas. Commas inside braces and brackets do not separate."""
     return [part.strip() for part in re.findall(r"(?:\{[^}]*\}|\[[^\]]*\]|[^,{\[])+", text) if part.strip()]
 
 

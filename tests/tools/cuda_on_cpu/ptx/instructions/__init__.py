@@ -1,4 +1,4 @@
-"""What each instruction does: a table from the first word of an opcode to a function that binds it."""
+"""Semantics of the instructions: a table from the first word of an opcode to a function that binds it."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ def bind(machine: Machine, instruction: Instruction) -> Run:
     """The instruction as a function of the threads that execute it.
 
     Raises:
-        PtxError: ``unsupported`` when the interpreter does not know it, or not with these qualifiers.
+        PtxError: ``unsupported`` when the interpreter does not know the instruction or one of its qualifiers.
     """
     binder = BINDERS.get(instruction.parts[0])
     if binder is None:

@@ -1,6 +1,5 @@
-"""cp.async (PTX ISA 9.0, section 9.7.9.25.3): copies that land when the thread waits for them, never earlier.
-
-Until then the destination belongs to the copy: reading or writing it is a fault, and what it holds is poison.
+"""cp.async (PTX ISA 9.0, section 9.7.9.25.3): copies that complete when the thread waits for them, never
+earlier. Until then the destination holds poison, and reading or writing it is an error.
 """
 
 from __future__ import annotations
@@ -20,7 +19,7 @@ from .table import instruction
 
 @dataclass
 class _Copy:
-    """Copies of one executed instruction that have not landed."""
+    """Pending copies of one executed instruction."""
 
     thread: IntArray
     position: IntArray
@@ -29,7 +28,7 @@ class _Copy:
     line: int
 
     def split(self, landing: npt.NDArray[np.bool_]) -> tuple[_Copy, _Copy]:
-        """Those that land now and those that do not."""
+        """The copies that complete now and those that do not."""
         return self._take(landing), self._take(~landing)
 
     def _take(self, some: npt.NDArray[np.bool_]) -> _Copy:
@@ -45,16 +44,17 @@ class AsyncCopies:
         self._committed = np.zeros(machine.number, np.int64)
 
     def issue(self, thread: IntArray, position: IntArray, data: npt.NDArray[np.uint8], line: int) -> None:
-        """Threads start copies; they belong to the group that is committed next."""
+        """Start copies; they belong to the next group that is committed."""
         self._machine.shared.begin_copy(position, data.shape[1], thread, line)
         self._copies.append(_Copy(thread, position, data, self._committed[thread], line))
 
     def commit(self, lanes: Lanes) -> None:
-        """Threads close their group (also an empty one)."""
+        """Commit the threads' groups, empty ones too."""
         self._committed[lanes.array] += 1
 
     def wait(self, lanes: Lanes, pending: int | None) -> None:
-        """Lands all but the last ``pending`` groups of the threads; None: everything, committed or not."""
+        """Complete all but the last ``pending`` groups of the threads; None completes everything, committed
+        or not."""
         limit = self._committed + 1 if pending is None else self._committed - pending
         left = []
         for copy in self._copies:

@@ -190,7 +190,7 @@ def _count_bits(machine: Machine, ins: Instruction) -> Run:
 
 @instruction("mov")
 def _move(machine: Machine, ins: Instruction) -> Run:
-    """A copy; between a register and a vector of narrower ones, its parts (PTX ISA 9.0, section 9.7.9.2)."""
+    """Copies a register, or packs and unpacks a vector of narrower ones (PTX ISA 9.0, section 9.7.9.2)."""
     target, value = ins.operands
     if isinstance(target, Vector):
         part = f"b{width(ins.type) // len(target.parts)}"

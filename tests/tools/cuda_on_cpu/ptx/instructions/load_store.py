@@ -1,4 +1,4 @@
-"""Loads and stores (PTX ISA 9.0, sections 9.7.9.8 to 9.7.9.12), and fences, which lockstep makes idle."""
+"""Loads and stores (PTX ISA 9.0, sections 9.7.9.8 to 9.7.9.12), and fences, which have no effect in lockstep."""
 
 from __future__ import annotations
 
@@ -120,7 +120,7 @@ def _store(machine: Machine, ins: Instruction) -> Run:
 
 @instruction("membar", "fence", "prefetch", "prefetchu", "nanosleep")
 def _idle(machine: Machine, ins: Instruction) -> Run:
-    """No effect here: the race checks ask for barriers, whatever fences there are."""
+    """Does nothing: the race checks require barriers and ignore fences."""
     return lambda lanes: None
 
 

@@ -1,4 +1,4 @@
-"""The table of instructions, and what most of them share."""
+"""The table of instructions, and helpers that most of them use."""
 
 from __future__ import annotations
 

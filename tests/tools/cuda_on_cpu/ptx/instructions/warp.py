@@ -1,6 +1,6 @@
 """Exchange between the lanes of a warp (PTX ISA 9.0, sections 9.7.9.6, 9.7.13.2, 9.7.13.8 to 9.7.13.11).
 
-The executor has seen to it that all members have come. None of these but ``bar.warp.sync`` orders memory.
+The executor runs them when all members have arrived. Only ``bar.warp.sync`` orders memory.
 """
 
 from __future__ import annotations
@@ -18,7 +18,7 @@ from .table import allow, compute, instruction
 
 
 def _require_membership(machine: Machine, member: Array, lanes: Lanes) -> None:
-    """A thread must be in the mask it names."""
+    """Check that each thread is in the mask that it names."""
     lane = np.arange(machine.number, dtype=np.uint32) % WARP
     outside = lanes.array & ((member >> lane) & 1 == 0)
     if outside.any():
@@ -72,7 +72,7 @@ def _by_warp(machine: Machine, values: BoolArray) -> BoolArray:
 
 @instruction("vote")
 def _vote(machine: Machine, ins: Instruction) -> Run:
-    """vote.sync over the members that take part."""
+    """vote.sync over the participating members."""
     allow(ins, "sync", "all", "any", "uni", "ballot")
     mode = ins.parts[2]
     holds = machine.predicate(ins.operands[1])
@@ -96,7 +96,7 @@ def _vote(machine: Machine, ins: Instruction) -> Run:
 
 @instruction("redux")
 def _reduce(machine: Machine, ins: Instruction) -> Run:
-    """redux.sync over the members that take part."""
+    """redux.sync over the participating members."""
     functions = {
         "add": np.add,
         "min": np.minimum,
