@@ -12,6 +12,7 @@ import pytest
 from real_bindings import assert_rtx_builds
 from support import moving_square, write_tiny_checkpoint
 from typer.testing import CliRunner
+from user_errors import raises_user_error
 
 from maskring.cli import app
 from maskring.common.errors import ModelError, SourceError
@@ -199,9 +200,9 @@ def test_refusals_name_the_remedy_and_write_nothing(folder: Path, tmp_path: Path
     out = tmp_path / "out.onnx"
     export_onnx(folder / "tiny.safetensors", tmp_path / "half.onnx", radius=3, dtype="float16")
     for model, said in ((folder / "int8.onnx", "already quantized"), (tmp_path / "half.onnx", "float16")):
-        with pytest.raises(ModelError, match=said):
+        with raises_user_error(ModelError, mentions=(model, said)):
             quantize_onnx(model, out, FRAMES)
-    with pytest.raises(SourceError, match="no frames"):
+    with raises_user_error(SourceError, mentions=("frames",)):
         quantize_onnx(folder / "float.onnx", out, [])
     assert not out.exists()
 

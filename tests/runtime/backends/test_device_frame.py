@@ -12,9 +12,10 @@ import fake_device
 import numpy as np
 import pytest
 from fake_device import FakeGpu, on_gpu, write_engine
+from user_errors import raises_user_error
 
 import maskring
-from maskring.common.errors import SourceError, UserError
+from maskring.common.errors import SourceError, UnavailableError
 from maskring.export.engine import EngineOptions
 from maskring.runtime.backends.device_frame import DeviceFrame, _Tensor
 from maskring.runtime.backends.onnxrt.backend import OnnxRuntimeBackend
@@ -164,9 +165,7 @@ def test_a_stream_that_cannot_be_waited_for(gpu: FakeGpu, tracker: Tracker, call
     producer, camera = fake_device.stream(gpu), Camera(gpu)
     gpu.fail(call)
     frame = on_gpu(gpu, camera.take(FRAMES[0]), SHAPE, stream=producer.handle)
-    with pytest.raises(
-        UserError, match=rf"the GPU failed while a frame was processed \({call} failed: invalid"
-    ):
+    with raises_user_error(UnavailableError, mentions=("frame", call, "invalid")):
         tracker.step(frame, MASK)
     assert not +gpu.alive
 
@@ -221,9 +220,7 @@ def test_frames_elsewhere_leave_the_tracker_usable(
     gpu.ordinals[elsewhere] = 1
     host = np.zeros(SHAPE, np.uint8)
     for address in (elsewhere, host.ctypes.data):
-        with pytest.raises(
-            SourceError, match=r"is not in the memory of the GPU that .*; put frames on that GPU"
-        ):
+        with raises_user_error(SourceError, mentions=("GPU", "put frames on that GPU")):
             tracker.step(on_gpu(gpu, address, SHAPE))
     np.testing.assert_array_equal(tracker.step(FRAMES[1]).labels, expected[1])
 
@@ -260,19 +257,19 @@ def interface(**changes: Any) -> Any:
 @pytest.mark.parametrize(
     ("pixels", "words"),
     [
-        (np.zeros(SHAPE, np.float32).tolist(), "type list has neither __cuda_array_interface__ nor"),
-        (interface(typestr="<f4"), "has type <f4"),
-        (interface(shape=(3, 49, 66)), r"is \[3, 49, 66\]"),
-        (interface(shape=(49, 66)), r"is \[49, 66\]"),
-        (interface(shape=(0, 66, 3)), r"is \[0, 66, 3\]"),
-        (interface(strides=(256, 3, 1)), r"strides \(256, 3, 1\)"),
-        (DlpackTensor(np.zeros(SHAPE, np.uint8), device=1), r"DLPack device 1 .*CUDA"),
-        (DlpackTensor(np.zeros(SHAPE, np.int8)), r"DLPack type \(0, 8, 1\)"),
-        (DlpackTensor(np.zeros((49, 70, 3), np.uint8)[:, :66]), r"strides \[210, 3, 1\]"),
+        (np.zeros(SHAPE, np.float32).tolist(), ("type list", "__cuda_array_interface__")),
+        (interface(typestr="<f4"), ("<f4",)),
+        (interface(shape=(3, 49, 66)), ([3, 49, 66],)),
+        (interface(shape=(49, 66)), ([49, 66],)),
+        (interface(shape=(0, 66, 3)), ([0, 66, 3],)),
+        (interface(strides=(256, 3, 1)), ("strides", (256, 3, 1))),
+        (DlpackTensor(np.zeros(SHAPE, np.uint8), device=1), ("DLPack device 1", "CUDA")),
+        (DlpackTensor(np.zeros(SHAPE, np.int8)), ("DLPack type", (0, 8, 1))),
+        (DlpackTensor(np.zeros((49, 70, 3), np.uint8)[:, :66]), ("strides", [210, 3, 1])),
     ],
 )
-def test_what_is_no_frame(pixels: Any, words: str) -> None:
-    with pytest.raises(SourceError, match=words + r".*; give uint8 RGB pixels \[height, width, 3\] of a GPU"):
+def test_what_is_no_frame(pixels: Any, words: tuple[object, ...]) -> None:
+    with raises_user_error(SourceError, mentions=(*words, "uint8 RGB pixels [height, width, 3]", "GPU")):
         DeviceFrame(pixels)
 
 
@@ -302,16 +299,16 @@ class Differentiable:
 @pytest.mark.parametrize(
     ("pixels", "words"),
     [
-        (Differentiable(), r"Differentiable .*\(Can't get .* requires grad. Use detach\)"),
-        (Refusing(BufferError("another device")), r"Refusing .*\(another device\)"),
-        (Refusing(capsule=BufferError("requires gradient, use tensor.detach()")), r"use tensor.detach\(\)"),
-        (Refusing(capsule=TypeError()), r"Refusing .*\(TypeError\)"),
-        (Refusing(capsule="no capsule"), "Refusing"),
-        (SimpleNamespace(__cuda_array_interface__="text"), "__cuda_array_interface__ is damaged"),
+        (Differentiable(), ("Differentiable", "Can't get", "Use detach")),
+        (Refusing(BufferError("another device")), ("Refusing", "another device")),
+        (Refusing(capsule=BufferError("requires gradient, use tensor.detach()")), ("use tensor.detach()",)),
+        (Refusing(capsule=TypeError()), ("Refusing", "TypeError")),
+        (Refusing(capsule="no capsule"), ("Refusing",)),
+        (SimpleNamespace(__cuda_array_interface__="text"), ("__cuda_array_interface__",)),
     ],
 )
-def test_owners_that_refuse(pixels: Any, words: str) -> None:
-    with pytest.raises(SourceError, match=words + r".*; give uint8 RGB pixels"):
+def test_owners_that_refuse(pixels: Any, words: tuple[object, ...]) -> None:
+    with raises_user_error(SourceError, mentions=(*words, "uint8 RGB pixels")):
         DeviceFrame(pixels)
 
 
@@ -321,11 +318,11 @@ def test_rows_one_after_the_other_may_say_so() -> None:
 
 def test_a_frame_of_another_size_than_the_stream(gpu: FakeGpu, tracker: Tracker) -> None:
     tracker.step(FRAMES[0], MASK)
-    with pytest.raises(SourceError, match="changed from 66x49 to 64x48"):
+    with raises_user_error(SourceError, mentions=("66x49", "64x48")):
         tracker.step(on_gpu(gpu, 4096, (48, 64, 3)))
 
 
 def test_a_model_on_the_cpu_refuses_it(model: Path) -> None:
     tracker = Tracker(OnnxRuntimeBackend(model))
-    with pytest.raises(SourceError, match=r"\bGPU\b.* CPU; give a TensorRT engine"):
+    with raises_user_error(SourceError, mentions=("GPU", "CPU", "TensorRT engine")):
         tracker.step(DeviceFrame(interface()), MASK)
