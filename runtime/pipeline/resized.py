@@ -8,10 +8,10 @@ from dataclasses import replace
 import numpy as np
 
 from ...common.errors import MaskError, UserError
-from ...common.types import Image, Labels
+from ...common.types import ArrayLike, Image, Labels
 from ..arrays import label_maps
 from ..arrays.resizing import majority, scaled_to, smooth
-from ..tracking.checks import check_frame, check_mask
+from ..tracking.checks import as_image, as_mask
 from ..tracking.objects import remeasure
 from ..tracking.result import Result
 from .loop import FrameTracker
@@ -40,31 +40,31 @@ class ResizedTracker:
                 f"a frame size of {size} pixels is out of range", f"choose a size from 1 to {MAX_SIZE}"
             )
         self._tracker, self._size = tracker, size
-        self._prefetched: list[tuple[Image, Image]] = []  # upcoming frames, each with its scaled copy
+        self._prefetched: list[tuple[ArrayLike, Image]] = []  # upcoming frames, each with its scaled copy
 
-    def step(self, frame: Image, mask: Labels | None = None) -> Result:
+    def step(self, frame: ArrayLike, mask: ArrayLike | None = None) -> Result:
         """Label the next frame, see :meth:`maskring.runtime.tracking.tracker.Tracker.step`.
 
         Raises:
             UserError: as there; MaskError also when an object covers no pixel at the smaller size.
         """
         started = time.perf_counter()
-        check_frame(frame)
+        image = as_image(frame)
         small = next((scaled for given, scaled in self._prefetched if given is frame), None)
         self._prefetched = [pair for pair in self._prefetched if pair[0] is not frame]
-        small = self.reduced(frame) if small is None else small
-        result = self._tracker.step(small, None if mask is None else self._reduced_mask(mask, frame, small))
-        result = upscale_result(result, frame.shape[:2], mask)
+        small = self.reduced(image) if small is None else small
+        ids = None if mask is None else as_mask(mask, image.shape)
+        result = self._tracker.step(small, None if ids is None else self._reduced_mask(ids, small))
+        result = upscale_result(result, image.shape[:2], ids)
         return result.delayed(time.perf_counter() - started - result.timings.total)
 
-    def prefetch(self, frame: Image) -> None:
+    def prefetch(self, frame: ArrayLike) -> None:
         """Announce the frame after the next one, see :meth:`Tracker.prefetch`.
 
         Raises:
             SourceError: when it is not a frame.
         """
-        check_frame(frame)
-        small = self.reduced(frame)
+        small = self.reduced(as_image(frame))
         self._prefetched = [*self._prefetched[-1:], (frame, small)]
         self._tracker.prefetch(small)
 
@@ -76,8 +76,7 @@ class ResizedTracker:
         """The frame as the tracker sees it."""
         return scaled_to(frame, self._size)
 
-    def _reduced_mask(self, mask: Labels, frame: Image, small: Image) -> Labels:
-        check_mask(mask, frame.shape[:2])
+    def _reduced_mask(self, mask: Labels, small: Image) -> Labels:
         reduced = majority(mask, small.shape)
         lost = sorted(set(np.unique(mask).tolist()) - set(np.unique(reduced).tolist()) - {0})
         if lost:

@@ -14,6 +14,8 @@ from types import TracebackType
 import numpy as np
 from numpy.typing import NDArray
 
+from ...common.types import ArrayLike
+from ..tracking.checks import as_image, as_mask
 from ..tracking.result import Result
 from ..tracking.tracker import Tracker
 from .guard import Guard, unsure
@@ -65,17 +67,19 @@ class OfflineRefiner:
         """The adapted U-Net."""
         return self._adaptation.predictor
 
-    def step(self, frame: NDArray[np.uint8], mask: NDArray[np.uint8] | None = None) -> Result:
+    def step(self, frame: ArrayLike, mask: ArrayLike | None = None) -> Result:
         """Propagate into the next frame, see :meth:`Tracker.step`.
 
         Raises:
             UserError: as :meth:`Tracker.step`, and when the disk is full.
         """
-        result = self._tracker.step(frame, mask)
+        image = as_image(frame)
+        ids = None if mask is None else as_mask(mask, image.shape)
+        result = self._tracker.step(image, ids)
         if mask is not None:
             self._drawn.add(len(self._store))
         self._store.write(result)
-        self._buffer.add(self._samples.make(frame, result, mask))
+        self._buffer.add(self._samples.make(image, result, ids))
         if mask is not None:
             self._guard.drawn(result)
         return result

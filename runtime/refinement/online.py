@@ -11,6 +11,8 @@ import numpy as np
 from numpy.typing import NDArray
 
 from ...common.errors import UserError
+from ...common.types import ArrayLike
+from ..tracking.checks import as_image, as_mask
 from ..tracking.result import Result
 from ..tracking.tracker import Tracker
 from .guard import NOT_ADAPTED_REASON, Guard
@@ -47,7 +49,7 @@ class OnlineRefiner:
         self._guard = Guard(settings.online_trust, tracker.stride)
         self._fallback_reasons: dict[int, str] = {}
 
-    def step(self, frame: NDArray[np.uint8], mask: NDArray[np.uint8] | None = None) -> Result:
+    def step(self, frame: ArrayLike, mask: ArrayLike | None = None) -> Result:
         """Label the next frame of the stream, see :meth:`Tracker.step`; a frame with a mask is not refined.
 
         ``Result.fallback_reasons`` names the objects whose mask is propagation's, with the reason.
@@ -55,8 +57,10 @@ class OnlineRefiner:
         Raises:
             UserError: as :meth:`Tracker.step`, and when the worker has died.
         """
-        result = self._tracker.step(frame, mask)
-        self.worker.offer(self._samples.make(frame, result, mask))
+        image = as_image(frame)
+        ids = None if mask is None else as_mask(mask, image.shape)
+        result = self._tracker.step(image, ids)
+        self.worker.offer(self._samples.make(image, result, ids))
         snapshot = self.worker.newest()
         if snapshot is not None:
             self.predictor.adopt(snapshot.ids, snapshot.weights)
@@ -65,7 +69,7 @@ class OnlineRefiner:
         if mask is not None:
             self._guard.drawn(result)
             return replace(result, fallback_reasons={})
-        return self._refined(frame, result)
+        return self._refined(image, result)
 
     def prefetch(self, frame: NDArray[np.uint8]) -> None:
         """Announce the frame after the next one, see :meth:`Tracker.prefetch`."""

@@ -9,11 +9,11 @@ import numpy as np
 
 from ...common.errors import MaskError, SourceError
 from ...common.forks import forked_error, never_release, tell_of_forks
-from ...common.types import MAX_LABELS, FloatMaps, Floats, Image, Labels
+from ...common.types import MAX_LABELS, ArrayLike, FloatMaps, Floats, Labels
 from ..arrays import label_maps
 from ..backends import Backend, DeviceFrame, PrefetchingBackend
 from ..backends.device_frame import Pixels
-from .checks import check_frame, check_mask
+from .checks import as_frame, as_mask
 from .history import History
 from .memory import MemoryPolicy, MemoryRing
 from .objects import ObjectTable, ids_in
@@ -31,17 +31,19 @@ class Tracker:
         UserError: when the model has too few memory slots for the policy.
     """
 
+    _size: tuple[int, int] | None  # (H, W) of the stream, set by its first frame
+    _allocated: tuple[int, int, int] | None  # height, width, number of labels
+    _last_slot: int  # slot that the latest frame was written to
+    _objects: ObjectTable
+    _frame_index: int
+
     def __init__(self, backend: Backend, *, policy: MemoryPolicy | None = None) -> None:
         metadata = backend.metadata
         self._backend = backend
         self._prefetching = backend if isinstance(backend, PrefetchingBackend) else None
-        self._ring = MemoryRing(policy or MemoryPolicy.of_model(metadata), metadata.num_slots)
-        self._history = History(metadata.stride)
-        self._objects = ObjectTable()
-        self._size: tuple[int, int] | None = None  # (H, W) of the stream, set by its first frame
-        self._allocated: tuple[int, int, int] | None = None  # height, width, number of labels
-        self._last_slot = 0  # slot that the latest frame was written to
-        self._frame_index = 0
+        self._policy = policy or MemoryPolicy.of_model(metadata)
+        self._allocated = None
+        self._begin()
         self._closed = self._forked = False
         tell_of_forks(self)
 
@@ -50,7 +52,7 @@ class Tracker:
         """Pixels per feature of the model, in both directions."""
         return self._backend.metadata.stride
 
-    def step(self, frame: Pixels, mask: Labels | None = None) -> Result:
+    def step(self, frame: ArrayLike | DeviceFrame, mask: ArrayLike | None = None) -> Result:
         """Label the next frame of the stream.
 
         Without a mask, labels are propagated from memory. With a mask, its pixels are final: each id names an
@@ -64,8 +66,10 @@ class Tracker:
         A call that raises leaves the tracker as it was: the frame can be given again.
 
         Args:
-            frame: [H, W, 3] uint8 RGB; with an engine it may be on the GPU, as a :class:`DeviceFrame`.
-            mask: [H, W] uint8 object ids; 0 leaves the pixel to propagation.
+            frame: [H, W, 3] uint8 RGB: an array of NumPy, an image of Pillow, a tensor of torch or of another
+                framework, of any strides. With an engine it may be on the GPU, as a :class:`DeviceFrame`.
+            mask: [H, W] object ids from 0 to 255, of the same kinds and any type of integer; 0 leaves the
+                pixel to propagation.
 
         Raises:
             SourceError: when the frame has another type or size than the stream or the model.
@@ -77,10 +81,9 @@ class Tracker:
         self._check_open()
         frame = self._checked_frame(frame)
         objects = self._objects
-        if mask is not None:
-            mask = np.asarray(mask)
-            check_mask(mask, frame.shape[:2])
-            objects = objects.with_objects_of(mask, self._backend.metadata.num_labels or MAX_LABELS)
+        ids = None if mask is None else as_mask(mask, frame.shape)
+        if ids is not None:
+            objects = objects.with_objects_of(ids, self._backend.metadata.num_labels or MAX_LABELS)
         elif self._size is None:
             raise MaskError(
                 "the first frame has no mask, so there is nothing to track",
@@ -91,9 +94,9 @@ class Tracker:
         dilation, slot = self._ring.plan(self._frame_in_radii(frame))
         labels, probabilities = self._backend.step(frame, dilation, slot)
         stepped = time.perf_counter()
-        if mask is not None:
-            labels, probabilities = self._apply_mask(slot, labels, mask, objects)
-            self._remember_mask(slot, ids_in(mask), objects)
+        if ids is not None:
+            labels, probabilities = self._apply_mask(slot, labels, ids, objects)
+            self._remember_mask(slot, ids_in(ids), objects)
         self._history.store(slot, frame, labels)
         self._ring.commit()
         self._last_slot = slot
@@ -102,17 +105,35 @@ class Tracker:
         self._frame_index += 1
         return self._result(labels, probabilities, started, stepped)
 
-    def prefetch(self, frame: Image) -> None:
+    def prefetch(self, frame: ArrayLike | DeviceFrame) -> None:
         """Announce the frame after the one that :meth:`step` is given next, if it is already decoded.
 
         A GPU then uploads it while that step executes. This is an optimization alone: a step may be given any
         frame.
 
         Args:
-            frame: the very array of the step after the next one; it must not change until then.
+            frame: the very array of the step after the next one; it must not change until then. Frames of
+                other kinds are not uploaded early.
         """
-        if self._prefetching is not None:
+        if self._prefetching is not None and isinstance(frame, np.ndarray):
             self._prefetching.prefetch(frame)
+
+    def reset(self) -> None:
+        """Forget all frames and objects, so that the next step begins another stream, of any size.
+
+        The model stays loaded. What follows is what a new tracker would give.
+        """
+        self._check_open()
+        self._begin()
+
+    def _begin(self) -> None:
+        """Hold nothing of any stream. Memory stays allocated: what is in it is not read."""
+        self._ring = MemoryRing(self._policy, self._backend.metadata.num_slots)
+        self._history = History(self._backend.metadata.stride)
+        self._objects = ObjectTable()
+        self._size = None
+        self._last_slot = 0
+        self._frame_index = 0
 
     def remove(self, object_id: int) -> None:
         """Stop tracking an object: its pixels, past and future, count as background.
@@ -128,7 +149,7 @@ class Tracker:
         self._history.merge_label(channel)
         self._objects = self._objects.without(object_id)
 
-    def revise(self, labels: Labels) -> None:
+    def revise(self, labels: ArrayLike) -> None:
         """Replace the label map that memory holds for the latest frame.
 
         Args:
@@ -138,12 +159,14 @@ class Tracker:
             MaskError: when no frame was processed yet, or the labels are of another type or size than it.
         """
         self._check_open()
-        if self._size is None or labels.dtype != np.uint8 or labels.shape != self._size:
+        try:
+            ids = as_mask(labels, self._size or (0, 0))
+        except MaskError as error:
             raise MaskError(
-                f"labels of {labels.dtype} {list(labels.shape)} do not fit the latest frame",
-                "give uint8 object ids of its height and width",
-            )
-        channels = self._objects.to_channels(labels)
+                f"{error.problem}, so the labels do not fit the latest frame",
+                "give object ids of its height and width",
+            ) from error
+        channels = self._objects.to_channels(ids)
         self._write_labels(self._last_slot, channels)
         self._history.relabel(self._last_slot, self._history.at_features(channels))
 
@@ -173,18 +196,17 @@ class Tracker:
         if self._closed:
             raise ValueError("the tracker is closed")
 
-    def _checked_frame(self, frame: Pixels) -> Pixels:
-        frame = frame if isinstance(frame, DeviceFrame) else np.asarray(frame)
-        check_frame(frame)
-        height, width = frame.shape[:2]
+    def _checked_frame(self, frame: ArrayLike | DeviceFrame) -> Pixels:
+        pixels = as_frame(frame)
+        height, width = pixels.shape[:2]
         if self._size is not None and (height, width) != self._size:
             raise SourceError(
                 f"the stream changed from {self._size[1]}x{self._size[0]} to {width}x{height} pixels at "
                 f"frame {self._frame_index}",
-                "resize its frames to one size, or start a new tracker with a mask of the new size",
+                "resize its frames to one size, or call reset() and give a mask of the new size",
             )
         self._backend.metadata.check_frame_size(height, width)
-        return frame
+        return pixels
 
     def _frame_in_radii(self, frame: Pixels) -> float:
         """Shorter side of the frame, in window radii of the model."""
