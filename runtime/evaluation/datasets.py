@@ -86,12 +86,12 @@ def load_split(root: Path, split: str) -> list[DatasetSequence]:
     if not root.is_dir():
         raise SourceError(f"the dataset root {root} is not a folder", "check the path")
     folder = root if split == WHOLE_FOLDER or not (root / split).is_dir() else root / split
-    names = _listed(root, split)
+    names = listed_sequences(root, split)
     if names is not None:
         return [_sequence(folder if _images(folder) else root, name, split) for name in names]
     if (images := _images(folder)) is None or (folder == root and split != WHOLE_FOLDER):
         raise SourceError(f"{root} has no split named {split}", _existing_splits(root))
-    return [_sequence(folder, name, split) for name in _folders(images)]
+    return [_sequence(folder, name, split) for name in folders_in(images)]
 
 
 def find_sequences(root: Path) -> list[DatasetSequence]:
@@ -103,7 +103,7 @@ def find_sequences(root: Path) -> list[DatasetSequence]:
     for resolution in (*PREFERRED_RESOLUTIONS, ""):
         images, masks = root / IMAGES / resolution, root / ANNOTATIONS / resolution
         sequences = []
-        for name in _folders(images):
+        for name in folders_in(images):
             with suppress(SourceError, MaskError):
                 sequences.append(_pair(name, images / name, masks / name))
         if sequences:
@@ -116,8 +116,12 @@ def _images(folder: Path) -> Path | None:
     return next((folder / name for name in (IMAGES, SAV_IMAGES) if (folder / name).is_dir()), None)
 
 
-def _listed(root: Path, split: str) -> list[str] | None:
-    """Sequence names in the split's list, None when there is no such list."""
+def listed_sequences(root: Path, split: str) -> list[str] | None:
+    """Sequence names in the split's list, None when there is no such list.
+
+    Raises:
+        SourceError: when the list cannot be read, or names no folder.
+    """
     lists = [root / LISTS / folder / f"{split}.txt" for folder in LIST_FOLDERS]
     if any((folder / SAV_IMAGES).is_dir() for folder in (root, root / split)):
         lists += [
@@ -204,41 +208,64 @@ def _pair(name: str, images: Path, masks: Path) -> DatasetSequence:
     frames = tuple(images_in(images))
     if not frames:
         raise SourceError(f"{images} holds no image", "complete the dataset")
-    objects = [name for name in _folders(masks) if name.isascii() and name.isdecimal() and len(name) < 10]
-    if objects and not images_in(masks, {".png"}):
-        of_object = {name: _matched(frames, images, masks / name) for name in sorted(objects, key=int)}
-        annotations = {index: file for files in of_object.values() for index, file in files.items()}
-    else:
-        of_object, annotations = {}, _matched(frames, images, masks)
+    return _matched(name, masks, frames, images)
+
+
+def annotated_sequence(name: str, masks: Path) -> DatasetSequence:
+    """A sequence of which only the annotations are needed; its frames are those that are annotated.
+
+    Args:
+        name: of the sequence.
+        masks: folder of its annotations.
+
+    Raises:
+        MaskError: when there is none.
+    """
+    folders = [masks / name for name in _object_folders(masks)] or [masks]
+    stems = {path.stem: path for folder in folders if folder.is_dir() for path in images_in(folder, {".png"})}
+    return _matched(name, masks, tuple(stems[stem] for stem in sorted(stems)), masks)
+
+
+def _matched(name: str, masks: Path, frames: tuple[Path, ...], images: Path) -> DatasetSequence:
+    """The sequence of frames from ``images`` and masks of the same names."""
+    position = {path.stem: index for index, path in enumerate(frames)}
+
+    def by_frame(folder: Path) -> dict[int, Path]:
+        files = images_in(folder, {".png"}) if folder.is_dir() else []
+        if strays := [path for path in files if path.stem not in position]:
+            raise MaskError(
+                f"{strays[0]} belongs to no frame in {images}", "give masks the names of their frames"
+            )
+        return {position[path.stem]: path for path in files}
+
+    objects = {name: by_frame(masks / name) for name in _object_folders(masks)}
+    annotations = {index: file for files in objects.values() for index, file in files.items()}
+    annotations = annotations if objects else by_frame(masks)
     if not annotations:
         raise MaskError(
             f"the sequence {name} has no annotation in {masks}",
             "add the mask of its first frame, named like that frame",
         )
-    return DatasetSequence(name, frames, annotations, of_object)
+    return DatasetSequence(name, frames, annotations, objects)
 
 
-def _matched(frames: tuple[Path, ...], images: Path, masks: Path) -> dict[int, Path]:
-    """Frame index -> mask file of the same name."""
-    index = {path.stem: position for position, path in enumerate(frames)}
-    files = images_in(masks, {".png"})
-    if strays := [path.name for path in files if path.stem not in index]:
-        raise MaskError(
-            f"{masks / strays[0]} belongs to no frame in {images}", "give masks the names of their frames"
-        )
-    return {index[path.stem]: path for path in files}
+def _object_folders(masks: Path) -> list[str]:
+    """Names of the folders that hold the masks of one object each; none where masks hold all objects."""
+    names = [name for name in folders_in(masks) if name.isascii() and name.isdecimal() and len(name) < 10]
+    return sorted(names, key=int) if names and not images_in(masks, {".png"}) else []
 
 
 def _locations(base: Path, name: str) -> dict[str, Path]:
     """Resolution -> folder of a sequence, best first; "" stands for the layout without resolutions."""
     if (base / name).is_dir():
         return {"": base / name}
-    present = _folders(base)
+    present = folders_in(base)
     known = [resolution for resolution in PREFERRED_RESOLUTIONS if resolution in present]
     others = [resolution for resolution in present if resolution not in known]
     candidates = {resolution: base / resolution / name for resolution in known + others}
     return {resolution: path for resolution, path in candidates.items() if path.is_dir()}
 
 
-def _folders(base: Path) -> list[str]:
+def folders_in(base: Path) -> list[str]:
+    """Names of the folders in a folder, sorted; none where it does not exist."""
     return sorted(path.name for path in base.iterdir() if path.is_dir()) if base.is_dir() else []

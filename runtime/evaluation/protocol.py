@@ -25,8 +25,9 @@ from ..pipeline.resized import upscale_labels
 from ..video.images import read_image
 from .annotations import Annotations, pixels
 from .datasets import DatasetSequence, load_split
-from .measures import Score, SequenceScorer
+from .measures import Score
 from .report import Evaluation, SequenceResult
+from .scoring import score_annotations
 
 ASPECT_TOLERANCE = 0.01
 """Relative difference of aspect ratios that is due to rounding, as in DAVIS 480p."""
@@ -106,6 +107,15 @@ def check_outputs(out_dir: Path, json_file: Path) -> None:
         OutputError: when they cannot.
     """
     make_directory(out_dir)
+    check_json_file(json_file)
+
+
+def check_json_file(json_file: Path) -> None:
+    """Create the folder of the measures, and check that they can be written there.
+
+    Raises:
+        OutputError: when they cannot.
+    """
     make_directory(json_file.parent)
     if json_file.is_dir():
         raise OutputError(f"{json_file} is a folder", "name a file for the measures")
@@ -139,7 +149,7 @@ def track_sequences(
                 progress(sequence.name, done, total)
             if isinstance(tracker, TwoPassTracker):
                 seconds += _track_again(annotations, tracker, folder, size)
-        objects = _score(annotations, folder) if annotations.scorable else {}
+        objects = score_annotations(annotations, folder) if annotations.scorable else {}
         frames = len(sequence.frames) - annotations.start
         yield SequenceResult(sequence.name, objects, frames, seconds, annotations.notes)
 
@@ -157,18 +167,7 @@ def score_sequence(sequence: DatasetSequence, predictions: Path) -> dict[int, Sc
     Raises:
         MaskError: when a mask is missing, damaged or of another size than the annotation.
     """
-    return _score(Annotations.of(sequence), predictions)
-
-
-def _score(annotations: Annotations, predictions: Path) -> dict[int, Score]:
-    scorers: dict[int | None, SequenceScorer] = {}
-    for pair in annotations.pairs(predictions):
-        scorers.setdefault(pair.name, SequenceScorer()).add(pair.prediction, pair.truth)
-    return {
-        number if name is None else name: score
-        for name, scorer in scorers.items()
-        for number, score in scorer.scores().items()
-    }
+    return score_annotations(Annotations.of(sequence), predictions)
 
 
 def _track(

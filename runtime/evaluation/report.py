@@ -74,18 +74,18 @@ class Evaluation:
         return [*rows, _row("all", objects, self.score, self.fps)]
 
     def to_json(self) -> str:
-        """The evaluation as JSON: scores in percent, null where nothing could be scored."""
+        """The evaluation as JSON: scores in percent, null where nothing could be scored or timed."""
         document = {
             "split": self.split,
             "size": self.size,
             "unit": "percent",
             "global": _score_json(self.score),
-            "fps": self.fps,
+            "fps": self.fps or None,
             "sequences": {
                 result.name: {
                     **_score_json(result.score),
                     "frames": result.frames,
-                    "fps": result.fps,
+                    "fps": result.fps or None,
                     "objects": {str(key): _score_json(score) for key, score in result.objects.items()},
                 }
                 for result in self.sequences
@@ -100,7 +100,7 @@ def _row(name: str, objects: int, score: Score | None, fps: float) -> tuple[str,
     else:
         measures = (score.jf, *_statistics(score.j), *_statistics(score.f))
         figures = [f"{figure:.1f}" for figure in measures]
-    return (name, str(objects), *figures, f"{fps:.1f}")
+    return (name, str(objects), *figures, f"{fps:.1f}" if fps else "-")
 
 
 def _statistics(measure: Measure) -> tuple[float, float, float]:

@@ -18,6 +18,7 @@ from .commands.import_mast import import_mast
 from .commands.label import label
 from .commands.profile import profile
 from .commands.quantize import quantize
+from .commands.score import score
 from .commands.studio import studio
 from .commands.track import track
 from .commands.train import train
@@ -36,6 +37,7 @@ COMMANDS = (
     ("studio", TRACK, studio),
     ("label", TRACK, label),
     ("evaluate", TRACK, evaluate),
+    ("score", TRACK, score),
     ("train", TRAIN, train),
     ("import", TRAIN, import_mast),
     ("export", DEPLOY, export),

@@ -121,6 +121,7 @@ BASES = {
     "studio": "studio {frames} --model {model} --no-browser",
     "label": "label {frames} --masks {masks} --model {model} --out {run}/out --threads 1",
     "evaluate": f"evaluate --davis {{davis}} --split val --model {{model}} {MEASURED}",
+    "score": "score {davis}/Annotations/480p --davis {davis}",
     "train": "train nano --data {frames} --out {run}/out",
     "export": "export {checkpoint} --out {run}/model.onnx",
     "export-refiner": "export-refiner {checkpoint} --out {run}/refiner.onnx",
@@ -212,6 +213,11 @@ ROWS: dict[str, dict[str, Row]] = {
             "--refine-feedback", calls, f"{BASES['evaluate']} --refine online --refine-size 32"
         ),
         "--refiner": Row("--refiner {refiner}", calls, f"{BASES['evaluate']} --refine offline {ADAPT}"),
+    },
+    "score": {
+        "--davis": Row("--davis {masks}", code, codes=(2,)),
+        "--split": Row("--split none", said),
+        "--json": Row("--json {run}/scores.json", names),
     },
     "train": {
         "--data": Row("--data {others}", calls),

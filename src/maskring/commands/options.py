@@ -312,6 +312,12 @@ LabelOut = Annotated[
 Davis = Annotated[Path, typer.Option(help="Dataset root in DAVIS or YouTube-VOS layout.")]
 Split = Annotated[str, typer.Option(help="ImageSets/2017/NAME.txt, else ImageSets/2016/NAME.txt.")]
 PredictionsOut = Annotated[Path, typer.Option("--out", help="Folder for the predicted masks.")]
+Predicted = Annotated[Path, typer.Argument(help="Folder of predicted masks: a folder per sequence.")]
+ScoredSplit = Annotated[
+    str | None,
+    typer.Option("--split", help="Score all sequences of a list; default: those with predictions."),
+]
+OptionalMeasures = Annotated[Path | None, typer.Option("--json", help="File for the measures.")]
 MeasuresOut = Annotated[Path, typer.Option("--json", help="File for the measures.")]
 
 # studio
