@@ -36,6 +36,12 @@ from .palette import PALETTE
 MAX_GREY_CHROMA = 16
 """Largest difference of a pixel's channels in a lossy grey picture."""
 
+MIN_LEVEL = 0.6
+"""Share of pixels that equal their right neighbour in a label map; in noise and photographs it is smaller."""
+
+MIN_NOISY_PIXELS = 1024
+"""Smaller pictures may be all outlines."""
+
 MIN_FLAT_ALPHA = 32
 """Fainter areas count as transparent."""
 
@@ -234,15 +240,12 @@ def _background(name: str, table: Values, flat: NDArray[np.bool_]) -> tuple[int,
 
 
 def _check_number_of_values(name: str, values: Values, table: Values, deep: bool) -> None:
-    """Refuse a photograph. Integers of more than 8 bits are label maps, which may hold 255 objects."""
+    """Refuse a photograph or noise. Integers of more than 8 bits may mark 255 objects."""
     objects = int((table > 0).sum())
-    if deep:
-        if objects > 255:
-            raise MaskError(f"the mask {name} holds {objects} objects", "mark at most 255")
-        level = float((values[:, 1:] == values[:, :-1]).mean()) if values.shape[1] > 1 else 1.0
-        if objects <= MAX_VALUES or level >= 0.7:
-            return
-    if objects > MAX_VALUES:
+    if deep and objects > 255:
+        raise MaskError(f"the mask {name} holds {objects} objects", "mark at most 255")
+    level = float((values[:, 1:] == values[:, :-1]).mean()) if values.size >= MIN_NOISY_PIXELS else 1.0
+    if level < MIN_LEVEL or (objects > MAX_VALUES and not deep):
         raise MaskError(
             f"the mask {name} has {len(table)} grey values, so they cannot all be objects", REMEDY
         )

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from functools import cached_property
 from itertools import combinations
 from typing import Any, TypeAlias
 
@@ -23,16 +24,17 @@ FEW_BLENDS = 2
 BLEND_TOLERANCE = 12
 """How far a blend may lie from the line between its two colours, in steps of 1/255."""
 
-BLEND_SHARE = 0.25
+BLEND_SHARE = 0.15
 """Share of an area's rim that is blended where its edge is soft; small objects beside an area cover less."""
 
 REACH = 4
-"""Pixels from the outline within which a lossy or finely graded picture may have middle values."""
+"""Pixels that a soft edge is wide at most."""
 
 FAINT, LOSSY_FAINT = 8, 64
 """Strengths below these, and so close to 255, are noise, also where the shape is not connected to them."""
 
 _SQUARE = np.ones((3, 3), np.uint8)
+_WIDE = np.ones((2 * REACH + 1, 2 * REACH + 1), np.uint8)
 
 
 def flat_entries(entries: Entries, count: int) -> NDArray[np.bool_]:
@@ -54,8 +56,8 @@ def blended_entries(
     """Values that two areas blend into where they meet.
 
     Such a value lies between those of two areas, and where it is too thin for a block of 3x3 pixels, it lines
-    a good part of the rims of both. Elsewhere it may be an area itself: between the greys 0 and 200 there is
-    100, whether or not an object has it.
+    a good part of the rim of one and is close to the other. Elsewhere it may be an area itself: between the
+    greys 0 and 200 there is 100, whether or not an object has it.
 
     Args:
         entries: [H, W] positions in ``colours``.
@@ -63,25 +65,64 @@ def blended_entries(
         flat: [N], from :func:`flat_entries`.
     """
     areas, points = np.flatnonzero(flat), colours.astype(np.float64)
-    thin: NDArray[np.bool_] | None = None
-    rims: dict[int, Entries] = {}
+    around = _Surroundings(entries)
     blends: set[int] = set()
     for one, other in combinations(areas.tolist(), 2):
         candidates = np.flatnonzero(_lie_between(points, points[one], points[other]))
         if not len(candidates):
             continue
-        if thin is None:
-            centres = np.pad(_block_centres(entries), 1).astype(np.uint8)
-            thin = cv2.dilate(centres, _SQUARE) == 0
-        for area in (one, other):
-            if area not in rims:
-                inside = (entries == area).astype(np.uint8)
-                rim = cv2.dilate(inside, _SQUARE) > inside
-                rims[area] = np.where(thin[rim], entries[rim].astype(np.int64), -1)
-        shares = [np.isin(rims[area], candidates).mean() for area in (one, other) if len(rims[area])]
-        if len(shares) == 2 and min(shares) >= BLEND_SHARE / 2 and max(shares) >= BLEND_SHARE:
-            blends |= set(candidates.tolist()) & set(rims[one].tolist() + rims[other].tolist())
+        for area, next_to in ((one, other), (other, one)):
+            rim = around.rim(area)
+            found = entries[rim & around.thin & around.near(next_to)]
+            found = found[np.isin(found, candidates)]
+            if len(found) and len(found) >= BLEND_SHARE * np.count_nonzero(rim):
+                blends |= set(found.tolist())
     return sorted(blends)
+
+
+class _Surroundings:
+    """Where areas end, computed once for each.
+
+    Args:
+        entries: [H, W].
+    """
+
+    def __init__(self, entries: Entries) -> None:
+        self._entries = entries
+        self._rims: dict[int, NDArray[np.bool_]] = {}
+        self._near: dict[int, NDArray[np.bool_]] = {}
+
+    @cached_property
+    def thin(self) -> NDArray[np.bool_]:
+        """Pixels [H, W] in no block of 3x3 equal pixels."""
+        centres = np.pad(_block_centres(self._entries), 1).astype(np.uint8)
+        return np.asarray(cv2.dilate(centres, _SQUARE) == 0, np.bool_)
+
+    def rim(self, area: int) -> NDArray[np.bool_]:
+        """Pixels [H, W] outside an area that touch it."""
+        if area not in self._rims:
+            inside = (self._entries == area).astype(np.uint8)
+            self._rims[area] = np.asarray(cv2.dilate(inside, _SQUARE) > inside, np.bool_)
+        return self._rims[area]
+
+    def near(self, area: int) -> NDArray[np.bool_]:
+        """Pixels [H, W] at most :data:`REACH` away from an area."""
+        if area not in self._near:
+            inside = (self._entries == area).astype(np.uint8)
+            self._near[area] = np.asarray(cv2.dilate(inside, _WIDE) > 0, np.bool_)
+        return self._near[area]
+
+
+def edge_entries(entries: Entries, colours: NDArray[np.integer[Any]], flat: NDArray[np.bool_]) -> list[int]:
+    """Thin values that lie between those of two areas, and mostly close to both. Arguments as above."""
+    points, thin = colours.astype(np.float64), np.flatnonzero(~flat)
+    around = _Surroundings(entries)
+    edges: set[int] = set()
+    for one, other in combinations(np.flatnonzero(flat).tolist(), 2) if len(thin) else ():
+        for entry in thin[_lie_between(points[thin], points[one], points[other])].tolist():
+            if (around.near(one) & around.near(other))[entries == entry].mean() > 0.5:
+                edges.add(entry)
+    return sorted(edges)
 
 
 def _lie_between(
@@ -137,7 +178,7 @@ def _graded_shape(strength: Labels, faint: int) -> NDArray[np.bool_] | None:
         return None
     mask = inside.astype(np.uint8)
     outline = cv2.dilate(mask, _SQUARE) > cv2.erode(mask, _SQUARE)
-    near = cv2.dilate(outline.astype(np.uint8), np.ones((2 * REACH + 1, 2 * REACH + 1), np.uint8)) > 0
+    near = cv2.dilate(outline.astype(np.uint8), _WIDE) > 0
     middle = (strength >= LOSSY_FAINT) & (strength <= 255 - LOSSY_FAINT)
     if (middle & ~near).any() or not _all_connected(strength >= faint, strength > 255 - LOSSY_FAINT):
         return None

@@ -18,6 +18,7 @@ from .mask_edges import (
     FEW_BLENDS,
     Entries,
     blended_entries,
+    edge_entries,
     flat_entries,
     soft_shape,
 )
@@ -113,26 +114,21 @@ def softened(
     if required:
         mapped = np.zeros(len(colours), np.intp)
         mapped[used] = np.arange(len(used))
-        check_edges(name, mapped[entries], colours[used], flat[used], few=False)
+        check_edges(name, mapped[entries], colours[used], flat[used])
     return None
 
 
-def check_edges(
-    name: str, entries: Entries, colours: NDArray[Any], flat: NDArray[np.bool_], *, few: bool = True
-) -> None:
+def check_edges(name: str, entries: Entries, colours: NDArray[Any], flat: NDArray[np.bool_]) -> None:
     """Refuse soft edges between several objects: where two blend, no colour tells whose a pixel is.
 
     Args:
         entries: [H, W] positions in ``colours``, of which all occur.
         colours: [N, C].
         flat: [N].
-        few: more thin values than areas are soft edges, wherever they are.
     """
-    objects = np.flatnonzero(colours.any(axis=1))
-    thin = int((~flat[objects]).sum())
     blends = len(blended_entries(entries, colours, flat))
-    if few and thin > FEW_BLENDS and thin > len(objects) - thin > 0:
-        blends = max(blends, thin)
+    edges = len(edge_entries(entries, colours, flat))
+    blends = max(blends, edges if edges > FEW_BLENDS else 0)
     if blends:
         raise MaskError(
             f"the mask {name} has soft edges: {blends} colours or greys appear along edges alone",

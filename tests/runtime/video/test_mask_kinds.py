@@ -164,10 +164,24 @@ def test_a_tiled_and_a_big_tiff(tmp_path: Path) -> None:
         assert np.array_equal(read_mask(tmp_path / f"{name}.tif"), TWO)
 
 
+DISCS = np.zeros((200, 300, 3), np.uint8)
+for colour, centre in ((RED, (60, 60)), (BLUE, (150, 100)), ((0, 255, 0), (240, 150))):
+    cv2.circle(DISCS, centre, 40, colour, -1, cv2.LINE_AA)
+NOISE = np.random.default_rng(1).integers(-3, 4, TWO.shape)
+
 REFUSED: dict[str, tuple[Image.Image, str, dict[str, Any], str]] = {
     "soft palette": (Image.fromarray(SOFT_RGB).convert("P"), "png", {}, "edges"),
     "soft palette of 16": (quantized(SOFT_RGB, 16, Image.Quantize.MEDIANCUT), "png", {}, "edges"),
     "soft palette of 4": (quantized(SOFT_RGB, 4, Image.Quantize.MEDIANCUT), "png", {}, "edges"),
+    "soft palette of 5": (quantized(DISCS, 5, Image.Quantize.MEDIANCUT), "png", {}, "edges"),
+    "soft palette of 5, octree": (quantized(DISCS, 5, Image.Quantize.FASTOCTREE), "png", {}, "edges"),
+    "soft palette of the web": (
+        Image.fromarray(DISCS).convert("P", dither=Image.Dither.NONE),
+        "png",
+        {},
+        "edges",
+    ),
+    "noise": (Image.fromarray((TWO * 80 + 5 + NOISE).astype(np.uint8)), "png", {}, "values"),
     "soft colours": (Image.fromarray(SOFT_RGB), "png", {}, "colours"),
     "scaled ids": (
         Image.fromarray(cv2.resize(TWO, None, fx=2, fy=2, interpolation=cv2.INTER_LINEAR)),
@@ -225,6 +239,19 @@ def test_thin_objects_in_a_palette_stay(tmp_path: Path) -> None:
         tmp_path / "thin.png"
     )
     assert np.array_equal(read_mask(tmp_path / "thin.png"), ids)
+
+
+def test_many_thin_objects_stay(tmp_path: Path) -> None:
+    """Slivers beside one area, in greys that lie between black and white and in colours."""
+    ids = np.where(TWO == 2, 5, 0).astype(np.uint8)
+    for number, column in ((1, 3), (2, 12), (3, 30), (4, 86)):
+        ids[5:55, column : column + 2] = number
+    greys = np.array([0, 50, 100, 150, 200, 255], np.uint8)[ids]
+    Image.fromarray(greys).save(tmp_path / "grey.png")
+    colours = np.array([BLACK, (0, 255, 0), (255, 255, 0), WHITE, (0, 255, 255), RED], np.uint8)
+    Image.fromarray(colours[ids]).save(tmp_path / "colour.png")
+    assert np.array_equal(read_mask(tmp_path / "grey.png"), greys)
+    assert_same_objects(read_mask(tmp_path / "colour.png"), ids)
 
 
 @pytest.mark.parametrize("suffix", ["png", "tif", "jpg", "webp"])
