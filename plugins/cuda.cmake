@@ -2,7 +2,7 @@
 #
 # nvcc is searched in CUDACXX, PATH and the usual folders, then in the pip packages of the extra `cuda` in the Python
 # environment that runs the build. Without nvcc, a message says so and the target does not exist.
-set(MASKRING_CUDA_ARCHITECTURES 75 80 86 87 89 90 100 120
+set(MASKRING_CUDA_ARCHITECTURES 75 80 86 87 89 90 100 110 120
   CACHE STRING "Compute capabilities to compile the kernels for; the last one also as PTX, for future GPUs")
 
 include(CheckLanguage)
@@ -43,14 +43,8 @@ if(NOT CMAKE_CUDA_COMPILER)
   return()
 endif()
 enable_language(CUDA)
-if(CMAKE_CUDA_COMPILER_VERSION VERSION_LESS 12.8)  # JetPack 6 has 12.6
-  list(REMOVE_ITEM MASKRING_CUDA_ARCHITECTURES 100 120)
-  message(STATUS "CUDA kernels: compute capabilities 10.0 and 12.0 are left out, they need CUDA toolkit 12.8 or newer")
-endif()
-
-list(TRANSFORM MASKRING_CUDA_ARCHITECTURES APPEND -real OUTPUT_VARIABLE maskring_architectures)
-list(GET MASKRING_CUDA_ARCHITECTURES -1 newest)
-list(APPEND maskring_architectures ${newest}-virtual)
+include(${CMAKE_CURRENT_LIST_DIR}/cuda_architectures.cmake)
+maskring_cuda_architectures(${CMAKE_CUDA_COMPILER_VERSION} maskring_architectures ${MASKRING_CUDA_ARCHITECTURES})
 
 set(kernels ${CMAKE_CURRENT_LIST_DIR}/windowed_affinity/cuda)
 add_library(maskring_kernels STATIC
@@ -65,4 +59,4 @@ target_compile_options(maskring_kernels PRIVATE
   $<$<COMPILE_LANGUAGE:CXX>:${maskring_warnings}>
   $<$<COMPILE_LANGUAGE:CUDA>:-Xcompiler=${host_warnings} -Xptxas=-v --threads=2>
   $<$<AND:$<COMPILE_LANGUAGE:CUDA>,$<BOOL:${MASKRING_WERROR}>>:-Werror=all-warnings>)
-message(STATUS "CUDA kernels: ${CMAKE_CUDA_COMPILER} for compute capabilities ${MASKRING_CUDA_ARCHITECTURES}")
+message(STATUS "CUDA kernels: ${CMAKE_CUDA_COMPILER} for ${maskring_architectures}")
