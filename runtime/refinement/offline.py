@@ -15,13 +15,13 @@ import numpy as np
 from numpy.typing import NDArray
 
 from ...common.types import ArrayLike
+from ..pipeline.result_store import ResultStore
 from ..tracking.checks import as_image, as_mask
 from ..tracking.result import Result
 from ..tracking.tracker import Tracker
 from .guard import Guard, unsure
 from .network.adaptation import Adaptation
 from .network.predictor import Predictor
-from .result_store import ResultStore
 from .samples import SampleBuffer, SampleMaker
 from .settings import RefinementSettings
 

@@ -154,6 +154,11 @@ ROWS: dict[str, dict[str, Row]] = {
         "--size": Row("--size 17", masks, BASES["track"] + FOLLOWED),
         "--add": Row("--add 2={second}", objects),
         "--remove": Row("--remove 3=1", objects),
+        "--backward": Row(
+            "--backward",
+            objects,
+            "track {frames} --mask {mask} --add 3={second} --model {pixels} --out {run}/out",
+        ),
         "--masks": Row("--no-masks", names),
         "--overlay": Row("--overlay", names),
         "--show": Row("--show", calls),

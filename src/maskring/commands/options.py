@@ -294,6 +294,12 @@ Remove = Annotated[
     list[str] | None,
     typer.Option(metavar="FRAME=ID", help="Stop following an object at a frame; repeatable."),
 ]
+Backward = Annotated[
+    bool,
+    typer.Option(
+        "--backward", help="Also follow objects back from the frame of their first mask; needs a file."
+    ),
+]
 WriteMasks = Annotated[bool, typer.Option(help="Write one palette PNG per frame.")]
 WriteOverlay = Annotated[bool, typer.Option(help="Write overlay.mp4.")]
 Show = Annotated[

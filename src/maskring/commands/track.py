@@ -36,6 +36,7 @@ def track(
     size: options.TrackSize = None,
     add: options.Add = None,
     remove: options.Remove = None,
+    backward: options.Backward = False,
     masks: options.WriteMasks = True,
     overlay: options.WriteOverlay = True,
     show: options.Show = False,
@@ -52,10 +53,12 @@ def track(
 ) -> None:
     """Follow objects through SOURCE: those of a mask, in boxes, or drawn in a window."""
     from ..models import open_tracker
+    from ..runtime.pipeline.both_ways import follow_both_ways
     from ..runtime.refinement import session
     from ..runtime.video.open_source import open_source
 
-    _require_use(mask, boxes, out_dir, show, refine)
+    _require_use(mask, boxes, out_dir, show, refine, add if backward else None)
+    _require_file(backward, live, show, refine)
     planned = planned_edits(mask or [], boxes or [], add or [], remove or [], first)
     refining = refinement.chosen_refinement(
         refine,
@@ -80,7 +83,14 @@ def track(
         sinks = _file_sinks(stack, out_dir, stream, masks, overlay, refine)
         steering = _steered(stack, planned.steering, sinks) if show else planned.steering
         progress = stack.enter_context(show_progress())
-        summary = refining.follow(stream, reopen, tracker, sinks, steering, out_dir, size, progress)
+        if backward:
+            again = stack.enter_context(open_tracker(model, kernel=kernel.value, threads=threads))
+            part = partial(open_source, source)
+            summary = follow_both_ways(
+                stream, part, (tracker, again), sinks, steering, out_dir, size, progress
+            )
+        else:
+            summary = refining.follow(stream, reopen, tracker, sinks, steering, out_dir, size, progress)
         if save_refiner is not None:
             session.save_refiner(tracker, save_refiner)
     _report(summary, stream, sinks, out_dir, live, show)
@@ -88,11 +98,24 @@ def track(
         require_reached(summary.last, add, remove)
 
 
+def _require_file(backward: bool, live: bool, show: bool, refine: ModeChoice) -> None:
+    """Refuse what cannot be followed backwards."""
+    others = {"--live": live, "--show": show, f"--refine {refine.value}": refine is not ModeChoice.off}
+    for option, given in others.items():
+        if backward and given:
+            raise UserError(f"--backward and {option} exclude each other", f"leave {option} out")
+
+
 def _require_use(
-    mask: list[str] | None, boxes: list[str] | None, out_dir: Path | None, show: bool, refine: ModeChoice
+    mask: list[str] | None,
+    boxes: list[str] | None,
+    out_dir: Path | None,
+    show: bool,
+    refine: ModeChoice,
+    add: list[str] | None,
 ) -> None:
     """Refuse a run that tracks nothing, that nobody sees, or that cannot be watched."""
-    if not mask and not boxes and not show:
+    if not mask and not boxes and not show and not add:
         raise MaskError(
             "no object was given",
             "add --mask FIRST.png (the objects of the first frame), --box X0,Y0,X1,Y1 for each, or --show to "

@@ -14,6 +14,7 @@ from user_errors import raises_user_error
 
 from maskring.common.errors import OutputError, UserError
 from maskring.runtime.arrays.overlap import intersection_over_union
+from maskring.runtime.pipeline.result_store import ResultStore
 from maskring.runtime.refinement import guard
 from maskring.runtime.refinement.comparison import (
     ADDED,
@@ -25,7 +26,6 @@ from maskring.runtime.refinement.comparison import (
 from maskring.runtime.refinement.crop import Crop
 from maskring.runtime.refinement.guard import Guard, fuse, keep_propagated
 from maskring.runtime.refinement.quality import area_quality, confidence, frame_quality
-from maskring.runtime.refinement.result_store import ResultStore
 from maskring.runtime.refinement.samples import Sample, SampleBuffer, SampleMaker
 from maskring.runtime.refinement.settings import RefinementSettings
 from maskring.runtime.tracking.result import ObjectState, Result, Timings

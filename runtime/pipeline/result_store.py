@@ -1,4 +1,4 @@
-"""Propagated results on disk, until refinement reads them in its second pass."""
+"""Results of one pass on disk, until another pass reads them."""
 
 from __future__ import annotations
 
@@ -25,7 +25,7 @@ class ResultStore:
 
     def __init__(self, parent: Path | None) -> None:
         try:
-            self._temporary = tempfile.TemporaryDirectory(prefix=".propagated-", dir=parent)
+            self._temporary = tempfile.TemporaryDirectory(prefix=".results-", dir=parent)
         except OSError as error:
             raise output_error(parent or Path(tempfile.gettempdir()), error) from error
         self._folder = Path(self._temporary.name)
@@ -34,13 +34,25 @@ class ResultStore:
     def __len__(self) -> int:
         return self._written
 
+    def __contains__(self, index: int) -> bool:
+        return self._path(index).is_file()
+
     def write(self, result: Result) -> None:
         """Store the result of the next frame.
 
         Raises:
             OutputError: when it cannot be written.
         """
-        path = self._path(self._written)
+        self.replace(self._written, result)
+        self._written += 1
+
+    def replace(self, index: int, result: Result) -> None:
+        """Store the result of frame ``index``, whether or not there is one; such frames do not count.
+
+        Raises:
+            OutputError: when it cannot be written.
+        """
+        path = self._path(index)
         record = json.dumps([[asdict(state) for state in result.objects], result.frame_index])
         try:
             with path.open("wb") as file:
@@ -52,12 +64,11 @@ class ResultStore:
                 )
         except OSError as error:
             raise output_error(path, error) from error
-        self._written += 1
 
     def read(self, index: int) -> Result:
         """The result of frame ``index`` (from 0): probabilities in half precision, timings zero."""
-        if not 0 <= index < self._written:
-            raise IndexError(f"frame {index} of {self._written}")
+        if index not in self:
+            raise IndexError(f"there is no result of frame {index}")
         with np.load(self._path(index)) as arrays:
             states, frame_index = json.loads(arrays["record"].tobytes())
             return Result(
