@@ -21,7 +21,7 @@ RUNTIME = (
     ("tracking",),
     ("video",),
     ("pipeline",),
-    ("interaction", "refinement", "evaluation", "profiling"),
+    ("interaction", "refinement", "evaluation", "profiling", "conversion"),
 )
 """The same inside ``runtime``; those of one rank do not import each other."""
 

@@ -9,6 +9,7 @@ import typer
 from . import __version__
 from .commands.build import build
 from .commands.console import report_errors, say
+from .commands.convert import convert
 from .commands.demo import demo
 from .commands.doctor import doctor
 from .commands.evaluate import evaluate
@@ -38,6 +39,7 @@ COMMANDS = (
     ("label", TRACK, label),
     ("evaluate", TRACK, evaluate),
     ("score", TRACK, score),
+    ("convert", TRACK, convert),
     ("train", TRAIN, train),
     ("import", TRAIN, import_mast),
     ("export", DEPLOY, export),

@@ -65,6 +65,11 @@ def masks(run: Outcome) -> Any:
     return {path.name: path.read_bytes() for path in run.folder.rglob("*.png")}
 
 
+def said_in_files(run: Outcome) -> Any:
+    """What was written."""
+    return {path.name: path.read_bytes() for path in run.folder.rglob("*") if path.is_file()}
+
+
 def refiner(run: Outcome) -> Any:
     """The U-Net that was saved."""
     return (run.folder / "r.safetensors").read_bytes()
@@ -122,6 +127,7 @@ BASES = {
     "label": "label {frames} --masks {masks} --model {model} --out {run}/out --threads 1",
     "evaluate": f"evaluate --davis {{davis}} --split val --model {{model}} {MEASURED}",
     "score": "score {davis}/Annotations/480p --davis {davis}",
+    "convert": "convert {davis}/Annotations/480p/a --to davis --out {run}/out",
     "train": "train nano --data {frames} --out {run}/out",
     "export": "export {checkpoint} --out {run}/model.onnx",
     "export-refiner": "export-refiner {checkpoint} --out {run}/refiner.onnx",
@@ -223,6 +229,14 @@ ROWS: dict[str, dict[str, Row]] = {
         "--davis": Row("--davis {masks}", code, codes=(2,)),
         "--split": Row("--split none", said),
         "--json": Row("--json {run}/scores.json", names),
+    },
+    "convert": {
+        "--to": Row("--to youtube-vos", names),
+        "--out": Row("--out {run}/elsewhere", names),
+        "--frames": Row("--frames {davis}/JPEGImages/480p/a", names),
+        "--name": Row(
+            "--name 1=cup", said_in_files, "convert {davis}/Annotations/480p/a --to cvat --out {run}/a.xml"
+        ),
     },
     "train": {
         "--data": Row("--data {others}", calls),

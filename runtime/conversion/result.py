@@ -1,0 +1,116 @@
+"""Masks of a tracked video, as ``maskring track`` and other trackers write them."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path
+
+from ...common.errors import MaskError, SourceError
+from ...common.types import Labels
+from ..video.folders import IMAGE_SUFFIXES, images_in
+from ..video.mask_ids import MaskIds
+from ..video.masks import read_picture
+
+MASKS, OBJECTS = "masks", "objects.jsonl"
+"""What ``maskring track`` writes into its folder."""
+
+
+@dataclass(frozen=True, eq=False)
+class MaskFrame:
+    """One frame.
+
+    Attributes:
+        index: of the frame in its video.
+        name: without suffix.
+        image_name: file name of the frame's image.
+        image: the image file; None where only the name is known.
+        labels: [H, W] uint8 object ids.
+    """
+
+    index: int
+    name: str
+    image_name: str
+    image: Path | None
+    labels: Labels
+
+
+class TrackedMasks:
+    """The masks of one video. Two passes read each file: one for the ids, one for the pixels.
+
+    Args:
+        folder: what ``maskring track`` wrote, or a folder of masks.
+        frames: folder with the images of the frames, named like the masks; None where there are none.
+
+    Attributes:
+        name: of the video: that of the folder.
+        size: (height, width) of all masks.
+        ids: of all objects, ascending.
+
+    Raises:
+        SourceError: when there are no masks, or a mask has no image in ``frames``.
+        MaskError: when a mask cannot be read, or masks differ in size or name no objects.
+    """
+
+    def __init__(self, folder: Path, frames: Path | None = None) -> None:
+        if not folder.is_dir():
+            raise SourceError(f"{folder} is not a folder", "name the folder that maskring track wrote")
+        self._files = images_in(folder / MASKS if (folder / MASKS).is_dir() else folder, {".png"})
+        if not self._files:
+            inner = next((path for path in sorted(folder.iterdir()) if (path / MASKS).is_dir()), None)
+            raise SourceError(
+                f"{folder} holds no masks",
+                "name the folder that maskring track wrote"
+                if inner is None
+                else f"name one video, such as {inner}",
+            )
+        self.name = folder.resolve().name
+        self._images = (
+            {} if frames is None else {path.stem: path for path in images_in(frames, IMAGE_SUFFIXES)}
+        )
+        if frames is not None and (
+            missing := [path for path in self._files if path.stem not in self._images]
+        ):
+            raise SourceError(
+                f"{frames} holds no image for {missing[0]}", "name the folder of the tracked frames"
+            )
+        self._index = _indices(folder / OBJECTS, self._files)
+        pictures = [(path, read_picture(path)) for path in self._files[:1]]
+        height, width = pictures[0][1].areas.shape
+        self.size: tuple[int, int] = height, width
+        self._marks = []
+        for path in self._files:
+            picture = read_picture(path)
+            if picture.areas.shape != self.size:
+                raise MaskError(
+                    f"{path} differs in size from {self._files[0].name}", "convert one video at a time"
+                )
+            self._marks.append(picture.marks)
+        self._ids = MaskIds(self._marks)
+        self.ids = sorted({number for marks in self._marks for number in self._ids.objects(marks)} - {0})
+        if not self.ids:
+            raise MaskError(f"the masks in {folder} hold no object", "track one first")
+
+    def __len__(self) -> int:
+        return len(self._files)
+
+    def __iter__(self) -> Iterator[MaskFrame]:
+        for path, index in zip(self._files, self._index, strict=True):
+            image = self._images.get(path.stem)
+            name = f"{path.stem}.jpg" if image is None else image.name
+            yield MaskFrame(index, path.stem, name, image, self._ids.labels(read_picture(path)))
+
+
+def _indices(objects: Path, files: list[Path]) -> list[int]:
+    """Index of each mask's frame: as ``objects.jsonl`` tells, else its position."""
+    index_of_name: dict[str, int] = {}
+    try:
+        for line in objects.read_text(encoding="utf-8").splitlines():
+            record = json.loads(line)
+            index_of_name[str(record["name"])] = int(record["index"])
+    except (OSError, ValueError, KeyError, TypeError):
+        index_of_name = {}
+    if all(path.stem in index_of_name for path in files):
+        return [index_of_name[path.stem] for path in files]
+    return list(range(len(files)))
