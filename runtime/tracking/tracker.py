@@ -159,8 +159,10 @@ class Tracker:
             MaskError: when no frame was processed yet, or the labels are of another type or size than it.
         """
         self._check_open()
+        if self._size is None:
+            raise MaskError("no frame was tracked yet, so there are no labels to revise", "call step() first")
         try:
-            ids = as_mask(labels, self._size or (0, 0))
+            ids = as_mask(labels, self._size)
         except MaskError as error:
             raise MaskError(
                 f"{error.problem}, so the labels do not fit the latest frame",

@@ -345,13 +345,16 @@ def test_a_revision_is_what_the_next_frame_follows(frames: int) -> None:
     assert iou(after.labels, truth, 2) > 0.9
 
 
-@pytest.mark.parametrize("labels", [np.zeros((HEIGHT, WIDTH), bool), np.zeros((WIDTH, HEIGHT), np.uint8)])
-def test_a_revision_that_does_not_fit(labels: np.ndarray) -> None:
+@pytest.mark.parametrize(
+    ("labels", "named"),
+    [(np.zeros((HEIGHT, WIDTH), bool), "bool"), (np.zeros((WIDTH, HEIGHT), np.uint8), f"{HEIGHT}x{WIDTH}")],
+)
+def test_a_revision_that_does_not_fit(labels: np.ndarray, named: str) -> None:
     tracker = Tracker(PixelBackend())
-    with raises_user_error(MaskError, mentions=("latest frame",)):
+    with raises_user_error(MaskError, mentions=("no frame", "step()")):
         tracker.revise(np.zeros((HEIGHT, WIDTH), np.uint8))
     tracker.step(*scene(0, RED))
-    with raises_user_error(MaskError, mentions=("latest frame", labels.dtype, "height and width")):
+    with raises_user_error(MaskError, mentions=("latest frame", named, "height and width")):
         tracker.revise(labels)
 
 
