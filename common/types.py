@@ -10,6 +10,9 @@ from numpy.typing import NDArray
 Kernel: TypeAlias = Literal["native", "function"]
 """What computes the memory read on a CPU: maskring's kernel, or standard ONNX operators alone."""
 
+Device: TypeAlias = Literal["cpu", "cuda"]
+"""Where an exported ``.onnx`` runs."""
+
 Precision: TypeAlias = Literal["float32", "float16"]
 """Element type of features and label maps in an exported model."""
 

@@ -74,7 +74,7 @@ class DeviceFrame:
         """Raises: a model on the CPU would silently copy each frame back."""
         raise SourceError(
             "the frame is in the memory of a GPU, and the model runs on the CPU",
-            "give a TensorRT engine as the model, or frames as numpy arrays",
+            "give --device cuda or a TensorRT engine, or frames as numpy arrays",
         )
 
 

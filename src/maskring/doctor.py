@@ -15,6 +15,7 @@ from .common.libraries import import_failure
 from .common.machine import NEEDS_PYCUDA, compute_capability, usable_cores
 from .plugins.library import library_path
 from .plugins.operator_library import has_cuda, onnxruntime_library
+from .runtime.backends.onnxrt.cuda_packages import INSTALL, installed_packages
 
 State = Literal["ok", "optional", "missing"]
 
@@ -109,6 +110,7 @@ def examine() -> list[Finding]:
         *_execution_providers(),
         *(_optional(name, use) for name, use in OPTIONAL.items()),
         _operator_library(),
+        *_both_onnxruntimes(),
         _plugin_library(),
         _gpu_driver(),
         _nvcc(),
@@ -214,6 +216,11 @@ def _execution_providers() -> Iterator[Finding]:
         yield Finding(part, "ok", ", ".join(import_module("onnxruntime").get_available_providers()))
     except ImportError as error:
         yield _broken(part, error)
+
+
+def _both_onnxruntimes() -> Iterator[Finding]:
+    if len(names := installed_packages()) > 1:
+        yield Finding("onnxruntime, once", "optional", f"{' and '.join(names)} overwrite each other", INSTALL)
 
 
 def _operator_library() -> Finding:

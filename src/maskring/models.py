@@ -79,6 +79,7 @@ def open_tracker(
     policy: MemoryPolicy | None = None,
     kernel: Literal["native", "function"] = "native",
     threads: int = 0,
+    device: Literal["cpu", "cuda"] = "cpu",
 ) -> Tracker:
     """Open a tracker on ``model``.
 
@@ -88,6 +89,8 @@ def open_tracker(
         kernel: of an ``.onnx``: ``native`` runs the CPU kernel of the memory read, ``function`` standard ONNX
             operators only.
         threads: CPU threads of an ``.onnx``, 0 for all that this process may use.
+        device: where an ``.onnx`` runs: ``cuda`` is the first NVIDIA GPU, through onnxruntime-gpu. Engines always run
+            on the GPU.
 
     Raises:
         UserError: when the model cannot be found, read or executed.
@@ -95,7 +98,7 @@ def open_tracker(
     from .runtime.backends import open_backend
 
     path = resolve_model(None if model is None else Path(model))
-    backend = open_backend(path, kernel=kernel, threads=threads)
+    backend = open_backend(path, kernel=kernel, threads=threads, device=device)
     try:
         return Tracker(backend, policy=policy)
     except BaseException:

@@ -25,7 +25,7 @@ from support import HEIGHT, WIDTH, moving_square
 from typer.testing import CliRunner, Result
 
 from maskring.cli import app
-from maskring.commands.options import KernelChoice, PrecisionChoice
+from maskring.commands.options import DeviceChoice, KernelChoice, PrecisionChoice
 from maskring.commands.refinement import ModeChoice
 from maskring.common import types
 from maskring.runtime.video.masks import write_mask
@@ -170,6 +170,7 @@ ROWS: dict[str, dict[str, Row]] = {
         "--show": Row("--show", calls),
         "--kernel": Row("--kernel function", calls),
         "--threads": Row("--threads 2", calls),
+        "--device": Row("--device cuda", calls, codes=(0, 2)),
         "--refine": Row(f"--refine offline {ADAPT}", names),
         "--refine-iterations": Row("--refine-iterations 3", refiner, OFFLINE),
         "--refine-steps": Row(
@@ -200,6 +201,7 @@ ROWS: dict[str, dict[str, Row]] = {
         "--size": Row("--size 17", masks, BASES["label"] + FOLLOWED),
         "--kernel": Row("--kernel function", calls),
         "--threads": Row("--threads 2", calls),
+        "--device": Row("--device cuda", calls, codes=(0, 2)),
         "--shard": Row("--shard", names),
     },
     "evaluate": {
@@ -211,6 +213,7 @@ ROWS: dict[str, dict[str, Row]] = {
         "--size": Row("--size 17", masks, BASES["evaluate"] + FOLLOWED),
         "--kernel": Row("--kernel function", calls),
         "--threads": Row("--threads 2", calls),
+        "--device": Row("--device cuda", calls, codes=(0, 2)),
         "--shard": Row("--shard", said),
         "--refine": Row("--refine online --refine-size 32", calls),
         "--refine-iterations": Row(
@@ -589,7 +592,12 @@ def test_the_budget_is_that_of_the_p99(places: dict[str, Path], recorded: list[A
 
 @pytest.mark.parametrize(
     ("choice", "names"),
-    [(KernelChoice, types.Kernel), (PrecisionChoice, types.Precision), (ModeChoice, types.RefineMode)],
+    [
+        (DeviceChoice, types.Device),
+        (KernelChoice, types.Kernel),
+        (PrecisionChoice, types.Precision),
+        (ModeChoice, types.RefineMode),
+    ],
 )
 def test_choices_are_those_of_the_library(choice: Any, names: Any) -> None:
     assert [each.value for each in choice] == list(get_args(names))

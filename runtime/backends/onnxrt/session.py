@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from pathlib import Path
 
 import onnx
 import onnxruntime
@@ -30,17 +31,36 @@ def error_reason(error: Exception) -> str:
     return " ".join(text.split())[:200].rstrip(". ") or type(error).__name__
 
 
-def open_session(model: onnx.ModelProto, threads: int) -> onnxruntime.InferenceSession:
-    """A silent session on the CPU whose threads sleep between runs."""
+Providers = Sequence[str | tuple[str, Mapping[str, str]]]
+"""Execution providers, best first, some with their settings."""
+
+
+def open_session(
+    model: onnx.ModelProto,
+    threads: int,
+    *,
+    library: Path | None = None,
+    providers: Providers = ("CPUExecutionProvider",),
+) -> onnxruntime.InferenceSession:
+    """A silent session whose threads sleep between runs.
+
+    Args:
+        model: what it executes.
+        threads: CPU threads, 0 for onnxruntime's own choice.
+        library: operators to register.
+        providers: where operators run.
+    """
     options = onnxruntime.SessionOptions()
     options.intra_op_num_threads = threads
     # Spinning threads would take cores from the memory read and everything else.
     options.add_session_config_entry("session.intra_op.allow_spinning", "0")
     options.log_severity_level = 4  # failures arrive as exceptions; stderr belongs to the program
+    if library is not None:
+        options.register_custom_ops_library(str(library))
     return onnxruntime.InferenceSession(
         model.SerializeToString(),
         options,
-        providers=["CPUExecutionProvider"],
+        providers=list(providers),
         enable_fallback=0,  # to the same provider, announced on stdout
     )
 

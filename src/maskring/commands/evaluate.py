@@ -10,7 +10,7 @@ from rich.table import Table
 from ..runtime.refinement.settings import DEFAULT_ITERATIONS, DEFAULT_SIZE
 from . import options, refinement
 from .console import busy, note, out, say
-from .options import KernelChoice
+from .options import DeviceChoice, KernelChoice
 from .progress import show_progress
 from .refinement import ModeChoice
 
@@ -27,6 +27,7 @@ def evaluate(
     size: options.TrackSize = None,
     kernel: options.Kernel = KernelChoice.native,
     threads: options.Threads = 0,
+    device: options.Device = DeviceChoice.cpu,
     shard: options.Shard = False,
     refine: refinement.Mode = ModeChoice.off,
     refine_iterations: refinement.Iterations = DEFAULT_ITERATIONS,
@@ -54,10 +55,14 @@ def evaluate(
     )
 
     def new_tracker() -> SequenceTracker:
-        return refining.wrap(open_tracker(executable, kernel=kernel.value, threads=threads))
+        return refining.wrap(
+            open_tracker(executable, kernel=kernel.value, threads=threads, device=device.value)
+        )
 
     with show_progress(shown=run.shows_progress) as progress:
-        evaluation = run.evaluate(new_tracker, [executable, refiner], (kernel.value, refining), progress)
+        evaluation = run.evaluate(
+            new_tracker, [executable, refiner], (kernel.value, device.value, refining), progress
+        )
     if evaluation is None:
         say(f"{run.name} is done; the others are still running")
         return

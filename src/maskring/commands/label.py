@@ -8,7 +8,7 @@ import typer
 
 from . import options
 from .console import EXIT_USER_ERROR, busy, complain, note, say, say_lost
-from .options import KernelChoice
+from .options import DeviceChoice, KernelChoice
 from .progress import show_progress
 
 
@@ -20,6 +20,7 @@ def label(
     size: options.TrackSize = None,
     kernel: options.Kernel = KernelChoice.native,
     threads: options.Threads = 0,
+    device: options.Device = DeviceChoice.cpu,
     shard: options.Shard = False,
 ) -> None:
     """Follow objects through many videos, from the masks of their first frames."""
@@ -35,7 +36,9 @@ def label(
     with directory(out_dir):
         with busy("opening the model"):
             executable = resolve_model(model)
-        new_tracker = partial(open_tracker, executable, kernel=kernel.value, threads=threads)
+        new_tracker = partial(
+            open_tracker, executable, kernel=kernel.value, threads=threads, device=device.value
+        )
         with show_progress(shown=this is None or this.local_rank == 0) as progress:
             labelled = label_clips(clips, new_tracker, shard=this, size=size, progress=progress)
     where = f"; labels in {out_dir}" if labelled.videos or labelled.present else ""

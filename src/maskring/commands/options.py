@@ -36,6 +36,13 @@ class KernelChoice(str, Enum):
     function = "function"
 
 
+class DeviceChoice(str, Enum):
+    """:data:`maskring.common.types.Device` for the command line."""
+
+    cpu = "cpu"
+    cuda = "cuda"
+
+
 class PrecisionChoice(str, Enum):
     """:data:`maskring.common.types.Precision` for the command line."""
 
@@ -81,6 +88,10 @@ Kernel = Annotated[
     typer.Option(
         help="native: maskring's CPU kernel. function: standard ONNX operators only (portable, slow)."
     ),
+]
+Device = Annotated[
+    DeviceChoice,
+    typer.Option(help="Where an .onnx or checkpoint runs: cuda = an NVIDIA GPU, with onnxruntime-gpu."),
 ]
 Threads = Annotated[int, typer.Option(min=0, max=MAX_THREADS, help="CPU threads; 0 = all cores.")]
 Shard = Annotated[

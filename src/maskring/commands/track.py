@@ -12,7 +12,7 @@ from ..runtime.refinement.settings import DEFAULT_ITERATIONS, DEFAULT_SIZE
 from . import options, refinement
 from .console import busy, note, say, say_lost
 from .edits import planned_edits, require_reached
-from .options import KernelChoice
+from .options import DeviceChoice, KernelChoice
 from .progress import show_progress
 from .refinement import ModeChoice
 
@@ -42,6 +42,7 @@ def track(
     show: options.Show = False,
     kernel: options.Kernel = KernelChoice.native,
     threads: options.Threads = 0,
+    device: options.Device = DeviceChoice.cpu,
     refine: refinement.Mode = ModeChoice.off,
     refine_iterations: refinement.Iterations = DEFAULT_ITERATIONS,
     refine_steps: refinement.Steps = 0,
@@ -78,7 +79,9 @@ def track(
             note(f"note: {sentence}")
         refining.check_source(source, stream, live, save_refiner is not None)
         with busy("opening the model"):
-            tracker = refining.wrap(open_tracker(model, kernel=kernel.value, threads=threads), out_dir)
+            tracker = refining.wrap(
+                open_tracker(model, kernel=kernel.value, threads=threads, device=device.value), out_dir
+            )
         stack.push(tracker)
         sinks = _file_sinks(stack, out_dir, stream, masks, overlay, refine)
         steering = _steered(stack, planned.steering, sinks) if show else planned.steering
