@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 import subprocess
 import sys
 from collections.abc import Iterable
@@ -28,7 +29,7 @@ from maskring.export.engine import EngineOptions, build_engine
 from maskring.export.onnx_export import export_onnx
 from maskring.export.triton.repository import write_triton_repository
 from maskring.export.triton.state import dilation_table
-from maskring.plugins import library
+from maskring.plugins import library, onnxruntime_library
 from maskring.plugins.windowed_affinity.onnx_op import is_memory_read
 from maskring.runtime.evaluation.datasets import load_split
 from maskring.runtime.model.engine_file import read_manifest
@@ -227,6 +228,27 @@ def test_a_search_for_window_centres_is_served(tmp_path: Path) -> None:
     np.testing.assert_array_equal(served, tracked(tmp_path / "plain.onnx", clip))
     assert (served[-1] & clip[-1][1]).sum() > 100, "the square is still followed"
     assert any(is_memory_read(node) and len(node.input) > 4 for node in onnx.load(model).graph.node)
+
+
+def test_the_operator_library_serves_the_model(repository: Path, config: Any) -> None:
+    """The line that docs/deploy.md adds for it is Triton's, and the file runs with maskring's kernel."""
+    from google.protobuf import text_format
+
+    page = (Path(__file__).resolve().parents[2] / "docs" / "deploy.md").read_text()
+    (line,) = re.findall(r"echo '(model_operations .*?)' >>", page)
+    extended = type(config)()
+    extended.CopyFrom(config)
+    text_format.Merge(line, extended)
+    (named,) = extended.model_operations.op_library_filename
+    assert Path(named).name == onnxruntime_library().name
+    model = repository / "maskring" / "1" / "model.onnx"
+    options = onnxruntime.SessionOptions()
+    options.register_custom_ops_library(str(onnxruntime_library()))
+    fast, plain = onnxruntime.InferenceSession(model, options), onnxruntime.InferenceSession(model)
+    clip = [moving_square(index) for index in range(FRAMES)]
+    results = [serve(session, clip, empty_state(config)) for session in (fast, plain)]
+    for labels, expected in zip(*results, strict=True):
+        assert (labels == expected).mean() > 0.999
 
 
 def test_idle_sequences_are_dropped_after_half_a_minute(config: Any) -> None:
