@@ -511,7 +511,7 @@ def _replace_training_and_profiling(told: list[Any], monkeypatch: pytest.MonkeyP
         told.append(
             (footage, out, {key: value for key, value in settings.items() if key not in ("report", "stop")})
         )
-        return SimpleNamespace(skipped={}, finished=True, step=2, checkpoint=out)
+        return SimpleNamespace(skipped={}, skipped_stills={}, finished=True, step=2, checkpoint=out)
 
     def profile(models: list[Path], options: Any, out: Path, limit: float | None) -> Any:
         told.append((models, options, out))

@@ -205,6 +205,9 @@ LINES = {
         "--runner-iterations",
         "1",
     ),
+    "score": ("MASKS", "--davis", "FRAMES"),
+    "convert": ("MASKS", "--to", "davis", "--out", "OUT"),
+    "studio": ("OUT/none.mp4", "--no-browser"),
     "doctor": (),
 }
 """A short run of each command; what would work for minutes is given an input that is refused late."""
