@@ -74,5 +74,7 @@ def test_the_library_holds_every_architecture(tmp_path: Path) -> None:
         )
         for what in ("--list-elf", "--list-ptx")
     ]
-    assert {75, 80, 86, 87, 89, 90, 100, 110, 120} == {int(n) for n in re.findall(r"sm_(\d+)", listed[0].stdout)}
+    assert {75, 80, 86, 87, 89, 90, 100, 110, 120} == {
+        int(n) for n in re.findall(r"sm_(\d+)", listed[0].stdout)
+    }
     assert {80, 120} == {int(n) for n in re.findall(r"sm_(\d+)", listed[1].stdout)}

@@ -145,6 +145,7 @@ def test_no_room_for_a_line_of_the_log(tmp_path: Path) -> None:
 
 WALL_CLOCK = {
     "common/files.py": "the age of files that others left",
+    "src/maskring/studio/frames.py": "how long folders of frames have not been used",
     "training/frame_cache.py": "which files were used since",
 }
 """Who may ask for the time of day, and for what: it can jump."""
