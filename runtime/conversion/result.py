@@ -76,19 +76,19 @@ class TrackedMasks:
                 f"{frames} holds no image for {missing[0]}", "name the folder of the tracked frames"
             )
         self._index = _indices(folder / OBJECTS, self._files)
-        pictures = [(path, read_picture(path)) for path in self._files[:1]]
-        height, width = pictures[0][1].areas.shape
-        self.size: tuple[int, int] = height, width
-        self._marks = []
+        sizes, marks_of_files = set[tuple[int, int]](), []
         for path in self._files:
             picture = read_picture(path)
-            if picture.areas.shape != self.size:
+            height, width = picture.areas.shape
+            sizes.add((height, width))
+            if len(sizes) > 1:
                 raise MaskError(
                     f"{path} differs in size from {self._files[0].name}", "convert one video at a time"
                 )
-            self._marks.append(picture.marks)
-        self._ids = MaskIds(self._marks)
-        self.ids = sorted({number for marks in self._marks for number in self._ids.objects(marks)} - {0})
+            marks_of_files.append(picture.marks)
+        (self.size,) = sizes
+        self._ids = MaskIds(marks_of_files)
+        self.ids = sorted({number for marks in marks_of_files for number in self._ids.objects(marks)} - {0})
         if not self.ids:
             raise MaskError(f"the masks in {folder} hold no object", "track one first")
 
