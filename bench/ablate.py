@@ -19,13 +19,14 @@ from pathlib import Path
 from typing import Any
 
 import matplotlib
-from feature_tracker import Features, encoder_features, feature_tracker
+from feature_tracker import encoder_features, feature_tracker
 
 from maskring.common.files import atomic_path, make_directory
 from maskring.runtime.evaluation.protocol import evaluate
 from maskring.runtime.tracking.memory import MemoryPolicy
 from maskring.runtime.video.folders import find_clips
 from maskring.training.checkpoint import load_checkpoint
+from maskring.training.feature_backend import Features
 from maskring.training.loop import train
 from maskring.training.recipe import Recipe, load_recipe
 
@@ -54,7 +55,7 @@ class Variant:
 
 
 def policy(
-    long_term: tuple[int, ...], short_term: tuple[int, ...], **settings: float
+    long_term: tuple[int, ...], short_term: tuple[int, ...], **settings: Any
 ) -> dict[str, MemoryPolicy]:
     """A memory policy as a change of the tracker's settings."""
     return {"policy": MemoryPolicy(long_term, short_term, **settings)}

@@ -136,7 +136,7 @@ def unfold_run(inputs: Inputs, radius: int, threads: int) -> Run:
             for n in range(SLOTS)
         ]
         weights = torch.stack(logits).flatten(0, 1).softmax(0).view(SLOTS, window**2, -1)
-        read = sum((unfold(values[:, n]) * weights[n]).sum(1) for n in range(SLOTS))
+        read = torch.stack([(unfold(values[:, n]) * weights[n]).sum(1) for n in range(SLOTS)]).sum(0)
         return read.view(LABELS, height, width)
 
     return run

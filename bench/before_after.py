@@ -42,7 +42,7 @@ def work(pipe: Connection, package: Path | None, model: Path, threads: int) -> N
     try:
         from maskring.runtime.tracking.tracker import Tracker
     except ImportError:  # version 0.1.0
-        from maskring.runtime.tracker import Tracker
+        from maskring.runtime.tracker import Tracker  # type: ignore[import-untyped,no-redef]
 
     if package is not None:
         assert package.resolve() in Path(str(maskring.runtime.__file__)).resolve().parents

@@ -46,13 +46,16 @@ def untrained() -> SequenceTracker:
     return feature_tracker(encoder_features(encoder), radius=RADIUS, logit_scale=shipped.tracking.logit_scale)
 
 
+def lab_tracker(scale: float) -> SequenceTracker:
+    """A tracker over raw Lab patches."""
+    return feature_tracker(lab_features, radius=RADIUS, logit_scale=scale)
+
+
 def contestants(checkpoints: dict[str, Path]) -> dict[str, Callable[[], SequenceTracker]]:
     """All rows of the table by name."""
     rows: dict[str, Callable[[], SequenceTracker]] = {"first mask repeated": FirstMask}
     for scale in LAB_SCALES:
-        rows[f"raw Lab patches, scale {scale:g}"] = lambda scale=scale: feature_tracker(
-            lab_features, radius=RADIUS, logit_scale=scale
-        )
+        rows[f"raw Lab patches, scale {scale:g}"] = partial(lab_tracker, scale)
     rows["untrained nano"] = untrained
     for name, path in checkpoints.items():
         model = resolve_model(path)
@@ -68,9 +71,7 @@ def smoothings(name: str, path: Path) -> dict[str, Callable[[], SequenceTracker]
     features = encoder_features(checkpoint.query_encoder())
     read: dict[str, Any] = {"radius": RADIUS, "logit_scale": checkpoint.tracking.logit_scale}
     return {
-        f"{name}, smoothing {radius}": lambda radius=radius: feature_tracker(
-            features, smoothing_radius=radius, **read
-        )
+        f"{name}, smoothing {radius}": partial(feature_tracker, features, smoothing_radius=radius, **read)
         for radius in SMOOTHING_RADII
     }
 

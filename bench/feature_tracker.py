@@ -24,7 +24,7 @@ def encoder_features(encoder: Encoder) -> Features:
     features, cache = uncached_features(encoder), dict[bytes, tuple[torch.Tensor, torch.Tensor]]()
 
     def cached(frame: Image) -> tuple[torch.Tensor, torch.Tensor]:
-        digest = hashlib.blake2b(np.ascontiguousarray(frame), digest_size=16).digest()
+        digest = hashlib.blake2b(np.ascontiguousarray(frame).data, digest_size=16).digest()
         if digest not in cache:
             cache[digest] = features(frame)
         return cache[digest]

@@ -20,6 +20,7 @@ import argparse
 from collections.abc import Callable
 from contextlib import closing
 from dataclasses import asdict
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -36,6 +37,7 @@ from maskring.runtime.evaluation.datasets import DatasetSequence, load_split
 from maskring.runtime.tracking.objects import ObjectTable, ids_in
 from maskring.runtime.tracking.tracker import Tracker
 from maskring.runtime.video.images import read_image
+from maskring.runtime.video.masks import read_mask
 from maskring.training.checkpoint import AffinitySettings, load_checkpoint
 from maskring.training.feature_backend import FeatureBackend, Features
 from maskring.training.weights import shipped_checkpoint
@@ -89,12 +91,12 @@ def score_with_disc(
                 assert first is not None
                 mask = (majority(first, frame.shape) > 0).astype(np.uint8)
             elif late is not None and index == start + late:
-                truth = majority(annotations.read(sequence.annotations[index]), frame.shape) > 0
+                truth = majority(read_mask(sequence.annotations[index], allow_empty=True), frame.shape) > 0
                 mask = 2 * disc(truth).astype(np.uint8)
                 area = int((mask > 0).sum())
             labels = tracker.step(frame, mask).labels
             if index in masks and index > start + after:
-                truth = annotations.read(masks[index]) > 0
+                truth = read_mask(masks[index], allow_empty=True) > 0
                 overlaps.append(intersection_over_union(truth, nearest(labels, truth.shape) == 1))
     return 100 * float(np.mean(overlaps)), (labels == 2).sum() / area if area else float("nan")
 
@@ -109,18 +111,18 @@ def score_with_late_object(
     """
     annotations, masks = Annotations.of(sequence), scored_masks(sequence)
     start = annotations.start
-    ids = ids_in(annotations.read(sequence.annotations[start]))
+    ids = ids_in(read_mask(sequence.annotations[start], allow_empty=True))
     overlaps: dict[int, list[float]] = {object_id: [] for object_id in ids}
     with closing(tracker):
         for index in range(start, len(sequence.frames)):
             frame, mask = scaled_to(read_image(sequence.frames[index]), size), None
             if index in (start, start + late):
-                truth = majority(annotations.read(sequence.annotations[index]), frame.shape)
+                truth = majority(read_mask(sequence.annotations[index], allow_empty=True), frame.shape)
                 marked = truth == late_id if index > start else truth != late_id
                 mask = np.where(marked, truth, 0).astype(np.uint8)
             labels = tracker.step(frame, mask).labels
             if index in masks and index > start + late:
-                truth = annotations.read(masks[index])
+                truth = read_mask(masks[index], allow_empty=True)
                 resized = nearest(labels, truth.shape)
                 for object_id, values in overlaps.items():
                     values.append(intersection_over_union(truth == object_id, resized == object_id))
@@ -168,7 +170,7 @@ def main() -> None:
     print(f"| {' | '.join(header)} |\n|{'---|' * len(header)}")
     for sequence in sequences:
         features = encoder_features(checkpoint.query_encoder())
-        rows(sequence, lambda features=features: trackers(features), options)
+        rows(sequence, partial(trackers, features), options)
 
 
 def disc_rows(sequence: DatasetSequence, trackers: Callable[[], list[Tracker]], options: Any) -> None:

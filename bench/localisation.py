@@ -15,13 +15,13 @@ import time
 from pathlib import Path
 from statistics import median
 
-import cv2
 import numpy as np
 from rich.console import Console
 from rich.table import Table
 
 from maskring.export.onnx_export import export_onnx
 from maskring.models import open_tracker
+from maskring.runtime.video.images import read_image
 from maskring.training.weights import shipped_checkpoint
 
 WARM_UP = 7
@@ -33,7 +33,7 @@ def step_times(models: dict[int, Path], frames: list[Path], threads: int) -> dic
     trackers = {step: open_tracker(model, threads=threads) for step, model in models.items()}
     spent: dict[int, list[float]] = {step: [] for step in models}
     for index, path in enumerate(frames):
-        frame = np.ascontiguousarray(cv2.imread(str(path))[..., ::-1])
+        frame = read_image(path)
         height, width = frame.shape[:2]
         mask = np.zeros((height, width), np.uint8)
         mask[height // 3 : -height // 3, width // 3 : -width // 3] = 1

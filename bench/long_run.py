@@ -83,7 +83,8 @@ def small_frames(clip: Path) -> Iterator[Frame]:
     with open_source(clip) as source:
         for frame in source:
             size = (WIDTH, HEIGHT)
-            yield replace(frame, image=cv2.resize(frame.image, size, interpolation=cv2.INTER_AREA))
+            image = cv2.resize(frame.image, size, interpolation=cv2.INTER_AREA)
+            yield replace(frame, image=np.asarray(image, np.uint8))
 
 
 def one_pass(tracker: Tracker, edits: RandomEdits, clip: Path, out: Path, most: int) -> list[float]:
@@ -91,7 +92,7 @@ def one_pass(tracker: Tracker, edits: RandomEdits, clip: Path, out: Path, most: 
     seconds: list[float] = []
     tracked: list[int] = []
     with ExitStack() as stack:
-        sinks = [
+        sinks: list[MaskFolderSink | OverlayVideoSink | JsonLinesSink] = [
             stack.enter_context(MaskFolderSink(out / "masks")),
             stack.enter_context(OverlayVideoSink(out / "overlay.mp4", 24.0)),
             stack.enter_context(JsonLinesSink(out / "objects.jsonl")),

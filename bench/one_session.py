@@ -69,7 +69,8 @@ class Whole:
         self._session = session_with_library(for_integer_kernels(graph), threads)
 
     def bind(self, tensors: HostTensors) -> None:
-        self._tensors, self._bound = tensors, {}
+        self._tensors = tensors
+        self._bound: dict[int, BoundSession] = {}
 
     def run(self, slot: int) -> None:
         if slot not in self._bound:

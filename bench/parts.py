@@ -15,20 +15,23 @@ import re
 from contextlib import closing
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 import cv2
 import numpy as np
 import torch
-from feature_tracker import Features, Image, encoder_features, feature_tracker
+from feature_tracker import encoder_features, feature_tracker
 from halves import held_out_table
 
-from maskring.common.types import Labels
+from maskring.common.types import Image, Labels
 from maskring.runtime.arrays.overlap import intersection_over_union
 from maskring.runtime.arrays.resizing import majority, scaled_to
 from maskring.runtime.evaluation.annotations import Annotations
 from maskring.runtime.evaluation.datasets import DatasetSequence, load_split
 from maskring.runtime.video.images import read_image
+from maskring.runtime.video.masks import read_mask
 from maskring.training.checkpoint import AffinitySettings, load_checkpoint
+from maskring.training.feature_backend import Features
 from maskring.training.network.encoder import NORM_CHANNELS, distance_keys
 
 PART = re.compile(r"(?P<file>[^\[*]+)(\[(?P<first>\d+):(?P<last>\d+)\])?(\*(?P<gain>[\d.]+))?")
@@ -94,7 +97,7 @@ def region_similarity(
     annotations, overlaps = Annotations.of(sequence), []
     masks = dict(sorted(sequence.annotations.items())[1:-1])
     start = annotations.start
-    read = {
+    read: dict[str, Any] = {
         "radius": settings.radius,
         "logit_scale": settings.logit_scale,
         "top_k": settings.top_k,
@@ -107,7 +110,7 @@ def region_similarity(
             mask = None if first_mask is None else majority(first_mask, frame.shape)
             labels = tracker.step(frame, mask).labels
             if index in masks:
-                truth = annotations.read(masks[index])
+                truth = read_mask(masks[index], allow_empty=True)
                 overlaps.append(intersection_over_union(truth > 0, nearest(labels, truth.shape) > 0))
     return 100 * float(np.mean(overlaps))
 

@@ -163,9 +163,9 @@ class Meter:
         resource.setrlimit(resource.RLIMIT_AS, (limit, limit))
         ctypes.CDLL(None).malloc_trim(0)  # or what earlier calls have freed would not count
         Path("/proc/self/clear_refs").write_text("5")  # resets the high-water mark
-        before = resident_mb("VmRSS")
+        resident = resident_mb("VmRSS")
         call()
-        return resident_mb("VmHWM") - before
+        return resident_mb("VmHWM") - resident
 
     def seconds(self, call: Callable[[], object]) -> float:
         """Wall-clock time of one call."""
@@ -189,7 +189,9 @@ def measured(cell: Cell, limit_gb: float) -> Cell:
             call()
         peak = meter.peak_mb(call)
         ours()
-        taken, ratios, started = [], [], time.perf_counter()
+        taken: list[float] = []
+        ratios: list[float] = []
+        started = time.perf_counter()
         while not taken or (len(taken) < ROUNDS and time.perf_counter() - started < BUDGET):
             taken.append(meter.seconds(call))
             ratios.append(taken[-1] / median(meter.seconds(ours) for _ in range(3)))

@@ -38,6 +38,7 @@ from maskring.runtime.refinement.online import OnlineRefiner
 from maskring.runtime.refinement.samples import SampleBuffer, SampleMaker
 from maskring.runtime.refinement.session import Refinement
 from maskring.runtime.refinement.settings import RefinementSettings
+from maskring.runtime.refinement.worker import ProcessWorker, ThreadWorker
 from maskring.runtime.video.images import read_image
 from maskring.runtime.video.masks import read_mask, write_mask
 from maskring.runtime.video.overlay import draw_overlay
@@ -132,6 +133,7 @@ def latency(model: Path, rounds: int) -> str:
                 if isinstance(tracker, OnlineRefiner):
                     tracker.step(*frames[0])
                     tracker.step(frames[1][0])
+                    assert isinstance(tracker.worker, ThreadWorker | ProcessWorker)
                     tracker.worker.arrived.wait()  # time the worker at work, not its start
                 for index, (image, labels) in enumerate(frames):
                     started = time.perf_counter()

@@ -148,7 +148,7 @@ def measure_step(model: Path, options: argparse.Namespace, console: Console) -> 
     alone = encoder_alone(model, *size, options.threads)
     tracker = Tracker(OnnxRuntimeBackend(model, threads=options.threads))
     executor: Any = tracker._backend._executor  # type: ignore[attr-defined]
-    executors.normalised_lab = colours = Stopwatch(executors.normalised_lab)  # type: ignore[assignment]
+    executors.normalised_lab = colours = Stopwatch(executors.normalised_lab)
     executor._encoder = encoder = SessionWatch(executor._encoder)
     executor._affinity = affinity = Stopwatch(executor._affinity)
     executor._write_labels = tail = Stopwatch(executor._write_labels)
