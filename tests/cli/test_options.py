@@ -446,7 +446,7 @@ def _replace_server(told: list[Any], monkeypatch: pytest.MonkeyPatch) -> None:
 
     class Hub:
         def __init__(self, *settings: Any) -> None:
-            told.append(settings[2:])
+            told.append(settings[3:])
 
     class Runner:
         def __init__(self, new_tracker: Callable[[], Any], size: int | None) -> None:

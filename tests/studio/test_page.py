@@ -116,11 +116,10 @@ def test_outline_follow_correct_export(
 @pytest.mark.slow
 def test_every_control_has_a_name(studio: Studio, page: Any) -> None:
     opened(page, studio)
-    names = (
-        "Open Box Polygon Brush Eraser Undo Redo Stop Export Track_forward Track_backward Next_doubtful_frame"
-    )
-    for name in names.split():
-        assert button(page, name.replace("_", " ")).count() == 1
+    names = ["Track forward", "Track backward", "Next doubtful frame"]
+    tools = ["Open", "Box", "Polygon", "Scribble", "Brush", "Eraser", "Undo", "Redo", "Stop", "Export"]
+    for name in [*names, *tools]:
+        assert button(page, name).count() == 1
     for control in page.locator("button, input, canvas[tabindex], [role=slider]").all():
         assert control.get_attribute("aria-label") or control.inner_text().strip(), control.evaluate(
             "e => e.outerHTML"
@@ -139,6 +138,23 @@ def test_the_mouse_draws_where_it_points(studio: Studio, page: Any, frames: Path
     page.wait_for_selector('#stage:not([data-revision=""])')
     drawn = read_mask(frames.with_name("square.maskring") / "drawn" / "000000.png")
     np.testing.assert_array_equal(drawn, moving_square(0)[1])
+
+
+@pytest.mark.slow
+def test_a_scribble_and_both_directions(studio: Studio, page: Any) -> None:
+    opened(page, studio)
+    go_to(page, 4)
+    draw(page, "Scribble", (24, 24), (30, 26))
+    track(page, "Track backward", 5)
+    assert page.locator("#stage").get_attribute("data-frame") == "0"
+    go_to(page, 4)
+    track(page, frames=FRAMES - 4)
+    masks = {int(name[6:11]): data for name, data in masks_in(exported(page)).items()}
+    assert sorted(masks) == list(range(FRAMES))
+    for index in (0, 4, FRAMES - 1):
+        Path(studio.folder / "mask.png").write_bytes(masks[index])
+        found, truth = read_mask(studio.folder / "mask.png") > 0, moving_square(index)[1] > 0
+        assert (found & truth).sum() / (found | truth).sum() > 0.6
 
 
 @pytest.mark.slow

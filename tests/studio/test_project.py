@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -10,6 +11,8 @@ from support import moving_square
 from user_errors import raises_user_error
 
 from maskring.common.errors import MaskError, OutputError, SourceError, UserError
+from maskring.common.types import Image, Labels
+from maskring.runtime.interaction.scribble import FrameFeatures
 from maskring.runtime.pipeline.directions import Drawn
 from maskring.studio.history import History
 from maskring.studio.project import RECORD, Project, lock_folder
@@ -116,29 +119,34 @@ def test_one_server_works_on_a_project(tmp_path: Path) -> None:
     lock_folder(tmp_path).close()
 
 
+def draw(image: Image, shown: Labels, drawn: Drawn | None, stroke: dict[str, Any]) -> Drawn:
+    """A stroke of a tool that needs no features."""
+
+    def features() -> FrameFeatures:
+        raise AssertionError("features were asked for")
+
+    return stroke_on(image, shown, drawn, stroke, features)
+
+
 def test_strokes() -> None:
     nothing = np.zeros_like(MASK)
-    square = stroke_on(
+    square = draw(
         IMAGE,
         nothing,
         None,
         {"tool": "polygon", "object": 1, "points": [[12, 16], [27, 16], [27, 31], [12, 31]]},
     )
     np.testing.assert_array_equal(square.mask, MASK)
-    smaller = stroke_on(
-        IMAGE, MASK, square, {"tool": "eraser", "object": 1, "points": [[12, 16]], "radius": 0}
-    )
+    smaller = draw(IMAGE, MASK, square, {"tool": "eraser", "object": 1, "points": [[12, 16]], "radius": 0})
     assert smaller.mask.sum() == MASK.sum() - 1 and smaller.mask[16, 12] == 0
-    line = stroke_on(
-        IMAGE, nothing, None, {"tool": "brush", "object": 2, "points": [[5, 5], [9, 5]], "radius": 0}
-    )
+    line = draw(IMAGE, nothing, None, {"tool": "brush", "object": 2, "points": [[5, 5], [9, 5]], "radius": 0})
     assert np.argwhere(line.mask == 2).tolist() == [[5, x] for x in range(5, 10)]
-    gone = stroke_on(IMAGE, MASK, square, {"tool": "eraser", "object": 1, "points": [[20, 24]], "radius": 40})
+    gone = draw(IMAGE, MASK, square, {"tool": "eraser", "object": 1, "points": [[20, 24]], "radius": 40})
     assert gone.ids == {1} and not gone.mask.any()
-    over = stroke_on(IMAGE, MASK, square, {"tool": "brush", "object": 2, "points": [[20, 24]], "radius": 3})
+    over = draw(IMAGE, MASK, square, {"tool": "brush", "object": 2, "points": [[20, 24]], "radius": 3})
     assert over.ids == {1, 2} and over.mask[24, 20] == 2
     with raises_user_error(MaskError):
-        stroke_on(IMAGE, nothing, None, {"tool": "polygon", "object": 1, "points": [[1, 1], [2, 2]]})
+        draw(IMAGE, nothing, None, {"tool": "polygon", "object": 1, "points": [[1, 1], [2, 2]]})
 
 
 def test_the_frame_where_an_object_is_lost_is_doubtful() -> None:

@@ -38,6 +38,7 @@ class Studio:
     """``maskring studio`` as users start it."""
 
     def __init__(self, source: Path, model: Path, cache: Path, *options: str) -> None:
+        self.folder = cache.parent
         command = [sys.executable, "-m", "maskring", "studio", str(source), "--model", str(model)]
         environment = {**os.environ, "MASKRING_CACHE": str(cache), "COLUMNS": "400"}
         self.process = subprocess.Popen(

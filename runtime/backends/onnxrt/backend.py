@@ -10,7 +10,7 @@ from numpy.typing import NDArray
 
 from ....common.errors import ModelError, UnavailableError
 from ....common.machine import threads_to_use
-from ....common.types import FloatMaps, Kernel, Labels
+from ....common.types import FloatMaps, Floats, Image, Kernel, Labels
 from ...model.metadata import EXPORT_AGAIN
 from ...model.step_graph import load_step_graph
 from ..device_frame import Pixels
@@ -99,6 +99,18 @@ class OnnxRuntimeBackend:
         """Seconds of the latest step by part (:data:`.executors.PARTS`); empty with ``kernel="function"``."""
         executor = self._open()
         return dict(executor.parts) if isinstance(executor, NativeReadExecutor) else {}
+
+    def features(self, frame: Image) -> Floats:
+        """The encoder's features of a single frame, [C, h, w]; memory is lost.
+
+        Raises:
+            UserError: when the step cannot be executed.
+        """
+        height, width = frame.shape[:2]
+        self.allocate(height, width, self.metadata.num_slots or 1, self.metadata.num_labels or 2)
+        tensors = self._allocated()
+        self.step(frame, np.zeros(tensors.keys.shape[1], np.int32), 0)
+        return np.array(tensors.keys[0, 0], np.float32)
 
     def write_value(self, slot: int, value: FloatMaps) -> None:
         """See :meth:`maskring.runtime.backends.base.Backend.write_value`."""

@@ -25,12 +25,14 @@ def studio(
     """Outline, follow, correct and export in a browser."""
     from ..models import open_tracker, resolve_model
     from ..studio.app import make_app
+    from ..studio.encoder import FrameEncoder
     from ..studio.hub import Hub
     from ..studio.runs import Runner
     from ..studio.server import serve
 
     resolve_model(model)  # its errors, and the export of a checkpoint, come before the page
-    hub = Hub(source, Runner(lambda: open_tracker(model, threads=threads), size), first, last)
+    runner = Runner(lambda: open_tracker(model, threads=threads), size)
+    hub = Hub(source, runner, FrameEncoder(lambda: resolve_model(model), threads), first, last)
 
     def on_ready(address: str) -> None:
         say(f"maskring studio is at {address}")

@@ -10,6 +10,7 @@ from typing import Any
 
 from ..common.errors import MaskError, SourceError, UserError
 from .clips import Clip, clips_in
+from .encoder import FrameEncoder
 from .exports import export_zip
 from .runs import Runner
 from .workspace import Workspace
@@ -24,15 +25,18 @@ class Hub:
     Args:
         root: a clip, or a folder of clips.
         runner: tracks.
+        encoder: gives the features of frames.
         first, last: the part of each clip that is opened.
 
     Raises:
         SourceError: when there is no clip.
     """
 
-    def __init__(self, root: Path, runner: Runner, first: int = 0, last: int | None = None) -> None:
+    def __init__(
+        self, root: Path, runner: Runner, encoder: FrameEncoder, first: int = 0, last: int | None = None
+    ) -> None:
         self.clips: Sequence[Clip] = clips_in(root)
-        self.runner = runner
+        self.runner, self._encoder = runner, encoder
         self._part = first, last
         self._workspaces: dict[str, Workspace] = {}
         self._pages: dict[str, set[asyncio.Queue[dict[str, Any]]]] = {}
@@ -57,7 +61,7 @@ class Hub:
                 if clip is None:
                     raise SourceError("there is no such clip", "open one from the list")
                 self._workspaces[clip_id] = Workspace(
-                    clip, lambda event: self._publish(clip_id, event), *self._part
+                    clip, lambda event: self._publish(clip_id, event), self._encoder, *self._part
                 )
             return self._workspaces[clip_id]
 

@@ -94,9 +94,8 @@ class Runner:
                 sink.finish()
                 workspace.run = None
                 self._busy.release()
-            workspace.publish(
-                {"type": "ended", "error": error, "stopped": stop.is_set(), "frames": sink.done}
-            )
+            told = {"error": error, "stopped": stop.is_set(), "frames": sink.done, "fps": sink.fps}
+            workspace.publish({"type": "ended", **told})
             workspace.changed()
 
 
@@ -168,7 +167,8 @@ class _ProjectSink:
         self._workspace, self._run, self._plan = workspace, run, plan
         self._before: Files = {}
         self._last: Labels | None = None
-        self._started = time.monotonic()
+        self._started: float | None = None  # when the first frame was done: opening the model does not count
+        self.fps = 0.0
         self.done = 0
 
     def write(self, frame: Frame, result: Result) -> None:
@@ -212,15 +212,17 @@ class _ProjectSink:
 
     def _tell(self, index: int, measured: dict[int, list[float | None]]) -> None:
         self.done += 1
-        passed = time.monotonic() - self._started
-        fps = self.done / passed if passed else 0.0
+        now = time.monotonic()
+        self._started = now if self._started is None else self._started
+        passed = now - self._started
+        self.fps = round((self.done - 1) / passed, 2) if passed else 0.0
         total = len(self._plan.indices)
         self._workspace.run = {
             **(self._workspace.run or {}),
             "frame": index,
             "done": self.done,
-            "fps": round(fps, 2),
-            "left": round((total - self.done) / fps) if fps else None,
+            "fps": self.fps,
+            "left": round((total - self.done) / self.fps) if self.fps else None,
         }
         revision = self._workspace.renew(index)
         told = {"type": "tracked", "frame": index, "revision": revision, "measured": measured}

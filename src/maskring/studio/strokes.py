@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from typing import Any
 
 import cv2
@@ -13,35 +13,49 @@ from ..common.errors import MaskError, UserError
 from ..common.types import Image, Labels
 from ..runtime.interaction.drawing import fill_polygon
 from ..runtime.interaction.grabcut import MIN_BOX_SIDE, cut_from_box
+from ..runtime.interaction.scribble import FrameFeatures, Scribble, outline_from_scribble
 from ..runtime.pipeline.directions import Drawn
 
 MAX_POINTS = 5000
+MAX_LINES = 100
 MAX_RADIUS = 500
 """Pixels."""
 
 Inside = NDArray[np.bool_]
 
 
-def stroke_on(image: Image, shown: Labels, drawn: Drawn | None, stroke: Mapping[str, Any]) -> Drawn:
+def stroke_on(
+    image: Image,
+    shown: Labels,
+    drawn: Drawn | None,
+    stroke: Mapping[str, Any],
+    features: Callable[[], FrameFeatures],
+) -> Drawn:
     """What is drawn on a frame after one more stroke.
 
     Args:
         image: [H, W, 3] uint8 RGB.
         shown: [H, W] ids that the frame shows.
         drawn: what is drawn on it, None for nothing.
-        stroke: ``tool`` (box, polygon, brush, eraser), ``object``, ``points`` [[x, y], ...] in pixels, and
-            ``radius`` of brush and eraser in pixels. A box has two points, its first and its last pixel.
+        stroke: ``tool`` (box, polygon, scribble, brush, eraser), ``object``, ``points`` [[x, y], ...] in pixels, and
+            ``radius`` of brush and eraser in pixels. A box has two points, its first and its last pixel. A
+            scribble has ``inside`` and ``outside``, lists of lines, instead of points.
+        features: gives the encoder's features of the image.
 
     Returns:
-        The new drawing. The object is replaced by a box; the other tools add to it or take from it.
+        The new drawing. The object is replaced by a box or a scribble; the other tools add to it or take from it.
 
     Raises:
         MaskError: when no object is found, or nothing changes.
         UserError: when the stroke is malformed.
     """
     tool, object_id = str(stroke.get("tool")), whole_number(stroke.get("object"), 1, 255)
-    points = _points(stroke.get("points"), image.shape)
     before = shown == object_id
+    if tool == "scribble":
+        inside, outside = (_lines(stroke.get(side), image.shape) for side in ("inside", "outside"))
+        after = outline_from_scribble(image, features(), Scribble(inside, outside))
+        return replaced(shown, drawn, object_id, after)
+    points = _points(stroke.get("points"), image.shape)
     if tool == "box":
         after = _cut(image, points)
     elif tool == "polygon":
@@ -53,7 +67,7 @@ def stroke_on(image: Image, shown: Labels, drawn: Drawn | None, stroke: Mapping[
         touched = _line(points, radius, shown.shape)
         after = before | touched if tool == "brush" else before & ~touched
     else:
-        raise UserError(f"there is no tool {tool!r}", "use box, polygon, brush or eraser")
+        raise UserError(f"there is no tool {tool!r}", "use box, polygon, scribble, brush or eraser")
     return replaced(shown, drawn, object_id, after)
 
 
@@ -107,6 +121,12 @@ def _points(points: Any, shape: tuple[int, ...]) -> list[tuple[int, int]]:
         return [(min(max(int(x), 0), shape[1] - 1), min(max(int(y), 0), shape[0] - 1)) for x, y in points]
     except (TypeError, ValueError, OverflowError) as error:
         raise UserError("the stroke's points are not pixels", "send [[x, y], ...]") from error
+
+
+def _lines(lines: Any, shape: tuple[int, ...]) -> list[list[tuple[int, int]]]:
+    if not isinstance(lines, list) or len(lines) > MAX_LINES:
+        raise UserError("the scribble has no lines, or too many", f"send at most {MAX_LINES}")
+    return [_points(line, shape) for line in lines]
 
 
 def whole_number(value: Any, least: int, most: int) -> int:

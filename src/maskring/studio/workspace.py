@@ -14,6 +14,7 @@ from ..common.errors import MaskError, UserError
 from ..common.types import Labels
 from ..runtime.pipeline.directions import Drawn
 from .clips import Clip
+from .encoder import FrameEncoder
 from .frames import FrameStore
 from .history import History
 from .project import Files, Project, lock_folder
@@ -33,14 +34,17 @@ class Workspace:
     Args:
         clip: the clip.
         publish: tells its pages.
+        encoder: gives the features of frames.
         first, last: the part of the clip that is opened.
 
     Raises:
         UserError: when the clip or its project cannot be opened.
     """
 
-    def __init__(self, clip: Clip, publish: Publish, first: int = 0, last: int | None = None) -> None:
-        self.clip, self.publish = clip, publish
+    def __init__(
+        self, clip: Clip, publish: Publish, encoder: FrameEncoder, first: int = 0, last: int | None = None
+    ) -> None:
+        self.clip, self.publish, self._encoder = clip, publish, encoder
         self.lock = threading.RLock()
         self.store = FrameStore(clip.source, first, last)
         self._folder_lock = lock_folder(clip.project)
@@ -131,7 +135,14 @@ class Workspace:
             item = self.project.item(whole_number(stroke.get("object"), 1, 255))
             shown = self.project.labels(index)
             shown = np.zeros(self.store.size, np.uint8) if shown is None else shown
-            drawn = stroke_on(image, shown, self.project.drawn(index), stroke)
+            key = self.clip.id, index
+            drawn = stroke_on(
+                image,
+                shown,
+                self.project.drawn(index),
+                stroke,
+                lambda: self._encoder.features(key, image),
+            )
             return self.draw(f"{stroke['tool']} on {item.name}, frame {index}", index, drawn)
 
     def draw(self, name: str, index: int, drawn: Drawn | None) -> dict[str, Any]:

@@ -15,6 +15,7 @@ export const KEYS = [
   ["v", "V", "Move", "move"],
   ["b", "B", "Box", "box"],
   ["p", "P", "Polygon", "polygon"],
+  ["s", "S", "Scribble: strokes inside; with Alt outside", "scribble"],
   ["d", "D", "Brush", "brush"],
   ["e", "E", "Eraser", "eraser"],
   [",", ",", "Smaller brush", "smaller"],

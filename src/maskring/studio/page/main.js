@@ -192,9 +192,9 @@ const news = {
     if (!playing && following) goTo(frame);
     else if (frame === current) show();
   },
-  ended({ error, stopped, frames }) {
+  ended({ error, stopped, frames, fps }) {
     if (error) complain(new Error(error));
-    else toast(`${stopped ? "Stopped after" : "Tracked"} ${frames} frames.`);
+    else toast(`${stopped ? "Stopped after" : "Tracked"} ${frames} frames. ${fps} fps`);
     following = false;
   },
   exporting({ done, total }) {
@@ -265,7 +265,8 @@ function sendStroke(stroke) {
         selected = state.objects[state.objects.length - 1].id;
       }
       const { tool, points, radius } = stroke;
-      take(await post(`clip/${clip}/stroke`, { frame, tool, object: selected, points, radius }));
+      const lines = tool === "scribble" ? withScribble(frame, stroke) : {};
+      take(await post(`clip/${clip}/stroke`, { frame, tool, object: selected, points, radius, ...lines }));
       await show();
     } catch (error) {
       complain(error);
@@ -277,7 +278,17 @@ function sendStroke(stroke) {
   pending = pending.then(send);
 }
 
+// All strokes of a scribble count together, until another frame, object or tool is chosen.
+let scribble = null;
+function withScribble(frame, { points, outside }) {
+  const place = `${clip} ${frame} ${selected}`;
+  if (scribble?.place !== place) scribble = { place, inside: [], outside: [] };
+  scribble[outside ? "outside" : "inside"].push(points);
+  return { inside: scribble.inside, outside: scribble.outside };
+}
+
 function setTool(tool) {
+  scribble = null;
   stage.setTool(tool);
   for (const button of document.querySelectorAll("[data-tool]")) if (button.matches("button")) button.setAttribute("aria-pressed", String(button.dataset.tool === tool));
   byId("tools").toggleAttribute("data-sized", tool === "brush" || tool === "eraser");
@@ -405,7 +416,7 @@ const actions = {
   trackForward: () => track("forward"),
   trackBackward: () => track("backward"),
   escape: () => stage.cancel() || (state.run && act("stop")),
-  undo: () => byId("undo").disabled || act("undo"),
+  undo: () => { scribble = null; if (!byId("undo").disabled) act("undo"); },
   redo: () => byId("redo").disabled || act("redo"),
   toggleOverlay: () => { overlayShown = !overlayShown; show(); },
   zoomIn: () => stage.zoomBy(1.25),
@@ -415,7 +426,7 @@ const actions = {
   import: () => byId("import-file").click(),
   export: () => byId("export").disabled || act("export"),
   help: showKeys,
-  ...Object.fromEntries(["move", "box", "polygon", "brush", "eraser"].map((tool) => [tool, () => setTool(tool)])),
+  ...Object.fromEntries(["move", "box", "polygon", "scribble", "brush", "eraser"].map((tool) => [tool, () => setTool(tool)])),
 };
 
 async function track(direction) {

@@ -7,6 +7,7 @@ const HINTS = {
   move: "",
   box: "Drag a box around the object.",
   polygon: "Click the corners; click the first one again to close the polygon.",
+  scribble: "Draw strokes inside the object; hold Alt, or use the right button, for strokes outside.",
   brush: "Paint the object.",
   eraser: "Take pixels away.",
 };
@@ -132,7 +133,8 @@ export class Stage {
       else this.corner(point, [event.offsetX, event.offsetY]);
       return;
     }
-    if (event.button !== 0) return;
+    if (event.button !== 0 && this.tool !== "scribble") return;
+    this.outside = this.tool === "scribble" && (event.button === 2 || event.altKey);
     this.canvas.setPointerCapture(event.pointerId);
     this.pressed = true;
     this.points = [point];
@@ -179,6 +181,7 @@ export class Stage {
       if (this.tool === "polygon") this.corner(this.cursor, this.toScreen(this.cursor));
       else if (this.pressed) this.finish();
       else {
+        this.outside = this.tool === "scribble" && event.altKey;
         this.pressed = true;
         this.points = [this.cursor];
       }
@@ -218,7 +221,7 @@ export class Stage {
     this.pressed = false;
     this.points = [];
     if (tool === "box" && points.length < 2) return this.draw();
-    const stroke = { tool, points, radius: this.radius };
+    const stroke = { tool, points, radius: this.radius, outside: this.outside };
     this.kept.push(stroke);
     this.draw();
     this.on.stroke(stroke);
@@ -265,16 +268,16 @@ export class Stage {
     c.imageSmoothingQuality = "high";
     c.drawImage(this.frame, left, top, width, height);
     if (this.overlay) c.drawImage(this.overlay, left, top, width, height);
-    for (const stroke of this.kept) this.outline(stroke.tool, stroke.points, stroke.radius);
-    if (this.points.length) this.outline(this.tool, this.points, this.radius, true);
+    for (const stroke of this.kept) this.outline(stroke.tool, stroke.points, stroke.radius, false, stroke.outside);
+    if (this.points.length) this.outline(this.tool, this.points, this.radius, true, this.outside);
     this.drawCursor();
   }
 
-  outline(tool, points, radius, open = false) {
+  outline(tool, points, radius, open, outside) {
     const c = this.context;
     c.lineJoin = c.lineCap = "round";
     c.lineWidth = 2;
-    c.strokeStyle = c.fillStyle = this.colour;
+    c.strokeStyle = c.fillStyle = outside ? "#ff4d4d" : tool === "scribble" ? "#fff" : this.colour;
     c.globalAlpha = 1;
     c.setLineDash([]);
     const line = points.map((point) => this.toScreen(point));
@@ -293,7 +296,7 @@ export class Stage {
       c.lineWidth = Math.max(1, 2 * radius + 1) * this.scale;
       c.globalAlpha = 0.55;
       if (tool === "eraser") c.strokeStyle = c.fillStyle = "#000";
-    }
+    } else if (tool === "scribble") c.lineWidth = 4;
     c.beginPath();
     line.forEach(([x, y], i) => (i ? c.lineTo(x, y) : c.moveTo(x, y)));
     if (line.length === 1) c.lineTo(line[0][0] + 0.01, line[0][1]);
