@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import io
+import json
 import zipfile
 from pathlib import Path
 from typing import Any
@@ -99,7 +100,12 @@ def test_outline_follow_correct_export(
     first = exported(page)
     command = [frames, "--box", "6,10,36,40", "--model", model]
     assert masks_in(first) == masks_of_command(command, tmp_path / "first")
-    assert {"overlay.mp4", "objects.jsonl", "objects.json"} < first.keys()
+    assert {"overlay.mp4", "objects.jsonl", "objects.json", "coco.json", "cvat.xml"} < first.keys()
+
+    coco = json.loads(first["coco.json"])
+    assert [category["name"] for category in coco["categories"]] == ["Object 1"]
+    assert len(coco["images"]) == FRAMES
+    assert coco["info"]["description"].startswith("square,")
 
     go_to(page, 3)
     button(page, "Eraser").click()

@@ -16,7 +16,10 @@ from ..common.errors import MaskError, UserError
 from ..common.files import atomic_path
 from ..common.types import Labels
 from ..runtime.arrays import label_maps
+from ..runtime.conversion.formats import FORMATS
+from ..runtime.conversion.result import TrackedMasks
 from ..runtime.pipeline.directions import Drawn
+from ..runtime.pipeline.progress import no_progress
 from ..runtime.tracking.objects import ids_in
 from ..runtime.tracking.result import ObjectState, Result, Timings
 from ..runtime.video.frame import MAX_PIXELS
@@ -27,6 +30,9 @@ from .project import Files
 from .workspace import Workspace
 
 ZIP_NAME = "export.zip"
+CONVERTED = ("coco", "cvat")
+"""Formats of ``maskring convert`` that are one file."""
+
 MAX_ENTRY = 1 << 26
 """Bytes of one mask inside a zip, unpacked."""
 
@@ -37,7 +43,8 @@ def export_zip(workspace: Workspace, on_frame: Callable[[int, int], None], stop:
     - ``masks/``: a palette PNG for each frame that has a mask, as ``maskring track`` writes them;
     - ``overlay.mp4``: the whole clip with its objects painted over it;
     - ``objects.jsonl``: area, box and confidence of each object on each frame with a mask;
-    - ``objects.json``: names and colours.
+    - ``objects.json``: names and colours;
+    - ``coco.json`` and ``cvat.xml``: the masks as ``maskring convert`` writes them, with the names.
 
     Args:
         workspace: the clip.
@@ -46,12 +53,15 @@ def export_zip(workspace: Workspace, on_frame: Callable[[int, int], None], stop:
 
     Raises:
         OutputError: when the disk is full.
+        UnavailableError: when pycocotools is missing.
     """
     with tempfile.TemporaryDirectory(prefix="maskring-export-") as name:
-        folder = Path(name)
+        folder = Path(name) / workspace.clip.source.stem  # the other formats name the video like it
+        folder.mkdir()
         _write_results(workspace, folder, on_frame, stop)
         items = [vars(item) for item in workspace.project.items.values()]
         (folder / "objects.json").write_text(json.dumps(items, indent=1), encoding="utf-8")
+        _convert(workspace, folder)
         target = workspace.clip.project / ZIP_NAME
         with atomic_path(target) as partial, zipfile.ZipFile(partial, "w", zipfile.ZIP_STORED) as archive:
             for path in sorted(path for path in folder.rglob("*") if path.is_file()):
@@ -81,6 +91,16 @@ def _write_results(
             for sink in sinks:
                 sink.write(frame, result)
             on_frame(done, len(indices))
+
+
+def _convert(workspace: Workspace, folder: Path) -> None:
+    """Write the masks in the formats of other programs."""
+    masks = TrackedMasks(folder)
+    items = workspace.project.items
+    names = {number: items[number].name if number in items else f"object {number}" for number in masks.ids}
+    for name in CONVERTED:
+        writer, suffix = FORMATS[name]
+        writer(masks, folder / f"{name}{suffix}", names, no_progress)
 
 
 def _result(workspace: Workspace, index: int, labels: Labels) -> Result:
