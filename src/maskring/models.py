@@ -12,7 +12,7 @@ from .runtime.tracking.tracker import Tracker
 from .training.weights import shipped_checkpoint, shipped_names
 
 CHECKPOINT_SUFFIX = ".safetensors"
-DEFAULT_CHECKPOINT = "nano"
+DEFAULT_CHECKPOINT = "pico"
 """Name of the shipped checkpoint that is used when the user names none."""
 
 

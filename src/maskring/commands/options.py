@@ -80,7 +80,7 @@ Model = Annotated[
     Path | None,
     typer.Option(
         "--model",
-        help="Checkpoint (.safetensors), .onnx, .engine, or the name of a shipped checkpoint; default: nano.",
+        help="Checkpoint (.safetensors), .onnx, .engine, or the name of a shipped checkpoint; default: pico.",
     ),
 ]
 Kernel = Annotated[
