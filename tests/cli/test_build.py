@@ -96,7 +96,7 @@ def test_an_engine_for_this_gpu(nvidia: FakeBuilder, model: Path) -> None:
 def test_a_builder_that_says_nothing_of_memory(
     nvidia: FakeBuilder, model: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(fake_builder, "MEMORY", ())
+    monkeypatch.setattr(fake_builder.tensorrt_api, "MEMORY", ())
     done = build(model, *SIZES)
     assert done.stdout.startswith("wrote m.engine (") and done.stdout.endswith(" MB)\n"), done.output
 

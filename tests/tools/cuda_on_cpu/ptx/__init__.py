@@ -3,6 +3,7 @@
 from .device import Device
 from .errors import PtxError
 from .memory import Buffer
-from .parser import Kernel, Module, parse
+from .parser import parse
+from .program import Kernel, Module
 
 __all__ = ["Buffer", "Device", "Kernel", "Module", "PtxError", "parse"]

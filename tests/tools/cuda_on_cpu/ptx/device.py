@@ -10,9 +10,10 @@ import numpy.typing as npt
 
 from .errors import PtxError
 from .executor import Executor
+from .global_memory import GlobalMemory
 from .machine import Machine, Triple
-from .memory import Buffer, GlobalMemory
-from .parser import Kernel, Parameter
+from .memory import Buffer
+from .program import Kernel, Parameter
 from .scalar_types import Array, numpy_type
 
 Argument = Buffer | int | float | bytes

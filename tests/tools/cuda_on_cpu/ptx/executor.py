@@ -16,7 +16,7 @@ from .errors import PtxError
 from .instructions import bind
 from .machine import Lanes, Machine, Run
 from .memory import WARP
-from .parser import Immediate, Instruction, Symbol
+from .program import Immediate, Instruction, Symbol
 from .scalar_types import Array, BoolArray
 
 MAX_BLOCKS = 20_000_000

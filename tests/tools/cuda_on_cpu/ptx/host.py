@@ -25,7 +25,8 @@ from once import alone
 from ..fibers.emulator import BUILDS, KERNELS, Mutation
 from .device import Device
 from .errors import PtxError
-from .parser import Kernel, parse
+from .parser import parse
+from .program import Kernel
 
 HERE = Path(__file__).resolve().parent
 _PTX = ("-std=c++20", "-arch=sm_80", "-lineinfo", "-ptx")

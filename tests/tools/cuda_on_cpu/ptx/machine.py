@@ -12,8 +12,9 @@ import numpy as np
 import numpy.typing as npt
 
 from .errors import PtxError
-from .memory import PARAMETER_WINDOW, WARP, GlobalMemory, LocalMemory, SharedMemory, Threads
-from .parser import (
+from .global_memory import GlobalMemory
+from .memory import PARAMETER_WINDOW, WARP, LocalMemory, Threads
+from .program import (
     Address,
     Immediate,
     Instruction,
@@ -28,6 +29,7 @@ from .parser import (
     Vector,
 )
 from .scalar_types import Array, BoolArray, IntArray, numpy_type, size_of
+from .shared_memory import SharedMemory
 
 Triple = tuple[int, int, int]
 
