@@ -67,6 +67,8 @@ def main() -> None:
 def measure(clip: Path, chosen: argparse.Namespace) -> None:
     """Run Studio and `maskring track` by turns."""
     maskring = [sys.executable, "-m", "maskring"]
+    height, width = read_image(frames_in(clip)[0]).shape[:2]
+    size = height, width
     settings = ["--model", chosen.model, "--threads", chosen.threads]
     server = subprocess.Popen(
         [*maskring, "studio", str(clip), "--no-browser", *settings], stdout=subprocess.PIPE, text=True
@@ -80,7 +82,7 @@ def measure(clip: Path, chosen: argparse.Namespace) -> None:
             page.set_default_timeout(3_600_000)
             page.goto(address)
             page.wait_for_selector("#stage[data-frame]")
-            print(f"box to mask on the screen: {draw_box(page, clip, chosen.box):.0f} ms", flush=True)
+            print(f"box to mask on the screen: {draw_box(page, size, chosen.box):.0f} ms", flush=True)
             pairs = []
             for turn in range(chosen.turns):
                 pairs.append(
@@ -104,10 +106,10 @@ def measure(clip: Path, chosen: argparse.Namespace) -> None:
         server.wait()
 
 
-def draw_box(page: Any, clip: Path, box: str) -> float:
-    """Drag a box; milliseconds from the release of the button to the mask."""
+def draw_box(page: Any, size: tuple[int, int], box: str) -> float:
+    """Drag a box on frames of (H, W) pixels; milliseconds from the release of the button to the mask."""
     x0, y0, x1, y1 = (int(edge) for edge in box.split(","))
-    height, width = read_image(frames_in(clip)[0]).shape[:2]
+    height, width = size
     page.get_by_role("button", name="Box", exact=True).click()
     view = page.locator("#view").bounding_box()
     scale = min((view["width"] - 24) / width, (view["height"] - 24) / height)

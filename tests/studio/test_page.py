@@ -10,6 +10,7 @@ from typing import Any
 
 import numpy as np
 import pytest
+from studio_page import button, draw, revision
 from studio_server import FRAMES, Studio, write_frames, write_video
 from support import moving_square
 from typer.testing import CliRunner
@@ -25,44 +26,11 @@ def opened(page: Any, studio: Studio) -> Any:
     return page
 
 
-def button(page: Any, name: str) -> Any:
-    return page.get_by_role("button", name=name, exact=True)
-
-
 def go_to(page: Any, frame: int) -> None:
     number = page.get_by_label("Frame number")
     number.fill(str(frame))
     number.press("Enter")
     page.wait_for_selector(f'#stage[data-frame="{frame}"]')
-
-
-def revision(page: Any) -> str:
-    """Changes with the mask that is shown; empty for none."""
-    return str(page.locator("#stage").get_attribute("data-revision"))
-
-
-def draw(page: Any, tool: str, *points: tuple[int, int]) -> None:
-    """Draw with the keyboard's crosshair, which begins in the middle of the frame or where it was left."""
-    button(page, tool).click()
-    before = revision(page)
-    view = page.locator("#view")
-    view.focus()
-    page.keyboard.press("ArrowRight")  # shows the crosshair, and its place below
-    for point in points:
-        move_to(page, point)
-        page.keyboard.press("Enter")
-    if tool == "Polygon":
-        move_to(page, points[0])
-        page.keyboard.press("Enter")
-    page.wait_for_selector(f'#stage[aria-busy="false"]:not([data-revision="{before}"])')
-
-
-def move_to(page: Any, point: tuple[int, int]) -> None:
-    words = page.locator("#readout").inner_text().split()
-    for axis, (now, wanted) in enumerate(zip((int(words[1]), int(words[3])), point, strict=True)):
-        key = (("ArrowRight", "ArrowLeft"), ("ArrowDown", "ArrowUp"))[axis][wanted < now]
-        for _ in range(abs(wanted - now)):
-            page.keyboard.press(key)
 
 
 def track(page: Any, name: str = "Track forward", frames: int = FRAMES) -> None:

@@ -26,7 +26,7 @@ SIZE = MASK.shape
 @pytest.fixture
 def project(tmp_path: Path) -> Project:
     made = Project(tmp_path / "clip.maskring", (SIZE[0], SIZE[1]))
-    made.add_item("Car")
+    made.items.add("Car")
     made.swap(made.drawn_files(3, Drawn.of(MASK)))
     return made
 
@@ -37,7 +37,7 @@ def reopened(project: Project) -> Project:
 
 def test_everything_comes_back(project: Project) -> None:
     project.accepted = {3}
-    project.change_item(1, colour="#123456")
+    project.items.change(1, colour="#123456")
     project.swap(project.tracked_files(4, MASK, {1: [256, 0.5, None]}) | project.record_file())
     again = reopened(project)
     assert [vars(item) for item in again.items.values()] == [{"id": 1, "name": "Car", "colour": "#123456"}]
@@ -50,7 +50,7 @@ def test_what_was_drawn_lies_over_what_was_tracked(project: Project) -> None:
     tracked = np.zeros_like(MASK)
     tracked[0:4] = 1
     tracked[40:] = 2
-    project.add_item()
+    project.items.add()
     project.swap(project.tracked_files(3, tracked, {}))
     expected = MASK.copy()
     expected[40:] = 2
@@ -62,13 +62,13 @@ def test_a_deleted_object_is_gone_everywhere_and_its_number_is_not_used_again(pr
     project.swap(project.record_file())
     labels = project.labels(3)
     assert labels is None or not labels.any()
-    assert reopened(project).add_item().id == 2
+    assert reopened(project).items.add().id == 2
 
 
 def test_a_drawing_without_a_record_counts(project: Project) -> None:
     """Killed after the mask was written and before the record."""
     record = (project.folder / RECORD).read_bytes()
-    project.add_item()
+    project.items.add()
     project.swap(project.drawn_files(5, Drawn.of(MASK * 2)))
     (project.folder / RECORD).write_bytes(record)
     again = reopened(project)

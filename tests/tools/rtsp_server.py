@@ -5,7 +5,7 @@ from __future__ import annotations
 import socketserver
 import struct
 import threading
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
 
 import cv2
@@ -101,7 +101,7 @@ class _Connection(socketserver.StreamRequestHandler):
 class _Server(socketserver.ThreadingTCPServer):
     daemon_threads = True
 
-    def __init__(self, connections: list[list[np.ndarray]]) -> None:
+    def __init__(self, connections: Iterable[Iterable[np.ndarray]]) -> None:
         super().__init__(("127.0.0.1", 0), _Connection)
         self.connections = iter(connections)
         self.address = f"rtsp://127.0.0.1:{self.server_address[1]}/live"
@@ -111,10 +111,10 @@ class _Server(socketserver.ThreadingTCPServer):
 
 
 @contextmanager
-def rtsp_camera(connections: list[list[np.ndarray]]) -> Iterator[str]:
+def rtsp_camera(connections: Iterable[Iterable[np.ndarray]]) -> Iterator[str]:
     """The address of a camera that sends RGB frames (sides divisible by 16), as many as of each connection.
 
-    Then it hangs up; connections that come later get none.
+    Then it hangs up; connections that come later get none. It sends as fast as the frames are given.
     """
     server = _Server(connections)
     thread = threading.Thread(target=server.serve_forever)

@@ -350,13 +350,19 @@ MeasuresOut = Annotated[Path, typer.Option("--json", help="File for the measures
 # studio
 
 StudioSource = Annotated[
-    Path, typer.Argument(help="Video, folder of frames, or folder of both; default: here.")
+    str,
+    typer.Argument(
+        help="Video, folder of frames, or folder of both (default: here); or, to watch live: camera number, RTSP or "
+        "HTTP address, GStreamer pipeline."
+    ),
 ]
 Port = Annotated[int, typer.Option(min=0, max=65535, help="Port to listen on; 0 = any that is free.")]
 Host = Annotated[
     str, typer.Option(help="Address to listen on; any but 127.0.0.1 opens the clips to other machines.")
 ]
-StudioFirst = Annotated[int, typer.Option("--from", min=0, metavar="FRAME", help="First frame to open.")]
+StudioFirst = Annotated[
+    int, typer.Option("--from", min=0, metavar="FRAME", help="First frame to open, of files.")
+]
 StudioLast = Annotated[
     int | None,
     typer.Option("--to", min=0, metavar="FRAME", help="Last frame to open; default: the video's last."),

@@ -10,7 +10,6 @@ from pathlib import Path
 from typing import Any
 
 import anyio.to_thread
-import cv2
 from starlette.applications import Starlette
 from starlette.requests import Request
 from starlette.responses import FileResponse, JSONResponse, Response
@@ -51,39 +50,56 @@ def make_app(hub: Hub) -> Starlette:
         await anyio.to_thread.run_sync(hub.close)
 
     routes = [
-        Route("/", _answered(api.index)),
-        Route("/clips", _answered(api.clips)),
-        Route("/clip/{clip}/state", _answered(api.state)),
-        Route("/clip/{clip}/frame/{index:int}.{format}", _answered(api.frame)),
-        Route("/clip/{clip}/mask/{index:int}.png", _answered(api.mask)),
-        Route("/clip/{clip}/export.zip", _answered(api.download)),
-        Route("/clip/{clip}/{action}", _answered(api.act), methods=["POST"]),
-        Route("/import/{clip}/{index:int}", _answered(api.take_masks), methods=["POST"]),
+        Route("/", index_page),
+        Route("/clips", answered(api.clips)),
+        Route("/clip/{clip}/state", answered(api.state)),
+        Route("/clip/{clip}/frame/{index:int}.{format}", answered(api.frame)),
+        Route("/clip/{clip}/mask/{index:int}.png", answered(api.mask)),
+        Route("/clip/{clip}/export.zip", answered(api.download)),
+        Route("/clip/{clip}/{action}", answered(api.act), methods=["POST"]),
+        Route("/import/{clip}/{index:int}", answered(api.take_masks), methods=["POST"]),
         WebSocketRoute("/clip/{clip}/events", api.events),
         Mount("/page", StaticFiles(directory=PAGE)),
     ]
     return Starlette(routes=routes, lifespan=lifespan)
 
 
-def _answered(handler: Handler) -> Handler:
+def answered(handler: Handler) -> Handler:
     """Tell the page of errors that the user can mend."""
 
-    async def answered(request: Request) -> Response:
+    async def answer(request: Request) -> Response:
         try:
             return await handler(request)
         except UserError as error:
             status = 404 if isinstance(error, SourceError) else 400
             return JSONResponse({"error": str(error)}, status)
 
-    return answered
+    return answer
+
+
+async def json_object(request: Request) -> dict[str, Any]:
+    """What a page sent.
+
+    Raises:
+        UserError: when it is no JSON object.
+    """
+    try:
+        body = json.loads(await request.body() or b"{}")
+    except ValueError as error:
+        raise UserError("the request is not JSON", "reload the page") from error
+    if not isinstance(body, dict):
+        raise UserError("the request is not an object", "reload the page")
+    return body
+
+
+async def index_page(request: Request) -> Response:
+    """The page."""
+    return FileResponse(PAGE / "index.html", headers={"Cache-Control": "no-store"})
 
 
 class _Api:
     def __init__(self, hub: Hub) -> None:
         self._hub = hub
-
-    async def index(self, request: Request) -> Response:
-        return FileResponse(PAGE / "index.html", headers={"Cache-Control": "no-store"})
 
     async def clips(self, request: Request) -> Response:
         listed = [
@@ -106,27 +122,22 @@ class _Api:
         return Response(data, media_type=kind, headers=KEEP)
 
     async def mask(self, request: Request) -> Response:
-        """A grey PNG whose values are object ids."""
+        """Object ids as grey values."""
         workspace = await self._workspace(request)
         index = request.path_params["index"]
         labels = await anyio.to_thread.run_sync(workspace.labels, index)
         if labels is None:
             raise SourceError(f"frame {index} has no mask", "draw one")
-        settings = [cv2.IMWRITE_PNG_COMPRESSION, 1, cv2.IMWRITE_PNG_STRATEGY, cv2.IMWRITE_PNG_STRATEGY_RLE]
-        data = cv2.imencode(".png", labels, settings)[1].tobytes()
-        return Response(data, media_type="image/png", headers={"Cache-Control": "no-store"})
+        return Response(
+            frames.mask_png(labels), media_type="image/png", headers={"Cache-Control": "no-store"}
+        )
 
     async def act(self, request: Request) -> Response:
         """Change something; answers with the new state."""
         workspace, action = await self._workspace(request), request.path_params["action"]
         if action not in ACTIONS:
             raise UserError(f"there is no action {action}", "reload the page")
-        try:
-            body = json.loads(await request.body() or b"{}")
-        except ValueError as error:
-            raise UserError("the request is not JSON", "reload the page") from error
-        if not isinstance(body, dict):
-            raise UserError("the request is not an object", "reload the page")
+        body = await json_object(request)
 
         def act() -> dict[str, Any]:
             return ACTIONS[action](self._hub, workspace, body) or workspace.state()
@@ -177,23 +188,25 @@ async def _until_gone(socket: WebSocket) -> None:
             await socket.receive_text()
 
 
-def _number(body: dict[str, Any], name: str) -> int:
+def number_in(body: dict[str, Any], name: str) -> int:
+    """A number that a page sent."""
     return whole_number(body.get(name), 0, 1 << 31)
 
 
-def _text(body: dict[str, Any], name: str) -> str | None:
+def text_in(body: dict[str, Any], name: str) -> str | None:
+    """A text that a page sent, None for none."""
     value = body.get(name)
     return None if value is None else str(value)
 
 
 def _track(hub: Hub, workspace: Workspace, body: dict[str, Any]) -> None:
     direction: Direction = "backward" if body.get("direction") == "backward" else "forward"
-    hub.runner.start(workspace, _number(body, "frame"), direction)
+    hub.runner.start(workspace, number_in(body, "frame"), direction)
 
 
 def _change_object(hub: Hub, workspace: Workspace, body: dict[str, Any]) -> dict[str, Any]:
     return workspace.change_object(
-        _number(body, "id"), name=_text(body, "name"), colour=_text(body, "colour")
+        number_in(body, "id"), name=text_in(body, "name"), colour=text_in(body, "colour")
     )
 
 
@@ -201,10 +214,10 @@ ACTIONS: dict[str, Callable[[Hub, Workspace, dict[str, Any]], dict[str, Any] | N
     "stroke": lambda hub, workspace, body: workspace.stroke(body),
     "undo": lambda hub, workspace, body: workspace.undo(),
     "redo": lambda hub, workspace, body: workspace.redo(),
-    "add_object": lambda hub, workspace, body: workspace.add_object(_text(body, "name") or ""),
+    "add_object": lambda hub, workspace, body: workspace.add_object(text_in(body, "name") or ""),
     "change_object": _change_object,
-    "remove_object": lambda hub, workspace, body: workspace.remove_object(_number(body, "id")),
-    "accept": lambda hub, workspace, body: workspace.accept(_number(body, "frame")),
+    "remove_object": lambda hub, workspace, body: workspace.remove_object(number_in(body, "id")),
+    "accept": lambda hub, workspace, body: workspace.accept(number_in(body, "frame")),
     "track": _track,
     "stop": lambda hub, workspace, body: hub.runner.stop(),
     "export": lambda hub, workspace, body: hub.export(workspace),

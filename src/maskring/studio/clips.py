@@ -30,6 +30,14 @@ class Clip:
         return self.source.parent / f"{self.source.name}{PROJECT_SUFFIX}"
 
 
+def is_stream(source: str) -> bool:
+    """Whether a source is a camera, an address or a pipeline: something that plays once, as it comes."""
+    path = Path(source)
+    if path.exists():
+        return path.is_char_device()
+    return source.isdecimal() or "://" in source or " ! " in source
+
+
 def clips_in(root: Path) -> list[Clip]:
     """The clips that a path gives: itself when it is one, else those below it.
 

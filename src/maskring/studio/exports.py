@@ -130,7 +130,7 @@ def import_masks(workspace: Workspace, data: bytes, index: int) -> dict[str, obj
     if not data.startswith(b"PK"):
         mask = _mask(data, "the file", workspace.store.size)
         with workspace.lock:
-            workspace.project.add_items(ids_in(mask))
+            workspace.project.items.add_ids(ids_in(mask))
             return workspace.draw(f"import into frame {index}", index, Drawn.of(mask))
     masks = _masks_in_zip(data, workspace)
     if not masks:
@@ -140,7 +140,7 @@ def import_masks(workspace: Workspace, data: bytes, index: int) -> dict[str, obj
     with workspace.lock:
         files: Files = {}
         for frame, mask in masks.items():
-            workspace.project.add_items(ids_in(mask))
+            workspace.project.items.add_ids(ids_in(mask))
             areas = np.bincount(mask.ravel(), minlength=256)
             measured: dict[int, list[float | None]] = {
                 one: [int(areas[one]), None, None] for one in ids_in(mask)

@@ -21,7 +21,7 @@ import numpy as np
 
 from ..common.errors import OutputError, SourceError
 from ..common.files import atomic_path, cache_directory, make_directory
-from ..common.types import Image
+from ..common.types import Image, Labels
 from ..runtime.video.folders import frames_in
 from ..runtime.video.frame import Frame
 from ..runtime.video.images import read_image
@@ -223,14 +223,14 @@ class _StoreReader:
 
 def display_jpeg(image: Image) -> bytes:
     """A frame for the player."""
-    return _jpeg(image, DISPLAY_QUALITY)
+    return jpeg(image, DISPLAY_QUALITY)
 
 
 def thumbnail(image: Image) -> bytes:
     """A small JPEG for the timeline."""
     height, width = image.shape[:2]
     size = max(1, round(width * THUMBNAIL_HEIGHT / height)), THUMBNAIL_HEIGHT
-    return _jpeg(np.asarray(cv2.resize(image, size, interpolation=cv2.INTER_AREA), np.uint8), 80)
+    return jpeg(np.asarray(cv2.resize(image, size, interpolation=cv2.INTER_AREA), np.uint8), 80)
 
 
 def exact_png(image: Image) -> bytes:
@@ -238,7 +238,14 @@ def exact_png(image: Image) -> bytes:
     return bytes(cv2.imencode(".png", image[..., ::-1], PNG_SETTINGS)[1].tobytes())
 
 
-def _jpeg(image: Image, quality: int) -> bytes:
+def mask_png(labels: Labels) -> bytes:
+    """A grey PNG whose values are object ids."""
+    settings = [cv2.IMWRITE_PNG_COMPRESSION, 1, cv2.IMWRITE_PNG_STRATEGY, cv2.IMWRITE_PNG_STRATEGY_RLE]
+    return bytes(cv2.imencode(".png", labels, settings)[1].tobytes())
+
+
+def jpeg(image: Image, quality: int) -> bytes:
+    """A frame at a quality of 1 to 100."""
     return bytes(cv2.imencode(".jpg", image[..., ::-1], [cv2.IMWRITE_JPEG_QUALITY, quality])[1].tobytes())
 
 

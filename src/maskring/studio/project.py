@@ -14,39 +14,28 @@ import contextlib
 import json
 import os
 import re
-from collections.abc import Iterable, Mapping
-from dataclasses import dataclass, replace
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 
-from ..common.errors import MaskError, SourceError, UserError
+from ..common.errors import SourceError, UserError
 from ..common.files import atomic_path, make_directory
 from ..common.types import MAX_LABELS, Labels
 from ..runtime.arrays import label_maps
 from ..runtime.pipeline.directions import Drawn
 from ..runtime.tracking.objects import ids_in
 from ..runtime.video.masks import encode_mask, read_mask
-from ..runtime.video.palette import PALETTE
+from .items import Item, Items
 
 RECORD = "project.json"
 FORMAT = 1
-MAX_NAME = 100
 
 FRAME_FILE = re.compile(r"(drawn|tracked|measured)/([0-9]{6,9})\.(png|json)")
 
 Files = dict[str, bytes | None]
 """Path below the project's folder -> content; None for a file that is not there."""
-
-
-@dataclass(frozen=True)
-class Item:
-    """An object: its number in masks, its name, its colour as ``#rrggbb``."""
-
-    id: int
-    name: str
-    colour: str
 
 
 class Project:
@@ -70,12 +59,11 @@ class Project:
         Raises:
             SourceError: see above.
         """
-        self.items: dict[int, Item] = {}
+        self.items = Items()
         self.drawn_ids: dict[int, frozenset[int]] = {}
         self.accepted: set[int] = set()
         self.tracked: set[int] = set()
         self.measured: dict[int, dict[int, list[float | None]]] = {}
-        self._used = 0
         if (self.folder / RECORD).is_file():
             self._load_record((self.folder / RECORD).read_bytes())
             self._load_frames()
@@ -118,7 +106,7 @@ class Project:
         record = {
             "format": FORMAT,
             "size": list(self.size),
-            "used": self._used,
+            "used": self.items.used,
             "objects": [vars(item) for item in self.items.values()],
             "drawn": {str(index): sorted(ids) for index, ids in sorted(self.drawn_ids.items())},
             "accepted": sorted(self.accepted),
@@ -141,51 +129,6 @@ class Project:
             f"tracked/{index:06d}.png": encode_mask(labels),
             f"measured/{index:06d}.json": json.dumps(measured).encode(),
         }
-
-    def add_item(self, name: str = "") -> Item:
-        """A new object. Numbers of deleted objects are not given again: masks may still hold them.
-
-        Raises:
-            MaskError: when there are too many.
-        """
-        if self._used >= MAX_LABELS - 1:
-            raise MaskError("a project can have 255 objects", "begin another project for more")
-        self._used += 1
-        item = Item(self._used, _name(name) or f"Object {self._used}", default_colour(self._used))
-        self.items[item.id] = item
-        return item
-
-    def add_items(self, ids: Iterable[int]) -> None:
-        """Objects that a mask brought, by their numbers there."""
-        for object_id in ids:
-            if object_id not in self.items:
-                self.items[object_id] = Item(object_id, f"Object {object_id}", default_colour(object_id))
-        self.items = dict(sorted(self.items.items()))
-        self._used = max(self._used, *self.items, 0)
-
-    def change_item(self, object_id: int, *, name: str | None = None, colour: str | None = None) -> None:
-        """Give an object another name or colour.
-
-        Raises:
-            MaskError: when there is no such object.
-            UserError: when the colour is not of the form ``#rrggbb``.
-        """
-        item = self.item(object_id)
-        if colour is not None and not re.fullmatch("#[0-9a-f]{6}", colour.lower()):
-            raise UserError(f"{colour} is not a colour", "give #rrggbb")
-        self.items[object_id] = replace(
-            item, name=_name(name or "") or item.name, colour=(colour or item.colour).lower()
-        )
-
-    def item(self, object_id: int) -> Item:
-        """An object by its number.
-
-        Raises:
-            MaskError: when there is no such object.
-        """
-        if object_id not in self.items:
-            raise MaskError(f"there is no object {object_id}", "choose an object from the list")
-        return self.items[object_id]
 
     # Writing -------------------------------------------------------------------------------------
 
@@ -237,8 +180,7 @@ class Project:
                     f"{self.folder} is a project of a clip of another size", "move it away to begin anew"
                 )
             items = [Item(int(o["id"]), str(o["name"]), str(o["colour"])) for o in record.get("objects", [])]
-            self.items = {item.id: item for item in items if 0 < item.id < MAX_LABELS}
-            self._used = max([int(record.get("used", 0)), *self.items])
+            self.items = Items(items, int(record.get("used", 0)))
             drawn = record.get("drawn", {})
             self.drawn_ids = {int(index): frozenset(map(int, ids)) for index, ids in drawn.items()}
             self.accepted = set(map(int, record.get("accepted", [])))
@@ -256,24 +198,12 @@ class Project:
                 index = int(path.stem)
                 if kind == "drawn" and index not in self.drawn_ids:  # killed before the record was written
                     self.drawn_ids[index] = frozenset(ids_in(read_mask(path, allow_empty=True)))
-                    self.add_items(self.drawn_ids[index])
+                    self.items.add_ids(self.drawn_ids[index])
                 elif kind == "tracked":
                     self.tracked.add(index)
                 elif kind == "measured":
                     with contextlib.suppress(ValueError, TypeError, AttributeError, OSError):
                         self.measured[index] = _measures(json.loads(path.read_bytes()))
-
-
-def default_colour(object_id: int) -> str:
-    """The palette's colour of an object, bright and a little softened, so that it shows on dark frames."""
-    channels = [int(channel) for channel in PALETTE[object_id]]
-    brightest = max(*channels, 1)
-    return "#" + "".join(f"{48 + channel * 207 // brightest:02x}" for channel in channels)
-
-
-def _name(text: str) -> str:
-    """A name of one line."""
-    return "".join(letter for letter in text if letter.isprintable()).strip()[:MAX_NAME]
 
 
 def _measures(record: Mapping[str, Any]) -> dict[int, list[float | None]]:

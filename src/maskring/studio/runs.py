@@ -22,6 +22,9 @@ from .project import Files
 from .trust import overlap
 from .workspace import Workspace
 
+NEWS_S = 0.2
+"""Pages hear of tracked frames so often: to fetch and paint one takes time from tracking."""
+
 Direction = Literal["forward", "backward"]
 
 
@@ -168,6 +171,8 @@ class _ProjectSink:
         self._before: Files = {}
         self._last: Labels | None = None
         self._started: float | None = None  # when the first frame was done: opening the model does not count
+        self._news: dict[int, dict[str, object]] = {}
+        self._told = 0.0
         self.fps = 0.0
         self.done = 0
 
@@ -191,6 +196,7 @@ class _ProjectSink:
 
     def finish(self) -> None:
         """Make the whole run one change that can be undone."""
+        self._publish()
         if self._before:
             project = self._workspace.project
             before = project.swap(project.record_file())
@@ -224,6 +230,12 @@ class _ProjectSink:
             "fps": self.fps,
             "left": round((total - self.done) / self.fps) if self.fps else None,
         }
-        revision = self._workspace.renew(index)
-        told = {"type": "tracked", "frame": index, "revision": revision, "measured": measured}
-        self._workspace.publish({**told, "run": self._workspace.run})
+        self._news[index] = {"revision": self._workspace.renew(index), "measured": measured}
+        if now - self._told >= NEWS_S:
+            self._told = now
+            self._publish()
+
+    def _publish(self) -> None:
+        if self._news:
+            self._workspace.publish({"type": "tracked", "frames": self._news, "run": self._workspace.run})
+            self._news = {}

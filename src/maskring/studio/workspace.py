@@ -132,7 +132,7 @@ class Workspace:
         index = whole_number(stroke.get("frame"), 0, 1 << 31)
         image = self.store.image(index)
         with self.lock:
-            item = self.project.item(whole_number(stroke.get("object"), 1, 255))
+            item = self.project.items[whole_number(stroke.get("object"), 1, 255)]
             shown = self.project.labels(index)
             shown = np.zeros(self.store.size, np.uint8) if shown is None else shown
             key = self.clip.id, index
@@ -154,19 +154,19 @@ class Workspace:
     def add_object(self, name: str = "") -> dict[str, Any]:
         """Add an object."""
         with self.lock:
-            item = self.project.add_item(name)
+            item = self.project.items.add(name)
             return self.change(f"add {item.name}", self.project.record_file())
 
     def change_object(self, object_id: int, **changes: str | None) -> dict[str, Any]:
         """Rename or recolour an object."""
         with self.lock:
-            self.project.change_item(object_id, **changes)
+            self.project.items.change(object_id, **changes)
             return self.change("change of an object", self.project.record_file())
 
     def remove_object(self, object_id: int) -> dict[str, Any]:
         """Delete an object from every frame."""
         with self.lock:
-            name = self.project.item(object_id).name
+            name = self.project.items[object_id].name
             del self.project.items[object_id]
             return self.change(f"delete {name}", self.project.record_file(), self.project.masked)
 

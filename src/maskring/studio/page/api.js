@@ -28,16 +28,17 @@ export async function getBitmap(address, options) {
   return createImageBitmap(await response.blob(), options);
 }
 
-// Calls onNews with each message, and onLink(true or false) when the connection comes and goes.
-export function listen(address, onNews, onLink) {
+// Calls onNews with each message, onLink(true or false) when the connection comes and goes, and onData with binary messages.
+export function listen(address, onNews, onLink, onData = () => {}) {
   let socket;
   let closed = false;
   const connect = () => {
     const url = new URL(address, location.href);
     url.protocol = url.protocol.replace("http", "ws");
     socket = new WebSocket(url);
+    socket.binaryType = "arraybuffer";
     socket.onopen = () => onLink(true);
-    socket.onmessage = (message) => onNews(JSON.parse(message.data));
+    socket.onmessage = ({ data }) => (typeof data === "string" ? onNews(JSON.parse(data)) : onData(data));
     socket.onclose = () => {
       if (closed) return;
       onLink(false);
@@ -45,8 +46,13 @@ export function listen(address, onNews, onLink) {
     };
   };
   connect();
-  return () => {
-    closed = true;
-    socket.close();
+  return {
+    send(value) {
+      if (socket.readyState === WebSocket.OPEN) socket.send(JSON.stringify(value));
+    },
+    close() {
+      closed = true;
+      socket.close();
+    },
   };
 }

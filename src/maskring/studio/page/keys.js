@@ -3,7 +3,7 @@
 import { byId } from "./panels.js";
 
 export const KEYS = [
-  [" ", "Space", "Play or pause", "play"],
+  [" ", "Space", "Play or pause; freeze a live picture, or go on", "play"],
   ["ArrowLeft", "←", "Previous frame; with Shift ten frames", "previous"],
   ["ArrowRight", "→", "Next frame; with Shift ten frames", "next"],
   ["Home", "Home", "First frame", "first"],
@@ -21,6 +21,7 @@ export const KEYS = [
   [",", ",", "Smaller brush", "smaller"],
   [".", ".", "Larger brush", "larger"],
   ["n", "N", "Add an object", "addObject"],
+  ["Delete", "Del", "Delete the chosen object", "removeObject"],
   ["1", "1 to 9", "Choose an object", null],
   ["f", "F", "Track forward", "trackForward"],
   ["r", "R", "Track backward", "trackBackward"],
@@ -55,15 +56,15 @@ export function listenToKeys(actions, stage, choose) {
     else if (/^[1-9]$/.test(event.key)) choose(+event.key - 1);
     else {
       const name = byKey[event.key.length === 1 ? event.key.toLowerCase() : event.key];
-      if (!name) return;
+      if (!actions[name]) return;
       actions[name](event.shiftKey);
     }
     event.preventDefault();
   });
 }
 
-export function showKeys() {
-  const rows = KEYS.flatMap(([, shown, text]) => {
+export function showKeys(actions) {
+  const rows = KEYS.filter(([, , , name]) => !name || actions[name]).flatMap(([, shown, text]) => {
     const term = document.createElement("dt");
     for (const key of shown.split(" ").filter((part) => part)) {
       term.append(key === "to" ? "to" : Object.assign(document.createElement("kbd"), { textContent: key }));

@@ -41,6 +41,7 @@ export function showObjects(state, selected, hidden, on) {
     remove.onclick = () => on.remove(object.id);
     const row = element("li", {}, colour, name, eye, remove);
     row.setAttribute("aria-current", String(object.id === selected));
+    row.toggleAttribute("data-waiting", object.tracked === false);
     row.onclick = () => on.select(object.id);
     return row;
   });

@@ -5,6 +5,9 @@ import { getBitmap } from "./api.js";
 const FRAMES_KEPT = 60;
 const MASKS_KEPT = 120;
 
+// For createImageBitmap: grey values stay what they are.
+export const MASK_OPTIONS = { colorSpaceConversion: "none", premultiplyAlpha: "none" };
+
 class Cache {
   constructor(limit, load) {
     this.limit = limit;
@@ -49,16 +52,21 @@ export class Pictures {
   }
 
   async loadMask(key) {
-    const bitmap = await getBitmap(`${this.base}/mask/${key}`, { colorSpaceConversion: "none", premultiplyAlpha: "none" });
-    const { width, height } = bitmap;
-    const canvas = new OffscreenCanvas(width, height);
-    const context = canvas.getContext("2d", { willReadFrequently: true });
-    context.drawImage(bitmap, 0, 0);
-    const rgba = context.getImageData(0, 0, width, height).data;
-    const ids = new Uint8Array(width * height);
-    for (let i = 0; i < ids.length; i++) ids[i] = rgba[4 * i];
-    return { width, height, ids, painted: null, look: "" };
+    return idsOf(await getBitmap(`${this.base}/mask/${key}`, MASK_OPTIONS));
   }
+}
+
+// The object ids in a picture whose grey values they are.
+export function idsOf(bitmap) {
+  const { width, height } = bitmap;
+  const canvas = new OffscreenCanvas(width, height);
+  const context = canvas.getContext("2d", { willReadFrequently: true });
+  context.drawImage(bitmap, 0, 0);
+  bitmap.close();
+  const rgba = context.getImageData(0, 0, width, height).data;
+  const ids = new Uint8Array(width * height);
+  for (let i = 0; i < ids.length; i++) ids[i] = rgba[4 * i];
+  return { width, height, ids, painted: null, look: "" };
 }
 
 // The mask as a picture. look: {colours: id -> [r, g, b], hidden: Set of ids, opacity: 0 to 1, key: names all of it}

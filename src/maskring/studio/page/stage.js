@@ -13,7 +13,7 @@ const HINTS = {
 };
 
 export class Stage {
-  // on: {stroke(stroke), readout(text), exact(wanted)}
+  // on: {begin(), stroke(stroke), readout(text), exact(wanted)}; begin comes before the first point of a stroke
   constructor(section, on) {
     this.section = section;
     this.on = on;
@@ -59,6 +59,10 @@ export class Stage {
   setSize(width, height) {
     this.size = [width, height];
     this.fit();
+  }
+
+  setSizeOnce(width, height) {
+    if (!this.size) this.setSize(width, height);
   }
 
   // The view ------------------------------------------------------------------------------------
@@ -128,6 +132,7 @@ export class Stage {
       return;
     }
     const point = this.toFrame(event.offsetX, event.offsetY);
+    this.on.begin();
     if (this.tool === "polygon") {
       if (event.button === 2) this.closePolygon();
       else this.corner(point, [event.offsetX, event.offsetY]);
@@ -178,6 +183,7 @@ export class Stage {
       this.pointer = this.cursor;
       if (this.pressed) this.extend(this.cursor);
     } else if (event.key === "Enter") {
+      this.on.begin();
       if (this.tool === "polygon") this.corner(this.cursor, this.toScreen(this.cursor));
       else if (this.pressed) this.finish();
       else {
