@@ -6,8 +6,10 @@ import json
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Annotated
 
 from ...common.errors import MaskError, SourceError
+from ...common.stored import Between, checked
 from ...common.types import Labels
 from ..video.folders import IMAGE_SUFFIXES, images_in
 from ..video.mask_ids import MaskIds
@@ -15,6 +17,8 @@ from ..video.masks import read_picture
 
 MASKS, OBJECTS = "masks", "objects.jsonl"
 """What ``maskring track`` writes into its folder."""
+
+_Index = Annotated[int, Between(0, 2**53)]
 
 
 @dataclass(frozen=True, eq=False)
@@ -47,9 +51,12 @@ class TrackedMasks:
         name: of the video: that of the folder.
         size: (height, width) of all masks.
         ids: of all objects, ascending.
+        is_numbered_by_position: whether the first mask counts as frame 0, the next as frame 1: there is no
+            ``objects.jsonl`` to tell.
 
     Raises:
-        SourceError: when there are no masks, or a mask has no image in ``frames``.
+        SourceError: when there are no masks, a mask has no image in ``frames``, or ``objects.jsonl`` is damaged
+            or lacks a mask.
         MaskError: when a mask cannot be read, or masks differ in size or name no objects.
     """
 
@@ -75,7 +82,9 @@ class TrackedMasks:
             raise SourceError(
                 f"{frames} holds no image for {missing[0]}", "name the folder of the tracked frames"
             )
-        self._index = _indices(folder / OBJECTS, self._files)
+        told = _indices(folder / OBJECTS, self._files)
+        self.is_numbered_by_position = told is None
+        self._index = list(range(len(self._files))) if told is None else told
         sizes, marks_of_files = set[tuple[int, int]](), []
         for path in self._files:
             picture = read_picture(path)
@@ -102,15 +111,25 @@ class TrackedMasks:
             yield MaskFrame(index, path.stem, name, image, self._ids.labels(read_picture(path)))
 
 
-def _indices(objects: Path, files: list[Path]) -> list[int]:
-    """Index of each mask's frame: as ``objects.jsonl`` tells, else its position."""
+def _indices(objects: Path, files: list[Path]) -> list[int] | None:
+    """Index of each mask's frame, as ``objects.jsonl`` tells; None where there is no such file.
+
+    Raises:
+        SourceError: when it is damaged, or tells nothing of a mask.
+    """
+    if not objects.is_file():
+        return None
+    remedy = "track again, or move the file away to number frames by position"
     index_of_name: dict[str, int] = {}
-    try:
-        for line in objects.read_text(encoding="utf-8").splitlines():
+    for number, line in enumerate(objects.read_bytes().splitlines(), 1):
+        try:
             record = json.loads(line)
-            index_of_name[str(record["name"])] = int(record["index"])
-    except (OSError, ValueError, KeyError, TypeError):
-        index_of_name = {}
-    if all(path.stem in index_of_name for path in files):
-        return [index_of_name[path.stem] for path in files]
-    return list(range(len(files)))
+            index_of_name[checked(str, record["name"])] = checked(_Index, record["index"])
+        except (ValueError, KeyError, TypeError) as error:
+            raise SourceError(f"line {number} of {objects} is damaged", remedy) from error
+    if untold := [path for path in files if path.stem not in index_of_name]:
+        raise SourceError(
+            f"{objects} has no line for {untold[0]}, a mask of an earlier run perhaps",
+            f"move the mask away, or {remedy}",
+        )
+    return [index_of_name[path.stem] for path in files]

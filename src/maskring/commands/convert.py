@@ -18,7 +18,7 @@ def convert(
     from ..common.errors import MaskError
     from ..common.files import make_directory
     from ..runtime.conversion.formats import FORMATS
-    from ..runtime.conversion.result import TrackedMasks
+    from ..runtime.conversion.result import OBJECTS, TrackedMasks
 
     writer, suffix = FORMATS[to.value]
     if suffix:
@@ -34,6 +34,8 @@ def convert(
         raise MaskError(
             f"no mask in {result} shows object {unknown[0]}", f"name one of {', '.join(map(str, masks.ids))}"
         )
+    if masks.is_numbered_by_position:
+        note(f"note: {result} has no {OBJECTS}: frames are numbered by position, from 0")
     every = {number: given.get(number, f"object {number}") for number in masks.ids}
     make_directory(out.parent if suffix else out)
     with show_progress() as progress:

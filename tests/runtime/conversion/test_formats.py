@@ -192,3 +192,42 @@ def test_what_is_no_result(tracked: Path, tmp_path: Path) -> None:
     write_mask(tracked / "masks/f3.png", np.ones((4, 4), np.uint8))
     with raises_user_error(MaskError, mentions=("f3.png", "size")):
         TrackedMasks(tracked)
+
+
+@pytest.mark.parametrize(
+    ("number", "line"),
+    [
+        (3, '{"name": "f2", "ind'),
+        (3, '{"name": "f2"}'),
+        (3, '{"name": "f2", "index": -1}'),
+        (3, '{"name": "f2", "index": true}'),
+        (3, "[]"),
+        (1, "\0\xff"),
+    ],
+)
+def test_a_damaged_line_is_named_instead_of_counting(tracked: Path, number: int, line: str) -> None:
+    objects = tracked / "objects.jsonl"
+    lines = objects.read_bytes().splitlines()
+    lines[number - 1] = line.encode("latin-1")
+    objects.write_bytes(b"\n".join(lines))
+    with raises_user_error(SourceError, mentions=(objects, f"line {number} ", "track again")):
+        TrackedMasks(tracked)
+
+
+def test_a_mask_without_a_line_is_named_instead_of_counting(tracked: Path) -> None:
+    objects = tracked / "objects.jsonl"
+    lines = objects.read_text().splitlines()
+    objects.write_text("\n".join(lines[:2] + lines[3:]))
+    with raises_user_error(SourceError, mentions=(objects, "f2.png", "move the mask away")):
+        TrackedMasks(tracked)
+
+
+def test_masks_of_another_tracker_are_numbered_by_position_and_a_note_says_so(tracked: Path) -> None:
+    words = ["convert", "--to", "coco", "--out", str(tracked.parent / "a.json")]
+    done = CliRunner().invoke(app, [*words, str(tracked)])
+    assert done.exit_code == 0 and done.stderr == ""
+    (tracked / "objects.jsonl").unlink()
+    done = CliRunner().invoke(app, [*words, str(tracked)])
+    assert done.exit_code == 0 and done.stderr.startswith("note: ") and "position" in done.stderr
+    images = json.loads((tracked.parent / "a.json").read_text())["images"]
+    assert [image["frame_index"] for image in images] == list(range(FRAMES))
