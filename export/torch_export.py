@@ -11,15 +11,21 @@ import onnx
 
 ONNX_OPSET = 18
 
+IR_WITH_FUNCTIONS = 8
+"""First version of ONNX's file format that has functions. Old runtimes refuse newer versions."""
+
 
 def strip_provenance(model: onnx.ModelProto, name: str) -> None:
-    """Remove the exporter's notes: stack traces contain local paths, and inner shapes can be inferred.
+    """Remove the exporter's notes, and lower the version of the file format to what the graph needs.
+
+    The notes have stack traces with local paths. Inner shapes can be inferred.
 
     Args:
         model: changed in place.
         name: the new name of its graph.
     """
     del model.graph.value_info[:], model.graph.metadata_props[:], model.metadata_props[:]
+    model.ir_version = IR_WITH_FUNCTIONS  # nothing that torch exports here needs a newer one
     model.graph.name = name
     model.doc_string = model.graph.doc_string = ""
     for node in _nodes(model.graph):

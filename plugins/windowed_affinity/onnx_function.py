@@ -23,6 +23,9 @@ def function_body(
     multiplies queries and keys, masks what lies outside each window, takes the softmax and multiplies with
     the values. So scratch memory depends on the width of the frame, not on its height.
 
+    Constants are tensors, because ONNX GraphSurgeon, and so onnxslim and Polygraphy, reads the attribute
+    ``value_float`` as double. Only references to the node's attributes have no tensor form.
+
     Three choices work around limits of TensorRT:
 
     * Products are taken per slot and key row. Joining these into one matrix makes TensorRT-RTX use more
@@ -84,22 +87,22 @@ def without_matrix_products(model: onnx.ModelProto) -> onnx.ModelProto:
 # Sizes in the comments: B batch, C channels, N slots, O labels, H x W frame, P = 2 * radius + 1.
 
 _COMMON = """
-  zero = Constant <value_int: int = 0> ()
-  one = Constant <value_int: int = 1> ()
-  two = Constant <value_int: int = 2> ()
-  three = Constant <value_int: int = 3> ()
+  zero = Constant <value: tensor = int64 {0}> ()
+  one = Constant <value: tensor = int64 {1}> ()
+  two = Constant <value: tensor = int64 {2}> ()
+  three = Constant <value: tensor = int64 {3}> ()
   radius = Constant <value_int: int = @radius> ()
   top_k = Constant <value_int: int = @top_k> ()
   factor = Constant <value_float: float = @scale> ()
-  zero_f = Constant <value_float: float = 0.0> ()
-  mask_value = Constant <value_float: float = MASK_VALUE> ()
-  axis_0 = Constant <value_ints: ints = [0]> ()
-  axis_1 = Constant <value_ints: ints = [1]> ()
-  axis_2 = Constant <value_ints: ints = [2]> ()
-  axis_3 = Constant <value_ints: ints = [3]> ()
-  axis_4 = Constant <value_ints: ints = [4]> ()
-  axes_12 = Constant <value_ints: ints = [1, 2]> ()
-  axes_23 = Constant <value_ints: ints = [2, 3]> ()
+  zero_f = Constant <value: tensor = float {0.0}> ()
+  mask_value = Constant <value: tensor = float {MASK_VALUE}> ()
+  axis_0 = Constant <value: tensor = int64[1] {0}> ()
+  axis_1 = Constant <value: tensor = int64[1] {1}> ()
+  axis_2 = Constant <value: tensor = int64[1] {2}> ()
+  axis_3 = Constant <value: tensor = int64[1] {3}> ()
+  axis_4 = Constant <value: tensor = int64[1] {4}> ()
+  axes_12 = Constant <value: tensor = int64[2] {1, 2}> ()
+  axes_23 = Constant <value: tensor = int64[2] {2, 3}> ()
 
   shape = Shape (query)
   height = Gather <axis: int = 0> (shape, two)
@@ -161,7 +164,7 @@ _WITHOUT_OFFSETS = """
       key_rows = GatherND <batch_dims: int = 2> (keys_by_row, index)
       value_rows = GatherND <batch_dims: int = 2> (values_by_row, index)
       labels = Shape <start: int = 2, end: int = 3> (values)
-      inferred_size = Constant <value_ints: ints = [0, -1]> ()
+      inferred_size = Constant <value: tensor = int64[2] {0, -1}> ()
       values_shape = Concat <axis: int = 0> (inferred_size, labels)
       key_rows_32 = Cast <to: int = 1> (key_rows)
       value_rows_32 = Cast <to: int = 1> (value_rows)
@@ -172,7 +175,7 @@ _WITHOUT_OFFSETS = """
       logits = Mul (by_query, factor)
       in_window_logits = Add (logits, column_bias_wide)
       masked_logits = Add (in_window_logits, bias)
-      candidates_shape = Constant <value_ints: ints = [0, 0, -1]> ()
+      candidates_shape = Constant <value: tensor = int64[3] {0, 0, -1}> ()
       candidate_logits = Reshape (masked_logits, candidates_shape)
       SELECT;
       weights = Softmax <axis: int = -1> (selected)
@@ -185,13 +188,13 @@ _WITHOUT_OFFSETS = """
 
 # With offsets, each query has candidates of its own: in each slot, the P * P pixels of its window.
 _WITH_OFFSETS = """
-  flat_frame = Constant <value_ints: ints = [0, 0, 0, -1]> ()
+  flat_frame = Constant <value: tensor = int64[4] {0, 0, 0, -1}> ()
   keys_flat = Reshape (keys, flat_frame)
   values_flat = Reshape (values, flat_frame)
   keys_by_pixel = Transpose <perm: ints = [0, 1, 3, 2]> (keys_flat)
   values_by_pixel = Transpose <perm: ints = [0, 1, 3, 2]> (values_flat)
   displacement_up = Unsqueeze (displacement, axis_3)
-  axes_234 = Constant <value_ints: ints = [2, 3, 4]> ()
+  axes_234 = Constant <value: tensor = int64[3] {2, 3, 4}> ()
   slot_in_use = Unsqueeze (in_use, axes_234)
 
   last_row_number, out_rows = Scan <num_scan_inputs: int = 2, scan_input_axes: ints = [3, 1],
@@ -220,7 +223,7 @@ _WITH_OFFSETS = """
       in_frame = And (in_y_up, in_x_up)
       valid = And (in_frame, slot_in_use)
       valid_f = Cast <to: int = 1> (valid)
-      window_axes = Constant <value_ints: ints = [1, 2, 3]> ()
+      window_axes = Constant <value: tensor = int64[3] {1, 2, 3}> ()
       reachable_row = ReduceMax <keepdims: int = 0> (valid_f, window_axes)
       reachable = Unsqueeze (reachable_row, axis_2)
       bias = Where (valid, zero_f, mask_value)
@@ -232,7 +235,7 @@ _WITH_OFFSETS = """
       clamped_x_up = Unsqueeze (clamped_x, axis_2)
       pixel = Add (row_start_up, clamped_x_up)
       window_shape = Shape (pixel)
-      index_shape = Constant <value_ints: ints = [0, 0, -1, 1]> ()
+      index_shape = Constant <value: tensor = int64[4] {0, 0, -1, 1}> ()
       index = Reshape (pixel, index_shape)
       key_pixels = GatherND <batch_dims: int = 2> (keys_by_pixel, index)
       value_pixels = GatherND <batch_dims: int = 2> (values_by_pixel, index)
@@ -247,18 +250,18 @@ _WITH_OFFSETS = """
 
       query_wide = Unsqueeze (query_row, window_axes)
       channel_products = Mul (keys_32, query_wide)
-      channel_axis = Constant <value_ints: ints = [5]> ()
+      channel_axis = Constant <value: tensor = int64[1] {5}> ()
       products = ReduceSum <keepdims: int = 0> (channel_products, channel_axis)
       logits = Mul (products, factor)
       masked_logits = Add (logits, bias)
       by_column = Transpose <perm: ints = [0, 4, 1, 2, 3]> (masked_logits)
-      candidates_shape = Constant <value_ints: ints = [0, 0, -1]> ()
+      candidates_shape = Constant <value: tensor = int64[3] {0, 0, -1}> ()
       candidate_logits = Reshape (by_column, candidates_shape)
       SELECT;
       weights = Softmax <axis: int = -1> (selected)
       weights_up = Unsqueeze (weights, axis_2)
       values_by_column = Transpose <perm: ints = [0, 4, 1, 2, 3, 5]> (values_32)
-      inferred_size = Constant <value_ints: ints = [0, 0, -1]> ()
+      inferred_size = Constant <value: tensor = int64[3] {0, 0, -1}> ()
       column_shape = Concat <axis: int = 0> (inferred_size, labels)
       candidate_values = Reshape (values_by_column, column_shape)
       read_up = MatMul (weights_up, candidate_values)
@@ -277,10 +280,10 @@ _MATRIX_PRODUCTS = """
 
 _SUMMED_PRODUCTS = """
       keys_across = Unsqueeze (key_rows_32, axis_3)
-      axes_124 = Constant <value_ints: ints = [1, 2, 4]> ()
+      axes_124 = Constant <value: tensor = int64[3] {1, 2, 4}> ()
       query_wide = Unsqueeze (query_row, axes_124)
       channel_products = Mul (query_wide, keys_across)
-      axis_5 = Constant <value_ints: ints = [5]> ()
+      axis_5 = Constant <value: tensor = int64[1] {5}> ()
       products = ReduceSum <keepdims: int = 0> (channel_products, axis_5)
 """
 

@@ -55,6 +55,11 @@ def read_export(path: Path) -> tuple[onnx.ModelProto, ModelMetadata]:
         raise ModelError(f"{path} is not an ONNX file, or is truncated", EXPORT_AGAIN) from error
     properties = {entry.key: entry.value for entry in model.metadata_props}
     if METADATA_KEY not in properties:
+        if any(is_memory_read(node) for node in model.graph.node):
+            raise ModelError(
+                f"{path} has lost the metadata that maskring wrote; the tool that rewrote the file dropped it",
+                "track with the file that maskring export wrote",
+            )
         raise ModelError(f"{path} was not exported by maskring", EXPORT_AGAIN)
     return model, ModelMetadata.from_json(properties[METADATA_KEY], str(path))
 
