@@ -1,22 +1,26 @@
 """Windowed memory affinity in plain torch, block by block: any device, any float type, little memory.
 
 Only one block of logits exists at a time; the backward pass computes it again. :mod:`.torch_layouts` groups
-queries into blocks.
+queries into blocks. Batch elements whose slots have the same steps share blocks, because on a GPU a step costs
+more to launch than to run.
 """
 
 from __future__ import annotations
 
+import itertools
+import math
+from collections.abc import Iterator
 from dataclasses import dataclass
 
 import torch
 from torch import Tensor
 
-from .torch_layouts import Layout, OffsetWindows, Tiles, masked_logit
+from .torch_layouts import Layout, OffsetWindows, Tiles, block_bytes, masked_logit
 
 
 @dataclass
 class Normaliser:
-    """Joins the softmax of a query whose slots lie in several groups; all [1, H, W].
+    """Joins the softmax of a query whose slots lie in several groups; all [E, 1, H, W].
 
     Attributes:
         maximum: the largest logit.
@@ -31,15 +35,15 @@ class Normaliser:
 
 
 class SlotGroup:
-    """Slots of one batch element that share a layout."""
+    """Slots of E batch elements that share a layout."""
 
     def __init__(
         self, layout: Layout, query: Tensor, keys: Tensor, values: Tensor, slots: list[int], top_k: int
     ) -> None:
         self.layout, self.slots, self.top_k = layout, slots, top_k
         self.query = layout.split(query)
-        self.keys = layout.prepare(keys[slots].to(query.dtype))
-        self.values = layout.prepare(values[slots].to(query.dtype))
+        self.keys = layout.prepare(keys[:, slots].to(query.dtype))
+        self.values = layout.prepare(values[:, slots].to(query.dtype))
 
     def logits(self, block: slice, keys: Tensor) -> Tensor:
         return self.layout.mask(self.query[block] @ keys.mT, block)
@@ -54,10 +58,10 @@ class SlotGroup:
         if normaliser.threshold is not None:
             logits = _mask_below(logits, self.layout.split(normaliser.threshold)[block])
         logits -= self.layout.split(normaliser.maximum)[block]
-        return logits.exp_().mul_(self.layout.split(normaliser.max_weight)[block])
+        return _exp_(logits).mul_(self.layout.split(normaliser.max_weight)[block])
 
     def read(self, normaliser: Normaliser | None) -> Tensor:
-        """[O, H, W]: this group's part of the result."""
+        """[E, O, H, W]: this group's part of the result."""
         out = []
         for block in self.layout.blocks():
             weights = self.weights(block, self.layout.candidates(self.keys, block), normaliser)
@@ -65,7 +69,7 @@ class SlotGroup:
         return self.layout.join(torch.cat(out))
 
     def largest(self) -> Tensor:
-        """[<= top_k, H, W]: the largest logits of each query."""
+        """[E, <= top_k, H, W]: the largest logits of each query."""
         largest = []
         for block in self.layout.blocks():
             logits = self.logits(block, self.layout.candidates(self.keys, block))
@@ -73,19 +77,30 @@ class SlotGroup:
         return self.layout.join(torch.cat(largest))
 
     def maximum_and_sum(self, threshold: Tensor | None) -> tuple[Tensor, Tensor]:
-        """The group's largest logit and the sum of exp(logit - largest), each [1, H, W]."""
+        """The group's largest logit and the sum of exp(logit - largest), each [E, 1, H, W]."""
         maxima, sums = [], []
         for block in self.layout.blocks():
             logits = self.logits(block, self.layout.candidates(self.keys, block))
             if threshold is not None:
                 logits = _mask_below(logits, self.layout.split(threshold)[block])
             maxima.append(logits.amax(-1, keepdim=True))
-            sums.append(logits.sub_(maxima[-1]).exp_().sum(-1, keepdim=True))
+            sums.append(_exp_(logits.sub_(maxima[-1])).sum(-1, keepdim=True))
         return self.layout.join(torch.cat(maxima)), self.layout.join(torch.cat(sums))
 
 
 def _largest(logits: Tensor, top_k: int) -> Tensor:
     return logits.topk(min(top_k, logits.shape[-1]), dim=-1).values
+
+
+def _exp_(exponents: Tensor) -> Tensor:
+    """exp of numbers up to 0, in place. On a CPU, a result below twice the smallest normal number becomes 0.
+
+    The exp of torch's CPU builds takes 60 times as long where it underflows, as for every masked candidate.
+    """
+    if exponents.device.type != "cpu":
+        return exponents.exp_()
+    smallest = torch.finfo(exponents.dtype).tiny
+    return torch.threshold_(exponents.clamp_(min=math.log(1.5 * smallest)).exp_(), 2 * smallest, 0.0)
 
 
 def _mask_below(logits: Tensor, threshold: Tensor) -> Tensor:
@@ -101,15 +116,20 @@ def slot_groups(
     radius: int,
     top_k: int,
 ) -> list[SlotGroup]:
-    """Groups the slots of one batch element; ``query`` [C, H, W] is scaled and of the computation's type."""
+    """Groups the slots of E batch elements, whose steps ``dilation`` are the same.
+
+    Args:
+        query: [E, C, H, W], scaled and of the computation's type.
+        keys, values, offsets: as in :func:`forward`.
+    """
     non_empty = [slot for slot, step in enumerate(dilation) if step > 0]
     if not non_empty:
         return []
     if offsets is not None:
-        windows = OffsetWindows(offsets[non_empty], [dilation[slot] for slot in non_empty], radius, query)
+        windows = OffsetWindows(offsets[:, non_empty], [dilation[slot] for slot in non_empty], radius, query)
         return [SlotGroup(windows, query, keys, values, non_empty, top_k)]
     groups = []
-    last = max(query.shape[1:]) - 1
+    last = max(query.shape[2:]) - 1
     for step in sorted({dilation[slot] for slot in non_empty}):
         slots = [slot for slot in non_empty if dilation[slot] == step]
         # Positions farther away than the frame's longer side are never valid. A window of one needs no step.
@@ -119,14 +139,26 @@ def slot_groups(
     return groups
 
 
+def alike_elements(steps: list[list[int]], keys: Tensor, dtype: torch.dtype) -> Iterator[slice]:
+    """Ranges of batch elements with the same steps, few enough for their keys to fit into one block."""
+    element_bytes = keys[0].numel() * dtype.itemsize if len(keys) else 0
+    most = max(1, block_bytes(keys.device) // max(1, element_bytes))
+    first = 0
+    for _, alike in itertools.groupby(steps):
+        end = first + len(list(alike))
+        for start in range(first, end, most):
+            yield slice(start, min(start + most, end))
+        first = end
+
+
 def normaliser_of(groups: list[SlotGroup], top_k: int) -> Normaliser | None:
     """The normaliser of several groups; None for a single group, which needs none."""
     if len(groups) == 1:
         return None
     threshold = None
     if top_k > 0:
-        threshold = _largest(torch.cat([group.largest() for group in groups]).movedim(0, -1), top_k)[..., -1]
-        threshold = threshold.unsqueeze(0)
+        largest = torch.cat([group.largest() for group in groups], 1)
+        threshold = _largest(largest.movedim(1, -1), top_k)[..., -1].unsqueeze(1)
     maxima, sums = map(torch.stack, zip(*(group.maximum_and_sum(threshold) for group in groups), strict=True))
     maximum = maxima.amax(0)
     return Normaliser(maximum, 1 / (sums * (maxima - maximum).exp()).sum(0), threshold)
@@ -150,16 +182,17 @@ def forward(
     """:func:`~.reference.windowed_affinity`, block by block."""
     scaled = query.to(computation_type(query, keys, values)) * scale
     out = scaled.new_zeros(query.shape[0], *values.shape[2:])
-    for b, steps in enumerate(dilation.tolist()):
-        element_offsets = None if offsets is None else offsets[b]
-        groups = slot_groups(scaled[b], keys[b], values[b], steps, element_offsets, radius, top_k)
+    steps = dilation.tolist()
+    for some in alike_elements(steps, keys, scaled.dtype):
+        moved = None if offsets is None else offsets[some]
+        groups = slot_groups(scaled[some], keys[some], values[some], steps[some.start], moved, radius, top_k)
         if not groups:
             continue
         normaliser = normaliser_of(groups, top_k)
         for group in groups:
             read = group.read(normaliser)
             reachable = group.layout.reachable()
-            out[b] += read if reachable is None else read * reachable
+            out[some] += read if reachable is None else read * reachable
     return out.to(values.dtype)
 
 
@@ -194,22 +227,23 @@ def backward(
     row_sums = (grad * out.to(dtype)).sum(1, keepdim=True)
     inputs = zip((query, keys, values), needs, strict=True)
     gradients = Gradients(*(torch.zeros_like(x, dtype=dtype) if need else None for x, need in inputs))
-    for b, steps in enumerate(dilation.tolist()):
-        element_offsets = None if offsets is None else offsets[b]
-        groups = slot_groups(scaled[b], keys[b], values[b], steps, element_offsets, radius, top_k)
+    steps = dilation.tolist()
+    for some in alike_elements(steps, keys, dtype):
+        moved = None if offsets is None else offsets[some]
+        groups = slot_groups(scaled[some], keys[some], values[some], steps[some.start], moved, radius, top_k)
         if not groups:
             continue
         normaliser = normaliser_of(groups, top_k)
         for group in groups:
-            _group_backward(group, normaliser, grad[b], row_sums[b], _element(gradients, b))
+            _group_backward(group, normaliser, grad[some], row_sums[some], _elements(gradients, some))
     if gradients.query is not None:
         gradients.query *= scale
     return gradients
 
 
-def _element(gradients: Gradients, b: int) -> Gradients:
+def _elements(gradients: Gradients, some: slice) -> Gradients:
     return Gradients(
-        *(None if x is None else x[b] for x in (gradients.query, gradients.keys, gradients.values))
+        *(None if x is None else x[some] for x in (gradients.query, gradients.keys, gradients.values))
     )
 
 
@@ -243,5 +277,4 @@ def _group_backward(
         gradients.query += layout.join(torch.cat(into_query))
     for whole, prepared in ((gradients.keys, into_keys), (gradients.values, into_values)):
         if whole is not None and prepared is not None:
-            for slot, gradient in zip(group.slots, layout.restore(prepared), strict=True):
-                whole[slot] = gradient
+            whole[:, group.slots] = layout.restore(prepared)
