@@ -16,6 +16,7 @@ import argparse
 import sys
 import time
 from collections.abc import Sequence
+from importlib import import_module
 from multiprocessing import get_context
 from multiprocessing.connection import Connection
 from pathlib import Path
@@ -40,13 +41,13 @@ def work(pipe: Connection, package: Path | None, model: Path, threads: int) -> N
     from maskring.runtime.backends import open_backend
 
     try:
-        from maskring.runtime.tracking.tracker import Tracker
+        module = import_module("maskring.runtime.tracking.tracker")
     except ImportError:  # version 0.1.0
-        from maskring.runtime.tracker import Tracker  # type: ignore[import-untyped,no-redef]
+        module = import_module("maskring.runtime.tracker")
 
     if package is not None:
         assert package.resolve() in Path(str(maskring.runtime.__file__)).resolve().parents
-    with Tracker(open_backend(model, threads=threads)) as tracker:
+    with module.Tracker(open_backend(model, threads=threads)) as tracker:
         while (given := pipe.recv()) is not None:
             wall, cpu = time.perf_counter(), time.process_time()
             labels = tracker.step(*given).labels

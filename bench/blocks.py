@@ -14,7 +14,7 @@ import argparse
 import collections
 import contextlib
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from typing import Any
 from unittest import mock
@@ -133,13 +133,13 @@ class Passes:
     dilation: Any = None
 
     def forward(self) -> Tensor:
-        settings = (None, self.problem.radius, self.problem.channels**-0.5, 0)
-        return torch_blocks.forward(*self.inputs, self.dilation, *settings)
+        settings: tuple[Any, ...] = (self.dilation, None, self.problem.radius, self.problem.channels**-0.5, 0)
+        return torch_blocks.forward(*self.inputs, *settings)
 
     def backward(self, out: Tensor) -> list[Tensor]:
-        settings = (None, self.problem.radius, self.problem.channels**-0.5, 0)
-        needs = list(self.problem.gradients)
-        found = torch_blocks.backward(self.grad, out, *self.inputs, self.dilation, *settings, needs)
+        settings: tuple[Any, ...] = (self.dilation, None, self.problem.radius, self.problem.channels**-0.5, 0)
+        inputs: tuple[Any, ...] = (self.grad, out, *self.inputs, *settings, list(self.problem.gradients))
+        found = torch_blocks.backward(*inputs)
         return [x for x in (found.query, found.keys, found.values) if x is not None]
 
 
@@ -158,7 +158,10 @@ class Operations(TorchDispatchMode):
         return func(*args, **(kwargs or {}))
 
 
-WAYS = {"tile by tile": tile_by_tile, "vectorised": contextlib.nullcontext}
+WAYS: dict[str, Callable[[], contextlib.AbstractContextManager[Any]]] = {
+    "tile by tile": tile_by_tile,
+    "vectorised": contextlib.nullcontext,
+}
 
 
 def measure(problem: Problem, repeats: int) -> None:

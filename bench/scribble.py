@@ -39,7 +39,8 @@ def axis_strokes(truth: NDArray[np.bool_]) -> list[Line]:
     strokes = []
     for axis in (axes[:, 1], axes[:, 0]):
         along = centred @ axis
-        edges = np.linspace(*np.percentile(along, [8, 92]), 9)
+        low, high = np.percentile(along, [8, 92])
+        edges = np.linspace(low, high, 9)
         line = []
         for low, high in pairwise(edges):
             part = (along >= low) & (along < high)
