@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import hashlib
 from collections import OrderedDict
 from collections.abc import Iterator, Sequence
@@ -16,10 +17,10 @@ import numpy.typing as npt
 
 from ..common.errors import SourceError
 from ..common.files import cache_directory
+from ..runtime.video.containers import frame_count, open_file, video_stream
+from ..runtime.video.decoding import Decoder
 from ..runtime.video.folders import find_clips, images_in
-from ..runtime.video.frame import check_pixel_limit
 from ..runtime.video.images import read_image
-from ..runtime.video.opencv import opencv_name
 from .frame_cache import FrameCache, Segment
 from .scene_cuts import scene_starts, thumbnail
 
@@ -35,6 +36,9 @@ CACHE_BYTES, MEMORY_BYTES = 8 * 10**9, 10**9
 """Default limits of the caches on disk and in memory."""
 
 JPEG_QUALITY = 95
+
+DECODER = "FFmpeg by PyAV"
+"""Part of the names of cached frames: those that another decoder left are not taken."""
 
 
 @dataclass(frozen=True)
@@ -179,7 +183,7 @@ class ClipLibrary:
     def _key(self, clip: Path, index: int) -> str:
         if clip not in self._identities:
             self._identities[clip] = _identity(clip)
-        settings = (self._identities[clip], index, self._short_side, SEGMENT, JPEG_QUALITY)
+        settings = (DECODER, self._identities[clip], index, self._short_side, SEGMENT, JPEG_QUALITY)
         return hashlib.sha256(repr(settings).encode()).hexdigest()[:32]
 
 
@@ -201,14 +205,6 @@ def _identity(clip: Path) -> str:
     return repr((str(clip.resolve()), states))
 
 
-def _open(clip: Path) -> cv2.VideoCapture:
-    capture = cv2.VideoCapture(opencv_name(clip, SourceError))
-    if not capture.isOpened():
-        raise SourceError(f"{clip} is not a video that can be decoded", "replace or remove it")
-    check_pixel_limit(clip, capture.get(cv2.CAP_PROP_FRAME_HEIGHT), capture.get(cv2.CAP_PROP_FRAME_WIDTH))
-    return capture
-
-
 def count_frames(clip: Path) -> int:
     """The number of frames that ``clip`` claims to have; fewer may decode.
 
@@ -217,37 +213,26 @@ def count_frames(clip: Path) -> int:
     """
     if clip.is_dir():
         return len(images_in(clip))
-    capture = _open(clip)
-    count = int(capture.get(cv2.CAP_PROP_FRAME_COUNT))
-    capture.release()
-    return max(count, 0)
+    container = open_file(clip)
+    with contextlib.closing(container):
+        return frame_count(container, video_stream(container, str(clip))) or 0
 
 
 def read_frames(clip: Path, start: int, count: int) -> Iterator[Image]:
-    """Up to ``count`` frames [H, W, 3] uint8 BGR from position ``start``, as far as they decode.
+    """Up to ``count`` frames [H, W, 3] uint8 RGB from position ``start``, as far as they decode.
 
     Raises:
         SourceError: when a video cannot be opened or an image cannot be decoded.
     """
     if clip.is_dir():
-        yield from map(read_bgr, islice(images_in(clip), start, start + count))
+        yield from map(read_image, islice(images_in(clip), start, start + count))
         return
-    capture = _open(clip)
-    try:
+    container = open_file(clip)
+    with contextlib.closing(container):
+        decoder = Decoder(container, str(clip))
         if start:
-            capture.set(cv2.CAP_PROP_POS_FRAMES, start)
-        for _ in range(count):
-            decoded, image = capture.read()
-            if not decoded:
-                return
-            yield image.astype(np.uint8, copy=False)
-    finally:
-        capture.release()
-
-
-def read_bgr(path: Path) -> Image:
-    """An image file as [H, W, 3] uint8 BGR; see :func:`maskring.runtime.video.images.read_image`."""
-    return np.asarray(cv2.cvtColor(read_image(path), cv2.COLOR_RGB2BGR), np.uint8)
+            decoder.seek(start)
+        yield from (frame.image for frame in islice(decoder.frames(), count))
 
 
 def resized(image: Image, short_side: int) -> Image:
@@ -261,15 +246,12 @@ def resized(image: Image, short_side: int) -> Image:
 
 
 def encode_jpeg(image: Image) -> bytes:
-    """JPEG data of an image [H, W, 3] uint8 BGR."""
-    return bytes(cv2.imencode(".jpg", image, [cv2.IMWRITE_JPEG_QUALITY, JPEG_QUALITY])[1])
+    """JPEG data of an image [H, W, 3] uint8 RGB."""
+    swapped = cv2.cvtColor(image, cv2.COLOR_RGB2BGR)
+    return bytes(cv2.imencode(".jpg", swapped, [cv2.IMWRITE_JPEG_QUALITY, JPEG_QUALITY])[1])
 
 
 def decode_jpeg(stored: bytes) -> Image:
     """The image in JPEG data, [H, W, 3] uint8 RGB."""
-    return _rgb(cv2.imdecode(np.frombuffer(stored, np.uint8), cv2.IMREAD_COLOR))
-
-
-def _rgb(image: Any) -> Image:
-    converted: Any = cv2.cvtColor(image, cv2.COLOR_BGR2RGB)
-    return np.asarray(converted, np.uint8)
+    decoded: Any = cv2.imdecode(np.frombuffer(stored, np.uint8), cv2.IMREAD_COLOR)
+    return np.asarray(cv2.cvtColor(decoded, cv2.COLOR_BGR2RGB), np.uint8)

@@ -9,7 +9,13 @@ from pathlib import Path
 
 from ...common.errors import SourceError
 
-VIDEO_SUFFIXES = frozenset({".mp4", ".avi", ".mov", ".mkv", ".webm", ".m4v", ".mpg", ".mpeg", ".mts", ".y4m"})
+VIDEO_SUFFIXES = frozenset(
+    (
+        *(".3g2", ".3gp", ".asf", ".avi", ".dv", ".flv", ".gif", ".ivf", ".m2ts", ".m2v", ".m4v", ".mkv"),
+        *(".mov", ".mp4", ".mpeg", ".mpg", ".mts", ".mxf", ".nut", ".ogv", ".ts", ".vob", ".webm", ".wmv"),
+        ".y4m",
+    )
+)
 """Suffixes by which videos are found in folders; a video given by name may have any."""
 
 IMAGE_SUFFIXES = frozenset({".jpg", ".jpeg", ".png", ".bmp", ".webp", ".tif", ".tiff"})
@@ -62,7 +68,7 @@ def find_clips(root: Path) -> list[Path]:
         folder = Path(name)
         folders[:] = _entered(folder, folders)
         visible = [folder / file for file in files if not file.startswith(".")]
-        found += [path for path in visible if path.suffix.lower() in VIDEO_SUFFIXES]
+        found += [path for path in visible if _is_video(path)]
         if any(path.suffix.lower() in IMAGE_SUFFIXES for path in visible):
             found.append(folder)
     if not found:
@@ -70,6 +76,20 @@ def find_clips(root: Path) -> list[Path]:
             f"{root} holds neither videos nor folders of images", "name a folder with your footage"
         )
     return sorted(found)
+
+
+def _is_video(path: Path) -> bool:
+    suffix = path.suffix.lower()
+    return suffix in VIDEO_SUFFIXES and (suffix != ".ts" or not _is_text(path))
+
+
+def _is_text(path: Path) -> bool:
+    """Whether a file is text: programs in TypeScript have the suffix of transport streams."""
+    try:
+        with path.open("rb") as file:
+            return b"\0" not in file.read(4096)
+    except OSError:
+        return False
 
 
 def _entered(folder: Path, names: list[str]) -> list[str]:

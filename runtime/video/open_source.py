@@ -4,20 +4,20 @@ from __future__ import annotations
 
 import os
 import re
-from collections.abc import Callable, Collection
+from collections.abc import Collection
 from pathlib import Path
+from typing import Any
 
 import cv2
 
 from ...common.errors import SourceError, UnavailableError
 from ...common.interrupts import defer_interrupts
+from .containers import open_address, open_file
 from .folders import IMAGE_SUFFIXES
-from .opencv import Capture, has_gstreamer, opencv_name, preferred_backend, silence_opencv
-from .readers import FolderReader, Reader, StreamReader, VideoReader, frame_count
+from .opencv import CaptureConnection, has_gstreamer, silence_opencv
+from .readers import FolderReader, Reader, StreamReader
 from .source import Source
-
-NETWORK_TIMEOUT_MS = 10_000
-"""Longest time in which a network stream must open, and longest silence it may keep."""
+from .video_reader import NetworkStream, VideoReader
 
 _SECRETS = re.compile(r"((?:pass\w*|pwd?|token|key|secret|auth\w*|sig\w*)=)[^&;/\s]+", re.IGNORECASE)
 """Settings within an address or a pipeline that cameras and GStreamer take passwords from."""
@@ -89,34 +89,28 @@ def _open_path(path: Path, ignored: Collection[Path]) -> Reader:
         raise SourceError(f"{path} cannot be read", "check its permissions")
     if path.is_file() and path.stat().st_size == 0:
         raise SourceError(f"{path} is an empty file", "check how it was made or copied")
-    capture = cv2.VideoCapture(opencv_name(path, SourceError), preferred_backend())
-    if not capture.isOpened():
-        raise SourceError(
-            f"{path} cannot be opened as a video", "check that it plays elsewhere, or convert it to MP4"
-        )
-    return VideoReader(capture, str(path))
+    return VideoReader(open_file(path), str(path))
 
 
 def _open_camera(number_or_device: int | str) -> Reader:
-    def connect() -> Capture:
-        return cv2.VideoCapture(number_or_device)
-
     remedy = "plug it in, close other programs that use it, and check its number (ls /dev/video*)"
-    return _open_stream(connect, f"camera {number_or_device}", remedy)
+    return _open_capture((number_or_device,), f"camera {number_or_device}", remedy)
 
 
 def _open_address(url: str) -> Reader:
-    timeouts = [
-        cv2.CAP_PROP_OPEN_TIMEOUT_MSEC,
-        NETWORK_TIMEOUT_MS,
-        cv2.CAP_PROP_READ_TIMEOUT_MSEC,
-        NETWORK_TIMEOUT_MS,
-    ]
+    """Tell videos with an end from endless streams: only the latter are opened again when they stop."""
+    name = without_credentials(url)
+    container = open_address(url, name)
+    if container.duration is not None and container.duration > 0:
+        return VideoReader(container, name)
 
-    def connect() -> Capture:
-        return cv2.VideoCapture(url, preferred_backend(), timeouts)
+    def reopen() -> NetworkStream | None:
+        try:
+            return NetworkStream(open_address(url, name), name)
+        except SourceError:
+            return None
 
-    return _open_stream(connect, without_credentials(url), "check the address, the network and the password")
+    return StreamReader(NetworkStream(container, name), reopen, name)
 
 
 def _open_pipeline(pipeline: str) -> Reader:
@@ -131,20 +125,22 @@ def _open_pipeline(pipeline: str) -> Reader:
             "append: ! videoconvert ! video/x-raw,format=BGR ! appsink",
         )
 
-    def connect() -> Capture:
-        return cv2.VideoCapture(pipeline, cv2.CAP_GSTREAMER)
+    return _open_capture(
+        (pipeline, cv2.CAP_GSTREAMER), "the GStreamer pipeline", "try it with gst-launch-1.0 first"
+    )
 
-    return _open_stream(connect, "the GStreamer pipeline", "try it with gst-launch-1.0 first")
 
+def _open_capture(arguments: tuple[Any, ...], name: str, remedy: str) -> Reader:
+    """Open what OpenCV reads; ``arguments`` are those of ``cv2.VideoCapture``."""
 
-def _open_stream(connect: Callable[[], Capture], name: str, remedy: str) -> Reader:
-    """Tell videos with an end from endless streams: only the latter are opened again when they stop."""
-    capture = connect()
-    if not capture.isOpened():
+    def connect() -> CaptureConnection | None:
+        capture = cv2.VideoCapture(*arguments)
+        return CaptureConnection(capture, name) if capture.isOpened() else None
+
+    connection = connect()
+    if connection is None:
         raise SourceError(f"{name} cannot be opened", remedy)
-    if frame_count(capture) is not None:
-        return VideoReader(capture, name)
-    return StreamReader(capture, connect, name)
+    return StreamReader(connection, connect, name)
 
 
 def without_credentials(url: str) -> str:

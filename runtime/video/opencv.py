@@ -1,19 +1,21 @@
-"""What OpenCV needs to be told: file names, backends, silence."""
+"""Cameras and GStreamer pipelines, which OpenCV reads."""
 
 from __future__ import annotations
 
+import math
 import os
-from pathlib import Path
 from typing import Any, Protocol
 
 import cv2
 
-from ...common.errors import UserError
-from ...common.files import check_utf8
+from ...common.types import Image
+from .containers import FALLBACK_FPS
+from .frame import check_pixel_limit
+from .images import to_rgb
 
 
 class Capture(Protocol):
-    """The part of ``cv2.VideoCapture`` that readers use."""
+    """The part of ``cv2.VideoCapture`` that is used."""
 
     def isOpened(self) -> bool: ...
     def grab(self) -> bool: ...
@@ -22,35 +24,50 @@ class Capture(Protocol):
     def release(self) -> None: ...
 
 
-def opencv_name(path: Path, kind: type[UserError]) -> str:
-    """The name by which OpenCV, and FFmpeg inside it, open exactly this file.
+class CaptureConnection:
+    """A camera or pipeline, as :class:`.StreamReader` takes it.
 
-    FFmpeg takes ``10:30.mp4`` for an address unless a folder precedes it. OpenCV 4.14 aborts the process when
-    a name is not UTF-8.
+    Args:
+        capture: it, opened; released by :meth:`close`.
+        name: its name in errors.
 
     Raises:
-        UserError: of class ``kind``, when the name is not UTF-8.
+        SourceError: when its frames are giant.
     """
-    check_utf8(path, kind, "OpenCV")
-    return os.path.join(os.curdir, path)  # noqa: PTH118 (Path drops the folder again)
+
+    def __init__(self, capture: Capture, name: str) -> None:
+        self._capture = capture
+        try:
+            check_pixel_limit(
+                name, capture.get(cv2.CAP_PROP_FRAME_HEIGHT), capture.get(cv2.CAP_PROP_FRAME_WIDTH)
+            )
+        except BaseException:
+            capture.release()
+            raise
+        told = capture.get(cv2.CAP_PROP_FPS)
+        self.fps = told if math.isfinite(told) and 0 < told <= 1000 else FALLBACK_FPS
+
+    def read(self) -> Image | None:
+        """The next frame as RGB, None when there is none or it is damaged."""
+        try:
+            if not self._capture.grab():
+                return None
+            decoded, image = self._capture.retrieve()
+        except cv2.error:
+            return None
+        return to_rgb(image) if decoded and image is not None and image.size else None
+
+    def close(self) -> None:
+        """Release the device."""
+        self._capture.release()
 
 
 def silence_opencv() -> None:
-    """Keep OpenCV and FFmpeg from writing to stderr, unless the user's environment sets a log level.
-
-    FFmpeg reads its level when the process opens its first video.
-    """
-    os.environ.setdefault("OPENCV_FFMPEG_LOGLEVEL", "-8")  # AV_LOG_QUIET
+    """Keep OpenCV from writing to stderr, unless the environment sets a log level."""
     if "OPENCV_LOG_LEVEL" not in os.environ:
         # OpenCV 4.13 moved the function. Level 0 is silence in both.
         logging = cv2 if hasattr(cv2, "setLogLevel") else cv2.utils.logging
         logging.setLogLevel(0)
-
-
-def preferred_backend() -> int:
-    """FFmpeg where this OpenCV has it; with CAP_ANY, OpenCV would also try to read lists of images."""
-    ffmpeg: int = cv2.CAP_FFMPEG
-    return ffmpeg if ffmpeg in cv2.videoio_registry.getBackends() else cv2.CAP_ANY
 
 
 def has_gstreamer() -> bool:

@@ -3,36 +3,36 @@
 from __future__ import annotations
 
 import contextlib
+import logging
 import math
 import os
 import shutil
+from collections.abc import Iterator
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-import cv2
 import numpy as np
 
 from ...common.errors import OutputError
-from ...common.files import atomic_path, make_directory, output_error
+from ...common.files import atomic_path, make_directory, output_error, require_name
 from ...common.forks import never_release, tell_of_forks
 from ...common.interrupts import defer_interrupts
 from ...common.types import Image
+from .encoding import VideoFile
 from .frame import Frame
-from .opencv import opencv_name, preferred_backend, silence_opencv
 from .overlay import draw_overlay
 from .sinks import ClosingSink
 
 if TYPE_CHECKING:
     from ..tracking.result import Result
 
-CODECS = ("avc1", "mp4v")
-"""Best first: H.264, which browsers play too, where this OpenCV encodes it; MPEG-4 Part 2 everywhere."""
-
 LONGEST_STILL_S = 10.0
 """Longest time that the video stands still; timestamps may be years apart."""
 
-DISK_MARGIN = 4 << 20
-"""Bytes left free on the disk, so that the video can always be completed."""
+DISK_MARGIN = 16 << 20
+"""Bytes left free on the disk, so that the video can always be completed: encoders hold some frames back."""
+
+log = logging.getLogger(__name__)
 
 
 class OverlayVideoSink(ClosingSink):
@@ -50,7 +50,8 @@ class OverlayVideoSink(ClosingSink):
             frames' indices, which suits cameras, whose timestamps are times of arrival.
 
     Attributes:
-        codec: the one of :data:`CODECS` in use, known after the first frame.
+        codec: ``h264``, or ``mpeg4`` where FFmpeg has no encoder of H.264, which is logged as a warning; known
+            after the first frame.
 
     Raises:
         OutputError: when the folder of ``path`` cannot be created or written to, the suffix is another, or
@@ -64,15 +65,13 @@ class OverlayVideoSink(ClosingSink):
             raise OutputError(f"an overlay video of {fps} frames per second is impossible", "give its rate")
         if os.path.isdir(path):  # noqa: PTH112 (Path.is_dir raises on names that are too long)
             raise OutputError(f"{path} is a folder", "choose another name for the overlay video")
-        make_directory(path.parent)
-        opencv_name(path, OutputError)
+        make_directory(require_name(path).parent)
         self.codec: str | None = None
         self._path = path
         self._fps, self._by_time = fps, by_time
         self._start = 0.0
-        self._file = contextlib.ExitStack()
-        self._partial = path
-        self._writer: cv2.VideoWriter | None = None
+        self._temporary = contextlib.ExitStack()
+        self._file: VideoFile | None = None
         self._last: tuple[int, Image] | None = None
         self._written = 0
         tell_of_forks(self)
@@ -84,60 +83,69 @@ class OverlayVideoSink(ClosingSink):
             OutputError: when no video can be written, or the disk is nearly full.
         """
         self._check_space()
-        picture = np.ascontiguousarray(self._picture(frame, result)[..., ::-1])
-        if self._writer is None:
-            self._writer = self._open(picture.shape[1], picture.shape[0])
+        picture = np.ascontiguousarray(_even(self._picture(frame, result)))
+        if self._file is None:
+            self._file = self._open(picture)
         if self._last is None:
             self._start = frame.timestamp
         else:
             index, before = self._last
             for _ in range(self._late(frame) if self._by_time else frame.index - index - 1):
-                self._append(self._writer, before)
-        self._append(self._writer, picture)
+                self._append(self._file, before)
+        self._append(self._file, picture)
         self._last = frame.index, picture
 
     def close(self) -> None:
         """Complete the video and give it its name.
 
         Raises:
-            OutputError: when the file holds fewer frames than were written, on a full disk or at a quota.
+            OutputError: when that fails, on a full disk or at a quota; no file is left then.
         """
-        if self._writer is None:
+        file, self._file = self._file, None
+        if file is None:
             return
-        with defer_interrupts(), self._file:
-            self._writer.release()
-            self._writer = None
-            if _frames_in(self._partial) < self._written:
-                raise OutputError(
-                    f"the overlay video {self._path} could not be completed",
-                    "free some space on its disk and run again",
-                )
+        with defer_interrupts(), self._temporary, self._failures():
+            file.close()
 
     def after_fork(self) -> None:
         """See :class:`maskring.common.forks.Forkable`."""
-        never_release(self._writer)
-        self._writer = None
+        never_release(self._file)
+        self._file = None
 
     def _picture(self, frame: Frame, result: Result) -> Image:
         """RGB pixels of one frame of the video."""
         return draw_overlay(frame.image, result.labels)
 
-    def _open(self, width: int, height: int) -> cv2.VideoWriter:
-        silence_opencv()
-        with contextlib.ExitStack() as stack:
-            self._partial = stack.enter_context(atomic_path(self._path))
-            for codec in CODECS:
-                fourcc = cv2.VideoWriter.fourcc(*codec)
-                file, backend = opencv_name(self._partial, OutputError), preferred_backend()
-                writer = cv2.VideoWriter(file, backend, fourcc, self._fps, (width, height))
-                if writer.isOpened():
-                    self.codec = codec
-                    self._file = stack.pop_all()
-                    return writer
+    def _open(self, picture: Image) -> VideoFile:
+        height, width = picture.shape[:2]
+        if not picture.size:
             raise OutputError(
-                f"this OpenCV cannot write a video of {width}x{height} pixels at {self._fps:g} fps",
+                "no video can be written of frames that are one pixel wide or high",
                 "run without the overlay video (--no-overlay)",
             )
+        with contextlib.ExitStack() as stack, self._failures():
+            partial = stack.enter_context(atomic_path(self._path))
+            file = VideoFile(partial, self._fps, (height, width))
+            self._temporary = stack.pop_all()
+        self.codec = file.codec
+        if file.codec != "h264":
+            log.warning(
+                "%s is no H.264, for FFmpeg has no encoder of it: browsers do not play it", self._path
+            )
+        return file
+
+    @contextlib.contextmanager
+    def _failures(self) -> Iterator[None]:
+        """Turn FFmpeg's errors into sentences."""
+        from av import FFmpegError
+
+        try:
+            yield
+        except (OSError, FFmpegError) as error:
+            raise OutputError(
+                f"the overlay video {self._path} cannot be written ({error.strerror or error})",
+                "free some space on its disk and run again, or run without it (--no-overlay)",
+            ) from error
 
     def _late(self, frame: Frame) -> int:
         """Number of repeated pictures before this frame's; beyond the longest still the clock is moved."""
@@ -147,8 +155,16 @@ class OverlayVideoSink(ClosingSink):
             self._start += (late - longest) / self._fps
         return min(late, longest)
 
-    def _append(self, writer: cv2.VideoWriter, picture: Image) -> None:
-        writer.write(picture)
+    def _append(self, file: VideoFile, picture: Image) -> None:
+        try:
+            with self._failures():
+                file.append(picture)
+        except OutputError as error:  # a video that lacks a frame is no result
+            self._file = None
+            with self._temporary:
+                with contextlib.suppress(OSError, ValueError):
+                    file.close()
+                raise error
         self._written += 1
 
     def _check_space(self) -> None:
@@ -163,10 +179,7 @@ class OverlayVideoSink(ClosingSink):
             )
 
 
-def _frames_in(path: Path) -> int:
-    """Number of frames that a player finds in a video, 0 when it does not play."""
-    capture = cv2.VideoCapture(opencv_name(path, OutputError), preferred_backend())
-    try:
-        return int(capture.get(cv2.CAP_PROP_FRAME_COUNT)) if capture.isOpened() else 0
-    finally:
-        capture.release()
+def _even(picture: Image) -> Image:
+    """A picture without its last row or column where the number of them is odd."""
+    height, width = picture.shape[:2]
+    return picture[: height & ~1, : width & ~1]

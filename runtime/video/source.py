@@ -36,7 +36,7 @@ class Source:
         end: index of the last frame that is possible, None where that is unknown.
 
     Iterating raises :class:`SourceError` when a frame cannot be read, the size changes, a lost camera does
-    not come back, or the source ends before ``first``.
+    not come back, or the source ends before ``first``; also when the frame ``first`` of a video is damaged.
 
     Raises:
         SourceError: when it is certain that no frame lies between ``first`` and ``last``.
@@ -123,7 +123,17 @@ class Source:
             frame = self._handoff.get()
         if frame is None and self._latest is None and not self._closed:
             raise _no_frame(self._first, passed)
+        if frame is not None and self._latest is None and not self._reader.endless:
+            self._check_first(frame.index)
         return None if frame is None or (self._last is not None and frame.index > self._last) else frame
+
+    def _check_first(self, index: int) -> None:
+        """The user's mask belongs to the first frame: on a later one it would track something else."""
+        if index > self._first and (self._last is None or index <= self._last):
+            raise SourceError(
+                f"frame {self._first} of the video is damaged; the next one that can be decoded is {index}",
+                f"begin there, with a mask of that frame: --from {index}, in Python first={index}",
+            )
 
     def close(self) -> None:
         """Stop the decoding thread and release file or device. Closing twice does nothing."""

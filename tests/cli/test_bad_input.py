@@ -132,6 +132,7 @@ def test_edits_of_a_video_that_claims_too_few_frames(
     clip.write_bytes(data)
     reached = track(workspace, out, "--remove", "5=1", *live, source=clip)
     assert reached.returncode == 0, reached.stderr
+    out = tmp_path / "beyond"  # a live run may drop other frames than the first
     beyond = track(workspace, out, "--remove", "6=1", *live, source=clip)
     assert_one_sentence(beyond, "--remove 6=1", "frame 5,")
     assert " frames, " in beyond.stdout and (out / "objects.jsonl").stat().st_size

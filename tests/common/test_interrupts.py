@@ -259,14 +259,14 @@ def test_a_video_is_completed(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -
     image, mask = moving_square(0)
     sink = OverlayVideoSink(tmp_path / "overlay.mp4", 25.0)
     sink.write(Frame(image, 0, 0.0, "0"), SimpleNamespace(labels=mask))  # type: ignore[arg-type]
-    writer = sink._writer
-    assert writer is not None
+    file = sink._file
+    assert file is not None
 
-    def release() -> None:
-        writer.release()
+    def close() -> None:
+        file.close()
         signal.raise_signal(signal.SIGTERM)
 
-    monkeypatch.setattr(sink, "_writer", SimpleNamespace(release=release))
+    monkeypatch.setattr(sink, "_file", SimpleNamespace(close=close))
     with handle_interrupts(), pytest.raises(KeyboardInterrupt):
         sink.close()
     assert [path.name for path in tmp_path.iterdir()] == ["overlay.mp4"]

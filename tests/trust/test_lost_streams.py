@@ -153,5 +153,5 @@ def test_rtsp_address_that_is_not_served(tmp_path: Path, exported: Path) -> None
         result = tracked(wrong, tmp_path, exported)
     said = " ".join(result.stderr.split())
     assert result.exit_code == 2 and "Traceback" not in result.output
-    assert "/other cannot be opened; check the address, the network and the password" in said
+    assert "/other cannot be opened (" in said and "check the address, the network and the password" in said
     assert "secret" not in said and not list((tmp_path / "out").rglob("*.*"))

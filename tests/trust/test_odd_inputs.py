@@ -147,14 +147,12 @@ NOT_UTF8 = os.fsdecode(b"x\xff")
 
 @pytest.mark.parametrize(("video", "out"), [(NOT_UTF8, "out"), ("clip", NOT_UTF8)], ids=["video", "out"])
 def test_names_that_are_not_utf8(video: str, out: str, tmp_path: Path, mask: Path, exported: Path) -> None:
-    """In a process of its own, for OpenCV would end it."""
+    """In a process of its own, for some libraries would end it."""
     write_video(tmp_path / "clip.mp4").rename(tmp_path / f"{video}.mp4")
     arguments = ["track", f"{video}.mp4", "--mask", str(mask), "--model", str(exported), "--out", out]
     run = in_a_process(["-m", "maskring", *arguments], tmp_path)
-    assert run.returncode == 2, run.stderr
-    (line,) = run.stderr.splitlines()
-    assert line.startswith("error: OpenCV cannot open x\\udcff")
-    assert line.endswith("UTF-8; rename it.")
+    assert run.returncode == 0 and run.stderr == "", run.stderr
+    assert (tmp_path / out / "masks" / "00001.png").exists() and (tmp_path / out / "overlay.mp4").exists()
 
 
 FOOTAGE = """
@@ -162,21 +160,20 @@ from pathlib import Path
 from maskring.training.clips import ClipLibrary
 import numpy
 library = ClipLibrary([Path("footage")], 32, cache_bytes=0)
-windows = [library.window(numpy.random.default_rng(seed), 2, 1) for seed in range(9)]
+windows = [library.window(numpy.random.default_rng(seed), 2, 1) for seed in range(30)]
 print({window.clip.name for window in windows}, *library.skipped.values())
 """
 
 
 def test_footage_whose_names_are_not_utf8(tmp_path: Path) -> None:
-    """Images are read all the same, videos are skipped, and FFmpeg takes no other for an address."""
+    """They are read all the same, and FFmpeg takes no name for an address."""
     write_frames(tmp_path / "footage", [os.fsdecode(b"%d\xff.png" % index) for index in range(3)])
     for name in (NOT_UTF8, "10:30"):
         write_video(tmp_path / "clip.mp4", 3).rename(tmp_path / "footage" / f"{name}.mp4")
     run = in_a_process(["-c", FOOTAGE], tmp_path)
     assert run.returncode == 0, run.stderr
-    clips, _, skipped = run.stdout.partition("} ")
-    assert "'footage'" in clips and "'10:30.mp4'" in clips
-    assert skipped.startswith("OpenCV cannot open footage/x\\udcff.mp4") and "UTF-8" in skipped
+    assert all(name in run.stdout for name in ("'10:30.mp4'", "'x\\udcff.mp4'", "'footage'"))
+    assert run.stdout.strip().endswith("}"), "nothing is skipped"
 
 
 @pytest.mark.parametrize("read", [load_checkpoint, load_predictor])

@@ -11,6 +11,7 @@ from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
+import av
 import numpy as np
 import pytest
 from PIL import Image
@@ -18,12 +19,12 @@ from user_errors import raises_user_error
 
 from maskring.common.errors import OutputError
 from maskring.runtime.tracking.result import ObjectState, Result, Timings
-from maskring.runtime.video import overlay_video, sinks
+from maskring.runtime.video import encoding, sinks
 from maskring.runtime.video.frame import Frame
 from maskring.runtime.video.masks import read_mask
 from maskring.runtime.video.open_source import open_source
 from maskring.runtime.video.overlay import draw_overlay
-from maskring.runtime.video.overlay_video import CODECS, DISK_MARGIN, OverlayVideoSink
+from maskring.runtime.video.overlay_video import DISK_MARGIN, OverlayVideoSink
 from maskring.runtime.video.sinks import JsonLinesSink, MaskFolderSink
 
 HEIGHT, WIDTH = 48, 64
@@ -95,7 +96,7 @@ def test_overlay_video(tmp_path: Path) -> None:
     path = tmp_path / "new" / "overlay.mp4"
     with OverlayVideoSink(path, 12.5) as sink:
         write(sink, *range(10))
-        assert sink.codec in CODECS and not path.exists()
+        assert sink.codec == "h264" and not path.exists()
     with open_source(path) as source:
         assert (source.fps, source.size, source.length) == (12.5, (HEIGHT, WIDTH), 10)
     assert all(shows(picture, index) for index, picture in enumerate(pictures_in(path)))
@@ -103,11 +104,42 @@ def test_overlay_video(tmp_path: Path) -> None:
     sink.close()
 
 
-def test_the_best_codec_that_opens_is_taken(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(overlay_video, "CODECS", ("none", "mp4v", "MJPG"))
+def test_overlay_video_plays_in_browsers(tmp_path: Path) -> None:
+    """H.264 in 4:2:0 with limited range and a stated matrix, and the index before the data."""
+    path = tmp_path / "overlay.mp4"
+    with OverlayVideoSink(path, 25) as sink:
+        write(sink, *range(10))
+    with av.open(str(path)) as container:
+        context = container.streams.video[0].codec_context
+        assert (context.name, context.pix_fmt, context.color_range, context.colorspace) == (
+            "h264",
+            "yuv420p",
+            1,
+            1,
+        )
+    content = path.read_bytes()
+    assert content.index(b"moov") < content.index(b"mdat")
+
+
+def test_without_h264_the_fallback_is_said(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    monkeypatch.setattr(encoding, "ENCODERS", {"none": {}, "mpeg4": encoding.ENCODERS["mpeg4"]})
     with OverlayVideoSink(tmp_path / "overlay.mp4", 25) as sink:
+        write(sink, *range(5))
+        assert sink.codec == "mpeg4"
+    assert "overlay.mp4 is no H.264" in caplog.text
+    assert all(shows(picture, index) for index, picture in enumerate(pictures_in(tmp_path / "overlay.mp4")))
+
+
+def test_without_any_encoder_nothing_is_left(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(encoding, "ENCODERS", {"none": {}})
+    with (
+        raises_user_error(OutputError, mentions=("encoder", "--no-overlay")),
+        OverlayVideoSink(tmp_path / "overlay.mp4", 25) as sink,
+    ):
         write(sink, 0)
-        assert sink.codec == "mp4v"
+    assert names_in(tmp_path) == []
 
 
 def test_dropped_frames_are_filled_with_the_picture_before_them(tmp_path: Path) -> None:
@@ -181,18 +213,27 @@ def test_videos_that_cannot_be_written(tmp_path: Path) -> None:
         OverlayVideoSink(tmp_path / "folder.mp4", 25)
     frame = frame_at(0, 1, 1)
     with (
-        raises_user_error(OutputError, mentions=("1x1", "--no-overlay")),
+        raises_user_error(OutputError, mentions=("--no-overlay",)),
         OverlayVideoSink(tmp_path / "overlay.mp4", 25) as sink,
     ):
         sink.write(frame, result_of(frame))
     assert names_in(tmp_path) == ["folder.mp4"]
 
 
-def test_a_video_that_lost_frames_is_no_result(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(overlay_video, "_frames_in", lambda path: 2)
+@pytest.mark.parametrize("moment", ["append", "close"])
+def test_a_video_that_lost_frames_is_no_result(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, moment: str
+) -> None:
     sink = OverlayVideoSink(tmp_path / "overlay.mp4", 25)
     write(sink, *range(3))
-    with raises_user_error(OutputError, mentions=("overlay.mp4",)):
+
+    def fail(*_: object) -> None:
+        raise OSError(28, "No space left on device")
+
+    monkeypatch.setattr(encoding.VideoFile, moment, fail)
+    with raises_user_error(OutputError, mentions=("overlay.mp4", "No space left", "free some space")):
+        if moment == "append":
+            write(sink, 3)
         sink.close()
     sink.close()
     assert names_in(tmp_path) == []
@@ -369,7 +410,7 @@ def test_quota_json_lines(tmp_path: Path) -> None:
 
 
 def test_quota_overlay_video(tmp_path: Path) -> None:
-    """The encoder keeps silent about it, but a video that does not play is never left as a result."""
+    """A video that does not play is never left as a result."""
     run = under_a_limit(tmp_path / "overlay.mp4", 4000)
-    assert "overlay.mp4 could not be completed; free some space" in run.stdout
+    assert "overlay.mp4 cannot be written (File too large); free some space" in run.stdout
     assert names_in(tmp_path) == [] and run.stderr == ""
