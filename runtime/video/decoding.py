@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING
 from ...common.types import Image
 from .containers import frame_rate, packets_of, video_stream
 from .conversion import Converter, Deinterlacer
+from .decode_order import DecodeOrder
 from .timeline import Place, Timeline
 
 if TYPE_CHECKING:
@@ -71,8 +72,8 @@ class Decoder:
             SourceError: when a frame is giant.
         """
         deinterlacer = Deinterlacer[Place]()
-        for frame in self._decoded():
-            place = self._timeline.frame(frame.pts, corrupt=frame.is_corrupt)
+        for frame, corrupt in self._decoded():
+            place = self._timeline.frame(frame.pts, corrupt=corrupt)
             if place is None or self._is_before(frame, place):
                 continue
             for ready, its_place in deinterlacer.push(frame, place):
@@ -109,31 +110,48 @@ class Decoder:
             return frame.pts < self._first_pts
         return place.index < self._first_index
 
-    def _decoded(self) -> Iterator[VideoFrame]:
-        """Frames as the decoder gives them; what speaks of damage is noted on the way."""
+    def _decoded(self) -> Iterator[tuple[VideoFrame, bool]]:
+        """Frames in order, and whether they are damaged; what speaks of damage is noted on the way."""
         from av import FFmpegError
 
+        order: DecodeOrder[VideoFrame] = DecodeOrder()
+        missing = False
         for packet in packets_of(self._container):
             if isinstance(packet, Exception):
                 self._timeline.damage(None)
                 continue
-            missing = self._survey.packet(packet)
-            if packet.stream_index != self.stream.index:
+            missing = self._survey.packet(packet) or missing  # the next packet may be one of sound
+            if packet.stream.index != self.stream.index:
                 continue
-            if packet.size and not packet.is_discard:
-                self._timeline.packet(packet.pts, key=packet.is_keyframe)
-            if self._survey.begins_damaged(packet):
-                self._timeline.damaged_start(packets_missing=not self._survey.begins_with_key)
-            if not packet.size and self._survey.may_be_cut_off(self._timeline.regular):
-                self._timeline.damage(None)  # a frame may have come before those that are shown before it
+            self._announce(packet, order)
             if missing:
                 self._timeline.damage(packet.pts, bytes_missing=True)
+                order.damage(packets_ago=1)
+                missing = False
             if packet.is_corrupt:
                 self._timeline.damage(packet.pts)
+                order.damage()
             try:
-                yield from self.stream.decode(packet)
+                frames = self.stream.decode(packet)
             except FFmpegError:
                 self._timeline.damage(packet.pts)
+                order.damage()
+                continue
+            for frame in frames:
+                yield from order.frame(frame, frame.pts, corrupt=frame.is_corrupt)
+        yield from order.flush()
+
+    def _announce(self, packet: Packet, order: DecodeOrder[VideoFrame]) -> None:  # type: ignore[type-arg]
+        """Take note of a packet of the video; those without content end a stream."""
+        if packet.size:
+            shown = not packet.is_discard
+            order.packet(packet.pts if shown else None, key=packet.is_keyframe)
+            if shown:
+                self._timeline.packet(packet.pts, key=packet.is_keyframe)
+        if self._survey.begins_damaged(packet):
+            self._timeline.damaged_start(packets_missing=not self._survey.begins_with_key)
+        if not packet.size and self._survey.may_be_cut_off(self._timeline.regular):
+            self._timeline.damage(None)  # a frame may have come before those that are shown before it
 
 
 class Survey:
@@ -151,8 +169,8 @@ class Survey:
     def __init__(self, container: InputContainer, stream: VideoStream) -> None:
         formats = container.format.name.split(",")
         self._is_avi, self._is_matroska = "avi" in formats, "matroska" in formats
-        # A transport stream has padding, and flags what is missing; an MP4 lists all packets.
-        self._checks_bytes = not {"mpegts", "mp4", "rtsp", "hls"} & set(formats)
+        # In these, packets lie side by side. Others have padding between them, or list all packets.
+        self._checks_bytes = bool({"avi", "matroska", "flv"} & set(formats))
         self._container, self._stream = container, stream
         self._index = _index(stream) if self._is_avi else []
         self._packets = self._bytes = 0
@@ -175,7 +193,7 @@ class Survey:
         if packet.pts is not None:
             end = packet.pts + (packet.duration or 0)
             self._latest_s = max(self._latest_s, float(end * packet.time_base))
-        if packet.stream_index == self._stream.index:
+        if packet.stream.index == self._stream.index:
             self._packets += 1
             self._bytes += packet.size
             self._mend(packet)

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import contextlib
 import logging
-import math
 import os
 import shutil
 from collections.abc import Iterator
@@ -28,6 +27,9 @@ if TYPE_CHECKING:
 
 LONGEST_STILL_S = 10.0
 """Longest time that the video stands still; timestamps may be years apart."""
+
+MIN_FPS, MAX_FPS = 1 / 3600, 1000.0
+"""Rates that encoders take."""
 
 DISK_MARGIN = 16 << 20
 """Bytes left free on the disk, so that the video can always be completed: encoders hold some frames back."""
@@ -55,14 +57,16 @@ class OverlayVideoSink(ClosingSink):
 
     Raises:
         OutputError: when the folder of ``path`` cannot be created or written to, the suffix is another, or
-            ``fps`` is not positive and finite.
+            ``fps`` is not from :data:`MIN_FPS` to :data:`MAX_FPS`.
     """
 
     def __init__(self, path: Path, fps: float, *, by_time: bool = False) -> None:
         if path.suffix.lower() != ".mp4":
             raise OutputError(f"the overlay video {path} does not end in .mp4", "rename it")
-        if not 0 < fps < math.inf:  # the encoder would never return
-            raise OutputError(f"an overlay video of {fps} frames per second is impossible", "give its rate")
+        if not MIN_FPS <= fps <= MAX_FPS:
+            raise OutputError(
+                f"an overlay video of {fps} frames per second cannot be written", "give a rate up to 1000"
+            )
         if os.path.isdir(path):  # noqa: PTH112 (Path.is_dir raises on names that are too long)
             raise OutputError(f"{path} is a folder", "choose another name for the overlay video")
         make_directory(require_name(path).parent)

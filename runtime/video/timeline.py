@@ -66,15 +66,11 @@ class Timeline:
         self._origin: int | None = None
         self._time = 0.0
         self._counts_leading = False
-        self._packet_before: int | None = None
-        self._packet_now: int | None = None
-        self._cut: set[int] = set()  # timestamps of packets whose end is missing
 
     def packet(self, pts: int | None, *, key: bool) -> None:
         """Take note of a packet that goes to the decoder."""
         if pts is None:
             return
-        self._packet_before, self._packet_now = self._packet_now, pts
         heapq.heappush(self._known, pts)
         if key:
             insort(self._keys, pts)
@@ -102,19 +98,16 @@ class Timeline:
         self._signs.append(where)
         if bytes_missing:
             self._bytes_missing.append(where)
-            if self._packet_before is not None:
-                self._cut.add(self._packet_before)  # decoders with several threads may not mark it in time
 
     def frame(self, pts: int | None, *, corrupt: bool) -> Place | None:
         """Place a frame that was decoded; None when it is not to be used and counts as lost.
 
         Args:
             pts: its timestamp, None where the container has none.
-            corrupt: the decoder marks it as damaged.
+            corrupt: it is damaged, or builds upon one that is.
         """
         if pts is None:
             pts = 0 if self._last is None else self._last + round(self._interval)
-        corrupt = corrupt or pts in self._cut
         passed = self._passed(pts)
         gap = self._gap_before(pts, passed)
         if corrupt:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 import json
+import math
 import shutil
 import subprocess
 import sys
@@ -211,6 +212,9 @@ def test_videos_that_cannot_be_written(tmp_path: Path) -> None:
     (tmp_path / "folder.mp4").mkdir()
     with raises_user_error(OutputError, mentions=(tmp_path / "folder.mp4",)):
         OverlayVideoSink(tmp_path / "folder.mp4", 25)
+    for fps in (0.0, 1e-9, -25.0, 1e308, math.inf, math.nan):
+        with raises_user_error(OutputError, mentions=(str(fps), "rate")):
+            OverlayVideoSink(tmp_path / "overlay.mp4", fps)
     frame = frame_at(0, 1, 1)
     with (
         raises_user_error(OutputError, mentions=("--no-overlay",)),
