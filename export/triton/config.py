@@ -10,13 +10,24 @@ MODEL_NAME = "maskring"
 IDLE_SECONDS = 30
 """Triton drops a sequence that has sent nothing for this long and never sent END."""
 
+OBJECTS = "objects"
+"""Parameter by which clients learn how many objects a sequence may have."""
 
-def model_config(metadata: ModelMetadata) -> str:
-    """The text of ``config.pbtxt`` for the served model."""
-    height, width, _ = fixed_sizes(metadata)
+DEFAULT_STREAMS = 8
+"""Sequences that are tracked at once."""
+
+
+def model_config(metadata: ModelMetadata, streams: int) -> str:
+    """The text of ``config.pbtxt`` for the served model, which tracks ``streams`` sequences at once.
+
+    One copy of the model serves them in turn. Triton's other strategy, ``direct``, would give each copy one
+    sequence until its END, and let all others wait.
+    """
+    height, width, labels = fixed_sizes(metadata)
     size = f"1, {height}, {width}"
     states = ",\n".join(_state_config(*spec) for spec in state_tensors(metadata))
     return f"""# The first request of a sequence carries START and the mask, the last one END.
+# max_candidate_sequences is the number of streams at once; further ones wait until one ends.
 # No backend is named: Triton executes model.plan with TensorRT where there is one, else model.onnx.
 name: "{MODEL_NAME}"
 max_batch_size: 0
@@ -28,7 +39,7 @@ output [
   {{ name: "labels" data_type: TYPE_UINT8 dims: [ {size} ] }}
 ]
 sequence_batching {{
-  direct {{ }}
+  oldest {{ max_candidate_sequences: {streams} }}
   max_sequence_idle_microseconds: {IDLE_SECONDS * 10**6}
   control_input [
     {{
@@ -41,6 +52,7 @@ sequence_batching {{
   ]
 }}
 instance_group [ {{ kind: KIND_AUTO count: 1 }} ]
+parameters {{ key: "{OBJECTS}" value {{ string_value: "{labels - 1}" }} }}
 """
 
 

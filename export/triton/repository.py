@@ -10,7 +10,7 @@ from ...common.files import atomic_path, make_directory
 from ...runtime.model.metadata import DEFAULT_LONG_TERM, DEFAULT_SHORT_TERM
 from ...runtime.model.step_graph import load_step_graph
 from ..onnx_export import export_onnx
-from .config import MODEL_NAME, model_config
+from .config import DEFAULT_STREAMS, MODEL_NAME, model_config
 from .graph import served_model
 
 NUM_SLOTS_READ = len(DEFAULT_LONG_TERM) + len(DEFAULT_SHORT_TERM)
@@ -20,9 +20,16 @@ CLIENT = Path(__file__).with_name("client.py")
 
 
 def write_triton_repository(
-    checkpoint: Path, folder: Path, *, height: int, width: int, num_labels: int, **settings: Any
+    checkpoint: Path,
+    folder: Path,
+    *,
+    height: int,
+    width: int,
+    num_labels: int,
+    streams: int = DEFAULT_STREAMS,
+    **settings: Any,
 ) -> Path:
-    """Write a model repository that serves a tracker to any number of streams.
+    """Write a model repository that serves a tracker to several streams at once.
 
     Each stream is a sequence: its first request carries START and the mask, its last END. Sizes are fixed,
     because Triton allocates the state of a sequence before it sees a frame.
@@ -32,6 +39,7 @@ def write_triton_repository(
         folder: the repository; existing files of the model are replaced.
         height, width: frame size in pixels.
         num_labels: O, background included.
+        streams: streams tracked at once; the server lets further ones wait until one ends.
         settings: radius, logit_scale, top_k, roi_step, smoothing_radius and dtype of :func:`.export_onnx`.
 
     Returns:
@@ -57,7 +65,7 @@ def write_triton_repository(
     with atomic_path(model / "1" / "model.onnx") as partial:
         partial.write_bytes(served_model(step, metadata).SerializeToString(deterministic=True))
     with atomic_path(model / "config.pbtxt") as partial:
-        partial.write_text(model_config(metadata), encoding="utf-8")
+        partial.write_text(model_config(metadata, streams), encoding="utf-8")
     with atomic_path(folder / "client.py") as partial:
         partial.write_text(CLIENT.read_text(encoding="utf-8"), encoding="utf-8")
     return model

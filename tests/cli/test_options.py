@@ -254,6 +254,7 @@ ROWS: dict[str, dict[str, Row]] = {
     "export": {
         "--out": Row("--out {run}/elsewhere.onnx", names),
         "--triton": Row("--triton {run}/triton --height 48 --width 64 --objects 1", calls),
+        "--streams": Row("--streams 3 --triton {run}/triton --height 48 --width 64 --objects 1", calls),
         "--height": Row("--height 48", calls),
         "--width": Row("--width 64", calls),
         "--objects": Row("--objects 3", calls),
@@ -576,7 +577,16 @@ def test_settings_of_an_export_reach_triton_too(
 ) -> None:
     base = "export {checkpoint} --triton {run}/triton --height 48 --width 64 --objects 1"
     expected = calls(invoke(base, places, tmp_path / "without", recorded))
-    for option in ("--radius", "--logit-scale", "--top-k", "--roi-step", "--smoothing-radius", "--precision"):
+    options = (
+        "--radius",
+        "--logit-scale",
+        "--top-k",
+        "--roi-step",
+        "--smoothing-radius",
+        "--precision",
+        "--streams",
+    )
+    for option in options:
         words = ROWS["export"][option].words
         given = invoke(f"{base} {words}", places, tmp_path / option, recorded)
         assert given.result.exit_code == 0 and calls(given) != expected, option

@@ -2,11 +2,11 @@
 
 from __future__ import annotations
 
+import importlib.util
 import re
 import subprocess
 import sys
 from collections.abc import Iterable
-from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
 
@@ -24,7 +24,7 @@ from typer.testing import CliRunner
 from user_errors import raises_user_error
 
 from maskring.cli import app
-from maskring.common.errors import ModelError
+from maskring.common.errors import MaskError, ModelError, SourceError, UnavailableError
 from maskring.export.engine import EngineOptions, build_engine
 from maskring.export.onnx_export import export_onnx
 from maskring.export.triton.repository import write_triton_repository
@@ -38,9 +38,11 @@ from maskring.runtime.model.step_graph import load_step_graph, read_export
 from maskring.runtime.tracking.memory import MemoryPolicy, MemoryRing
 from maskring.runtime.tracking.tracker import Tracker
 from maskring.runtime.video.images import read_image
-from maskring.runtime.video.masks import read_mask
-from maskring.runtime.video.open_source import open_source
+from maskring.runtime.video.masks import read_mask, write_mask
 from maskring.training.weights import shipped_checkpoint
+
+pytest.importorskip("tritonclient.grpc", reason="tritonclient[grpc] is not installed")
+import triton_server
 
 FRAMES = 24
 RADIUS = 1
@@ -54,20 +56,14 @@ def repository(tmp_path_factory: pytest.TempPathFactory) -> Path:
     root = tmp_path_factory.mktemp("triton")
     checkpoint = write_tiny_checkpoint(root / "tiny.safetensors")
     sizes = {"height": HEIGHT, "width": WIDTH, "num_labels": 2}
-    write_triton_repository(checkpoint, root / "models", radius=RADIUS, **sizes)
+    write_triton_repository(checkpoint, root / "models", radius=RADIUS, streams=2, **sizes)
     export_onnx(checkpoint, root / "plain.onnx", radius=RADIUS)
     return root / "models"
 
 
 @pytest.fixture(scope="module")
 def config(repository: Path) -> Any:
-    """``config.pbtxt`` parsed by the schema that Triton's own client ships."""
-    pytest.importorskip("tritonclient", reason="tritonclient is not installed")
-    from google.protobuf import text_format
-    from tritonclient.grpc import model_config_pb2
-
-    text = (repository / "maskring" / "config.pbtxt").read_text()
-    return text_format.Parse(text, model_config_pb2.ModelConfig())
+    return triton_server.read_config(repository)
 
 
 def test_configuration_describes_the_model(repository: Path, config: Any) -> None:
@@ -92,20 +88,14 @@ def test_configuration_describes_the_model(repository: Path, config: Any) -> Non
     assert declared(graph.output) == outputs | {
         s.output_name: configured(s.data_type, s.dims) for s in batching.state
     }
+    assert batching.oldest.max_candidate_sequences == 2, "streams at once"
+    assert config.parameters["objects"].string_value == "1"
     for state in batching.state:
         (initial,) = state.initial_state
         assert initial.zero_data and list(initial.dims) == list(state.dims)
     assert config.name == "maskring" and config.max_batch_size == 0
     assert not config.backend and not config.platform, "Triton decides by the files that it finds"
     assert (repository / config.name / "1" / "model.onnx").is_file()
-
-
-def empty_state(config: Any) -> dict[str, np.ndarray]:
-    """A state of zeros, as ``initial_state`` asks for it."""
-    return {
-        s.input_name: np.zeros(list(s.dims), np.int32 if s.input_name == "clock" else np.float32)
-        for s in config.sequence_batching.state
-    }
 
 
 def serve(
@@ -134,7 +124,7 @@ def tracked(model: Path, clip: list[tuple[np.ndarray, np.ndarray]]) -> list[np.n
 
 def test_a_sequence_is_a_tracker_and_start_forgets(repository: Path, config: Any) -> None:
     session = onnxruntime.InferenceSession(repository / "maskring" / "1" / "model.onnx")
-    state, clip = empty_state(config), [moving_square(index) for index in range(FRAMES)]
+    state, clip = triton_server.empty_state(config), [moving_square(index) for index in range(FRAMES)]
     first = serve(session, clip, state)
     again = serve(session, clip, state)  # from the state that the first sequence left
     expected = tracked(repository.parent / "plain.onnx", clip)
@@ -246,7 +236,7 @@ def test_the_operator_library_serves_the_model(repository: Path, config: Any) ->
     options.register_custom_ops_library(str(onnxruntime_library()))
     fast, plain = onnxruntime.InferenceSession(model, options), onnxruntime.InferenceSession(model)
     clip = [moving_square(index) for index in range(FRAMES)]
-    results = [serve(session, clip, empty_state(config)) for session in (fast, plain)]
+    results = [serve(session, clip, triton_server.empty_state(config)) for session in (fast, plain)]
     for labels, expected in zip(*results, strict=True):
         assert (labels == expected).mean() > 0.999
 
@@ -259,7 +249,7 @@ def test_slots_hold_the_long_term_frames_and_the_latest(repository: Path, config
     model = onnx.load(repository / "maskring" / "1" / "model.onnx")
     model.graph.output.append(helper.make_tensor_value_info("step/key", 1, [1, 8, 12, 16]))
     session = onnxruntime.InferenceSession(model.SerializeToString())
-    state, keys = empty_state(config), []
+    state, keys = triton_server.empty_state(config), []
     for index in range(9):
         frame, mask = moving_square(index)
         feeds = {"frame": frame[None], "mask": mask[None], "start": np.array([index == 0], np.int32)}
@@ -333,71 +323,116 @@ def test_plans_of_other_models_are_refused(repository: Path, tmp_path: Path) -> 
     assert not plan.exists()
 
 
-class Server:
-    """Triton's gRPC service with one model: the memory of each sequence from its START to its END."""
-
-    def __init__(self, model: Path, config: Any) -> None:
-        self.session, self.config = onnxruntime.InferenceSession(model), config
-        self.states: dict[int, dict[str, np.ndarray]] = {}
-
-    def infer(self, request: Any, context: Any) -> Any:
-        from tritonclient.grpc import service_pb2
-
-        sent = {key: value.int64_param or value.bool_param for key, value in request.parameters.items()}
-        given = zip(request.inputs, request.raw_input_contents, strict=True)
-        feeds = {t.name: np.frombuffer(raw, np.uint8).reshape(list(t.shape)) for t, raw in given}
-        assert request.model_name == self.config.name and {t.datatype for t in request.inputs} == {"UINT8"}
-        start = bool(sent.get("sequence_start"))
-        if start:
-            self.states[sent["sequence_id"]] = empty_state(self.config)
-        state = self.states[sent["sequence_id"]]
-        names = ["labels", *(f"{name}_next" for name in state)]
-        labels, *after = self.session.run(names, feeds | {"start": np.array([start], np.int32)} | state)
-        state.update(zip(state, after, strict=True))
-        if sent.get("sequence_end"):
-            del self.states[sent["sequence_id"]]
-        answer = service_pb2.ModelInferResponse(raw_output_contents=[labels.tobytes()])
-        answer.outputs.add(name="labels", datatype="UINT8", shape=labels.shape)
-        return answer
+@pytest.fixture(scope="module")
+def client(repository: Path) -> Any:
+    """The client of the repository, as a module."""
+    spec = importlib.util.spec_from_file_location("triton_client", repository / "client.py")
+    assert spec is not None and spec.loader is not None
+    module = importlib.util.module_from_spec(spec)
+    spec.loader.exec_module(module)
+    return module
 
 
-def test_the_client_follows_a_video(repository: Path, config: Any, tmp_path: Path) -> None:
-    """In a process of its own, against a server that speaks Triton's protocol."""
-    grpc = pytest.importorskip("grpc", reason="grpcio is not installed")
-    from tritonclient.grpc import service_pb2
+def two_streams(repository: Path, tmp_path: Path, address: str) -> None:
+    """Two clients at once, each with its own video and objects, get the masks that the tracker makes."""
+    commands, expected = [], []
+    for name, shift, object_id in (("one", 0, 7), ("two", 12, 200)):
+        clip = [moving_square(index + shift) for index in range(9)]
+        folder = tmp_path / name
+        folder.mkdir()
+        for index, (frame, _) in enumerate(clip):
+            cv2.imwrite(str(folder / f"{index}.png"), np.ascontiguousarray(frame[..., ::-1]))
+        write_mask(tmp_path / f"{name}.png", clip[0][1] * np.uint8(object_id))
+        expected.append([m * object_id for m in tracked(repository.parent / "plain.onnx", clip)])
+        arguments = [folder, tmp_path / f"{name}.png", address, "--out", tmp_path / f"{name}_masks"]
+        commands.append([sys.executable, repository / "client.py", *arguments])
+    running = [
+        subprocess.Popen(c, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True) for c in commands
+    ]
+    for name, masks, process in zip(("one", "two"), expected, running, strict=True):
+        said, complaint = process.communicate(timeout=900)
+        assert process.returncode == 0, complaint
+        assert len(said.splitlines()) == len(masks)
+        for index, labels in enumerate(masks):
+            found = read_mask(tmp_path / f"{name}_masks" / f"{index}.png", allow_empty=True)
+            np.testing.assert_array_equal(found, labels, err_msg=f"{name} {index}")
 
-    mask = moving_square(0)[1]
-    cv2.imwrite(str(tmp_path / "mask.png"), mask)
-    writer = cv2.VideoWriter(
-        str(tmp_path / "clip.avi"), cv2.VideoWriter.fourcc(*"MJPG"), 10.0, (WIDTH, HEIGHT)
-    )
-    for index in range(9):
-        writer.write(np.ascontiguousarray(moving_square(index // 4)[0][..., ::-1]))
-    writer.release()
-    served = Server(repository / "maskring" / "1" / "model.onnx", config)
-    server = grpc.server(ThreadPoolExecutor(1))
-    infer = grpc.unary_unary_rpc_method_handler(
-        served.infer,
-        request_deserializer=service_pb2.ModelInferRequest.FromString,
-        response_serializer=service_pb2.ModelInferResponse.SerializeToString,
-    )
-    service = grpc.method_handlers_generic_handler("inference.GRPCInferenceService", {"ModelInfer": infer})
-    server.add_generic_rpc_handlers((service,))
-    address = f"localhost:{server.add_insecure_port('localhost:0')}"
-    server.start()
-    try:
-        command = [sys.executable, repository / "client.py", "clip.avi", "mask.png", address]
-        done = subprocess.run(command, cwd=tmp_path, capture_output=True, text=True, timeout=900, check=False)
-    finally:
-        server.stop(None)
-    assert done.returncode == 0, done.stderr
-    with open_source(tmp_path / "clip.avi") as source:
-        clip = [(frame.image, mask) for frame in source]
-    areas = [int((labels == 1).sum()) for labels in tracked(repository.parent / "plain.onnx", clip)]
-    assert len(set(areas)) > 2, "the object is followed"
-    said = [f"{index} object 1: {area} pixels" if area else f"{index}" for index, area in enumerate(areas)]
-    assert done.stdout.splitlines() == said
-    assert not served.states, "the last request said END"
+
+def test_two_clients_at_once_get_their_own_masks(repository: Path, tmp_path: Path) -> None:
+    """In processes of their own, against the fake server."""
+    fake = triton_server.FakeTriton(repository)
+    with triton_server.serving(fake) as address:
+        two_streams(repository, tmp_path, address)
+    assert not fake.last_used, "both said END"
+
+
+@pytest.mark.slow
+@pytest.mark.skipif(bool(triton_server.missing_triton()), reason=triton_server.missing_triton())
+def test_two_clients_at_once_on_a_real_server(repository: Path, tmp_path: Path, client: Any) -> None:
+    with triton_server.real_triton(repository, tmp_path) as address:
+        two_streams(repository, tmp_path, address)
+        streams_beyond_the_limit_are_turned_away(client, address)
+
+
+def streams_beyond_the_limit_are_turned_away(client: Any, address: str) -> None:
+    """Two places: the third stream is told so, and follows its object once a place is free."""
+    frame, mask = moving_square(0)
+    with client.Stream(address, mask) as first, client.Stream(address, mask) as second:
+        first.step(frame), second.step(frame)
+        with raises_user_error(UnavailableError, mentions=(address, "--wait", "--streams")):
+            client.Stream(address, mask, wait=0.05).step(frame)
+        second.close()
+        with client.Stream(address, mask) as third:
+            np.testing.assert_array_equal(third.step(frame), mask)
+    with client.Stream(address, mask) as fourth, client.Stream(address, mask) as fifth:
+        np.testing.assert_array_equal(fourth.step(frame), fifth.step(frame))
+
+
+def test_streams_beyond_the_limit_are_turned_away(repository: Path, client: Any) -> None:
+    with triton_server.serving(triton_server.FakeTriton(repository)) as address:
+        streams_beyond_the_limit_are_turned_away(client, address)
+
+
+def test_a_stream_that_paused_too_long_is_told(repository: Path, client: Any) -> None:
+    """Its place goes to others, and it gets no mask of theirs."""
+    fake, (frame, mask) = triton_server.FakeTriton(repository), moving_square(0)
+    with triton_server.serving(fake) as address, client.Stream(address, mask) as stream:
+        stream.step(frame)
+        fake.pass_time(29)
+        stream.step(frame)
+        fake.pass_time(31)
+        with raises_user_error(UnavailableError, mentions=(address, "paused", "mask")):
+            stream.step(frame)
+        assert not fake.last_used
+    with raises_user_error(UnavailableError, mentions=("localhost:1",)):
+        client.Stream("localhost:1", mask)
+
+
+def test_a_stream_that_fails_frees_its_place(repository: Path, client: Any) -> None:
+    fake, (frame, mask) = triton_server.FakeTriton(repository), moving_square(0)
+    with triton_server.serving(fake) as address:
+        with pytest.raises(KeyboardInterrupt), client.Stream(address, mask) as stream:
+            stream.step(frame)
+            assert len(fake.last_used) == 1
+            raise KeyboardInterrupt
+        assert not fake.last_used
+
+
+def test_what_the_served_model_cannot_take_is_refused(repository: Path, client: Any, tmp_path: Path) -> None:
+    fake, (frame, mask) = triton_server.FakeTriton(repository), moving_square(0)
+    with triton_server.serving(fake) as address:
+        with raises_user_error(MaskError, mentions=("--objects 2",)):
+            client.Stream(address, np.where(np.arange(WIDTH) < 3, 2, mask).astype(np.uint8))
+        with raises_user_error(MaskError, mentions=(f"{WIDTH - 1} x {HEIGHT}", f"--width {WIDTH - 1}")):
+            client.Stream(address, mask[:, 1:])
+        with (
+            client.Stream(address, mask) as stream,
+            raises_user_error(SourceError, mentions=(f"--height {HEIGHT - 1}",)),
+        ):
+            stream.step(frame[1:])
+        command = [sys.executable, repository / "client.py", tmp_path, tmp_path / "none.png", address]
+        done = subprocess.run(command, capture_output=True, text=True, timeout=900, check=False)
+        assert done.returncode == 2 and "none.png" in done.stderr and "Traceback" not in done.stderr
 
 
 def test_command(repository: Path, tmp_path: Path) -> None:
@@ -409,9 +444,17 @@ def test_command(repository: Path, tmp_path: Path) -> None:
     done = CliRunner().invoke(app, [*arguments, *sizes])
     assert done.exit_code == 0, done.output
     assert (tmp_path / "models" / "maskring" / "config.pbtxt").is_file()
+    assert (
+        triton_server.read_config(tmp_path / "models").sequence_batching.oldest.max_candidate_sequences == 8
+    )
     served = tmp_path / "models" / "maskring" / "1" / "model.onnx"
     assert read_export(served)[1].roi_step == 0
-    done = CliRunner().invoke(app, [*arguments, *sizes, "--localise", "2"])
+    done = CliRunner().invoke(app, [*arguments, *sizes, "--localise", "2", "--streams", "3"])
     assert done.exit_code == 0 and read_export(served)[1].roi_step == 2
+    assert (
+        triton_server.read_config(tmp_path / "models").sequence_batching.oldest.max_candidate_sequences == 3
+    )
+    alone = CliRunner().invoke(app, ["export", str(checkpoint), "--out", "model.onnx", "--streams", "3"])
+    assert alone.exit_code == 2 and "--triton" in alone.stderr
     nothing = CliRunner().invoke(app, ["export", str(checkpoint)])
     assert nothing.exit_code == 2 and "--out" in nothing.stderr

@@ -15,6 +15,7 @@ def export(
     checkpoint: options.Checkpoint,
     out_file: options.OptionalOnnxOut = None,
     triton: options.Triton = None,
+    streams: options.Streams = None,
     height: options.FixedHeight = None,
     width: options.FixedWidth = None,
     objects: options.FixedObjects = None,
@@ -32,6 +33,8 @@ def export(
     checkpoint = model_file(checkpoint)
     if out_file is None and triton is None:
         raise OutputError("no output was given", "add --out FILE.onnx or --triton DIR")
+    if streams is not None and triton is None:
+        raise OutputError("--streams is for --triton", "add --triton DIR, or leave --streams out")
     if out_file is not None:
         require_suffix(out_file, ".onnx")
     settings: dict[str, Any] = {
@@ -46,19 +49,20 @@ def export(
         "dtype": precision.value,
     }
     if triton is not None:
-        _export_triton(checkpoint, triton, settings)
+        _export_triton(checkpoint, triton, streams, settings)
     if out_file is not None:
         with busy("exporting"):
             export_onnx(checkpoint, out_file, **settings)
         say(f"wrote {out_file} ({size_mb(out_file)})")
 
 
-def _export_triton(checkpoint: Path, folder: Path, settings: dict[str, Any]) -> None:
+def _export_triton(checkpoint: Path, folder: Path, streams: int | None, settings: dict[str, Any]) -> None:
+    from ..export.triton.config import DEFAULT_STREAMS
     from ..export.triton.repository import write_triton_repository
 
     sizes = (settings["height"], settings["width"], settings["num_labels"])
     if None in sizes:
         raise ModelError("--triton needs fixed sizes", "add --height, --width and --objects")
     with busy("exporting for Triton"):
-        written = write_triton_repository(checkpoint, folder, **settings)
-    say(f"wrote {written}")
+        written = write_triton_repository(checkpoint, folder, streams=streams or DEFAULT_STREAMS, **settings)
+    say(f"wrote {written}, for {streams or DEFAULT_STREAMS} streams at once")

@@ -15,6 +15,9 @@ from ..runtime.model.metadata import MAX_SETTING
 MAX_SIDE = 1 << 15
 """Pixels of a frame's side, of an export or of what is tracked."""
 
+MAX_STREAMS = 1 << 12
+"""Streams of a Triton server; a larger number is a mistake that would exhaust its memory."""
+
 MAX_RADIUS = 1 << 8
 """Features from the centre of a window to its edge."""
 
@@ -163,6 +166,12 @@ OptionalOnnxOut = Annotated[Path | None, typer.Option("--out", help="The ONNX fi
 Triton = Annotated[
     Path | None,
     typer.Option(metavar="DIR", help="Write a Triton model repository; needs --height, --width, --objects."),
+]
+Streams = Annotated[
+    int | None,
+    typer.Option(
+        min=1, max=MAX_STREAMS, help="Streams that Triton tracks at once; default: 8. With --triton."
+    ),
 ]
 FixedHeight = Annotated[
     int | None, typer.Option(min=1, max=MAX_SIDE, help="Fix the frame height; default: any.")
