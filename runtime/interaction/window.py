@@ -83,7 +83,7 @@ def check_windows() -> None:
     Raises:
         UnavailableError: when this OpenCV was built without windows, or there is no display.
     """
-    if not cv2.currentUIFramework():
+    if not has_windows():
         raise UnavailableError(
             "this OpenCV has no windows (opencv-python-headless), which --show needs",
             "run pip uninstall opencv-python-headless, then pip install --force-reinstall opencv-python",
@@ -100,3 +100,11 @@ def check_windows() -> None:
             "no window can be opened: there is no display",
             "run on a desktop or over ssh -X, or give the objects as --mask or --box and leave --show out",
         )
+
+
+def has_windows() -> bool:
+    """Whether OpenCV was built with a toolkit for windows; versions before 4.11 only say so in their build report."""
+    if hasattr(cv2, "currentUIFramework"):
+        return bool(cv2.currentUIFramework())
+    lines = (line.strip() for line in cv2.getBuildInformation().splitlines())
+    return next((line.split()[1] for line in lines if line.startswith("GUI:")), "NONE") != "NONE"

@@ -6,18 +6,18 @@ import sys
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-import cv2
 import pytest
 from typer.testing import CliRunner
 
 from maskring.cli import app
+from maskring.runtime.interaction.window import has_windows
 
 if TYPE_CHECKING:
     from conftest import Workspace
 
 
 def test_no_display(workspace: Workspace, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    if not cv2.currentUIFramework() or not sys.platform.startswith("linux"):
+    if not has_windows() or not sys.platform.startswith("linux"):
         pytest.skip("only windows of X11 and Wayland need a display to be named")
     for name in ("DISPLAY", "WAYLAND_DISPLAY"):
         monkeypatch.delenv(name, raising=False)

@@ -20,7 +20,7 @@ from user_errors import raises_user_error
 from maskring.common.errors import UnavailableError
 from maskring.runtime.interaction.drawing import Drawing
 from maskring.runtime.interaction.events import Key, Pointer
-from maskring.runtime.interaction.window import check_windows
+from maskring.runtime.interaction.window import check_windows, has_windows
 from maskring.runtime.video.masks import read_mask
 
 if TYPE_CHECKING:
@@ -99,7 +99,7 @@ class Desktop:
 @pytest.fixture
 def desktop(tmp_path: Path) -> Iterator[Desktop]:
     pytest.importorskip("Xlib", reason="python-xlib is not installed")
-    if not cv2.currentUIFramework():
+    if not has_windows():
         pytest.skip("this OpenCV has no windows (opencv-python-headless)")
     if shutil.which("Xvfb") is None:
         pytest.skip("Xvfb is not installed")
@@ -209,7 +209,7 @@ def test_a_box_is_dragged_and_the_run_is_quit(desktop: Desktop, track: subproces
 
 
 def test_without_a_display_one_sentence_says_so(monkeypatch: pytest.MonkeyPatch) -> None:
-    if not cv2.currentUIFramework() or not sys.platform.startswith("linux"):
+    if not has_windows() or not sys.platform.startswith("linux"):
         pytest.skip("only windows of X11 and Wayland need a display to be named")
     for name in ("DISPLAY", "WAYLAND_DISPLAY"):
         monkeypatch.delenv(name, raising=False)
@@ -218,6 +218,19 @@ def test_without_a_display_one_sentence_says_so(monkeypatch: pytest.MonkeyPatch)
 
 
 def test_without_windows_one_sentence_names_the_package(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(cv2, "currentUIFramework", lambda: "")
+    monkeypatch.setattr(cv2, "currentUIFramework", lambda: "", raising=False)
     with raises_user_error(UnavailableError, mentions=("opencv-python-headless", "pip install")):
         check_windows()
+
+
+@pytest.mark.parametrize(("gui", "expected"), [("QT5", True), ("GTK3", True), ("NONE", False)])
+def test_versions_before_4_11_tell_their_windows_in_the_build_report(
+    monkeypatch: pytest.MonkeyPatch, gui: str, expected: bool
+) -> None:
+    monkeypatch.delattr(cv2, "currentUIFramework", raising=False)
+    report = f"""
+      GUI:                           {gui}
+        QT:                          YES (ver 5.15.0 )
+    """
+    monkeypatch.setattr(cv2, "getBuildInformation", lambda: report)
+    assert has_windows() == expected
