@@ -5,6 +5,7 @@ from __future__ import annotations
 from dataclasses import replace
 from pathlib import Path
 
+import numpy as np
 import pytest
 from affinity_cases import Case, inputs_of
 from cuda_on_cpu.fibers import emulator
@@ -40,6 +41,14 @@ def test_the_fastest_row_that_can_is_chosen(program: Path, case: Case, sm: int, 
 def test_a_negative_scale_is_left_to_a_kernel_that_can(program: Path) -> None:
     problem = replace(inputs_of(USUAL), scale=-1.0)
     assert emulator.run(program, None, [problem]).rows == ["simt f16 r6"]
+
+
+def test_a_scale_that_overflows_is_left_to_a_kernel_that_can(program: Path) -> None:
+    problem = inputs_of(USUAL)
+    problem = replace(problem, query=0 * problem.query, scale=3e8)
+    ran = emulator.run(program, None, [problem])
+    assert ran.rows == ["simt f16 r6"] and np.isfinite(ran.results[0]).all()
+    assert emulator.run(program, None, [replace(problem, scale=2e8)]).rows == ["mma f16 r6 c64 o7"]
 
 
 def test_the_choice_can_be_overridden_for_measurements(program: Path) -> None:

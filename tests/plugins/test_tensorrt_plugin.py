@@ -113,7 +113,7 @@ def plugin_values(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 @pytest.mark.parametrize("row", ROWS, ids=lambda row: row.name)
-def test_every_tactic_computes_what_the_reference_does(plugin_values: Path, row: Row) -> None:
+def test_every_row_computes_what_the_reference_does(plugin_values: Path, row: Row) -> None:
     tried = cases_of(row)[:3]
     results = emulator.run(plugin_values, row.name, [inputs_of(case) for case in tried]).results
     for case, result in zip(tried, results, strict=True):
@@ -122,7 +122,7 @@ def test_every_tactic_computes_what_the_reference_does(plugin_values: Path, row:
 
 @pytest.mark.parametrize("dtype", ["float32", "float16"])
 @pytest.mark.parametrize("offsets", [None, 4])
-def test_without_a_tactic_the_plugin_chooses(plugin_values: Path, dtype: str, offsets: int | None) -> None:
+def test_without_a_given_row_the_plugin_chooses(plugin_values: Path, dtype: str, offsets: int | None) -> None:
     case = Case(
         "chosen",
         height=13,

@@ -10,8 +10,7 @@ namespace {
 constexpr auto F32 = ElementType::float32;
 constexpr auto F16 = ElementType::float16;
 
-// Timing caches and engines store the index of a row. The names are part of the fingerprint that guards them, so the
-// table may change. Without measurements, the first row that supports a problem is used.
+// The first row that supports a problem is used.
 constexpr KernelConfiguration TABLE[] = {
     {"mma f16 r6 c64 o7", Family::mma, F16, 6, 64, 7, mma::SIZES<mma::Shape<6, 64, 1>>, launch_mma<6, 64, 1>},
     {"mma f16 r6 c64 o15", Family::mma, F16, 6, 64, 15, mma::SIZES<mma::Shape<6, 64, 2>>, launch_mma<6, 64, 2>},
@@ -76,6 +75,8 @@ Reason problem_of_simt(const AffinityProblem& p, int) {
 Reason problem_of_mma(const AffinityProblem& p, int sm) {
     if (sm < 80) return "this kernel needs compute capability 8.0; use a simt kernel";
     if (!(p.scale > 0)) return "this kernel needs a positive scale; use a simt kernel";
+    // Its initial maximum is -1e30, whose product with scale and log2(e) must be a float.
+    if (p.scale > 2e8f) return "this kernel needs a scale of at most 2e8; use a simt kernel";
     return problem_of_simt(p, sm);
 }
 
@@ -100,6 +101,14 @@ bool supported_unless(Reason problem, const char** reason) {
     return problem == nullptr;
 }
 
+int first_that_runs(const AffinityProblem& problem, int sm, const char** reason) {
+    for (int i = 0; i < ROWS; ++i)
+        if (problem_of(TABLE[i], problem, sm) == nullptr) return i;
+    // The last row of each type is the most general one, so its reason holds for all rows.
+    supported_unless(problem_of(TABLE[problem.type == F16 ? ROWS - 1 : ROWS - 2], problem, sm), reason);
+    return -1;
+}
+
 }  // namespace
 
 const KernelConfiguration& configuration(int index) noexcept { return TABLE[index]; }
@@ -116,6 +125,10 @@ bool can_run(int configuration, const AffinityProblem& problem, int sm, const ch
     return supported_unless(problem_of(TABLE[configuration], problem, sm), reason);
 }
 
+bool is_supported(const AffinityProblem& problem, int sm, const char** reason) noexcept {
+    return first_that_runs(problem, sm, reason) >= 0;
+}
+
 int choose_configuration(const AffinityProblem& problem, int sm, const char** reason) noexcept {
     if (const char* name = std::getenv(OVERRIDE)) {
         for (int i = 0; i < ROWS; ++i)
@@ -124,11 +137,7 @@ int choose_configuration(const AffinityProblem& problem, int sm, const char** re
                          reason);
         return -1;
     }
-    for (int i = 0; i < ROWS; ++i)
-        if (can_run(i, problem, sm, nullptr)) return i;
-    // The last row of each type is the most general one, so its reason holds for all rows.
-    can_run(problem.type == F16 ? ROWS - 1 : ROWS - 2, problem, sm, reason);
-    return -1;
+    return first_that_runs(problem, sm, reason);
 }
 
 std::int64_t workspace_bytes(int, const AffinityProblem&) noexcept { return 0; }

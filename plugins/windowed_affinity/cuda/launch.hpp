@@ -29,7 +29,7 @@ struct AffinityProblem {
     void* workspace;               // workspace_bytes() bytes, aligned to 256; may be null if 0
 };
 
-// A row of the dispatch table; its index is the tactic that a timing cache stores.
+// A row of the dispatch table.
 struct KernelConfiguration;
 
 // Number of rows.
@@ -41,6 +41,9 @@ const char* configuration_name(int configuration) noexcept;
 // Whether row `configuration` supports `problem` on compute capability `sm` (86 = 8.6). If not, `*reason` (unless null)
 // points to a static string "problem; remedy". Of the pointers in `problem`, only `offsets` matters: null or not.
 bool can_run(int configuration, const AffinityProblem& problem, int sm, const char** reason) noexcept;
+
+// Whether some row supports `problem` on `sm` (`*reason` as above).
+bool is_supported(const AffinityProblem& problem, int sm, const char** reason) noexcept;
 
 // The row expected to be fastest for `problem` on `sm`, or -1 if none supports it (`*reason` as above). The environment
 // variable MASKRING_KERNEL overrides the choice with a row's name.

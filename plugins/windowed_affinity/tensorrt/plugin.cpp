@@ -7,7 +7,6 @@
 #include <atomic>
 #include <cstdio>
 #include <cstdlib>
-#include <memory>
 #include <stdexcept>
 
 namespace maskring {
@@ -94,12 +93,7 @@ nvinfer1::IPluginCapability* WindowedAffinityPlugin::getCapabilityInterface(
 }
 
 nvinfer1::IPluginV3* WindowedAffinityPlugin::clone() noexcept {
-    return guarded<nvinfer1::IPluginV3*>(nullptr, [&] {
-        auto copy = std::make_unique<WindowedAffinityPlugin>(attributes_);
-        copy->tactics_ = tactics_;
-        copy->tactic_ = tactic_;
-        return copy.release();
-    });
+    return guarded<nvinfer1::IPluginV3*>(nullptr, [&] { return new WindowedAffinityPlugin(attributes_); });
 }
 
 const nvinfer1::AsciiChar* WindowedAffinityPlugin::getPluginName() const noexcept { return PLUGIN_NAME; }
@@ -159,7 +153,6 @@ std::int32_t WindowedAffinityPlugin::configurePlugin(const nvinfer1::DynamicPlug
                                                      const nvinfer1::DynamicPluginTensorDesc*,
                                                      std::int32_t nbOutputs) noexcept {
     return guarded(FAILED, [&] {
-        tactics_.clear();
         check_counts(nbInputs, nbOutputs);
         check_types(nbInputs, [&](std::int32_t i) { return in[i].desc.type; });
         const bool offsets = nbInputs == INPUTS_WITH_OFFSETS;
@@ -174,8 +167,6 @@ std::int32_t WindowedAffinityPlugin::configurePlugin(const nvinfer1::DynamicPlug
         const int sm = compute_capability_or_any();
         check_supported(smallest, sm);
         check_supported(largest, sm);
-        for (int row = 0; row < configuration_count(); ++row)
-            if (can_run(row, smallest, sm, nullptr) && can_run(row, largest, sm, nullptr)) tactics_.push_back(row + 1);
         return OK;
     });
 }
@@ -193,12 +184,12 @@ std::size_t WindowedAffinityPlugin::getWorkspaceSize(const nvinfer1::DynamicPlug
     });
 }
 
-std::int32_t WindowedAffinityPlugin::getNbTactics() noexcept { return static_cast<std::int32_t>(tactics_.size()); }
+// The dispatch table chooses by shape when a context runs. TensorRT would time tactics on inputs that it makes up: steps of
+// 0 make each kernel free, and wild ones make the slowest look best.
+std::int32_t WindowedAffinityPlugin::getNbTactics() noexcept { return 0; }
 
-std::int32_t WindowedAffinityPlugin::getValidTactics(std::int32_t* tactics, std::int32_t nbTactics) noexcept {
-    if (nbTactics != getNbTactics()) return FAILED;
-    std::copy(tactics_.begin(), tactics_.end(), tactics);
-    return OK;
+std::int32_t WindowedAffinityPlugin::getValidTactics(std::int32_t*, std::int32_t nbTactics) noexcept {
+    return nbTactics == 0 ? OK : FAILED;
 }
 
 const char* WindowedAffinityPlugin::getTimingCacheID() noexcept { return timing_id_.c_str(); }
@@ -206,10 +197,9 @@ const char* WindowedAffinityPlugin::getMetadataString() noexcept { return metada
 
 std::int32_t WindowedAffinityPlugin::setTactic(std::int32_t tactic) noexcept {
     return guarded(FAILED, [&] {
-        if (tactic < 0 || tactic > configuration_count())
-            throw UserError("the engine uses kernel " + std::to_string(tactic) + " but this library has only " +
-                            std::to_string(configuration_count()) + "; rebuild the engine");
-        tactic_ = tactic;
+        if (tactic != 0)
+            throw UserError("the engine stores a choice of kernel (" + std::to_string(tactic) +
+                            "), which this library makes itself; rebuild the engine");
         return OK;
     });
 }
@@ -221,11 +211,11 @@ AffinityProblem WindowedAffinityPlugin::problem_of(const nvinfer1::PluginTensorD
     return make_problem(attributes_, sizes, in[0].type, count == INPUTS_WITH_OFFSETS);
 }
 
-// The kernel that TensorRT chose, or else the one that dispatch expects to be fastest.
+// The kernel that the dispatch table expects to be fastest.
 int WindowedAffinityPlugin::row_for(const AffinityProblem& problem) const {
     const char* reason = "no kernel supports this problem; export another model";
-    const int row = tactic_ == 0 ? choose_configuration(problem, sm_, &reason) : tactic_ - 1;
-    if (row < 0 || !can_run(row, problem, sm_, &reason)) throw UserError(reason);
+    const int row = choose_configuration(problem, sm_, &reason);
+    if (row < 0) throw UserError(reason);
     return row;
 }
 
@@ -311,6 +301,8 @@ MASKRING_EXPORT nvinfer1::IPluginCreatorInterface* const* getCreators(std::int32
 MASKRING_EXPORT void setLoggerFinder(nvinfer1::ILoggerFinder* finder) { maskring::logger_finder.store(finder); }
 
 MASKRING_EXPORT std::int32_t maskring_tensorrt_major() { return NV_TENSORRT_MAJOR; }
+
+MASKRING_EXPORT std::int32_t maskring_cuda_runtime() { return CUDART_VERSION; }
 
 // ---- programs that only dlopen this library ---------------------------------------------------------------------
 

@@ -10,7 +10,6 @@
 #include <cstddef>
 #include <cstdint>
 #include <string>
-#include <vector>
 
 #include "tensorrt/problem_checks.hpp"
 
@@ -80,10 +79,8 @@ private:
     std::array<nvinfer1::PluginField, 4> fields_;  // these point into this object
     nvinfer1::PluginFieldCollection field_collection_;
 
-    std::vector<std::int32_t> tactics_;  // set by configurePlugin
-    std::int32_t tactic_ = 0;            // row of the dispatch table + 1; 0 = choose by shape
-    std::int32_t inputs_ = 0;            // 4, or 5 with offsets; 0 = no valid shapes yet
-    int sm_ = 0;                         // compute capability of the device that onShapeChange ran on
+    std::int32_t inputs_ = 0;  // 4, or 5 with offsets; 0 = no valid shapes yet
+    int sm_ = 0;               // compute capability of the device that onShapeChange ran on
 };
 
 class WindowedAffinityCreator final : public nvinfer1::IPluginCreatorV3One {
@@ -109,3 +106,5 @@ extern "C" nvinfer1::IPluginCreatorInterface* const* getCreators(std::int32_t& n
 extern "C" void setLoggerFinder(nvinfer1::ILoggerFinder* finder);
 // maskring.plugins.load() looks this up: the major version of TensorRT that the library was built for.
 extern "C" std::int32_t maskring_tensorrt_major();
+// maskring.plugins.cuda_runtime() looks this up: the version of the CUDA runtime inside, 13000 for 13.0.
+extern "C" std::int32_t maskring_cuda_runtime();

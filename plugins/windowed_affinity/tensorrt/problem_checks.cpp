@@ -126,7 +126,7 @@ AffinityProblem make_problem(AffinityAttributes attributes, const DimensionSizes
 
 void check_supported(const AffinityProblem& problem, int sm) {
     const char* reason = "no kernel supports this problem; export another model";
-    if (choose_configuration(problem, sm, &reason) < 0) throw UserError(reason);
+    if (!is_supported(problem, sm, &reason)) throw UserError(reason);
 }
 
 // ---- the device -------------------------------------------------------------------------------------------------
@@ -251,6 +251,7 @@ std::string kernels_fingerprint() {
         for (unsigned char c : part) hash = (hash ^ c) * 0x100000001b3u;
         hash = (hash ^ 0xffu) * 0x100000001b3u;
     };
+    add("chosen by shape");  // earlier libraries left the choice to TensorRT
     for (int row = 0; row < configuration_count(); ++row) add(configuration_name(row));
     char digits[16 + 1];
     std::snprintf(digits, sizeof(digits), "%016llx", static_cast<unsigned long long>(hash));

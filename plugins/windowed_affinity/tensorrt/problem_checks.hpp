@@ -81,8 +81,8 @@ AffinityAttributes read_attributes(const nvinfer1::PluginFieldCollection* fields
 // The shortest decimal that reads back as `value`.
 std::string decimal(float value);
 
-// The library's version and a hash of its dispatch table. Engines and timing caches store rows of that table as
-// tactics, so they are valid only for a library with the same fingerprint.
+// The library's version and a hash of its dispatch table and of who chooses the row. Timing caches store how fast the
+// chosen kernel is, so they are valid only for a library with the same fingerprint.
 std::string kernels_fingerprint();
 
 }  // namespace maskring

@@ -44,6 +44,10 @@ int choose_configuration(const AffinityProblem& problem, int sm, const char** re
     return -1;
 }
 
+bool is_supported(const AffinityProblem& problem, int sm, const char** reason) noexcept {
+    return choose_configuration(problem, sm, reason) >= 0;
+}
+
 std::int64_t workspace_bytes(int row, const AffinityProblem& p) noexcept {
     return row == Row::TENSOR_CORES ? launch_double::WORKSPACE_PER_PIXEL * p.batch * p.height * p.width : 0;
 }

@@ -9,7 +9,7 @@
 
 namespace launch_double {
 
-// The table's rows; tactics are these plus one.
+// The table's rows.
 enum Row { TENSOR_CORES = 0, ANY_F32 = 1, ANY_F16 = 2, NARROW_F32 = 3, ROWS = 4 };
 
 constexpr int NARROW_WIDTH = 64;                 // NARROW_F32 takes frames up to this width

@@ -109,6 +109,8 @@ TEST(names_are_those_of_the_operator) {
 
 TEST(the_library_names_its_tensorrt) { CHECK(maskring_tensorrt_major() == NV_TENSORRT_MAJOR); }
 
+TEST(the_library_names_its_cuda) { CHECK(maskring_cuda_runtime() >= 12000); }
+
 // ---- types and formats -----------------------------------------------------------------------------------------
 
 TEST(output_has_the_type_of_the_query) {
@@ -236,37 +238,28 @@ TEST(what_kernels_cannot_compute_is_refused_before_the_build) {
     CHECK_SAYS("slots", "memory policy");
 }
 
-// ---- tactics and workspace -------------------------------------------------------------------------------------
+// ---- the choice of kernels, and workspace ----------------------------------------------------------------------
 
-TEST(tactics_are_the_kernels_that_run_the_whole_profile) {
+TEST(tensorrt_is_offered_no_choice) {
     Plugin plugin;
-    CHECK(plugin.tactics().empty());
-    CHECK(plugin.configure({.width = 32}, {.width = 64}) == 0);
-    CHECK((plugin.tactics() == std::vector<std::int32_t>{Row::ANY_F32 + 1, Row::NARROW_F32 + 1}));
-    CHECK(plugin.configure({.width = 32}, {.width = 65}) == 0);
-    CHECK((plugin.tactics() == std::vector<std::int32_t>{Row::ANY_F32 + 1}));
-    CHECK(plugin.configure({.type = DataType::kHALF}, {.type = DataType::kHALF}) == 0);
-    CHECK((plugin.tactics() == std::vector<std::int32_t>{Row::TENSOR_CORES + 1, Row::ANY_F16 + 1}));
-    CHECK(plugin.configure({.type = DataType::kHALF, .offsets = true}, {.type = DataType::kHALF, .offsets = true}) ==
-          0);
-    CHECK((plugin.tactics() == std::vector<std::int32_t>{Row::ANY_F16 + 1}));
-    std::int32_t wrong[3];
-    CHECK(plugin.build->getValidTactics(wrong, 3) != 0);
+    for (DataType type : {DataType::kFLOAT, DataType::kHALF}) {
+        CHECK(plugin.configure({.width = 32, .type = type}, {.width = 65, .type = type}) == 0);
+        CHECK(plugin.tactics().empty());
+    }
+    std::int32_t some[2];
+    CHECK(plugin.build->getValidTactics(some, 2) != 0);
 }
 
-TEST(tactics_depend_on_the_device) {
+TEST(a_profile_needs_a_kernel_of_the_device) {
     Plugin plugin;
     const Call half{.type = DataType::kHALF};
     cuda_double::compute_capability = 75;
     CHECK(plugin.configure(half, half) == 0);
-    CHECK((plugin.tactics() == std::vector<std::int32_t>{Row::ANY_F16 + 1}));
     cuda_double::compute_capability = 70;
     CHECK(plugin.configure(half, half) != 0);
     CHECK_SAYS("the GPU is too old; use a newer one");
-    CHECK(plugin.tactics().empty());
     cuda_double::compute_capability = 0;  // no device: plans are made for any
     CHECK(plugin.configure(half, half) == 0);
-    CHECK((plugin.tactics() == std::vector<std::int32_t>{Row::TENSOR_CORES + 1, Row::ANY_F16 + 1}));
 }
 
 TEST(a_profile_beyond_the_kernels_is_refused) {
@@ -338,32 +331,26 @@ TEST(enqueue_allocates_nothing) {
     CHECK(allocations == before);
 }
 
-TEST(the_tactic_decides_and_without_one_the_table) {
+TEST(the_table_chooses_by_shape_and_device) {
     Plugin plugin;
-    const Call half{.type = DataType::kHALF};
+    const Call half{.type = DataType::kHALF}, moved{.type = DataType::kHALF, .offsets = true};
+    CHECK(plugin.runtime->setTactic(0) == 0);  // TensorRT's word for no choice
     CHECK(plugin.prepare(half) == 0 && plugin.enqueue(half) == 0);
     CHECK(last_launch->row == Row::TENSOR_CORES);
     CHECK(last_launch->problem.type == maskring::ElementType::float16);
-    CHECK(plugin.runtime->setTactic(Row::ANY_F16 + 1) == 0);
+    CHECK(plugin.prepare(moved) == 0 && plugin.enqueue(moved) == 0);
+    CHECK(last_launch->row == Row::ANY_F16);
+    cuda_double::compute_capability = 75;
     CHECK(plugin.prepare(half) == 0 && plugin.enqueue(half) == 0);
     CHECK(last_launch->row == Row::ANY_F16);
-    CHECK(plugin.runtime->setTactic(0) == 0);
-    CHECK(plugin.enqueue(half) == 0);
-    CHECK(last_launch->row == Row::TENSOR_CORES);
 }
 
-TEST(a_tactic_that_cannot_run_is_refused) {
+TEST(a_stored_choice_is_refused) {
     Plugin plugin;
-    CHECK(plugin.runtime->setTactic(Row::ROWS + 1) != 0);
-    CHECK_SAYS("kernel 5", "4", "rebuild the engine");
-    CHECK(plugin.runtime->setTactic(-1) != 0);
-    CHECK_SAYS("kernel -1", "rebuild the engine");
-    CHECK(plugin.runtime->setTactic(Row::NARROW_F32 + 1) == 0);
-    CHECK(plugin.prepare({.width = 65}) != 0);
-    CHECK_SAYS("the frame is too wide; use another kernel");
-    last_launch.reset();
-    CHECK(plugin.enqueue({.width = 65}) != 0);  // not after a refusal
-    CHECK(!last_launch);
+    for (std::int32_t tactic : {Row::TENSOR_CORES + 1, Row::ROWS + 1, -1}) {
+        CHECK(plugin.runtime->setTactic(tactic) != 0);
+        CHECK_SAYS(std::to_string(tactic), "rebuild the engine");
+    }
 }
 
 TEST(enqueue_without_a_shape_is_refused) {
@@ -431,7 +418,6 @@ TEST(a_logger_that_fails_does_no_harm) {
 
 TEST(contexts_share_nothing) {
     Plugin original;
-    CHECK(original.runtime->setTactic(Row::ANY_F32 + 1) == 0);
     std::vector<std::thread> threads;
     std::vector<int> failures(8, 0);
     std::vector<std::unique_ptr<Plugin>> contexts;
@@ -457,15 +443,12 @@ TEST(contexts_share_nothing) {
 TEST(clones_live_on_their_own) {
     auto original = std::make_unique<Plugin>(6);
     CHECK(original->configure({}, {}) == 0);
-    CHECK(original->runtime->setTactic(Row::NARROW_F32 + 1) == 0);
     Plugin copy(original->object->clone());
     std::string const metadata = original->build->getMetadataString();
-    const auto tactics = original->tactics();
     original.reset();
     CHECK(metadata == copy.build->getMetadataString());
-    CHECK(tactics == copy.tactics() && !tactics.empty());
     CHECK(copy.prepare({}) == 0 && copy.enqueue({}) == 0);
-    CHECK(last_launch->row == Row::NARROW_F32 && last_launch->problem.radius == 6);
+    CHECK(last_launch->row == Row::ANY_F32 && last_launch->problem.radius == 6);
 }
 
 TEST(serialized_fields_make_the_same_plugin) {
