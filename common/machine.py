@@ -115,6 +115,20 @@ def compute_capability(device: int = 0) -> str:
     return "sm" + "".join(version)
 
 
+def cuda_of_driver() -> tuple[int, int]:
+    """The newest CUDA version that NVIDIA's driver knows, as (12, 4).
+
+    Raises:
+        UnavailableError: when this machine has no driver, or it does not answer.
+    """
+    driver = cuda_driver()
+    version = ctypes.c_int()
+    if error := driver.cuDriverGetVersion(ctypes.byref(version)):
+        words = driver_words(driver, error)
+        raise UnavailableError(f"NVIDIA's driver does not tell its version ({words})", NEEDS_GPU)
+    return version.value // 1000, version.value % 1000 // 10
+
+
 def driver_words(driver: Any, error: int) -> str:
     """The text of an error code that a call of the driver (:func:`cuda_driver`) returned."""
     text = ctypes.c_char_p()

@@ -53,6 +53,18 @@ def installed_library(name: str) -> Path | None:
     return next((path.resolve() for path in paths if path.is_file()), None)
 
 
+def cuda_runtime(library: Path) -> tuple[int, int] | None:
+    """The version of the CUDA runtime in a library of maskring, as (13, 0); None without CUDA kernels.
+
+    A driver runs it that knows the same major version or a newer one.
+    """
+    try:
+        version = int(ctypes.CDLL(str(library)).maskring_cuda_runtime())
+    except (OSError, AttributeError):
+        return None
+    return version // 1000, version % 1000 // 10
+
+
 def load(trt: ModuleType | None = None) -> Path:
     """Register the plugin with TensorRT, unless it is registered already.
 

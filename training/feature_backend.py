@@ -10,6 +10,7 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
+from ..plugins.windowed_affinity.torch_float32 import exact_float32
 from ..plugins.windowed_affinity.torch_localisation import localise
 from ..plugins.windowed_affinity.torch_op import windowed_affinity
 from ..runtime.backends.device_frame import Pixels
@@ -38,7 +39,8 @@ def encoder_features(encoder: Encoder) -> Features:
 
     @torch.no_grad()
     def features(frame: Image) -> tuple[Tensor, Tensor]:
-        query = encoder(lab_image(frame).to(device))
+        with exact_float32():
+            query = encoder(lab_image(frame).to(device))
         return query.float().cpu(), encoder.keys(query).float().cpu()
 
     return features

@@ -2,7 +2,8 @@
 
 The (H * W) x (N * P^2) weights are never stored. Only inputs and result are saved for the backward pass,
 which computes the weights again, block by block (:mod:`.torch_blocks`). On a CPU, the forward pass uses the
-native kernel if :func:`native_can_run`.
+native kernel if :func:`native_can_run`; on a GPU, the compiled kernels that support the problem
+(:mod:`.torch_cuda`).
 """
 
 from __future__ import annotations
@@ -14,7 +15,8 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
-from . import cpu_op, torch_blocks
+from . import torch_blocks, torch_cuda
+from .torch_float32 import exact_float32
 
 NAME = "maskring::windowed_affinity"
 
@@ -118,6 +120,8 @@ def _forward(
 ) -> Tensor:
     _check(query, keys, values, dilation, offsets, radius, top_k)
     if native_can_run(query, keys, values, scale):
+        from . import cpu_op  # only here: CUDA tensors need no CPU module
+
         out = cpu_op.windowed_affinity(
             _array(query),
             _array(keys),
@@ -130,7 +134,12 @@ def _forward(
             threads=torch.get_num_threads(),
         )
         return torch.from_numpy(out)
-    return torch_blocks.forward(query, keys, values, dilation, offsets, radius, scale, top_k)
+    if top_k == 0:
+        computed = torch_cuda.forward(query, keys, values, dilation, offsets, radius, scale)
+        if computed is not None:
+            return computed
+    with exact_float32():
+        return torch_blocks.forward(query, keys, values, dilation, offsets, radius, scale, top_k)
 
 
 @torch.library.register_fake(NAME)  # type: ignore[untyped-decorator]
@@ -165,9 +174,10 @@ def _backward(
     top_k: int,
     needs: list[bool],
 ) -> tuple[Tensor, Tensor, Tensor]:
-    gradients = torch_blocks.backward(
-        grad, out, query, keys, values, dilation, offsets, radius, scale, top_k, needs
-    )
+    with exact_float32():
+        gradients = torch_blocks.backward(
+            grad, out, query, keys, values, dilation, offsets, radius, scale, top_k, needs
+        )
 
     def returned(gradient: Tensor | None, like: Tensor) -> Tensor:
         return like.new_empty(0) if gradient is None else gradient.to(like.dtype)

@@ -12,8 +12,8 @@ from typing import Literal
 
 from .common.errors import UnavailableError
 from .common.libraries import import_failure
-from .common.machine import NEEDS_PYCUDA, compute_capability, usable_cores
-from .plugins.library import library_path
+from .common.machine import NEEDS_PYCUDA, compute_capability, cuda_of_driver, usable_cores
+from .plugins.library import cuda_runtime, library_path
 from .plugins.operator_library import has_cuda, onnxruntime_library
 from .runtime.backends.onnxrt.cuda_packages import INSTALL, installed_packages
 
@@ -75,6 +75,9 @@ MODULES = {
 }
 """Module names that differ from their distribution's."""
 
+CUDA_DRIVERS = {12: 525, 13: 580}
+"""The oldest Linux driver for each major version of CUDA (NVIDIA's table of minor version compatibility)."""
+
 CAPABILITIES = {
     "track on a CPU (onnxruntime)": (
         *REQUIRED,
@@ -113,6 +116,7 @@ def examine() -> list[Finding]:
         *_both_onnxruntimes(),
         _plugin_library(),
         _gpu_driver(),
+        *_outdated_driver(),
         _nvcc(),
     ]
 
@@ -244,6 +248,25 @@ def _gpu_driver() -> Finding:
         return Finding("NVIDIA driver", "ok", f"a GPU with compute capability {compute_capability()}")
     except UnavailableError as error:
         return Finding("NVIDIA driver", "optional", error.problem, f"to run engines: {error.remedy}")
+
+
+def _outdated_driver() -> Iterator[Finding]:
+    """Libraries with kernels that were built with a newer CUDA than the driver knows."""
+    try:
+        known = cuda_of_driver()
+    except UnavailableError:
+        return
+    for name, find in (("TensorRT plugin", library_path), ("operator library", onnxruntime_library)):
+        try:
+            built = cuda_runtime(find())
+        except UnavailableError:
+            continue
+        if built is not None and built[0] > known[0]:
+            detail = f"the {name} was built with CUDA {built[0]}.{built[1]}, the driver knows {known[0]}.{known[1]}"
+            driver = CUDA_DRIVERS.get(built[0])
+            newer = f"install NVIDIA driver {driver} or newer" if driver else "install a newer NVIDIA driver"
+            remedy = f"{newer}, or build maskring with CUDA toolkit {known[0]}"
+            yield Finding(f"driver for the {name}", "optional", detail, remedy)
 
 
 def _nvcc() -> Finding:

@@ -6,10 +6,13 @@ import os
 import subprocess
 import sys
 from pathlib import Path
+from typing import Any
 
 import pytest
 
 from maskring import doctor
+from maskring.common import machine
+from maskring.common.errors import UnavailableError
 from maskring.common.libraries import import_failure
 
 BROKEN = {
@@ -92,3 +95,36 @@ def test_opencvs_that_overwrite_each_other_are_named(monkeypatch: pytest.MonkeyP
     monkeypatch.setattr(doctor, "_is_installed", installed.__contains__)
     (both,) = (f for f in doctor.examine() if f.part == "OpenCV, once")
     assert all(name in both.detail and name in both.remedy for name in installed)
+
+
+@pytest.mark.parametrize(
+    ("known", "built", "told"), [(12040, (13, 0), True), (13000, (13, 1), False), (13000, None, False)]
+)
+def test_a_driver_older_than_the_kernels_cuda_is_named(
+    known: int, built: tuple[int, int] | None, told: bool, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    class Driver:
+        def cuDriverGetVersion(self, version: Any) -> int:
+            version._obj.value = known
+            return 0
+
+    monkeypatch.setattr(machine, "cuda_driver", Driver)
+    monkeypatch.setattr(doctor, "library_path", lambda: Path("libplugin.so"))
+    monkeypatch.setattr(doctor, "onnxruntime_library", lambda: Path("liboperator.so"))
+    monkeypatch.setattr(
+        doctor, "cuda_runtime", lambda library: built if library.stem == "libplugin" else None
+    )
+    found = list(doctor._outdated_driver())
+    assert bool(found) == told
+    if found:
+        (finding,) = found
+        assert "13.0" in finding.detail and "12.4" in finding.detail
+        assert "580" in finding.remedy and "toolkit 12" in finding.remedy
+
+
+def test_without_a_driver_its_age_is_not_asked(monkeypatch: pytest.MonkeyPatch) -> None:
+    def none() -> None:
+        raise UnavailableError("this machine has no NVIDIA driver", "install one")
+
+    monkeypatch.setattr(machine, "cuda_driver", none)
+    assert not list(doctor._outdated_driver())

@@ -287,3 +287,25 @@ def test_a_negative_scale_prefers_the_least_similar() -> None:
     found = torch_op.windowed_affinity(query, keys, values, dilation, radius=2, scale=-0.5)
     mirrored = torch_op.windowed_affinity(-query, keys, values, dilation, radius=2, scale=0.5)
     assert torch.allclose(found, mirrored, atol=1e-5)
+
+
+def test_a_gpu_does_not_round_features_to_tf32(monkeypatch: pytest.MonkeyPatch) -> None:
+    products = torch.backends.cuda.matmul
+    before = products.fp32_precision
+    seen = []
+    for name in ("forward", "backward"):
+        run = getattr(torch_blocks, name)
+
+        def noting(*given: Any, run: Any = run, **named: Any) -> Any:
+            seen.append((products.fp32_precision, torch.backends.cudnn.conv.fp32_precision))
+            return run(*given, **named)
+
+        monkeypatch.setattr(torch_blocks, name, noting)
+    (query, keys, values), dilation, _, settings = arguments(Case("precision"), torch.float64)
+    try:
+        products.fp32_precision = "tf32"
+        torch_op.windowed_affinity(query, keys, values, dilation, **settings).sum().backward()
+        assert products.fp32_precision == "tf32", "the caller's setting is back"
+    finally:
+        products.fp32_precision = before
+    assert seen == [("ieee", "ieee")] * 2

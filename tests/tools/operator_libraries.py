@@ -65,7 +65,7 @@ def emulated() -> Path:
         pytest.skip("no C++ compiler, or no CUDA headers: pip install 'maskring[cuda]'")
     flags = ["-DMASKRING_ON_CPU", "-DMASKRING_WITH_CUDA"]
     flags += [f"-isystem{folder}" for folder in emulator.cuda_headers()]
-    sources = [SOURCES / "onnxruntime" / name for name in ("operator.cpp", "cuda_kernel.cpp")]
+    sources = [SOURCES / "onnxruntime" / name for name in ("operator.cpp", "cuda_kernel.cpp", "c_api.cpp")]
     sources.append(REPOSITORY / "tests" / "tools" / "tensorrt_cpp" / "cuda_double.cpp")
     return _library("emulated", tool, flags, sources, emulator.objects(("-O1", "-fPIC")))
 
