@@ -10,7 +10,7 @@ from typing import Any
 
 import numpy as np
 import pytest
-from studio_page import button, draw, revision
+from studio_page import button, draw, move_to, revision
 from studio_server import FRAMES, Studio, write_frames, write_video
 from support import moving_square
 from typer.testing import CliRunner
@@ -69,6 +69,8 @@ def test_outline_follow_correct_export(
     command = [frames, "--box", "6,10,36,40", "--model", model]
     assert masks_in(first) == masks_of_command(command, tmp_path / "first")
     assert {"overlay.mp4", "objects.jsonl", "objects.json", "coco.json", "cvat.xml"} < first.keys()
+    folders = {"yolo-seg/labels", "davis/Annotations/480p/square", "youtube-vos/Annotations/square"}
+    assert folders < {name.rpartition("/")[0] for name in first}
 
     coco = json.loads(first["coco.json"])
     assert [category["name"] for category in coco["categories"]] == ["Object 1"]
@@ -207,6 +209,56 @@ def test_masks_are_imported(studio: Studio, page: Any, tmp_path: Path) -> None:
     (tmp_path / "note.txt").write_text("no mask")
     page.get_by_label("Masks to import").set_input_files(tmp_path / "note.txt")
     page.locator(".toast.bad", has_text="not a PNG").wait_for()
+
+
+@pytest.mark.slow
+def test_an_exported_zip_goes_on_elsewhere(studio: Studio, page: Any, model: Path, tmp_path: Path) -> None:
+    opened(page, studio)
+    draw(page, "Polygon", (12, 16), (27, 16), (27, 31), (12, 31))
+    name = page.get_by_label("Name of Object 1")
+    name.fill("cup")
+    name.press("Enter")
+    track(page)
+    with page.expect_download() as download:
+        button(page, "Export").click()
+    download.value.save_as(tmp_path / "work.zip")
+    frames = write_frames(tmp_path / "elsewhere" / "other")
+    elsewhere = Studio(frames, model, tmp_path / "cache")
+    opened(page, elsewhere)
+    page.get_by_label("Masks to import").set_input_files(tmp_path / "work.zip")
+    page.wait_for_selector('#stage:not([data-revision=""])')
+    page.get_by_label("Name of cup").wait_for()
+    with zipfile.ZipFile(tmp_path / "work.zip") as archive:
+        before = {name: archive.read(name) for name in archive.namelist()}
+    assert masks_in(exported(page)) == masks_in(before)
+    go_to(page, 5)
+    track(page, frames=FRAMES - 5)
+    elsewhere.stop()
+
+
+@pytest.mark.slow
+def test_keyboard_alone(studio: Studio, page: Any) -> None:
+    opened(page, studio)
+    page.keyboard.press("b")
+    while page.evaluate("document.activeElement.id") != "view":
+        page.keyboard.press("Tab")
+    for _ in range(8):
+        page.keyboard.press("+")
+    page.keyboard.press("ArrowRight")
+    for point in ((6, 10), (35, 39)):
+        move_to(page, point)
+        page.keyboard.press("Enter")
+    page.wait_for_selector('#stage[aria-busy="false"]:not([data-revision=""])')
+    page.keyboard.press("f")
+    page.get_by_text(f"Tracked {FRAMES} frames.").last.wait_for()
+    page.keyboard.press("Home")
+    page.wait_for_selector("#stage[data-frame='0']")
+    page.keyboard.press("a")
+    page.wait_for_selector("#accept[aria-pressed='true']")
+    with page.expect_download():
+        page.keyboard.press("x")
+    page.keyboard.press("Delete")
+    page.get_by_text("None yet").wait_for()
 
 
 @pytest.mark.slow

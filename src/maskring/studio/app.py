@@ -19,8 +19,9 @@ from starlette.websockets import WebSocket, WebSocketDisconnect
 
 from ..common.errors import SourceError, UserError
 from . import frames
-from .exports import ZIP_NAME, import_masks
+from .exports import ZIP_NAME
 from .hub import Hub
+from .imports import import_masks
 from .runs import Direction
 from .strokes import whole_number
 from .workspace import Workspace

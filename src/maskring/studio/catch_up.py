@@ -32,16 +32,16 @@ class Steps(Protocol):
 class CatchUp:
     """Follows what was drawn on a frozen frame.
 
-    Attributes:
-        ids: the drawn objects that are followed.
-        done, total: frames that were followed, and those that wait.
-
     Args:
         drawn: the drawing.
         shown: [H, W] ids that the frozen frame showed before, None for none. Its other objects are followed too, so
             that the drawn ones do not spread over them.
         missed: the frozen frame and those since.
         tracker: has seen no frame.
+
+    Attributes:
+        ids: the drawn objects that are followed.
+        done, total: frames that were followed, and these with those that wait.
     """
 
     def __init__(self, drawn: Drawn, shown: Labels | None, missed: MissedFrames, tracker: Steps) -> None:

@@ -78,9 +78,9 @@ class Hub:
             raise UserError("an export goes on already", "wait for its end")
 
         def go() -> None:
-            told: dict[str, Any] = {"type": "exported", "error": None}
+            told: dict[str, Any] = {"type": "exported", "error": None, "notes": []}
             try:
-                export_zip(
+                told["notes"] = export_zip(
                     workspace,
                     lambda done, total: workspace.publish(
                         {"type": "exporting", "done": done, "total": total}

@@ -92,11 +92,12 @@ const news = {
   exporting({ done, total }) {
     showProgress(done, total, `Exporting ${done} of ${total}`);
   },
-  exported({ error }) {
+  exported({ error, notes }) {
     showRun();
     if (error) return complain(new Error(error));
     download();
-    toast("The zip is complete: masks, overlay video, measures, names.", { action: { name: "Download again", act: download }, seconds: 12 });
+    const text = ["The zip is complete: masks, overlay video, measures, names, and files for other programs.", ...notes.map((note) => `${note}.`)];
+    toast(text.join(" "), { action: { name: "Download again", act: download }, seconds: 12 });
   },
 };
 

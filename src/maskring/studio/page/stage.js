@@ -88,13 +88,27 @@ export class Stage {
     this.zoomed();
   }
 
-  zoomBy(factor, x = this.section.clientWidth / 2, y = this.section.clientHeight / 2) {
+  zoomBy(factor, x, y) {
+    const middle = [this.section.clientWidth / 2, this.section.clientHeight / 2];
+    [x, y] = x === undefined ? (this.cursor ? this.toScreen(this.cursor) : middle) : [x, y];
     const scale = Math.min(64, Math.max(0.05, this.scale * factor));
     const [left, top] = this.origin;
     this.origin = [x - ((x - left) * scale) / this.scale, y - ((y - top) * scale) / this.scale];
     this.scale = scale;
     this.fitted = false;
     this.zoomed();
+  }
+
+  // Moves the view so that a place is in it.
+  reveal(point) {
+    const margin = 8; // the frame that fits has 12 pixels around it
+    const space = [this.section.clientWidth, this.section.clientHeight];
+    this.toScreen(point).forEach((at, axis) => {
+      if (at < margin) this.origin[axis] += margin - at;
+      else if (at > space[axis] - margin) this.origin[axis] -= at - (space[axis] - margin);
+      else return;
+      this.fitted = false;
+    });
   }
 
   zoomed() {
@@ -181,6 +195,7 @@ export class Stage {
       const [x, y] = this.cursor;
       this.cursor = [Math.min(Math.max(x + dx, 0), width - 1), Math.min(Math.max(y + dy, 0), height - 1)];
       this.pointer = this.cursor;
+      this.reveal(this.cursor);
       if (this.pressed) this.extend(this.cursor);
     } else if (event.key === "Enter") {
       this.on.begin();
