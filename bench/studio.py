@@ -1,8 +1,7 @@
 """How long Studio lets its user wait, in a real browser.
 
-Prints the time from a box to its mask on the screen, from a jump to a tracked frame to its overlay, and frames per
-second of tracking beside `maskring track` on the same frames, by turns. `--pictures` also writes the pictures of
-docs/studio.md.
+Prints the time from a box to its mask on the screen, from a jump to a tracked frame to its overlay, and the time that
+a frame takes in Studio and in `maskring track`, by turns. `--pictures` also writes the pictures of docs/studio.md.
 
     python bench/studio.py --frames DAVIS/JPEGImages/480p/dog-agility --box 385,165,600,330 --model pico
 """
@@ -10,15 +9,18 @@ docs/studio.md.
 from __future__ import annotations
 
 import argparse
-import re
+import os
 import shutil
 import statistics
 import subprocess
 import sys
 import tempfile
+import time
+from collections.abc import Callable
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
+import psutil
 from playwright.sync_api import sync_playwright
 
 from maskring.runtime.video.folders import frames_in
@@ -83,17 +85,7 @@ def measure(clip: Path, chosen: argparse.Namespace) -> None:
             page.goto(address)
             page.wait_for_selector("#stage[data-frame]")
             print(f"box to mask on the screen: {draw_box(page, size, chosen.box):.0f} ms", flush=True)
-            pairs = []
-            for turn in range(chosen.turns):
-                pairs.append(
-                    (studio_fps(page, chosen.count), command_fps(maskring, settings, clip, chosen.box))
-                )
-                print(
-                    f"turn {turn + 1}: Studio {pairs[-1][0]:.2f} fps, track {pairs[-1][1]:.2f} fps",
-                    flush=True,
-                )
-            slower = statistics.median(track / studio for studio, track in pairs) - 1
-            print(f"tracking in Studio takes {100 * slower:+.1f} % time", flush=True)
+            compare(page, psutil.Process(server.pid), (maskring, settings, clip, chosen.box), chosen)
             jumps = [page.evaluate(JUMP, 1 + (7 * n) % (chosen.count - 1)) for n in range(12)]
             print(
                 f"jump to a tracked frame: median {statistics.median(jumps):.0f} ms, longest {max(jumps):.0f} ms"
@@ -104,6 +96,29 @@ def measure(clip: Path, chosen: argparse.Namespace) -> None:
     finally:
         server.terminate()
         server.wait()
+
+
+def compare(
+    page: Any,
+    server: psutil.Process,
+    command: tuple[list[str], list[str], Path, str],
+    chosen: argparse.Namespace,
+) -> None:
+    """Track in Studio and by the command, by turns."""
+    studio_run(page, server, chosen.count, chosen.count)  # so that every frame has a mask
+    pairs = []
+    for turn in range(chosen.turns):
+        ours = per_frame(lambda frames: studio_run(page, server, chosen.count, frames), chosen.count)
+        theirs = per_frame(lambda frames: command_run(*command, frames), chosen.count)
+        pairs.append((ours, theirs))
+        print(
+            f"turn {turn + 1}: a frame takes {ours.wall:.0f} ms in Studio, {theirs.wall:.0f} ms in track; "
+            f"processor time {ours.processor:.0f} and {theirs.processor:.0f} ms",
+            flush=True,
+        )
+    for what, name in (("wall", "time"), ("processor", "processor time")):
+        more = statistics.median(getattr(one, what) / getattr(other, what) for one, other in pairs) - 1
+        print(f"tracking in Studio takes {100 * more:+.1f} % {name}", flush=True)
 
 
 def draw_box(page: Any, size: tuple[int, int], box: str) -> float:
@@ -124,22 +139,40 @@ def draw_box(page: Any, size: tuple[int, int], box: str) -> float:
     return float(page.evaluate("settled[0][0] - released"))
 
 
-def studio_fps(page: Any, count: int) -> float:
-    """Track forward from the first frame; frames per second once the model is open."""
+class Times(NamedTuple):
+    """Seconds of a run: by the clock, and of all processors together, the page's left out."""
+
+    wall: float
+    processor: float
+
+
+def per_frame(run: Callable[[int], Times], count: int) -> Times:
+    """Milliseconds per frame: a run of all frames less one of two, so that opening the model does not count."""
+    short, long = run(2), run(count)
+    parts = ((1000 * (more - less)) / (count - 2) for less, more in zip(short, long, strict=True))
+    return Times(*parts)
+
+
+def studio_run(page: Any, server: psutil.Process, count: int, frames: int) -> Times:
+    """Track the last ``frames`` frames forward."""
     page.evaluate("document.querySelectorAll('.toast').forEach(toast => toast.remove())")
-    page.keyboard.press("Home")
-    page.wait_for_selector("#stage[data-frame='0']")
+    page.evaluate(JUMP, count - frames)
+    before, begun = server.cpu_times(), time.perf_counter()
     page.get_by_role("button", name="Track forward").click()
-    text = page.get_by_text(f"Tracked {count} frames.").last.inner_text()
-    return float(re.findall(r"([\d.]+) fps", text)[0])
+    page.get_by_text(f"Tracked {frames} frames.").last.wait_for()
+    wall, after = time.perf_counter() - begun, server.cpu_times()
+    return Times(wall, after.user + after.system - before.user - before.system)
 
 
-def command_fps(maskring: list[str], settings: list[str], clip: Path, box: str) -> float:
-    """The same by `maskring track`, without the overlay video."""
+def command_run(maskring: list[str], settings: list[str], clip: Path, box: str, frames: int) -> Times:
+    """The same by `maskring track` from the first frame on, without the overlay video."""
     with tempfile.TemporaryDirectory() as out:
-        command = [*maskring, "track", str(clip), "--box", box, *settings, "--no-overlay", "--out", out]
-        done = subprocess.run(command, check=True, capture_output=True, text=True)
-    return float(re.findall(r"([\d.]+) fps", done.stdout)[0])
+        command = [*maskring, "track", str(clip), "--box", box, "--to", str(frames - 1), *settings]
+        before, begun = os.times(), time.perf_counter()
+        subprocess.run([*command, "--no-overlay", "--out", out], check=True, capture_output=True)
+        wall, after = time.perf_counter() - begun, os.times()
+    both = (after.children_user, before.children_user), (after.children_system, before.children_system)
+    return Times(wall, sum(later - earlier for later, earlier in both))
 
 
 def take_pictures(page: Any, folder: Path, count: int) -> None:

@@ -73,6 +73,20 @@ def clone(tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, Path]:
     return root / "maskring", python
 
 
+PAGE_IS_INSTALLED = """
+from pathlib import Path
+import maskring
+installed = Path(maskring.__file__).parent / "studio" / "page"
+source = Path("src") / "maskring" / "studio" / "page"
+assert installed.resolve() != source.resolve()
+names = [path.name for path in source.iterdir()]
+assert "index.html" in names
+assert {name: (installed / name).read_bytes() for name in names} == {
+    name: (source / name).read_bytes() for name in names
+}
+"""
+
+
 @pytest.mark.slow  # compiles the kernels for a wheel: minutes
 @pytest.mark.parametrize(
     "arguments",
@@ -83,8 +97,9 @@ def clone(tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, Path]:
         ],
         ["-m", "pytest", "-q", "-p", "no:cacheprovider", "tests/common/test_machine.py"],
         ["-m", "maskring", "--version"],
+        ["-c", PAGE_IS_INSTALLED],
     ],
-    ids=["import", "pytest", "command"],
+    ids=["import", "pytest", "command", "page"],
 )
 def test_an_installed_clone_works_in_its_folder(clone: tuple[Path, Path], arguments: list[str]) -> None:
     folder, python = clone

@@ -17,7 +17,6 @@ from maskring.runtime.pipeline.directions import Drawn
 from maskring.studio.history import History
 from maskring.studio.project import RECORD, Project, lock_folder
 from maskring.studio.strokes import stroke_on
-from maskring.studio.trust import doubtful_frames
 
 IMAGE, MASK = moving_square(0)
 SIZE = MASK.shape
@@ -147,13 +146,3 @@ def test_strokes() -> None:
     assert over.ids == {1, 2} and over.mask[24, 20] == 2
     with raises_user_error(MaskError):
         draw(IMAGE, nothing, None, {"tool": "polygon", "object": 1, "points": [[1, 1], [2, 2]]})
-
-
-def test_the_frame_where_an_object_is_lost_is_doubtful() -> None:
-    measured = {frame: {1: [100.0, 0.9, 0.9]} for frame in range(50)}
-    measured[20] = {1: [0, None, 0.0]}
-    measured[35] = {1: [100.0, 0.9, 0.2]}
-    doubts = {doubt.frame: doubt.reason for doubt in doubtful_frames(measured, (), (1,), count=2)}
-    assert doubts == {20: "lost", 35: "jump"}
-    assert 20 not in {doubt.frame for doubt in doubtful_frames(measured, {20}, (1,), count=2)}
-    assert not doubtful_frames(measured, (), ())

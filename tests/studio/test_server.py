@@ -18,6 +18,7 @@ from websockets.sync.client import connect
 
 from maskring.runtime.video.images import read_image
 from maskring.runtime.video.masks import encode_mask
+from maskring.studio.app import PAGE
 
 BOX = {"frame": 0, "tool": "box", "points": [[6, 10], [35, 39]]}
 
@@ -39,8 +40,8 @@ def test_the_page_and_its_modules_are_served(server: Studio) -> None:
     page = server.ask("")
     assert page.status == 200 and b"<title>maskring studio" in page.body
     assert "default-src 'self'" in page.headers["content-security-policy"]
-    for name in ("main.js", "style.css", "icon.svg"):
-        assert server.ask(f"page/{name}").status == 200
+    for path in PAGE.iterdir():
+        assert server.ask(f"page/{path.name}").body == path.read_bytes()
     assert b"http://" not in page.body.replace(b"http://www.w3.org", b"")
     assert b"https://" not in page.body
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import threading
 import time
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
 from typing import Literal
 
 import numpy as np
@@ -19,10 +19,10 @@ from ..runtime.tracking.result import Result
 from ..runtime.tracking.tracker import Tracker
 from ..runtime.video.frame import Frame
 from .project import Files
-from .trust import overlap
+from .trust import overlap, softness
 from .workspace import Workspace
 
-NEWS_S = 0.2
+NEWS_S = 0.3
 """Pages hear of tracked frames so often: to fetch and paint one takes time from tracking."""
 
 Direction = Literal["forward", "backward"]
@@ -181,7 +181,7 @@ class _ProjectSink:
         workspace, project = self._workspace, self._workspace.project
         with workspace.lock:
             replaced = self._plan.only or self._run.followed
-            earlier = project.labels(frame.index) if frame.index in project.tracked else None
+            earlier = project.labels(frame.index) if self._counts(frame.index, replaced) else None
             labels = merge_runs(earlier, result.labels, replaced)
             measured = self._measured(frame.index, labels, result)
             before = project.swap(project.tracked_files(frame.index, labels, measured))
@@ -190,6 +190,17 @@ class _ProjectSink:
             self._before = {**before, **self._before}  # of a frame the oldest content counts
             self._last = labels
             self._tell(frame.index, measured)
+
+    def _counts(self, index: int, replaced: Collection[int]) -> bool:
+        """Whether a frame has labels that matter beside those of the ``replaced`` objects. To read them takes time."""
+        project = self._workspace.project
+        known = project.measured.get(index)
+        return index in project.tracked and (
+            bool(self._plan.only)
+            or index in project.accepted
+            or known is None
+            or not known.keys() <= set(replaced)
+        )
 
     def close(self) -> None:
         """Nothing is held open."""
@@ -206,14 +217,20 @@ class _ProjectSink:
     def _measured(self, index: int, labels: Labels, result: Result) -> dict[int, list[float | None]]:
         old = self._workspace.project.measured.get(index, {})
         sure = {state.id: state.confidence for state in result.objects}
+        soft = {state.id: softness(result.probabilities, at) for at, state in enumerate(result.objects)}
         areas = np.bincount(labels.ravel(), minlength=256)
         measured: dict[int, list[float | None]] = {}
-        for object_id in sorted(set(ids_in(labels)) | sure.keys()):
+        for object_id in sorted({*np.flatnonzero(areas).tolist(), *sure} - {0}):
             confidence = sure.get(object_id)
-            if confidence is None and object_id in old:
-                confidence = old[object_id][1]
+            if confidence is None:
+                confidence = _at(old, object_id, 1)
             confidence = None if confidence is None else round(float(confidence), 4)
-            measured[object_id] = [int(areas[object_id]), confidence, overlap(self._last, labels, object_id)]
+            kept: list[float | None] = [
+                int(areas[object_id]),
+                confidence,
+                overlap(self._last, labels, object_id),
+            ]
+            measured[object_id] = [*kept, soft[object_id] if object_id in soft else _at(old, object_id, 3)]
         return measured
 
     def _tell(self, index: int, measured: dict[int, list[float | None]]) -> None:
@@ -239,3 +256,9 @@ class _ProjectSink:
         if self._news:
             self._workspace.publish({"type": "tracked", "frames": self._news, "run": self._workspace.run})
             self._news = {}
+
+
+def _at(rows: Mapping[int, Sequence[float | None]], object_id: int, place: int) -> float | None:
+    """A measure of an earlier run, None where it has none."""
+    row = rows.get(object_id, ())
+    return row[place] if len(row) > place else None

@@ -1,6 +1,6 @@
 // The list of objects, the frames worth a look, messages, dialogs.
 
-const REASONS = { lost: "lost", jump: "jumps", size: "changes size", unsure: "unsure" };
+const REASONS = { lost: "lost", soft: "soft edge", far: "far from a checked frame" };
 
 export const byId = (id) => document.getElementById(id);
 
