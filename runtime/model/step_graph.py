@@ -9,6 +9,7 @@ from operator import itemgetter
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import onnx
 from google.protobuf.message import DecodeError
 from onnx import helper
@@ -64,13 +65,20 @@ def read_export(path: Path) -> tuple[onnx.ModelProto, ModelMetadata]:
     return model, ModelMetadata.from_json(properties[METADATA_KEY], str(path))
 
 
-def load_step_graph(path: Path) -> tuple[onnx.ModelProto, ModelMetadata]:
+def load_step_graph(path: Path, *, allow_inlined: bool = False) -> tuple[onnx.ModelProto, ModelMetadata]:
     """Read an exported step graph.
+
+    Args:
+        path: the file.
+        allow_inlined: accept a file in which another tool has replaced every memory read by the standard
+            operators of its function body; :func:`memory_read` finds none in it.
 
     Raises:
         ModelError: when the file is missing, damaged, not exported by maskring or of another version.
     """
     model, metadata = read_export(path)
+    if allow_inlined and _is_inlined(model, metadata):
+        return model, metadata
     versions = {entry.domain: entry.version for entry in model.opset_import}
     reads = [read for read in (memory_read(model), smoothing_read(model)) if read is not None]
     if (
@@ -83,6 +91,20 @@ def load_step_graph(path: Path) -> tuple[onnx.ModelProto, ModelMetadata]:
     ):
         raise ModelError(f"{path} does not contain the step graph that its metadata describes", EXPORT_AGAIN)
     return model, metadata
+
+
+def _is_inlined(model: onnx.ModelProto, metadata: ModelMetadata) -> bool:
+    """Whether ``model`` has the tensors of a step graph, in the types of ``metadata``, and no operator of maskring."""
+    kinds = {
+        value.name: value.type.tensor_type.elem_type for value in (*model.graph.input, *model.graph.output)
+    }
+    memory = helper.np_dtype_to_tensor_dtype(np.dtype(metadata.dtype))
+    return (
+        set(kinds) == {*INPUTS, *OUTPUTS}
+        and kinds[KEYS] == kinds[VALUES] == memory
+        and _declared_channels(model) in (0, metadata.channels)
+        and not any(node.domain == DOMAIN for node in model.graph.node)
+    )
 
 
 def _valid_attributes(read: onnx.NodeProto) -> bool:

@@ -8,8 +8,10 @@ from __future__ import annotations
 import io
 import os
 import sys
-from typing import NoReturn
+import warnings
+from typing import NoReturn, TextIO
 
+from .common.errors import one_line
 from .common.interrupts import EXIT_INTERRUPTED, handle_interrupts
 
 
@@ -21,6 +23,7 @@ def main() -> NoReturn:
     """
     with handle_interrupts():
         _print_any_name()
+        warnings.showwarning = _print_warning
         try:
             from .cli import app
 
@@ -42,6 +45,18 @@ def _print_any_name() -> None:
     for stream in (sys.stdout, sys.stderr):
         if isinstance(stream, io.TextIOWrapper):
             stream.reconfigure(errors="backslashreplace")
+
+
+def _print_warning(
+    message: Warning | str,
+    category: type[Warning],
+    filename: str,
+    lineno: int,
+    file: TextIO | None = None,
+    line: str | None = None,
+) -> None:
+    """Print a warning as one sentence, without the line of source that gave it."""
+    print(f"note: {one_line(str(message))}", file=sys.stderr)
 
 
 if __name__ == "__main__":

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import time
+import warnings
 from pathlib import Path
 
 import numpy as np
@@ -12,12 +13,17 @@ from ....common.errors import ModelError, UnavailableError
 from ....common.machine import threads_to_use
 from ....common.types import FloatMaps, Floats, Image, Kernel, Labels
 from ...model.metadata import EXPORT_AGAIN
-from ...model.step_graph import load_step_graph
+from ...model.step_graph import load_step_graph, memory_read
 from ..device_frame import Pixels
 from .executors import Executor, NativeReadExecutor, WholeGraphExecutor
 from .integer_encoder import for_integer_kernels
 from .session import SESSION_ERRORS, error_reason
 from .tensors import HostTensors
+
+SEVERAL_BODIES = (
+    "leave --kernel function out, or install onnxruntime 1.28 or newer, which runs several function bodies"
+)
+"""Remedy for a file whose function has overloads: onnxruntime 1.26 and older refuse them, 1.28 runs them."""
 
 
 class OnnxRuntimeBackend:
@@ -42,7 +48,14 @@ class OnnxRuntimeBackend:
     """
 
     def __init__(self, model: Path, *, kernel: Kernel = "native", threads: int = 0) -> None:
-        graph, self.metadata = load_step_graph(model)
+        graph, self.metadata = load_step_graph(model, allow_inlined=True)
+        if memory_read(graph) is None and kernel == "native":
+            warnings.warn(
+                f"another tool has inlined the memory read of {model}: onnxruntime runs all of it, slower than the "
+                "file that maskring export wrote",
+                stacklevel=2,
+            )
+            kernel = "function"
         graph = for_integer_kernels(graph)
         threads = threads_to_use(threads)
         self._model = model
@@ -53,9 +66,9 @@ class OnnxRuntimeBackend:
                 else WholeGraphExecutor(graph, threads)
             )
         except SESSION_ERRORS as error:
-            raise ModelError(
-                f"onnxruntime cannot load {model}: {error_reason(error)}", EXPORT_AGAIN
-            ) from error
+            bodies = len(graph.functions)
+            remedy = EXPORT_AGAIN if bodies < 2 or kernel == "native" else SEVERAL_BODIES
+            raise ModelError(f"onnxruntime cannot load {model}: {error_reason(error)}", remedy) from error
         self._tensors: HostTensors | None = None
         self.last_upload = self.last_run = 0.0
 
