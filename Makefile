@@ -15,7 +15,7 @@ NATIVE := $(wildcard CMakeLists.txt plugins/CMakeLists.txt plugins/*.cmake plugi
 CUDA ?= OFF
 BUILD := --no-build-isolation --config-settings=cmake.define.MASKRING_CUDA=$(CUDA)
 
-.PHONY: install demo test test-all test-deep lint typecheck docs bench lock sbom fuzz clean
+.PHONY: install demo test test-all test-deep test-lowest test-newest lint typecheck docs bench lock sbom fuzz clean
 .DELETE_ON_ERROR:
 
 install: $(STAMP)
@@ -55,6 +55,10 @@ test-all: lint
 # What `make test` leaves out (docs/testing.md).
 test-deep: $(STAMP)
 	$(PYTEST) -m slow $(ARGS)
+
+# The base install at the lowest and at the newest versions that pyproject.toml allows.
+test-lowest test-newest:
+	.ci/versions $(@:test-%=%)
 
 lint: $(STAMP) typecheck
 	$(BIN)/ruff check .
