@@ -135,7 +135,7 @@ def best_recipe(day: Day) -> None:
     from maskring.training.recipe import load_recipe
 
     minutes = (day.end - time.monotonic()) / 60
-    done = train(load_recipe("paper"), [footage], day.out.parent / "run", max_minutes=minutes)
+    done = train(load_recipe("paper"), [footage], day.out.parent / "run", max_minutes=minutes, workers=8)
     return day.note("steps", done.step)
 
 

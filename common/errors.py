@@ -32,6 +32,10 @@ class UserError(Exception):
         self.problem, self.remedy = one_line(problem), one_line(remedy)
         super().__init__(f"{self.problem}; {self.remedy}.")
 
+    def __reduce__(self) -> tuple[type[UserError], tuple[str, str]]:
+        """So that the error crosses from process to process."""
+        return type(self), (self.problem, self.remedy)
+
 
 class SourceError(UserError):
     """A video, image folder or camera cannot be read, or its frames change size."""

@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass
+from typing import TypeVar
 
 import numpy as np
 import torch
@@ -18,6 +19,8 @@ from .distributed import DistributedContext
 from .pairs import make_pair
 from .recipe import Recipe
 from .stills import StillLibrary
+
+T = TypeVar("T")
 
 PREFETCHED_STEPS = 3
 """Steps whose batches are prepared while the network computes."""
@@ -119,23 +122,50 @@ def _pair_frames(recipe: Recipe, data: TrainingData, rng: np.random.Generator) -
     return data.clips.window(rng, count, recipe.max_gap).frames
 
 
-def _passes(recipe: Recipe, data: TrainingData, step: int, world: DistributedContext) -> list[Batch]:
+def passes_of(recipe: Recipe, data: TrainingData, step: int, world: DistributedContext) -> list[Batch]:
+    """The batches of this process for the step after ``step``."""
     numbers = range(world.rank, recipe.accumulate * world.size, world.size)
     return [make_batch(recipe, data, step, number) for number in numbers]
 
 
 def prefetch_passes(
-    recipe: Recipe, data: TrainingData, first: int, world: DistributedContext
+    recipe: Recipe, data: TrainingData, first: int, world: DistributedContext, workers: int = 0
 ) -> Iterator[list[Batch]]:
-    """The passes of all steps from ``first`` on, prepared in the background."""
-    with ThreadPoolExecutor(max_workers=1) as worker:
-        pending: list[Future[list[Batch]]] = []
-        try:
-            for step in range(first, recipe.total_steps + PREFETCHED_STEPS):
-                if step < recipe.total_steps:
-                    pending.append(worker.submit(_passes, recipe, data, step, world))
-                if pending and step >= first + PREFETCHED_STEPS:
-                    yield pending.pop(0).result()
-        finally:
-            for future in pending:
-                future.cancel()
+    """The passes of all steps from ``first`` on, prepared in the background.
+
+    Args:
+        workers: processes that prepare them; 0 for a thread of this one. The batches are the same.
+    """
+    if workers == 0:
+        with ThreadPoolExecutor(max_workers=1) as thread:
+
+            def submit(step: int) -> Future[list[Batch]]:
+                return thread.submit(passes_of, recipe, data, step, world)
+
+            yield from _in_order(submit, Future.result, first, recipe.total_steps, PREFETCHED_STEPS)
+        return
+    from .batch_workers import BatchWorkers
+
+    with BatchWorkers(workers, recipe, data, world) as pool:
+        ahead = max(PREFETCHED_STEPS, workers + 1)
+        yield from _in_order(pool.submit, pool.result, first, recipe.total_steps, ahead)
+
+
+def _in_order(
+    submit: Callable[[int], Future[T]],
+    result: Callable[[Future[T]], list[Batch]],
+    first: int,
+    end: int,
+    ahead: int,
+) -> Iterator[list[Batch]]:
+    """The passes of steps ``first`` to ``end``, while those of ``ahead`` more steps are prepared."""
+    pending: list[Future[T]] = []
+    try:
+        for step in range(first, end + ahead):
+            if step < end:
+                pending.append(submit(step))
+            if pending and step >= first + ahead:
+                yield result(pending.pop(0))
+    finally:
+        for future in pending:
+            future.cancel()

@@ -65,6 +65,7 @@ def train(
     validate: Callable[[Encoder], float] | None = None,
     tensorboard: bool = False,
     cache_bytes: int = CACHE_BYTES,
+    workers: int = 0,
     report: Callable[[StepReport], None] = lambda _: None,
     stop: Callable[[], bool] = lambda: False,
 ) -> TrainingResult:
@@ -84,6 +85,7 @@ def train(
         validate: scores an encoder on labelled video, every ``validate_every`` steps and at the end.
         tensorboard: also write curves of loss, rate and score for TensorBoard into ``out``.
         cache_bytes: limit of the disk cache of decoded frames, see :class:`.clips.ClipLibrary`.
+        workers: processes that prepare batches; 0 for a thread. The batches are the same.
         report: called after every step.
         stop: called after every step; true saves the state and returns, and the same call later continues.
 
@@ -108,7 +110,7 @@ def train(
         if world.is_main_process:
             log = stack.enter_context(closing(RunLog(out, trainer.step, tensorboard)))
         description = _data_description(libraries, data, start_checkpoint)
-        run = _Run(trainer, libraries, description, out, log, validate, report, stop)
+        run = _Run(trainer, libraries, description, out, log, validate, report, stop, workers)
         run.steps(math.inf if max_minutes is None else 60 * max_minutes)
         run.save()
     finished = trainer.step >= recipe.total_steps
@@ -146,12 +148,13 @@ class _Run:
     validate: Callable[[Encoder], float] | None
     report: Callable[[StepReport], None]
     stop: Callable[[], bool]
+    workers: int
 
     def steps(self, seconds: float) -> None:
         """Take the remaining steps, or as many as fit into ``seconds``."""
         trainer, recipe, world = self.trainer, self.trainer.recipe, self.trainer.world
         start_time = time.monotonic()
-        for passes in prefetch_passes(recipe, self.data, trainer.step, world):
+        for passes in prefetch_passes(recipe, self.data, trainer.step, world, self.workers):
             report = trainer.advance(passes)
             is_last = trainer.step == recipe.total_steps
             if is_last or trainer.step % recipe.validate_every == 0:

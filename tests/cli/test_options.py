@@ -249,6 +249,7 @@ ROWS: dict[str, dict[str, Row]] = {
         "--max-minutes": Row("--max-minutes 3", calls),
         "--validate": Row("--validate {davis}", calls),
         "--cache-gb": Row("--cache-gb 1", calls),
+        "--workers": Row("--workers 2", calls),
         "--tensorboard": Row("--tensorboard", calls),
     },
     "export": {

@@ -151,6 +151,12 @@ Validate = Annotated[
 CacheGb = Annotated[
     float, typer.Option(min=0, callback=finite, help="Disk space for decoded frames, in GB; 0 keeps none.")
 ]
+BatchWorkers = Annotated[
+    int,
+    typer.Option(
+        "--workers", min=0, max=256, help="Processes that prepare batches, for a fast GPU; 0 for a thread."
+    ),
+]
 TensorBoard = Annotated[bool, typer.Option("--tensorboard", help="Also write TensorBoard curves.")]
 MastCheckpoint = Annotated[Path, typer.Argument(help="A published MAST checkpoint (.pth, .pt).")]
 CheckpointOut = Annotated[

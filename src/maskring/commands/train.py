@@ -25,6 +25,7 @@ def train(
     max_minutes: options.MaxMinutes = None,
     validate: options.Validate = None,
     cache_gb: options.CacheGb = 8.0,
+    workers: options.BatchWorkers = 0,
     tensorboard: options.TensorBoard = False,
 ) -> None:
     """Train an encoder on unlabelled footage."""
@@ -53,6 +54,7 @@ def train(
             validate=score,
             tensorboard=tensorboard,
             cache_bytes=int(min(MAX_CACHE_GB, cache_gb) * 1e9),
+            workers=workers,
             report=lambda report: progress("step", report.step, steps, meter.text(report)),
             stop=stop,
         )

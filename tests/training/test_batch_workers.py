@@ -1,0 +1,58 @@
+"""Processes that prepare batches: the same batches, the same errors, nothing left behind."""
+
+from __future__ import annotations
+
+import multiprocessing
+import pickle
+from dataclasses import replace
+from itertools import islice
+from pathlib import Path
+
+import pytest
+import torch
+from user_errors import raises_user_error
+
+from maskring.common.errors import SourceError, UserError
+from maskring.training.batches import TrainingData, prefetch_passes
+from maskring.training.clips import ClipLibrary
+from maskring.training.distributed import DistributedContext
+from maskring.training.recipe import Recipe
+
+ALONE = DistributedContext(0, 1, torch.device("cpu"))
+RECIPE = Recipe(name="test", encoder="nano", steps=5, clips=2, frames=3, short_side=40, crop=32, accumulate=2)
+
+
+def test_workers_make_the_same_batches_in_order(footage: Path) -> None:
+    (footage / "broken.avi").write_bytes(b"no video")
+    data = [TrainingData(ClipLibrary([footage], RECIPE.short_side, cache_bytes=0)) for _ in range(2)]
+    alone = list(prefetch_passes(RECIPE, data[0], 1, ALONE))
+    shared = list(prefetch_passes(RECIPE, data[1], 1, ALONE, workers=2))
+    assert len(alone) == len(shared) == 4
+    for ours, theirs in zip(alone, shared, strict=True):
+        assert len(ours) == len(theirs) == 2
+        for one, other in zip(ours, theirs, strict=True):
+            assert torch.equal(one.frames, other.frames) and torch.equal(one.channel, other.channel)
+    assert data[1].clips.skipped == data[0].clips.skipped
+    assert not multiprocessing.active_children()
+
+
+def test_errors_reach_the_caller_and_workers_end(footage: Path) -> None:
+    data = TrainingData(ClipLibrary([footage], RECIPE.short_side, cache_bytes=0))
+    long = replace(RECIPE, frames=10_000)
+    with raises_user_error(SourceError, mentions=("no usable clip",)):
+        list(prefetch_passes(long, data, 0, ALONE, workers=1))
+    assert not multiprocessing.active_children()
+
+
+def test_a_run_that_stops_early_ends_its_workers(footage: Path) -> None:
+    data = TrainingData(ClipLibrary([footage], RECIPE.short_side, cache_bytes=0))
+    batches = prefetch_passes(RECIPE, data, 0, ALONE, workers=1)
+    assert len(list(islice(batches, 1))) == 1
+    batches.close()  # type: ignore[attr-defined]
+    assert not multiprocessing.active_children()
+
+
+@pytest.mark.parametrize("kind", [UserError, SourceError])
+def test_errors_cross_processes(kind: type[UserError]) -> None:
+    error = pickle.loads(pickle.dumps(kind("a problem", "a remedy")))
+    assert type(error) is kind and (error.problem, error.remedy) == ("a problem", "a remedy")
