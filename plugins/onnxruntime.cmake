@@ -16,8 +16,14 @@ else()
   message(STATUS "onnxruntime operator: for CPU")
 endif()
 # Only the symbols in operator.map are exported, so that the library cannot clash with others in the process.
-target_link_options(maskring_onnxruntime PRIVATE "-Wl,--version-script=${operator}/operator.map")
+if(APPLE)
+  target_link_options(maskring_onnxruntime PRIVATE
+    -Wl,-exported_symbol,_RegisterCustomOps -Wl,-exported_symbol,_maskring_onnxruntime_has_cuda)
+else()
+  target_link_options(maskring_onnxruntime PRIVATE "-Wl,--version-script=${operator}/operator.map")
+endif()
 set_target_properties(maskring_onnxruntime PROPERTIES
   CXX_VISIBILITY_PRESET hidden VISIBILITY_INLINES_HIDDEN ON CUDA_RUNTIME_LIBRARY Static
+  SUFFIX .so  # on macOS too: operator_library.py looks for one name
   LINK_DEPENDS ${operator}/operator.map)
 install(TARGETS maskring_onnxruntime LIBRARY DESTINATION maskring/plugins)

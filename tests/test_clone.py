@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import ast
 import os
-import shutil
 import subprocess
 import sys
 import sysconfig
@@ -13,8 +12,8 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
+from checkout import ROOT, copy_checkout
 
-ROOT = Path(__file__).resolve().parents[1]
 SOURCES = ("src/maskring", "common", "plugins", "runtime", "training", "export")
 
 
@@ -51,13 +50,7 @@ def files_in(folder: Path) -> set[Path]:
 def clone(tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, Path]:
     """A fresh clone, and the Python of an environment into which it was installed, not editable."""
     root = tmp_path_factory.mktemp("clone")
-    listed = subprocess.run(["git", "ls-files", "-z"], cwd=ROOT, capture_output=True, text=True, check=False)
-    if listed.returncode != 0:
-        pytest.skip("this is no clone: git lists no files")
-    for name in filter(None, listed.stdout.split("\0")):
-        (root / "maskring" / name).parent.mkdir(parents=True, exist_ok=True)
-        if (ROOT / name).is_file():
-            shutil.copy(ROOT / name, root / "maskring" / name)
+    copy_checkout(root / "maskring")
     venv.create(root / "env", with_pip=False, symlinks=os.name != "nt")
     python = root / "env" / ("Scripts" if os.name == "nt" else "bin") / "python"
     packages = Path(
