@@ -12,12 +12,16 @@ from xml.etree import ElementTree
 import cv2
 import numpy as np
 
-from ...common.errors import OutputError, UnavailableError
+from ...common.errors import OutputError
 from ...common.files import atomic_path, make_directory
 from ...common.types import Array, Labels
 from ..pipeline.progress import Progress
+from ..video.annotation_formats import import_coco_mask
 from ..video.masks import write_mask
+from .label_studio import write_label_studio
+from .objects import masks_of_objects
 from .result import MaskFrame, TrackedMasks
+from .webm import write_webm
 
 Names: TypeAlias = Mapping[int, str]
 """Object id -> name of its class."""
@@ -32,12 +36,7 @@ def write_coco(masks: TrackedMasks, out: Path, names: Names, progress: Progress)
     Raises:
         UnavailableError: when pycocotools is not installed.
     """
-    try:
-        from pycocotools import mask as coco_mask
-    except ImportError as error:
-        raise UnavailableError(
-            "pycocotools is not installed", "run pip install 'maskring[convert]'"
-        ) from error
+    coco_mask = import_coco_mask()
     category = {name: number for number, name in enumerate(dict.fromkeys(names[i] for i in masks.ids), 1)}
     images: list[dict[str, Any]] = []
     annotations: list[dict[str, Any]] = []
@@ -45,7 +44,7 @@ def write_coco(masks: TrackedMasks, out: Path, names: Names, progress: Progress)
     for done, frame in enumerate(masks, 1):
         image: dict[str, Any] = {"id": frame.index + 1, "file_name": frame.image_name}
         images.append(image | {"height": height, "width": width, "frame_index": frame.index})
-        for number, shape in _objects(frame.labels):
+        for number, shape in masks_of_objects(frame.labels):
             coded = coco_mask.encode(np.asfortranarray(shape))
             entry = {
                 "id": len(annotations) + 1,
@@ -91,7 +90,7 @@ def write_cvat(masks: TrackedMasks, out: Path, names: Names, progress: Progress)
     }
     shown: dict[int, dict[str, str]] = {}
     for done, frame in enumerate(masks, 1):
-        present = {number: _cvat_mask(shape) for number, shape in _objects(frame.labels)}
+        present = {number: _cvat_mask(shape) for number, shape in masks_of_objects(frame.labels)}
         for number in sorted(shown.keys() | present):
             place = present.get(number) or shown[number]
             state = {"frame": str(frame.index), "keyframe": "1", "outside": str(int(number not in present))}
@@ -113,7 +112,7 @@ def write_yolo(masks: TrackedMasks, out: Path, names: Names, progress: Progress)
     scale, holes = np.array(masks.size[::-1], np.float64), 0
     for done, frame in enumerate(masks, 1):
         lines = []
-        for number, shape in _objects(frame.labels):
+        for number, shape in masks_of_objects(frame.labels):
             polygons, filled = _polygons(shape)
             holes += filled
             for polygon in polygons:
@@ -164,15 +163,12 @@ FORMATS: dict[str, tuple[Writer, str]] = {
     "coco": (write_coco, ".json"),
     "cvat": (write_cvat, ".xml"),
     "yolo-seg": (write_yolo, ""),
+    "label-studio": (write_label_studio, ".json"),
     "davis": (write_davis, ""),
     "youtube-vos": (write_youtube_vos, ""),
+    "webm": (write_webm, ".webm"),
 }
 """Name of a format -> what writes it, and the suffix of its file; "" where it is a folder."""
-
-
-def _objects(labels: Labels) -> list[tuple[int, Labels]]:
-    """Each object in a label map [H, W], with its mask of 0 and 1."""
-    return [(int(one), (labels == one).astype(np.uint8)) for one in np.unique(labels) if one]
 
 
 def _cvat_mask(shape: Labels) -> dict[str, str]:

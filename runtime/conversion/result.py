@@ -18,7 +18,11 @@ from ..video.masks import read_picture
 MASKS, OBJECTS = "masks", "objects.jsonl"
 """What ``maskring track`` writes into its folder."""
 
+FRAME_RATE = 24
+"""Of frames whose times are not known, as for folders of images."""
+
 _Index = Annotated[int, Between(0, 2**53)]
+_Time = Annotated[float, Between(-(2**40), 2**40)]
 
 
 @dataclass(frozen=True, eq=False)
@@ -27,6 +31,7 @@ class MaskFrame:
 
     Attributes:
         index: of the frame in its video.
+        time: of the frame, in seconds.
         name: without suffix.
         image_name: file name of the frame's image.
         image: the image file; None where only the name is known.
@@ -34,6 +39,7 @@ class MaskFrame:
     """
 
     index: int
+    time: float
     name: str
     image_name: str
     image: Path | None
@@ -48,6 +54,7 @@ class TrackedMasks:
         frames: folder with the images of the frames, named like the masks; None where there are none.
 
     Attributes:
+        folder: as given.
         name: of the video: that of the folder.
         size: (height, width) of all masks.
         ids: of all objects, ascending.
@@ -72,7 +79,7 @@ class TrackedMasks:
                 if inner is None
                 else f"name one video, such as {inner}",
             )
-        self.name = folder.resolve().name
+        self.folder, self.name = folder, folder.resolve().name
         self._images = (
             {} if frames is None else {path.stem: path for path in images_in(frames, IMAGE_SUFFIXES)}
         )
@@ -82,9 +89,9 @@ class TrackedMasks:
             raise SourceError(
                 f"{frames} holds no image for {missing[0]}", "name the folder of the tracked frames"
             )
-        told = _indices(folder / OBJECTS, self._files)
+        told = _told(folder / OBJECTS, self._files)
         self.is_numbered_by_position = told is None
-        self._index = list(range(len(self._files))) if told is None else told
+        self._frames = told or [(index, index / FRAME_RATE) for index in range(len(self._files))]
         sizes, marks_of_files = set[tuple[int, int]](), []
         for path in self._files:
             picture = read_picture(path)
@@ -105,14 +112,14 @@ class TrackedMasks:
         return len(self._files)
 
     def __iter__(self) -> Iterator[MaskFrame]:
-        for path, index in zip(self._files, self._index, strict=True):
+        for path, (index, time) in zip(self._files, self._frames, strict=True):
             image = self._images.get(path.stem)
             name = f"{path.stem}.jpg" if image is None else image.name
-            yield MaskFrame(index, path.stem, name, image, self._ids.labels(read_picture(path)))
+            yield MaskFrame(index, time, path.stem, name, image, self._ids.labels(read_picture(path)))
 
 
-def _indices(objects: Path, files: list[Path]) -> list[int] | None:
-    """Index of each mask's frame, as ``objects.jsonl`` tells; None where there is no such file.
+def _told(objects: Path, files: list[Path]) -> list[tuple[int, float]] | None:
+    """Index and time of each mask's frame, as ``objects.jsonl`` tells; None where there is no such file.
 
     Raises:
         SourceError: when it is damaged, or tells nothing of a mask.
@@ -120,16 +127,20 @@ def _indices(objects: Path, files: list[Path]) -> list[int] | None:
     if not objects.is_file():
         return None
     remedy = "track again, or move the file away to number frames by position"
-    index_of_name: dict[str, int] = {}
+    of_name: dict[str, tuple[int, float]] = {}
     for number, line in enumerate(objects.read_bytes().splitlines(), 1):
         try:
             record = json.loads(line)
-            index_of_name[checked(str, record["name"])] = checked(_Index, record["index"])
-        except (ValueError, KeyError, TypeError) as error:
+            index = checked(_Index, record["index"])
+            of_name[checked(str, record["name"])] = (
+                index,
+                checked(_Time, record.get("timestamp", index / FRAME_RATE)),
+            )
+        except (ValueError, KeyError, TypeError, AttributeError) as error:
             raise SourceError(f"line {number} of {objects} is damaged", remedy) from error
-    if untold := [path for path in files if path.stem not in index_of_name]:
+    if untold := [path for path in files if path.stem not in of_name]:
         raise SourceError(
             f"{objects} has no line for {untold[0]}, a mask of an earlier run perhaps",
             f"move the mask away, or {remedy}",
         )
-    return [index_of_name[path.stem] for path in files]
+    return [of_name[path.stem] for path in files]

@@ -10,6 +10,7 @@ import numpy as np
 
 from ...common.errors import MaskError
 from ...common.types import MAX_LABELS, Labels
+from ..video.annotation_files import annotated_mask, is_annotation_file
 from ..video.mask_ids import MaskIds
 from ..video.mask_picture import MaskPicture
 from ..video.masks import check_not_empty, read_picture
@@ -38,14 +39,20 @@ class PlannedMasks:
     Attributes:
         masks: frame index -> [H, W] uint8 object ids.
         notes: sentences that say how a file was read, and which object it redraws.
+        classes: object id -> class, of objects in annotation files.
     """
 
     masks: dict[int, Labels] = field(default_factory=dict)
     notes: list[str] = field(default_factory=list)
+    classes: dict[int, str] = field(default_factory=dict)
 
 
 def plan_masks(
-    given: Iterable[GivenMask], *, boxes: int = 0, removals: Mapping[int, Sequence[int]] | None = None
+    given: Iterable[GivenMask],
+    *,
+    boxes: int = 0,
+    removals: Mapping[int, Sequence[int]] | None = None,
+    frame_names: Sequence[str] | None = None,
 ) -> PlannedMasks:
     """Read masks and decide which object each of them shows, for all of them together.
 
@@ -57,15 +64,18 @@ def plan_masks(
         boxes: objects that are added to the first of these frames by other means; they take the lowest numbers
             that its masks leave free.
         removals: frame index -> ids of objects that are dropped before this frame.
+        frame_names: of all frames of the source, as annotation files may know them; None where they have numbers.
 
     Raises:
         MaskError: when a file cannot be read, a number is given to several objects, files of a frame claim the
             same objects, or a mask hides an object of another one.
     """
     ordered = sorted(given, key=lambda one: one.frame)
-    pictures = [read_picture(one.path) for one in ordered]
+    classes: dict[int, str] = {}
+    pictures = [_read(one, frame_names, classes) for one in ordered]
     ids = MaskIds(picture.marks for picture in pictures)
-    plan = PlannedMasks(notes=[note for picture in pictures for note in picture.notes] + ids.notes)
+    notes = [note for picture in pictures for note in picture.notes] + ids.notes
+    plan = PlannedMasks(notes=notes, classes=classes)
     first = ordered[0].frame if ordered else 0
     numbers: dict[int, int] = {}  # object id -> frame that showed it last
     boxes_to_count = boxes
@@ -95,6 +105,16 @@ def plan_masks(
         plan.masks[one.frame] = labels
         numbers |= dict.fromkeys(shown, one.frame)
     return plan
+
+
+def _read(one: GivenMask, frame_names: Sequence[str] | None, classes: dict[int, str]) -> MaskPicture:
+    """A mask; ``classes`` gets the classes of its objects."""
+    if not is_annotation_file(one.path):
+        return read_picture(one.path)
+    picture, named = annotated_mask(one.path, one.frame, frame_names)
+    for number, name in named.items():
+        classes.setdefault(number if one.object_id is None else one.object_id, name)
+    return picture
 
 
 def _labels(

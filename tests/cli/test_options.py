@@ -70,6 +70,11 @@ def said_in_files(run: Outcome) -> Any:
     return {path.name: path.read_bytes() for path in run.folder.rglob("*") if path.is_file()}
 
 
+def cvat(run: Outcome) -> Any:
+    """The XML file beside the masks."""
+    return (run.folder / "out/cvat.xml").read_text(encoding="utf-8")
+
+
 def refiner(run: Outcome) -> Any:
     """The U-Net that was saved."""
     return (run.folder / "r.safetensors").read_bytes()
@@ -167,6 +172,8 @@ ROWS: dict[str, dict[str, Row]] = {
         ),
         "--masks": Row("--no-masks", names),
         "--overlay": Row("--overlay", names),
+        "--format": Row("--format cvat", names),
+        "--name": Row("--name 1=cup", cvat, BASES["track"] + " --format cvat"),
         "--show": Row("--show", calls),
         "--kernel": Row("--kernel function", calls),
         "--threads": Row("--threads 2", calls),

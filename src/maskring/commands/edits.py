@@ -23,19 +23,22 @@ class Planned:
         steering: carries it out.
         mask_files: files with masks, which are no frames even where they lie among them.
         notes: sentences that say how a mask was read.
+        classes: object id -> class, of objects in annotation files.
     """
 
     steering: Steering
     mask_files: list[Path]
     notes: list[str]
+    classes: dict[int, str]
 
 
 def planned_edits(
-    masks: list[str], boxes: list[str], additions: list[str], removals: list[str], first: int = 0
+    source: str, masks: list[str], boxes: list[str], additions: list[str], removals: list[str], first: int = 0
 ) -> Planned:
     """The masks, boxes and removals of ``--mask``, ``--box``, ``--add`` and ``--remove``.
 
     Args:
+        source: of the frames, whose names annotation files may know.
         masks, boxes, additions, removals: the values of these options.
         first: index of the first tracked frame.
 
@@ -45,6 +48,7 @@ def planned_edits(
     from ..runtime.interaction.boxes import Boxed
     from ..runtime.pipeline.edits import Edits, Schedule
     from ..runtime.pipeline.given_masks import GivenMask, plan_masks
+    from ..runtime.video.annotation_files import frame_names, is_annotation_file
 
     given = []
     for text in masks:
@@ -61,10 +65,12 @@ def planned_edits(
         if not _is_number(frame) or not _is_number(object_id):
             raise MaskError(f"--remove {text} names no object", "use FRAME=ID, for example 40=2")
         removed.setdefault(int(frame), []).append(int(object_id))
-    plan = plan_masks(given, boxes=len(boxes), removals=removed)
+    files = [one.path for one in given]
+    names = frame_names(source, files) if any(map(is_annotation_file, files)) else None
+    plan = plan_masks(given, boxes=len(boxes), removals=removed, frame_names=names)
     schedule = Schedule(Edits(plan.masks, removed))
     steering = Boxed([parse_box(text) for text in boxes], schedule) if boxes else schedule
-    return Planned(steering, [one.path for one in given], plan.notes)
+    return Planned(steering, files, plan.notes, plan.classes)
 
 
 def require_reached(end: int | None, additions: list[str] | None, removals: list[str] | None) -> None:

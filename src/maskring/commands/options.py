@@ -53,16 +53,6 @@ class PrecisionChoice(str, Enum):
     float16 = "float16"
 
 
-class ConvertedFormat(str, Enum):
-    """:data:`maskring.runtime.conversion.formats.FORMATS` for the command line."""
-
-    coco = "coco"
-    cvat = "cvat"
-    yolo_seg = "yolo-seg"
-    davis = "davis"
-    youtube_vos = "youtube-vos"
-
-
 class EngineRuntime(str, Enum):
     """What executes an engine."""
 
@@ -297,7 +287,7 @@ Masks = Annotated[
     typer.Option(
         "--mask",
         metavar="[ID=]FILE",
-        help="Image with the objects of the first frame; repeatable, so that each object may have its own.",
+        help="Image or annotations (COCO, CVAT, LabelMe) with objects of the first frame; repeatable.",
     ),
 ]
 Boxes = Annotated[
@@ -383,26 +373,6 @@ StudioLast = Annotated[
     typer.Option("--to", min=0, metavar="FRAME", help="Last frame to open; default: the video's last."),
 ]
 Browser = Annotated[bool, typer.Option(help="Open the page in a browser.")]
-
-# convert
-
-Result = Annotated[Path, typer.Argument(help="Folder that maskring track wrote, or a folder of masks.")]
-ConvertedTo = Annotated[
-    ConvertedFormat,
-    typer.Option("--to", metavar="FORMAT", help="coco, cvat (for video), yolo-seg, davis or youtube-vos."),
-]
-ConvertedOut = Annotated[
-    Path, typer.Option("--out", help="File (coco: .json, cvat: .xml) or folder to write.")
-]
-ConvertedFrames = Annotated[
-    Path | None,
-    typer.Option(
-        "--frames", metavar="FOLDER", help="Images of the frames: for their names, and to be copied."
-    ),
-]
-ObjectNames = Annotated[
-    list[str] | None, typer.Option("--name", metavar="ID=NAME", help="Class of an object; repeatable.")
-]
 
 # profile
 

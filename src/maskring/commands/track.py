@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING
 
 from ..common.errors import MaskError, SourceError, UserError
 from ..runtime.refinement.settings import DEFAULT_ITERATIONS, DEFAULT_SIZE
-from . import options, refinement
+from . import conversion, options, refinement
 from .console import busy, note, say, say_lost
 from .edits import planned_edits, require_reached
 from .options import DeviceChoice, KernelChoice
@@ -39,6 +39,8 @@ def track(
     backward: options.Backward = False,
     masks: options.WriteMasks = True,
     overlay: options.WriteOverlay = True,
+    formats: conversion.Formats = None,
+    names: conversion.ClassNames = None,
     show: options.Show = False,
     kernel: options.Kernel = KernelChoice.native,
     threads: options.Threads = 0,
@@ -60,7 +62,8 @@ def track(
 
     _require_use(mask, boxes, out_dir, show, refine, add if backward else None)
     _require_file(backward, live, show, refine)
-    planned = planned_edits(mask or [], boxes or [], add or [], remove or [], first)
+    classes = conversion.require_formats(formats, names, out_dir, masks)
+    planned = planned_edits(source, mask or [], boxes or [], add or [], remove or [], first)
     refining = refinement.chosen_refinement(
         refine,
         iterations=refine_iterations,
@@ -99,6 +102,8 @@ def track(
     _report(summary, stream, sinks, out_dir, live, show)
     if not show:  # whoever watches may stop early
         require_reached(summary.last, add, remove)
+    if formats and out_dir and summary.frames:
+        conversion.write_formats(formats, out_dir, source, planned.classes, classes)
 
 
 def _require_file(backward: bool, live: bool, show: bool, refine: ModeChoice) -> None:
