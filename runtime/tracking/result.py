@@ -4,9 +4,16 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass, replace
+from typing import TYPE_CHECKING
 
+import numpy as np
+
+from ...common.errors import UnavailableError
 from ...common.types import FloatMaps, Labels
 from ..arrays.label_maps import Box
+
+if TYPE_CHECKING:
+    from supervision import Detections
 
 
 @dataclass(frozen=True)
@@ -62,6 +69,33 @@ class Result:
     timings: Timings
     frame_index: int
     fallback_reasons: Mapping[int, str] | None = None
+
+    def to_supervision(self) -> Detections:
+        """The visible objects for supervision (``pip install supervision``), by ascending id.
+
+        ``mask`` is [N, H, W] bool, ``xyxy`` the boxes with exclusive right and bottom edges, ``tracker_id`` the
+        ids. ``class_id`` is None, as maskring knows no classes, so annotators want ``ColorLookup.TRACK``.
+
+        Raises:
+            UnavailableError: when supervision is not installed.
+        """
+        try:
+            from supervision import Detections
+        except ImportError as error:
+            raise UnavailableError(
+                f"supervision cannot be imported ({error})", "run pip install supervision"
+            ) from error
+        boxes = {one.id: one.box for one in self.objects if one.box is not None}
+        if not boxes:
+            return Detections.empty()
+        ids = np.array(list(boxes))
+        confidence = {one.id: np.nan if one.confidence is None else one.confidence for one in self.objects}
+        return Detections(
+            xyxy=np.array(list(boxes.values()), np.float32),
+            mask=self.labels == ids[:, None, None],
+            confidence=np.array([confidence[number] for number in boxes], np.float32),
+            tracker_id=ids,
+        )
 
     def delayed(self, seconds: float) -> Result:
         """A copy with ``seconds`` of further processing added to the timings."""
