@@ -1,0 +1,102 @@
+"""Sources: image folders."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import cv2
+import numpy as np
+import pytest
+from coded_frames import HEIGHT, WIDTH, coded, number_in, write_folder
+from PIL import Image
+
+from maskring.common.errors import SourceError
+from maskring.runtime.video.open_source import open_source
+
+
+def test_folder_in_natural_order(tmp_path: Path) -> None:
+    names = ["a2.jpg", "a10.JPG", "b1.png", "b01x.bmp", "b2.webp", "b10.jpeg"]
+    folder = write_folder(tmp_path / "frames", names)
+    for other in (".hidden.jpg", "notes.txt", "._a2.jpg"):
+        (folder / other).write_text("no image")
+    (folder / "folder.jpg.d").mkdir()
+    with open_source(folder) as source:
+        assert (source.size, source.length) == ((HEIGHT, WIDTH), 6)
+        frames = list(source)
+    assert [frame.name for frame in frames] == ["a2", "a10", "b1", "b01x", "b2", "b10"]
+    assert [number_in(frame.image) for frame in frames] == list(range(6))
+    assert [frame.timestamp for frame in frames] == pytest.approx([index / source.fps for index in range(6)])
+
+
+def test_images_of_every_kind_become_rgb(tmp_path: Path) -> None:
+    rgb = np.zeros((4, 6, 3), np.uint8)
+    rgb[..., 0], rgb[..., 1] = 200, 100
+    grey = np.full((4, 6), 77, np.uint8)
+    deep = np.full((4, 6), 77 << 8 | 3, np.uint16)
+    kinds = {
+        "1.png": (rgb, rgb),
+        "2.png": (np.dstack([rgb, grey]), rgb),
+        "3.png": (grey, np.dstack([grey] * 3)),
+        "4.png": (deep, np.dstack([grey] * 3)),
+        "5.png": (np.dstack([grey, grey]), np.dstack([grey] * 3)),
+    }
+    for name, (pixels, _) in kinds.items():
+        Image.fromarray(pixels).save(tmp_path / name)
+    with open_source(tmp_path) as source:
+        for frame, (_, expected) in zip(source, kinds.values(), strict=True):
+            assert np.array_equal(frame.image, expected), frame.name
+
+
+def test_photographs_are_turned_upright(tmp_path: Path) -> None:
+    exif = Image.Exif()
+    exif[0x0112] = 6  # orientation: turn clockwise by a quarter
+    Image.fromarray(np.rot90(coded(5))).save(tmp_path / "photo.jpg", exif=exif, quality=95)
+    with open_source(tmp_path) as source:
+        image = next(source).image
+    assert image.shape == (HEIGHT, WIDTH, 3) and number_in(image) == 5
+
+
+def test_folder_with_frames_of_two_sizes(tmp_path: Path) -> None:
+    folder = write_folder(tmp_path / "frames", ["0.png", "1.png", "2.png"])
+    cv2.imwrite(str(folder / "2.png"), coded(2)[:32])
+    with open_source(folder) as source:
+        assert [next(source).name, next(source).name] == ["0", "1"]
+        with pytest.raises(SourceError, match=r"2\.png is 96x32 pixels, 0\.png is 96x64"):
+            next(source)
+
+
+@pytest.mark.parametrize("suffix", ["png", "jpg", "bmp", "webp"])
+def test_folder_with_a_damaged_frame(tmp_path: Path, suffix: str) -> None:
+    folder = write_folder(tmp_path / "frames", [f"0.{suffix}", f"1.{suffix}", f"2.{suffix}"])
+    content = (folder / f"1.{suffix}").read_bytes()
+    for damage in (content[: len(content) // 2], b"", b"hello"):
+        (folder / f"1.{suffix}").write_bytes(damage)
+        with open_source(folder) as source:
+            assert next(source).index == 0
+            with pytest.raises(SourceError, match=rf"1\.{suffix} cannot be decoded as an image"):
+                next(source)
+
+
+def test_folder_with_two_images_of_one_name(tmp_path: Path) -> None:
+    with pytest.raises(SourceError, match=r"both 0\.(jpg|png) and 0\.(jpg|png)"):
+        open_source(write_folder(tmp_path / "frames", ["0.jpg", "0.png"]))
+
+
+def test_folders_without_images(tmp_path: Path) -> None:
+    with pytest.raises(SourceError, match="holds no image"):
+        open_source(tmp_path)
+    (tmp_path / "JPEGImages" / "480p").mkdir(parents=True)
+    inner = write_folder(tmp_path / "JPEGImages" / "480p" / "bear", ["00000.jpg"])
+    with pytest.raises(SourceError) as caught:
+        open_source(tmp_path)
+    assert f"for example {inner}" in caught.value.remedy
+
+
+def test_davis_sequence(shared_data: Path) -> None:
+    folder = shared_data / "davis_dev" / "JPEGImages" / "480p" / "surf"
+    with open_source(folder) as source:
+        frame = next(source)
+    assert frame.name == "00000" and source.length == len(list(folder.iterdir()))
+    with Image.open(folder / "00000.jpg") as image:
+        difference = np.abs(frame.image.astype(int) - np.array(image))
+    assert difference.mean() < 1
