@@ -29,6 +29,9 @@ LABELS = ("Annotations", "Scribbles")  # beginnings of those folders' names
 RESOLUTIONS = ("480p", "Full-Resolution")  # of DAVIS, which has all sequences in each; best first
 
 
+_NUMBER = re.compile(r"%(?:0([0-9]+))?d")
+
+
 def images_in(folder: Path, suffixes: Container[str] = IMAGE_SUFFIXES) -> list[Path]:
     """The images of a folder in natural order, without hidden files.
 
@@ -101,22 +104,37 @@ def _entered(folder: Path, names: list[str]) -> list[str]:
     return [name for name in names if not name.startswith(".") and not name.endswith(PROJECT_SUFFIX)]
 
 
+def is_pattern(path: Path) -> bool:
+    """Whether a path names images by their number, as FFmpeg does: ``frames/left_%05d.png``."""
+    return path.suffix.lower() in IMAGE_SUFFIXES and len(_NUMBER.findall(path.name)) == 1
+
+
 def frames_in(folder: Path, ignored: Collection[Path] = ()) -> list[Path]:
     """The frames of a folder in natural order.
 
     Args:
-        folder: the folder.
+        folder: the folder, or a pattern (:func:`is_pattern`), which takes some of a folder's images.
         ignored: images in it that are no frames.
 
     Raises:
         SourceError: when there is no image, or two have the same name without suffix, so that their masks
             would collide.
     """
+    pattern = folder.name if is_pattern(folder) and not folder.is_dir() else None
+    if pattern is not None:
+        folder = folder.parent
     try:
         others = {path.resolve() for path in ignored}
         paths = [path for path in images_in(folder) if not others or path.resolve() not in others]
     except OSError as error:
         raise SourceError(f"{folder} cannot be read ({error.strerror})", "check its permissions") from error
+    if pattern is not None:
+        paths = [path for path in paths if _matches(pattern, path.name)]
+        if not paths:
+            raise SourceError(
+                f"{folder} holds no image that is named like {pattern}",
+                "check the pattern; %05d is a number of five digits, %d one of any length",
+            )
     if not paths:
         raise SourceError(f"{folder} holds no image (jpg, png, bmp, webp)", _nearby_images(folder))
     names: dict[str, Path] = {}
@@ -128,6 +146,12 @@ def frames_in(folder: Path, ignored: Collection[Path] = ()) -> list[Path]:
                 "keep frames and other images in folders of their own",
             )
     return paths
+
+
+def _matches(pattern: str, name: str) -> bool:
+    before, digits, after = _NUMBER.split(pattern)
+    number = f"[0-9]{{{int(digits or 1)},}}"
+    return re.fullmatch(re.escape(before) + number + re.escape(after), name) is not None
 
 
 def _nearby_images(folder: Path) -> str:

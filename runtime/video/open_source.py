@@ -13,7 +13,7 @@ import cv2
 from ...common.errors import SourceError, UnavailableError
 from ...common.interrupts import defer_interrupts
 from .containers import open_address, open_file
-from .folders import IMAGE_SUFFIXES
+from .folders import IMAGE_SUFFIXES, is_pattern
 from .opencv import CaptureConnection, has_gstreamer, silence_opencv
 from .readers import FolderReader, Reader, StreamReader
 from .source import Source
@@ -37,7 +37,8 @@ def open_source(
         text_or_path: one of
 
             - a video file;
-            - a folder of images, read in natural order (frame2 before frame10);
+            - a folder of images, read in natural order (frame2 before frame10), or those of its images that
+              a pattern names (``frames/left_%05d.png``);
             - the number of a webcam (``"0"``; write ``./0`` for a file of that name) or its device file;
             - an RTSP or HTTP address;
             - a GStreamer pipeline (``"... ! appsink"``).
@@ -78,6 +79,8 @@ def _open_reader(text_or_path: str | Path, ignored: Collection[Path]) -> Reader:
 
 def _open_path(path: Path, ignored: Collection[Path]) -> Reader:
     if not os.path.exists(path):  # noqa: PTH110 (Path.exists raises on names that are too long)
+        if is_pattern(path):
+            return FolderReader(path, ignored)
         raise SourceError(f"{path} does not exist", "check the path")
     if path.is_dir():
         return FolderReader(path, ignored)

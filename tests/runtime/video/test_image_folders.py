@@ -9,8 +9,10 @@ import numpy as np
 import pytest
 from coded_frames import HEIGHT, WIDTH, coded, number_in, write_folder
 from PIL import Image
+from user_errors import raises_user_error
 
 from maskring.common.errors import SourceError
+from maskring.runtime.video.folders import find_clips
 from maskring.runtime.video.open_source import open_source
 
 
@@ -100,3 +102,41 @@ def test_davis_sequence(shared_data: Path) -> None:
     with Image.open(folder / "00000.jpg") as image:
         difference = np.abs(frame.image.astype(int) - np.array(image))
     assert difference.mean() < 1
+
+
+@pytest.mark.parametrize(
+    ("pattern", "expected"),
+    [
+        ("left_%03d.png", ["left_002", "left_010", "left_1000"]),
+        ("left_%d.png", ["left_002", "left_3", "left_010", "left_1000"]),
+        ("%05d.jpg", ["00007"]),
+    ],
+)
+def test_a_pattern_takes_the_images_it_names(tmp_path: Path, pattern: str, expected: list[str]) -> None:
+    names = ["left_1000.png", "left_002.png", "left_3.png", "right_001.png", "left_010.png", "00007.jpg"]
+    folder = write_folder(tmp_path / "frames", [*names, "left_002.png.png", "other.png"])
+    with open_source(folder / pattern) as source:
+        assert source.length == len(expected)
+        assert [frame.name for frame in source] == expected
+
+
+def test_a_pattern_that_names_no_image(tmp_path: Path) -> None:
+    folder = write_folder(tmp_path / "frames", ["left_1.png"])
+    with raises_user_error(SourceError, mentions=(folder, "left_%04d.png", "%d")):
+        open_source(folder / "left_%04d.png")
+    with raises_user_error(SourceError, mentions=("none",)):
+        open_source(tmp_path / "none" / "%d.png")
+
+
+def test_a_file_may_be_called_like_a_pattern(tmp_path: Path) -> None:
+    write_folder(tmp_path / "%d.png", ["1.png", "2.png"])
+    with open_source(tmp_path / "%d.png") as source:
+        assert source.length == 2
+
+
+@pytest.mark.parametrize("suffix", ["ts", "MTS", "m2ts", "mpg", "wmv", "mxf", "flv"])
+def test_videos_of_every_container_are_found(tmp_path: Path, suffix: str) -> None:
+    """Programs in TypeScript are no videos."""
+    (tmp_path / f"clip.{suffix}").write_bytes(b"G\0" * 94)
+    (tmp_path / "program.ts").write_text("export const answer = 42;\n" * 99)
+    assert [path.name for path in find_clips(tmp_path)] == [f"clip.{suffix}"]
