@@ -161,6 +161,26 @@ def test_a_file_that_was_cut_off_counts_what_it_announces(tmp_path: Path) -> Non
     assert len(frames) + source.undecodable == FRAMES
 
 
+def test_a_file_that_was_cut_without_encoding(tmp_path: Path) -> None:
+    """Its edit list leaves out the frames between the keyframe before the cut and the cut."""
+    with (
+        av.open(str(encode(tmp_path / "whole.mp4"))) as whole,
+        av.open(str(tmp_path / "cut.mp4"), "w") as cut,
+    ):
+        stream = cut.add_stream_from_template(whole.streams.video[0])
+        for packet in whole.demux(video=0):
+            if packet.size and packet.pts * packet.time_base >= 1:  # the second keyframe
+                packet.pts -= round(1.4 / packet.time_base)
+                packet.dts -= round(1.4 / packet.time_base)
+                packet.stream = stream
+                cut.mux(packet)
+    with open_source(tmp_path / "cut.mp4") as source:
+        frames = list(source)
+    assert [frame.index for frame in frames] == list(range(FRAMES - 14))
+    assert [nearest(frame.image) for frame in frames] == list(range(14, FRAMES))
+    assert source.undecodable == 0
+
+
 @pytest.mark.parametrize("suffix", ["mkv", "mp4", "ts"])
 def test_gaps_of_a_varying_rate_are_no_losses(tmp_path: Path, suffix: str) -> None:
     times = [index + index // 3 * 2 for index in range(FRAMES)]
