@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from bisect import bisect_right
+from bisect import bisect_left, bisect_right
 from collections.abc import Iterator
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
@@ -229,6 +229,9 @@ class Survey:
             self._position = packet.pos + packet.size
         if before is None or packet.pos is None or not self._checks_bytes or not self._packets:
             return False
+        if self._index:  # large AVIs hold an index at each gigabyte, which is no loss
+            announced = bisect_left(self._index, (packet.pos,)) - bisect_left(self._index, (before,))
+            return announced > int(packet.stream.index == self._stream.index)
         return packet.pos - before > MISSING_PACKETS * self._bytes / self._packets
 
     def _mend(self, packet: Packet) -> None:  # type: ignore[type-arg]

@@ -99,6 +99,24 @@ def test_whole_files_with_sound_lose_nothing(tmp_path: Path, suffix: str, codec:
     assert source.undecodable == 0
 
 
+def test_other_chunks_between_the_frames_of_an_avi_are_no_loss(tmp_path: Path) -> None:
+    """Large ones hold an index at each gigabyte; here it is a chunk of nothing."""
+    path = encode(tmp_path / "clip.avi", bf="0")
+    data, nothing = bytearray(path.read_bytes()), b"JUNK" + struct.pack("<I", 9000) + bytes(9000)
+    movi, index = data.index(b"movi"), data.rindex(b"idx1")
+    entries = range(index + 8, index + 8 + 16 * FRAMES, 16)
+    (place,) = struct.unpack_from("<I", data, entries[15] + 8)
+    for entry in entries[15:]:
+        (offset,) = struct.unpack_from("<I", data, entry + 8)
+        struct.pack_into("<I", data, entry + 8, offset + len(nothing))
+    for size_of_list in (4, movi - 4):
+        (size,) = struct.unpack_from("<I", data, size_of_list)
+        struct.pack_into("<I", data, size_of_list, size + len(nothing))
+    path.write_bytes(data[: movi + place] + nothing + data[movi + place :])
+    with open_source(path) as source:
+        assert [frame.index for frame in source] == list(range(FRAMES)) and source.undecodable == 0
+
+
 @pytest.mark.parametrize("share", [0.3, 0.6])
 def test_frames_that_build_upon_a_damaged_one_are_left_out(tmp_path: Path, share: float) -> None:
     """Also those that are shown before it."""
