@@ -47,11 +47,9 @@ def write_folder(folder: Path, names: list[str]) -> Path:
 class FakeCapture:
     """A capture whose frames are given; ``None`` stands for one that cannot be decoded."""
 
-    def __init__(
-        self, images: list[np.ndarray | None], *, fps: float = 25.0, count: float = -1, opened: bool = True
-    ) -> None:
+    def __init__(self, images: list[np.ndarray | None], *, fps: float = 25.0, opened: bool = True) -> None:
         self.images = list(images)
-        self.properties = {cv2.CAP_PROP_FPS: fps, cv2.CAP_PROP_FRAME_COUNT: count}
+        self.properties = {cv2.CAP_PROP_FPS: fps}
         self.opened = opened
         self.released = False
         self.now: np.ndarray | None = None
