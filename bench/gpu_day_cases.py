@@ -74,8 +74,8 @@ def tensors_of(problem: Problem, device: torch.device) -> Tensors:
         offsets = (
             torch.randint(-reach, reach + 1, (1, slots, 2, *frame), generator=generator).int().to(device)
         )
-    floats = [x.to(dtype).to(device) for x in (query, keys, values)]
-    return Tensors(*floats, dilation.to(device), offsets)
+    query, keys, values = (x.to(dtype).to(device) for x in (query, keys, values))
+    return Tensors(query, keys, values, dilation.to(device), offsets)
 
 
 def cases(small: bool = False) -> list[Problem]:

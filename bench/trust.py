@@ -37,7 +37,8 @@ Scorer = Callable[[list[Row]], list[float]]
 def tracked(davis: Path, name: str, model: str, size: int, threads: int) -> list[Row]:
     """What tracking measures on each frame, and how good its mask is."""
     folders = (davis / kind / "480p" / name for kind in ("JPEGImages", "Annotations"))
-    rows, before = [], None
+    rows: list[Row] = []
+    before = None
     with open_tracker(Path(model), threads=threads) as opened:
         tracker = ResizedTracker(opened, size)
         for path, annotation in zip(*map(frames_in, folders), strict=True):
@@ -100,7 +101,7 @@ def attained(scores: list[float], worst: list[float]) -> float:
 def correlation(scores: list[float], worst: list[float]) -> float:
     """Spearman's rank correlation, the first frame left out; 0 where all scores are equal."""
     ranks = [rankdata(values[1:]) for values in (scores, worst)]
-    return 0.0 if min(map(np.std, ranks)) == 0 else float(np.corrcoef(*ranks)[0, 1])
+    return 0.0 if min(map(np.std, ranks)) == 0 else float(np.corrcoef(ranks[0], ranks[1])[0, 1])
 
 
 def main() -> None:
