@@ -129,7 +129,8 @@ class Source:
 
     def _check_first(self, index: int) -> None:
         """The user's mask belongs to the first frame: on a later one it would track something else."""
-        if index > self._first and (self._last is None or index <= self._last):
+        is_later = index > self._first and (self._last is None or index <= self._last)
+        if is_later and self._reader.undecodable:  # else the reader's frames begin with this one
             raise SourceError(
                 f"frame {self._first} of the video is damaged; the next one that can be decoded is {index}",
                 f"begin there, with a mask of that frame: --from {index}, in Python first={index}",

@@ -149,3 +149,10 @@ def test_a_stream_that_ends_before_the_part_is_an_error() -> None:
     ):
         next(source)
     assert reader.closed
+
+
+def test_a_reader_may_begin_with_a_later_frame() -> None:
+    """As where Studio tracks from a corrected frame on."""
+    frames = [Frame(coded(index), index, index / 25, str(index)) for index in (3, 4)]
+    with Source(FakeReader(lambda: iter(frames), endless=False)) as source:
+        assert [frame.index for frame in source] == [3, 4]
