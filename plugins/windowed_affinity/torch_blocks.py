@@ -40,10 +40,13 @@ class SlotGroup:
     def __init__(
         self, layout: Layout, query: Tensor, keys: Tensor, values: Tensor, slots: list[int], top_k: int
     ) -> None:
-        self.layout, self.slots, self.top_k = layout, slots, top_k
+        self.layout, self.top_k = layout, top_k
+        # A range is read and written in place, a list through a copy.
+        is_range = slots == list(range(slots[0], slots[-1] + 1))
+        self.slots = slice(slots[0], slots[-1] + 1) if is_range else slots
         self.query = layout.split(query)
-        self.keys = layout.prepare(keys[:, slots].to(query.dtype))
-        self.values = layout.prepare(values[:, slots].to(query.dtype))
+        self.keys = layout.prepare(keys[:, self.slots].to(query.dtype))
+        self.values = layout.prepare(values[:, self.slots].to(query.dtype))
 
     def logits(self, block: slice, keys: Tensor) -> Tensor:
         return self.layout.mask(self.query[block] @ keys.mT, block)
