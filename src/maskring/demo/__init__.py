@@ -1,0 +1,1 @@
+"""`maskring demo`: a real and a rendered clip, tracked and shown."""
