@@ -8,6 +8,7 @@ import zipfile
 from pathlib import Path
 from typing import Any
 
+import av
 import numpy as np
 import pytest
 from studio_page import button, draw, move_to, revision
@@ -69,6 +70,8 @@ def test_outline_follow_correct_export(
     command = [frames, "--box", "6,10,36,40", "--model", model]
     assert masks_in(first) == masks_of_command(command, tmp_path / "first")
     assert {"overlay.mp4", "objects.jsonl", "objects.json", "coco.json", "cvat.xml"} < first.keys()
+    with av.open(io.BytesIO(first["overlay.mp4"])) as overlay:
+        assert overlay.streams.video[0].codec_context.name == "h264"
     folders = {"yolo-seg/labels", "davis/Annotations/480p/square", "youtube-vos/Annotations/square"}
     assert folders < {name.rpartition("/")[0] for name in first}
 

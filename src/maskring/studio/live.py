@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 import threading
 import time
 from collections.abc import Callable, Mapping
@@ -78,6 +79,7 @@ class LiveSession:
         self._recent = RecentFrames()
         self._frozen: _Frozen | None = None
         self._revisions = 0
+        self._versions = itertools.count(time.time_ns() // 1_000_000)
         # Both wait for the thread.
         self._drawn: tuple[Drawn, Labels | None, MissedFrames] | None = None
         self._removed: set[int] = set()
@@ -117,6 +119,7 @@ class LiveSession:
         with self._lock:
             frozen = self._frozen
             return {
+                "version": next(self._versions),  # answers may reach a page in another order
                 "live": True,
                 "name": self.name,
                 "height": self.source.size[0],

@@ -15,7 +15,7 @@ from ..common.types import FloatMaps, Labels
 FRAMES_SHOWN = 10
 
 SOFTNESS_SPREAD, DISTANCE_SPREAD = 0.17, 0.29
-"""Standard deviations over the frames that bench/trust.py tracks: both count alike."""
+"""Standard deviations over five of the sequences that bench/trust.py tracks, so that both count alike."""
 
 LOST = 100.0
 """Score of a frame where an object disappears."""

@@ -78,6 +78,7 @@ class Workspace:
             undo, redo = self.history.names
             checked = project.drawn_ids.keys() | project.accepted
             return {
+                "version": next(self._counter),  # answers may reach a page in another order
                 "clip": {"id": self.clip.id, "name": self.clip.name},
                 "project": self.clip.project.name,
                 "frames": {

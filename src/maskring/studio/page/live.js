@@ -67,6 +67,7 @@ const news = {
 };
 
 function take(state) {
+  if (state.version < app.state?.version) return; // an older answer came later
   app.state = state;
   if (!state.objects.some((object) => object.id === app.selected)) app.selected = state.objects[0]?.id ?? 0;
   app.stage.colour = colourOf(app.selected);

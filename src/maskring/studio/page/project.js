@@ -12,6 +12,7 @@ let stopListening = null;
 // What the server says ------------------------------------------------------------------------------
 
 function take(state) {
+  if (state.clip.id === app.state?.clip.id && state.version < app.state.version) return; // an older answer came later
   app.state = state;
   if (!state.objects.some((object) => object.id === app.selected)) app.selected = state.objects[0]?.id ?? 0;
   app.stage.colour = colourOf(app.selected);
