@@ -1,6 +1,6 @@
 """Which frames deserve a look: where an object is lost, or labelled softly, and far from what a user has checked.
 
-How good the list is was measured with ``bench/trust.py``.
+How good the list is was measured with ``bench/doubtful_frames.py``.
 """
 
 from __future__ import annotations
@@ -15,7 +15,7 @@ from ..common.types import FloatMaps, Labels
 FRAMES_SHOWN = 10
 
 SOFTNESS_SPREAD, DISTANCE_SPREAD = 0.17, 0.29
-"""Standard deviations over five of the sequences that bench/trust.py tracks, so that both count alike."""
+"""Standard deviations over five of the sequences that bench/doubtful_frames.py tracks, so that both count alike."""
 
 LOST = 100.0
 """Score of a frame where an object disappears."""

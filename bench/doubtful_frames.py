@@ -4,7 +4,7 @@ Each sequence is tracked from its first annotation. Ten frames are chosen by eac
 them, and compared with the ten worst: 100 % is what a list of the worst frames attains, 0 % what frames at random
 do. `rho` is Spearman's rank correlation of a score with 1 - J over all frames.
 
-    python bench/trust.py --davis ROOT --split dev20 --model pico --size 240 --rows rows.json
+    python bench/doubtful_frames.py --davis ROOT --split dev20 --model pico --size 240 --rows rows.json
 
 `--rows` keeps what tracking measured, so that scores can be tried without tracking again.
 """
