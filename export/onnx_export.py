@@ -43,6 +43,7 @@ def export_onnx(
     top_k: int | None = None,
     roi_step: int | None = None,
     smoothing_radius: int | None = None,
+    guided_filter_radius: int | None = None,
     dtype: str = "float32",
 ) -> None:
     """Write the step graph of ``checkpoint`` to ``out``. The same checkpoint and settings give equal bytes.
@@ -53,7 +54,7 @@ def export_onnx(
         height, width: frame size in pixels; None for any.
         num_labels: O, background included; None for any.
         num_slots: N, frames in memory; None for any.
-        radius, logit_scale, top_k, roi_step, smoothing_radius: settings of the memory read
+        radius, logit_scale, top_k, roi_step, smoothing_radius, guided_filter_radius: settings of tracking
             (:class:`maskring.runtime.model.metadata.ModelMetadata`); None for the checkpoint's own.
         dtype: ``float32`` or ``float16``: type of features and label maps.
 
@@ -71,6 +72,9 @@ def export_onnx(
         top_k=default.top_k if top_k is None else top_k,
         roi_step=default.roi_step if roi_step is None else roi_step,
         smoothing_radius=default.smoothing_radius if smoothing_radius is None else smoothing_radius,
+        guided_filter_radius=(
+            default.guided_filter_radius if guided_filter_radius is None else guided_filter_radius
+        ),
         num_slots=num_slots,
         height=height,
         width=width,
@@ -97,6 +101,7 @@ def step_graph(checkpoint: Checkpoint, metadata: ModelMetadata) -> StepGraph:
         top_k=metadata.top_k,
         roi_step=metadata.roi_step,
         smoothing_radius=metadata.smoothing_radius,
+        guided_filter_radius=metadata.guided_filter_radius,
         dtype=DTYPES[metadata.dtype],
     ).eval()
 
@@ -152,6 +157,7 @@ def _check_settings(metadata: ModelMetadata) -> None:
         "top-k": metadata.top_k,
         "roi-step": metadata.roi_step,
         "smoothing-radius": metadata.smoothing_radius,
+        "guided-filter-radius": metadata.guided_filter_radius,
     }
     for name, value in settings.items():
         if value < 0:

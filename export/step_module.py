@@ -13,6 +13,7 @@ from ..plugins.windowed_affinity.torch_localisation import localise
 from ..plugins.windowed_affinity.torch_op import windowed_affinity
 from ..training.network.colour import normalise_lab, rgb_to_lab
 from ..training.network.encoder import STRIDE, Encoder
+from ..training.network.guided_filter import guided_upsample
 from ..training.network.label_probabilities import one_hot_argmax, smooth_probabilities
 from ..training.network.upsampling import upsample
 
@@ -30,6 +31,8 @@ class StepGraph(nn.Module):
         roi_step: step of the search for window centres in dilated slots, 0 for none.
         smoothing_radius: radius of the smoothing read
             (:func:`maskring.training.network.label_probabilities.smooth_probabilities`), 0 for none.
+        guided_filter_radius: radius of the filter that fits the edges of labels to colours
+            (:func:`maskring.training.network.guided_filter.guided_upsample`), 0 for none.
         dtype: type of features and label maps; colours are always computed in float32.
     """
 
@@ -42,12 +45,14 @@ class StepGraph(nn.Module):
         top_k: int = 0,
         roi_step: int = 0,
         smoothing_radius: int = 0,
+        guided_filter_radius: int = 0,
         dtype: torch.dtype = torch.float32,
     ) -> None:
         super().__init__()
         self.encoder = fold_batch_norms(encoder).to(dtype)
         self.radius, self.logit_scale, self.top_k, self.dtype = radius, logit_scale, top_k, dtype
         self.roi_step, self.smoothing_radius = roi_step, smoothing_radius
+        self.guided_filter_radius = guided_filter_radius
 
     def forward(
         self, frame: Tensor, memory_keys: Tensor, memory_values: Tensor, memory_dilation: Tensor
@@ -77,7 +82,11 @@ class StepGraph(nn.Module):
                 with_top_k=self.top_k > 0,
             )
         value = one_hot_argmax(probabilities)
-        labels = upsample(probabilities, height, width, STRIDE).argmax(1).to(torch.float32).to(torch.uint8)
+        if self.guided_filter_radius:
+            of_pixels = guided_upsample(probabilities, lab, self.guided_filter_radius)
+        else:
+            of_pixels = upsample(probabilities, height, width, STRIDE)
+        labels = of_pixels.argmax(1).to(torch.float32).to(torch.uint8)
         return labels, probabilities, value, key
 
 

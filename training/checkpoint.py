@@ -17,7 +17,7 @@ from torch import Tensor
 from ..common.errors import ModelError
 from ..common.files import atomic_path, check_utf8, make_directory
 from ..common.stored import Between, from_stored
-from ..runtime.model.metadata import with_current_names
+from ..runtime.model.metadata import with_current_names, without_unused
 from .network.encoder import Encoder, EncoderConfig, empty_encoder
 
 FORMAT = "maskring-checkpoint"
@@ -44,8 +44,9 @@ class AffinitySettings:
         logit_scale: factor on inner products before the softmax.
         top_k: logits kept per pixel, 0 for all.
         roi_step: step of the search for window centres in dilated slots, 0 for none.
-        smoothing_radius: radius of the smoothing read, in features, 0 for none; ``roi_step`` and this as in
-            :class:`maskring.runtime.model.metadata.ModelMetadata`.
+        smoothing_radius: radius of the smoothing read, in features, 0 for none.
+        guided_filter_radius: radius of the filter that fits edges to colours, in features, 0 for none; this,
+            ``roi_step`` and ``smoothing_radius`` as in :class:`maskring.runtime.model.metadata.ModelMetadata`.
     """
 
     radius: Setting = 12
@@ -53,6 +54,7 @@ class AffinitySettings:
     top_k: Setting = 0
     roi_step: Setting = 0
     smoothing_radius: Setting = 2
+    guided_filter_radius: Setting = 0
 
 
 @dataclass(frozen=True)
@@ -128,7 +130,7 @@ def save_checkpoint(path: Path, checkpoint: Checkpoint, half: bool = False) -> N
         "format": FORMAT,
         "version": str(FORMAT_VERSION),
         "encoder": json.dumps(asdict(checkpoint.config)),
-        "tracking": json.dumps(asdict(checkpoint.tracking)),
+        "tracking": json.dumps(without_unused(asdict(checkpoint.tracking))),
         "provenance": json.dumps(asdict(checkpoint.provenance)),
     }
     make_directory(path.parent)

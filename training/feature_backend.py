@@ -18,6 +18,7 @@ from ..runtime.model.metadata import ModelMetadata
 from .checkpoint import AffinitySettings
 from .network.colour import normalise_lab, rgb_to_lab
 from .network.encoder import STRIDE, Encoder
+from .network.guided_filter import guided_upsample
 from .network.label_probabilities import one_hot_argmax, smooth_probabilities
 from .network.upsampling import upsample
 
@@ -64,6 +65,7 @@ class FeatureBackend:
             settings.top_k,
             settings.roi_step,
             settings.smoothing_radius,
+            settings.guided_filter_radius,
         )
         self._features = features
         self._keys = self._values = torch.zeros(0)
@@ -100,7 +102,11 @@ class FeatureBackend:
         self._keys[:, write_slot] = key
         self._values[:, write_slot] = one_hot_argmax(probabilities)
         height, width = image.shape[:2]
-        labels = upsample(probabilities, height, width, STRIDE).argmax(1)[0]
+        if settings.guided_filter_radius:
+            of_pixels = guided_upsample(probabilities, lab_image(image), settings.guided_filter_radius)
+        else:
+            of_pixels = upsample(probabilities, height, width, STRIDE)
+        labels = of_pixels.argmax(1)[0]
         return labels.to(torch.uint8).numpy(), probabilities[0].numpy()
 
     def write_value(self, slot: int, value: NDArray[np.floating[Any]]) -> None:

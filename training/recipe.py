@@ -29,6 +29,9 @@ OLD_NAMES = {"localise": "roi_step", "tracking_scale": "tracking_logit_scale"}
 TRACKING_SMOOTHING_RADIUS = 2
 """Smoothing radius, in features, that every recipe gives to tracking."""
 
+TRACKING_GUIDED_FILTER_RADIUS = 2
+"""Radius of the guided filter, in features, that every recipe gives to tracking."""
+
 CHOICES = {
     "target": ("channel", "clusters"),
     "references": ("others", "previous"),
@@ -155,6 +158,7 @@ class Recipe:
             top_k=self.tracking_top_k,
             roi_step=self.roi_step,
             smoothing_radius=TRACKING_SMOOTHING_RADIUS,
+            guided_filter_radius=TRACKING_GUIDED_FILTER_RADIUS,
         )
 
     def frames_at(self, step: int) -> int:

@@ -40,7 +40,7 @@ def write_triton_repository(
         height, width: frame size in pixels.
         num_labels: O, background included.
         streams: streams tracked at once; the server lets further ones wait until one ends.
-        settings: radius, logit_scale, top_k, roi_step, smoothing_radius and dtype of :func:`.export_onnx`.
+        settings: those of :func:`.export_onnx` that are not named here.
 
     Returns:
         The folder of the model in the repository.

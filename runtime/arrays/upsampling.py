@@ -72,12 +72,12 @@ def best_labels_of_pixels(probabilities: FloatMaps, best: Labels, stride: int, o
     if y.size:
         y1, x1 = np.minimum(y + 1, rows - 1), np.minimum(x + 1, columns - 1)
         corners = np.stack([y * columns + x, y * columns + x1, y1 * columns + x, y1 * columns + x1])
-        cells = argmax_planes(_interpolate_cells(plane.ravel()[corners], stride) for plane in probabilities)
+        cells = argmax_planes(interpolate_cells(plane.ravel()[corners], stride) for plane in probabilities)
         pixels.reshape(rows, stride, columns, stride)[y, :, x] = cells.transpose(2, 0, 1)
     out[:] = pixels[:height, :width]
 
 
-def _interpolate_cells(corners: FloatMaps, stride: int) -> Floats:
+def interpolate_cells(corners: FloatMaps, stride: int) -> Floats:
     """Bilinear interpolation [stride, stride, n] of n cells.
 
     Args:

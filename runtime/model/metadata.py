@@ -47,8 +47,13 @@ and checkpoints."""
 _WRITTEN_NAMES = {new: old for old, new in OLD_NAMES.items()}
 
 
+def without_unused(settings: dict[str, Any]) -> dict[str, Any]:
+    """Settings to store: without those that older versions do not know, as long as they change nothing."""
+    return {name: value for name, value in settings.items() if name != "guided_filter_radius" or value}
+
+
 def with_current_names(stored: dict[str, Any]) -> dict[str, Any]:
-    """Settings from a file under this version's names.
+    """Settings from a file under this version's names, with those that :func:`without_unused` left out.
 
     Raises:
         ValueError: when a setting is given twice, under its old and its new name.
@@ -56,7 +61,7 @@ def with_current_names(stored: dict[str, Any]) -> dict[str, Any]:
     renamed = {OLD_NAMES.get(name, name): value for name, value in stored.items()}
     if len(renamed) != len(stored):
         raise ValueError(f"a setting has two values: {sorted(stored)}")
-    return renamed
+    return {"guided_filter_radius": 0} | renamed
 
 
 @dataclass(frozen=True)
@@ -82,6 +87,8 @@ class ModelMetadata:
         smoothing_radius: radius, in features, of the second read that smooths the probabilities over the
             frame itself (:func:`maskring.training.network.label_probabilities.smooth_probabilities`); 0 skips
             it.
+        guided_filter_radius: radius, in features, of the filter that fits the edges of labels to the frame's colours
+            (:func:`maskring.training.network.guided_filter.guided_upsample`); 0 interpolates bilinearly.
         num_slots: N, memory slots of the graph; None when dynamic.
         height, width: frame size the graph is fixed to, None when dynamic.
         num_labels: O, label channels (background included) the graph is fixed to, None when dynamic.
@@ -102,6 +109,7 @@ class ModelMetadata:
     top_k: Setting = 0
     roi_step: Setting = 0
     smoothing_radius: Setting = 0
+    guided_filter_radius: Setting = 0
     num_slots: Size | None = None
     height: Size | None = None
     width: Size | None = None
@@ -119,9 +127,10 @@ class ModelMetadata:
         """One line of JSON, keys in the order of the attributes.
 
         The keys are those of version 0.1.0 (:data:`OLD_NAMES`): it refuses metadata with a key that it does
-        not know, and files must load in both versions.
+        not know, and files must load in both versions where both give the same labels.
         """
-        return json.dumps({_WRITTEN_NAMES.get(name, name): value for name, value in asdict(self).items()})
+        settings = without_unused(asdict(self))
+        return json.dumps({_WRITTEN_NAMES.get(name, name): value for name, value in settings.items()})
 
     @classmethod
     def from_json(cls, text: str, origin: str) -> ModelMetadata:
@@ -161,6 +170,7 @@ class ModelMetadata:
             and all(len(ages) <= MAX_POLICY_FRAMES for ages in frames)
             and [len(values) for values in colours] in ([0, 0], [3, 3])
             and 0 not in self.lab_std
+            and (self.guided_filter_radius == 0 or self.lab_mean != ())
         )
 
     def feature_size(self, height: int, width: int) -> tuple[int, int]:

@@ -271,6 +271,7 @@ ROWS: dict[str, dict[str, Row]] = {
         "--top-k": Row("--top-k 5", calls),
         "--roi-step": Row("--roi-step 2", calls),
         "--smoothing-radius": Row("--smoothing-radius 1", calls),
+        "--guided-filter-radius": Row("--guided-filter-radius 1", calls),
         "--precision": Row("--precision float16", calls),
     },
     "export-refiner": {
@@ -591,6 +592,7 @@ def test_settings_of_an_export_reach_triton_too(
         "--top-k",
         "--roi-step",
         "--smoothing-radius",
+        "--guided-filter-radius",
         "--precision",
         "--streams",
     )

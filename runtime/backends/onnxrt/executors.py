@@ -12,6 +12,7 @@ import onnx
 
 from ....common.errors import UnavailableError
 from ....common.types import Array
+from ...arrays.guided_filter import guided_labels
 from ...arrays.upsampling import argmax_planes, best_labels_of_pixels
 from ...model.metadata import ModelMetadata
 from ...model.step_graph import cut_at_memory_read, memory_read
@@ -71,7 +72,8 @@ class NativeReadExecutor:
     - Colours: OpenCV computes them where the graph has the tensor ``lab``.
     - Memory read, smoothing and the search for window centres: the native kernel. It reads memory in place;
       a Python operator bound into the graph would be given a copy of all memory for each frame.
-    - Labels: probabilities are interpolated only where labels meet, not everywhere and for every object.
+    - Labels: probabilities are interpolated, or fitted to colours, only where labels meet, not everywhere and
+      for every object.
 
     Raises:
         UnavailableError: when the native kernel is not installed.
@@ -159,7 +161,11 @@ class NativeReadExecutor:
         """From probabilities to the labels of pixels and to what memory keeps."""
         probabilities = outputs[PROBABILITIES][0]
         best = argmax_planes(probabilities)
-        best_labels_of_pixels(probabilities, best, self._metadata.stride, out=outputs[LABELS][0])
+        stride, radius = self._metadata.stride, self._metadata.guided_filter_radius
+        if radius:
+            guided_labels(probabilities, best, self._lab[0], radius, stride, out=outputs[LABELS][0])
+        else:
+            best_labels_of_pixels(probabilities, best, stride, out=outputs[LABELS][0])
         for label, plane in enumerate(outputs[VALUE][0]):
             np.equal(best, label, out=plane)
 

@@ -24,6 +24,7 @@ def export(
     top_k: options.TopK = None,
     roi_step: options.RoiStep = None,
     smoothing_radius: options.SmoothingRadius = None,
+    guided_filter_radius: options.GuidedFilterRadius = None,
     precision: options.Precision = PrecisionChoice.float32,
 ) -> None:
     """Export a checkpoint to one ONNX file that holds a whole tracking step."""
@@ -46,6 +47,7 @@ def export(
         "top_k": top_k,
         "roi_step": roi_step,
         "smoothing_radius": smoothing_radius,
+        "guided_filter_radius": guided_filter_radius,
         "dtype": precision.value,
     }
     if triton is not None:
