@@ -20,7 +20,7 @@ PACKAGE = Path(__file__).resolve().parents[1]
 
 SOURCES = (
     "export",
-    "plugins/windowed_affinity",
+    "plugins",
     "runtime/model",
     "training/network",
     "training/checkpoint.py",

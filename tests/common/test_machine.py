@@ -25,6 +25,10 @@ int cuDeviceGetAttribute(int *value, int attribute, int device) {
     *value = attribute == 75 ? 8 : attribute == 76 ? 7 : -1;
     return refuses("cuDeviceGetAttribute") || device != 7 ? 999 : 0;
 }
+int cuDriverGetVersion(int *version) {
+    *version = 13000;
+    return refuses("cuDriverGetVersion") ? 1 : 0;
+}
 int cuGetErrorString(int error, const char **text) {
     *text = error == 803 ? "system has unsupported display driver / cuda driver combination" : 0;
     return *text ? 0 : 1;
