@@ -26,14 +26,9 @@ class PastFrame:
 
 
 class History:
-    """The frame in each memory slot; as many as memory holds.
+    """The frame in each memory slot; as many as memory holds."""
 
-    Args:
-        stride: pixels per feature.
-    """
-
-    def __init__(self, stride: int) -> None:
-        self._stride = stride
+    def __init__(self) -> None:
         self._frames: dict[int, PastFrame] = {}
 
     def __getitem__(self, slot: int) -> PastFrame:
@@ -44,11 +39,11 @@ class History:
         return all(slot in self._frames for slot in slots)
 
     def store(self, slot: int, frame: Pixels, labels: Labels) -> None:
-        """Replace what a slot holds by copies of a frame and of its labels [H, W] (channels)."""
+        """Replace what a slot holds by a copy of a frame and the labels [h, w] (channels) of its features."""
         if isinstance(frame, DeviceFrame):
             self._frames.pop(slot, None)
         else:
-            self._frames[slot] = PastFrame(np.array(frame), self.at_features(labels))
+            self._frames[slot] = PastFrame(np.array(frame), labels)
 
     def relabel(self, slot: int, labels: Labels) -> None:
         """Replace the labels of a slot by ``labels`` [h, w], if its frame is here."""
@@ -59,8 +54,3 @@ class History:
         """Make a label background in all frames (object removed)."""
         for past in self._frames.values():
             past.labels[past.labels == channel] = 0
-
-    def at_features(self, labels: Labels) -> Labels:
-        """Labels [h, w] of the pixels that features are centred on, of labels [H, W]."""
-        at_features: Labels = labels[:: self._stride, :: self._stride].copy()
-        return at_features

@@ -11,6 +11,7 @@ from ...common.errors import MaskError, SourceError
 from ...common.forks import forked_error, never_release, tell_of_forks
 from ...common.types import MAX_LABELS, ArrayLike, FloatMaps, Floats, Labels
 from ..arrays import label_maps
+from ..arrays.upsampling import argmax_planes
 from ..backends import Backend, DeviceFrame, PrefetchingBackend
 from ..backends.device_frame import Pixels
 from .checks import as_frame, as_mask
@@ -94,10 +95,11 @@ class Tracker:
         dilation, slot = self._ring.plan(self._frame_in_radii(frame))
         labels, probabilities = self._backend.step(frame, dilation, slot)
         stepped = time.perf_counter()
+        kept = argmax_planes(probabilities)
         if ids is not None:
-            labels, probabilities = self._apply_mask(slot, labels, ids, objects)
+            labels, kept, probabilities = self._apply_mask(slot, labels, kept, ids, objects)
             self._remember_mask(slot, ids_in(ids), objects)
-        self._history.store(slot, frame, labels)
+        self._history.store(slot, frame, kept)
         self._ring.commit()
         self._last_slot = slot
         self._objects = objects
@@ -129,7 +131,7 @@ class Tracker:
     def _begin(self) -> None:
         """Hold nothing of any stream. Memory stays allocated: what is in it is not read."""
         self._ring = MemoryRing(self._policy, self._backend.metadata.num_slots)
-        self._history = History(self._backend.metadata.stride)
+        self._history = History()
         self._objects = ObjectTable()
         self._size = None
         self._last_slot = 0
@@ -169,8 +171,7 @@ class Tracker:
                 "give object ids of its height and width",
             ) from error
         channels = self._objects.to_channels(ids)
-        self._write_labels(self._last_slot, channels)
-        self._history.relabel(self._last_slot, self._history.at_features(channels))
+        self._relabel(self._last_slot, channels[:: self.stride, :: self.stride].copy())
 
     def close(self) -> None:
         """Release the backend; the tracker cannot be used afterwards. Closing twice does nothing."""
@@ -224,12 +225,26 @@ class Tracker:
             self._allocated = height, width, num_labels
 
     def _apply_mask(
-        self, slot: int, propagated: Labels, mask: Labels, objects: ObjectTable
-    ) -> tuple[Labels, Floats]:
-        """Merge the mask into the propagated labels and store the merged labels in ``slot``."""
+        self, slot: int, propagated: Labels, kept: Labels, mask: Labels, objects: ObjectTable
+    ) -> tuple[Labels, Labels, Floats]:
+        """Merge the mask into the propagated labels, and let ``slot`` keep it too.
+
+        Args:
+            slot: of the frame.
+            propagated: [H, W], the labels of pixels.
+            kept: [h, w], the labels of features. The guided filter changes the labels of pixels alone, so these
+                are not a sample of ``propagated``.
+            mask: [H, W] object ids.
+            objects: the channels of the ids.
+
+        Returns:
+            Both with the mask, and what memory keeps as label maps [O, h, w].
+        """
         redrawn = [objects.channel(object_id) for object_id in ids_in(mask)]
-        labels = label_maps.overwrite(propagated, objects.to_channels(mask), redrawn)
-        return labels, self._write_labels(slot, labels)
+        channels = objects.to_channels(mask)
+        at_features = channels[:: self.stride, :: self.stride]
+        kept = label_maps.overwrite(kept, at_features, redrawn)
+        return label_maps.overwrite(propagated, channels, redrawn), kept, self._write_labels(slot, kept)
 
     def _remember_mask(self, slot: int, ids: list[int], objects: ObjectTable) -> None:
         """Decide what memory keeps after a mask with these ids, whose frame is in ``slot``."""
@@ -263,20 +278,19 @@ class Tracker:
         for newer, age_of_newer in read.items():
             frame_in_radii = self._frame_in_radii(past.frame)
             dilation[newer] = self._ring.policy.dilation(age - age_of_newer, frame_in_radii)
-        found = self._history.at_features(self._backend.step(past.frame, dilation, slot)[0])
+        found = argmax_planes(self._backend.step(past.frame, dilation, slot)[1])
         is_new = (past.labels == 0) & np.isin(found, added)
         self._relabel(slot, np.where(is_new, found, past.labels))
 
     def _relabel(self, slot: int, labels: Labels) -> None:
         """Replace the labels [h, w] (channels) of a frame in memory."""
-        assert self._allocated is not None
-        self._backend.write_value(slot, label_maps.sample(labels, self._allocated[2], 1))
+        self._write_labels(slot, labels)
         self._history.relabel(slot, labels)
 
     def _write_labels(self, slot: int, labels: Labels) -> Floats:
-        """Store labels [H, W] (channels) as the label map of a slot; returns the label map [O, h, w]."""
+        """Store labels [h, w] (channels) as the label map of a slot; returns the label map [O, h, w]."""
         assert self._allocated is not None
-        value = label_maps.sample(labels, self._allocated[2], self.stride)
+        value = label_maps.sample(labels, self._allocated[2], 1)
         self._backend.write_value(slot, value)
         return value
 

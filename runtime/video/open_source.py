@@ -19,6 +19,9 @@ from .readers import FolderReader, Reader, StreamReader
 from .source import Source
 from .video_reader import NetworkStream, VideoReader
 
+MAX_CAMERA = 2**31 - 1
+"""OpenCV takes the number of a camera as a C int."""
+
 _SECRETS = re.compile(r"((?:pass\w*|pwd?|token|key|secret|auth\w*|sig\w*)=)[^&;/\s]+", re.IGNORECASE)
 """Settings within an address or a pipeline that cameras and GStreamer take passwords from."""
 
@@ -97,6 +100,8 @@ def _open_path(path: Path, ignored: Collection[Path]) -> Reader:
 
 def _open_camera(number_or_device: int | str) -> Reader:
     remedy = "plug it in, close other programs that use it, and check its number (ls /dev/video*)"
+    if isinstance(number_or_device, int) and number_or_device > MAX_CAMERA:
+        raise SourceError(f"camera {number_or_device} cannot be opened", remedy)
     return _open_capture((number_or_device,), f"camera {number_or_device}", remedy)
 
 
