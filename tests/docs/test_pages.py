@@ -43,7 +43,8 @@ NOT_RUN_HERE = {
     r"--refine|refiner": "adapts for minutes: tests/cli/test_refine.py",
     r"maskring doctor": "its exit depends on the machine: tests/cli/test_commands.py",
     r"training/weights/": "runs from the root of the checkout, at full size: tests/export/test_export.py",
-    r"--device cuda": "needs a GPU: tests/runtime/backends/test_onnxruntime_cuda.py",
+    r"--add 120|--source frames": "names frames of a longer video: tests/cli/test_masks_given.py",
+    r"--device cuda": "needs a GPU: tests/runtime/backends/test_cuda_backend.py",
     r"--budget": "its exit depends on the machine: tests/runtime/profiling/test_profiling.py",
 }
 """Commands that are parsed only, and why."""
@@ -153,7 +154,7 @@ def desk(tmp_path_factory: pytest.TempPathFactory) -> Path:
     second = np.zeros((HEIGHT, WIDTH), np.uint8)
     second[4:12, 40:60] = 2
     write_mask(root / "second.png", second)
-    for name, mask in (("person.png", moving_square(0)[1]), ("cup.png", second // 2)):
+    for name, mask in (("person.png", moving_square(0)[1]), ("cup.png", second // 2), ("x.png", second // 2)):
         write_mask(root / name, mask)
     (root / "masks").mkdir()
     shutil.copy(root / "first.png", root / "masks" / "one.png")
@@ -161,8 +162,9 @@ def desk(tmp_path_factory: pytest.TempPathFactory) -> Path:
     (root / "tiny.safetensors").rename(root / "checkpoint.safetensors")
     for name in ("nano.safetensors", "run/checkpoint.safetensors", "runs/mine/checkpoint.safetensors"):
         shutil.copy(root / "checkpoint.safetensors", root / name)
-    for name in ("nano", "pico"):  # a file of that name goes before the shipped one
-        shutil.copy(root / "checkpoint.safetensors", root / name)
+    shutil.copy(
+        root / "checkpoint.safetensors", root / "nano"
+    )  # a file of that name goes before the shipped one
     shutil.copy(root / "model.onnx", root / "model-int8.onnx")  # any second model will do
     return root
 
