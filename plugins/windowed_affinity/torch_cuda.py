@@ -59,7 +59,6 @@ def compute(
         "values": values,
         "dilation": dilation,
         "offsets": offsets,
-        "out": out,
     }
     dense = {name: _dense(tensor) for name, tensor in given.items() if tensor is not None}
     problem = Problem(
@@ -72,6 +71,7 @@ def compute(
         width=width,
         radius=radius,
         scale=scale,
+        out=out.data_ptr(),
         **{name: tensor.data_ptr() for name, tensor in dense.items()},
     )
     row = kernels.choose(problem, sm)

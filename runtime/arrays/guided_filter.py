@@ -15,11 +15,11 @@ EPS = 3e-4
 """``GUIDED_FILTER_EPS`` of the step graph; this module imports no torch."""
 
 FLAT = 4e-3
-"""Range of an object's probability within a window below which the filter cannot move it across a half: a slope is
-at most range / (4 * sqrt(EPS)) for each of three colour channels, which differ by at most 2."""
+"""Range of an object's probability within a window below which the object is not fitted there. The slope of a fit is
+at most range / (4 * sqrt(EPS)), and colours differ by at most 2 * sqrt(3), so a fit would move it by at most 0.2."""
 
 CLEAR_LEAD = 0.5
-"""Lead of the best label below which all objects are computed, flat or not."""
+"""Lead of the best label below which all objects are fitted, flat or not: two labels move by at most 0.4 apart."""
 
 
 def guided_labels(
