@@ -97,6 +97,15 @@ def test_opencvs_that_overwrite_each_other_are_named(monkeypatch: pytest.MonkeyP
     assert all(name in both.detail and name in both.remedy for name in installed)
 
 
+def test_onnxruntimes_that_overwrite_each_other_are_named(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(doctor, "installed_packages", lambda: {"onnxruntime": "1", "onnxruntime-gpu": "1"})
+    (both,) = doctor._both_onnxruntimes()
+    assert "onnxruntime and onnxruntime-gpu" in both.detail
+    assert "uninstall" in both.remedy and "onnxruntime-gpu" in both.remedy
+    monkeypatch.setattr(doctor, "installed_packages", lambda: {"onnxruntime-gpu": "1"})
+    assert not list(doctor._both_onnxruntimes())
+
+
 @pytest.mark.parametrize(
     ("known", "built", "told"), [(12040, (13, 0), True), (13000, (13, 1), False), (13000, None, False)]
 )
