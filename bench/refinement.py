@@ -202,8 +202,8 @@ def picture(frames: list[Drawn], model: Path, path: Path) -> None:
         winner = np.argmax([view.pixels(one) for one in found], axis=0)
         labels[y0:y1, x0:x1] = np.array([0, *ids], np.uint8)[winner]
         panels[f"U-Net alone, {iterations} iterations"] = draw_overlay(kept, labels)
-    guard = Guard(settings.trust, tracker.stride)
-    panels["both"] = draw_overlay(kept, guard.decide(propagated, found, view, {}).labels)
+    guard = Guard(settings.trust, tracker.metadata)
+    panels["both"] = draw_overlay(kept, guard.decide(kept, propagated, found, view, {}).labels)
     small = [(name, np.asarray(cv2.resize(p, None, fx=0.5, fy=0.5), np.uint8)) for name, p in panels.items()]
     rows = [side_by_side(dict(small[start : start + 4])) for start in (0, 4)]
     with atomic_path(path) as partial:

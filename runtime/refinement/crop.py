@@ -67,6 +67,25 @@ class Crop:
         x0, y0, x1, y1 = self.box
         return np.asarray(cv2.resize(seen, (x1 - x0, y1 - y0), interpolation=cv2.INTER_LINEAR), np.float32)
 
+    def features(self, seen: Floats, shape: tuple[int, ...], stride: int) -> Floats:
+        """A map [S, S] at the features of the whole frame, ``shape`` = (h, w); beyond the crop its border is repeated.
+
+        Args:
+            stride: pixels per feature.
+        """
+        x0, y0, x1, y1 = self.box
+        across, down = self.size / (x1 - x0), self.size / (y1 - y0)
+        placement = np.array(
+            [
+                [stride * across, 0, (0.5 - x0) * across - 0.5],
+                [0, stride * down, (0.5 - y0) * down - 0.5],
+            ]
+        )
+        smooth = cv2.blur(seen, (3, 3))  # features are about as far apart
+        flags = cv2.INTER_LINEAR | cv2.WARP_INVERSE_MAP
+        sampled = cv2.warpAffine(smooth, placement, shape[::-1], flags=flags, borderMode=cv2.BORDER_REPLICATE)
+        return np.asarray(sampled, np.float32)
+
     def _scaled(self, pixels: NDArray[np.generic], method: int) -> NDArray[np.generic]:
         x0, y0, x1, y1 = self.box
         part = np.ascontiguousarray(pixels[y0:y1, x0:x1])

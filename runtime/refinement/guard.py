@@ -8,9 +8,12 @@ from dataclasses import dataclass, field, replace
 import cv2
 import numpy as np
 
-from ...common.types import Floats, Labels
+from ...common.types import Floats, Image, Labels
+from ..arrays.guided_filter import guided_labels
 from ..arrays.overlap import intersection_over_union
-from ..arrays.upsampling import to_pixels
+from ..arrays.upsampling import argmax_planes, to_pixels
+from ..backends.onnxrt.colour import normalised_lab
+from ..model.metadata import ModelMetadata
 from ..tracking.objects import remeasure
 from ..tracking.result import Result
 from .crop import Crop
@@ -50,12 +53,12 @@ class Guard:
 
     Attributes:
         trust: weight of the U-Net in the combined mask, 0 to 1.
-        stride: pixels per feature of the tracker's model.
+        model: describes the tracker's model.
         drawn_areas: largest area of each object in the masks that the user drew, in pixels.
     """
 
     trust: float
-    stride: int
+    model: ModelMetadata
     drawn_areas: dict[int, float] = field(default_factory=dict)
 
     def drawn(self, result: Result) -> None:
@@ -64,17 +67,26 @@ class Guard:
             self.drawn_areas[state.id] = max(self.drawn_areas.get(state.id, 0.0), float(state.area))
 
     def decide(
-        self, result: Result, network: Floats, crop: Crop, fallback_reasons: Mapping[int, str]
+        self,
+        frame: Image,
+        result: Result,
+        network: Floats,
+        crop: Crop,
+        fallback_reasons: Mapping[int, str],
     ) -> Result:
         """The refined result of a frame; ``Result.fallback_reasons`` says which masks stay as propagated.
 
         Args:
+            frame: [H, W, 3] uint8 RGB.
             result: of propagation.
             network: [1 + n, S, S] probabilities of the U-Net, in the order of ``result.objects``.
             crop: the part of the frame that the U-Net was shown.
             fallback_reasons: objects that keep their propagated mask in any case -> why.
         """
-        combined = fuse(result, network, crop, self.trust, self.stride)
+        if self.model.guided_filter_radius and result.objects:
+            combined = fuse_along_edges(frame, result, network, crop, self.trust, self.model)
+        else:
+            combined = fuse(result, network, crop, self.trust, self.model.stride)
         x0, y0, x1, y1 = crop.box
         inside = np.s_[y0:y1, x0:x1]  # there are no objects outside
         ids = [state.id for state in result.objects]
@@ -106,6 +118,38 @@ def fuse(result: Result, network: Floats, crop: Crop, trust: float, stride: int)
         score += _log(crop.pixels(network[channel]), trust)
         np.copyto(winner, object_id, where=score > best)
         np.maximum(best, score, out=best)
+    return labels
+
+
+def fuse_along_edges(
+    frame: Image, result: Result, network: Floats, crop: Crop, trust: float, model: ModelMetadata
+) -> Labels:
+    """As :func:`fuse`, at features; the model's guided filter then finds the edges in the frame's colours.
+
+    Args:
+        frame: [H, W, 3] uint8 RGB.
+        result, network, crop, trust: see :func:`fuse`; at least one object.
+        model: describes the tracker's model, which has a guided filter.
+    """
+    shape = result.probabilities.shape[1:]
+    scores = np.stack(
+        [
+            _log(np.array(propagated, np.float32), 1 - trust)
+            + _log(crop.features(seen, shape, model.stride), trust)
+            for propagated, seen in zip(result.probabilities, network, strict=True)
+        ]
+    )
+    np.exp(scores, out=scores)
+    scores /= scores.sum(0)
+    lab = np.empty((3, *result.labels.shape), np.float32)
+    normalised_lab(frame, model, out=lab)
+    channels = np.empty_like(result.labels)
+    best = argmax_planes(scores)
+    guided_labels(scores, best, lab, model.guided_filter_radius, model.stride, out=channels)
+    x0, y0, x1, y1 = crop.box
+    labels = np.zeros_like(channels)  # outside the crop everything is background
+    ids = np.array([0, *(state.id for state in result.objects)], np.uint8)
+    labels[y0:y1, x0:x1] = ids[channels[y0:y1, x0:x1]]
     return labels
 
 

@@ -58,7 +58,7 @@ class OfflineRefiner:
         self._samples = SampleMaker(settings, tracker.stride)
         self._buffer = SampleBuffer(settings.buffer)
         self._adaptation = Adaptation(settings, predictor)
-        self._guard = Guard(settings.trust, tracker.stride)
+        self._guard = Guard(settings.trust, tracker.metadata)
         self._not_learned: dict[int, str] = {}
         self._drawn: set[int] = set()  # frames whose mask the user gave
 
@@ -139,5 +139,5 @@ class OfflineRefiner:
         direct = self.predictor.predict(scaled, ids)
         mirrored = self.predictor.predict(scaled, ids, mirrored=True)
         reasons = unsure(ids, direct, mirrored) | self._not_learned
-        refined = self._guard.decide(result, np.float32(0.5) * (direct + mirrored), crop, reasons)
+        refined = self._guard.decide(frame, result, np.float32(0.5) * (direct + mirrored), crop, reasons)
         return refined.delayed(time.perf_counter() - started)

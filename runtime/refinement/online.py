@@ -46,7 +46,7 @@ class OnlineRefiner:
         self._settings = settings
         self.worker = worker
         self._samples = SampleMaker(settings, tracker.stride)
-        self._guard = Guard(settings.online_trust, tracker.stride)
+        self._guard = Guard(settings.online_trust, tracker.metadata)
         self._fallback_reasons: dict[int, str] = {}
 
     def step(self, frame: ArrayLike, mask: ArrayLike | None = None) -> Result:
@@ -109,7 +109,7 @@ class OnlineRefiner:
         crop = self._samples.crop(result)
         with one_thread():  # a second one would wait for the core that the worker computes on
             network = self.predictor.predict(crop.image(frame), ids)
-        refined = self._guard.decide(result, network, crop, self._fallback_reasons | new)
+        refined = self._guard.decide(frame, result, network, crop, self._fallback_reasons | new)
         if self._settings.feedback:
             self._tracker.revise(refined.labels)
         return refined.delayed(time.perf_counter() - started)

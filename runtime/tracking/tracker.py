@@ -14,6 +14,7 @@ from ..arrays import label_maps
 from ..arrays.upsampling import argmax_planes
 from ..backends import Backend, DeviceFrame, PrefetchingBackend
 from ..backends.device_frame import Pixels
+from ..model.metadata import ModelMetadata
 from .checks import as_frame, as_mask
 from .history import History
 from .memory import MemoryPolicy, MemoryRing
@@ -49,9 +50,14 @@ class Tracker:
         tell_of_forks(self)
 
     @property
+    def metadata(self) -> ModelMetadata:
+        """Describes the model."""
+        return self._backend.metadata
+
+    @property
     def stride(self) -> int:
         """Pixels per feature of the model, in both directions."""
-        return self._backend.metadata.stride
+        return self.metadata.stride
 
     def step(self, frame: ArrayLike | DeviceFrame, mask: ArrayLike | None = None) -> Result:
         """Label the next frame of the stream.

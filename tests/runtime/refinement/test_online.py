@@ -119,7 +119,7 @@ def test_feedback_puts_refined_masks_into_memory(monkeypatch: pytest.MonkeyPatch
         with OnlineRefiner(tracker, replace(SMALL, feedback=feedback), Silent()) as refiner:
             refiner.predictor.follow([OBJECT], 0)
             monkeypatch.setattr(
-                refiner._guard, "decide", lambda result, *_: replace(result, labels=0 * result.labels)
+                refiner._guard, "decide", lambda frame, result, *_: replace(result, labels=0 * result.labels)
             )
             for index, (image, labels) in enumerate(clip(4)):
                 refined = refiner.step(image, labels if index == 0 else None)

@@ -24,13 +24,16 @@ from maskring.runtime.refinement.comparison import (
     draw_error,
 )
 from maskring.runtime.refinement.crop import Crop
-from maskring.runtime.refinement.guard import Guard, fuse, keep_propagated
+from maskring.runtime.refinement.guard import Guard, fuse, fuse_along_edges, keep_propagated
 from maskring.runtime.refinement.quality import area_quality, confidence, frame_quality
 from maskring.runtime.refinement.samples import Sample, SampleBuffer, SampleMaker
 from maskring.runtime.refinement.settings import RefinementSettings
 from maskring.runtime.tracking.result import ObjectState, Result, Timings
 
 WHOLE = Crop((0, 0, 32, 32), 32)
+BLANK = np.zeros((32, 32, 3), np.uint8)
+PIXELS = new_tracker().metadata
+GUIDED = replace(PIXELS, guided_filter_radius=2, lab_mean=(50.0, 0.0, 0.0), lab_std=(50.0, 50.0, 50.0))
 
 
 def square(*sides: tuple[int, int], size: int = 32) -> NDArray[np.uint8]:
@@ -213,6 +216,47 @@ def test_trust_decides_between_the_two(trust: float) -> None:
     assert (labels == wanted).mean() > 0.9  # propagation's outline is interpolated
 
 
+def test_a_guided_filter_finds_the_edge_in_the_frame() -> None:
+    """Both sides end the object at column 16, the frame's colours at column 18."""
+    frame, labels = BLANK.copy(), square((0, 0))
+    frame[:, :18] = 200
+    labels[:, :16] = 1
+    result, network = result_of(labels, 0.8), network_of(labels, 0.8)
+    columns = fuse_along_edges(frame, result, network, WHOLE, 0.5, GUIDED)[16]
+    np.testing.assert_array_equal(columns, np.arange(32) < 18)
+    guarded = Guard(0.5, GUIDED).decide(frame, result, network, WHOLE, {})
+    np.testing.assert_array_equal(guarded.labels[16], columns)
+    assert fuse(result, network, WHOLE, 0.5, 4)[16].sum() == 16
+
+
+@pytest.mark.parametrize("trust", [0.0, 1.0])
+def test_trust_decides_along_edges_too(trust: float) -> None:
+    here, there = square((0, 16), (24, 28)), square((16, 32))
+    result = replace(result_of(here, objects=2))
+    result = replace(
+        result, objects=tuple(replace(o, id=i) for o, i in zip(result.objects, (OTHER, 200), strict=True))
+    )
+    labels = fuse_along_edges(BLANK, result, network_of(there, 0.9, objects=2), WHOLE, trust, GUIDED)
+    wanted = np.array([0, OTHER, 200])[there if trust else here]
+    assert (labels == wanted).mean() > 0.85  # edges are coarse where the frame has no colours
+
+
+def test_features_lie_where_pixels_do() -> None:
+    seen = np.add.outer(np.arange(SIZE), 2 * np.arange(SIZE)).astype(np.float32)
+    view = Crop((8, 4, 40, 60), SIZE)
+    features = view.features(seen, (16, 16), 4)
+    pixels = view.pixels(seen)[::4, ::4]
+    np.testing.assert_allclose(features[2:14, 3:9], pixels[1:13, 1:7], atol=0.3)
+    np.testing.assert_array_equal(features[:, 12:], np.broadcast_to(features[:, 12:13], (16, 4)))
+
+
+def test_along_edges_only_what_the_network_saw_is_decided() -> None:
+    everywhere, view = np.ones((32, 32), np.uint8), Crop((8, 4, 24, 28), SIZE)
+    network = np.stack([np.full((SIZE, SIZE), share, np.float32) for share in (0.1, 0.9)])
+    labels = fuse_along_edges(BLANK, result_of(everywhere), network, view, 0.5, GUIDED)
+    assert labels[4:28, 8:24].all() and labels.sum() == 24 * 16
+
+
 def test_an_explosion_and_a_disappearance_are_noticed() -> None:
     result = result_of(square((0, 8)), 0.95)
     everywhere, nowhere = np.ones((32, 32), np.uint8), np.zeros((32, 32), np.uint8)
@@ -260,7 +304,9 @@ def test_what_is_kept_covers_exactly_what_propagation_gave_it() -> None:
 def test_the_guard_measures_what_it_decided_and_names_what_it_kept() -> None:
     propagated, found = square((0, 16), (20, 28)), square((4, 20), (20, 28))
     result = result_of(propagated, 0.6, objects=2)
-    decided = Guard(0.9, 4).decide(result, network_of(found, 0.999, objects=2), WHOLE, {2: "because"})
+    decided = Guard(0.9, PIXELS).decide(
+        BLANK, result, network_of(found, 0.999, objects=2), WHOLE, {2: "because"}
+    )
     assert decided.fallback_reasons == {2: "because"}
     assert decided.objects[0].area == (decided.labels == 1).sum() == (found == 1).sum()
     assert decided.objects[0].box == (4, 4, 20, 20)
@@ -268,7 +314,7 @@ def test_the_guard_measures_what_it_decided_and_names_what_it_kept() -> None:
 
 
 def test_the_guard_remembers_the_largest_area_that_was_drawn() -> None:
-    one = Guard(0.5, 4)
+    one = Guard(0.5, PIXELS)
     for area in (100, 20):
         result = result_of(square((0, 8)))
         one.drawn(replace(result, objects=(replace(result.objects[0], area=area),)))
@@ -278,7 +324,9 @@ def test_the_guard_remembers_the_largest_area_that_was_drawn() -> None:
 def test_objects_that_left_are_not_named() -> None:
     result = result_of(square((0, 16)), 0.6)
     assert (
-        Guard(0.5, 4).decide(result, network_of(square((0, 16)), 0.9), WHOLE, {9: "gone"}).fallback_reasons
+        Guard(0.5, PIXELS)
+        .decide(BLANK, result, network_of(square((0, 16)), 0.9), WHOLE, {9: "gone"})
+        .fallback_reasons
         == {}
     )
 
