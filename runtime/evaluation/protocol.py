@@ -58,8 +58,8 @@ class TwoPassTracker(SequenceTracker, Protocol):
     def adapt(self) -> None:
         """Learn from the first pass."""
 
-    def refine(self, frame: Image, index: int) -> HasLabels:
-        """The final result of the frame at position ``index`` of the first pass."""
+    def refine(self, frame: Image) -> HasLabels:
+        """The final result of the next frame; the frames are those of the first pass."""
 
 
 def evaluate(
@@ -194,11 +194,11 @@ def _track_again(annotations: Annotations, tracker: TwoPassTracker, folder: Path
     begun = time.perf_counter()
     tracker.adapt()
     seconds = time.perf_counter() - begun
-    for index, path in enumerate(annotations.sequence.frames[annotations.start :]):
+    for path in annotations.sequence.frames[annotations.start :]:
         with defer_interrupts():
             frame = scaled_to(_frame(path, annotations), size)
             begun = time.perf_counter()
-            labels = tracker.refine(frame, index).labels
+            labels = tracker.refine(frame).labels
             seconds += time.perf_counter() - begun
             annotations.write(folder, path.stem, upscale_labels(labels, annotations.shape))
     return seconds

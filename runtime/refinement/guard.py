@@ -36,6 +36,9 @@ SURE = 0.8
 SELF_AGREEMENT = 0.4
 """Least intersection over union of the U-Net's masks of a frame and of its mirror image."""
 
+AGREEMENT = 0.7
+"""Intersection over union of the U-Net's mask and the propagated one below which propagation has lost the object."""
+
 LEARNED = 0.6
 """Least intersection over union with a mask that the user drew; below it the object is not learned."""
 
@@ -195,6 +198,28 @@ def degenerate(result: Result, refined: Labels, drawn_areas: Mapping[int, float]
         elif sure and after[state.id] < VANISHED * state.area:
             reasons[state.id] = VANISHED_REASON
     return reasons
+
+
+def corrected_memory(result: Result, refined: Labels, network: Floats, crop: Crop) -> Labels | None:
+    """What memory should hold instead of the propagated labels, None where propagation still has all objects.
+
+    Refined masks in memory help where propagation has lost an object, and harm elsewhere: the U-Net misses thin
+    parts, and memory would forget them.
+
+    Args:
+        result: of propagation.
+        refined: [H, W] object ids after refinement.
+        network: [1 + n, S, S] probabilities of the U-Net, in the order of ``result.objects``.
+        crop: the part of the frame that the U-Net was shown.
+    """
+    found, propagated = network.argmax(0), crop.labels(result.labels)
+    ids = [state.id for state in result.objects]
+    agreed = [
+        known
+        for channel, known in enumerate(ids, start=1)
+        if intersection_over_union(found == channel, propagated == known) >= AGREEMENT
+    ]
+    return None if len(agreed) == len(ids) else keep_propagated(result.labels, refined, agreed)
 
 
 def unsure(ids: Sequence[int], direct: Floats, mirrored: Floats) -> dict[int, str]:

@@ -15,7 +15,7 @@ from ...common.types import ArrayLike
 from ..tracking.checks import as_image, as_mask
 from ..tracking.result import Result
 from ..tracking.tracker import Tracker
-from .guard import NOT_ADAPTED_REASON, Guard
+from .guard import NOT_ADAPTED_REASON, Guard, corrected_memory
 from .network.predictor import Predictor, one_thread
 from .samples import SampleMaker
 from .settings import RefinementSettings
@@ -111,5 +111,7 @@ class OnlineRefiner:
             network = self.predictor.predict(crop.image(frame), ids)
         refined = self._guard.decide(frame, result, network, crop, self._fallback_reasons | new)
         if self._settings.feedback:
-            self._tracker.revise(refined.labels)
+            memory = corrected_memory(result, refined.labels, network, crop)
+            if memory is not None:
+                self._tracker.revise(memory)
         return refined.delayed(time.perf_counter() - started)

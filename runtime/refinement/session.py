@@ -73,19 +73,18 @@ class Refinement:
                 f"{option} does nothing with --refine {self.mode}", f"add {other}, or leave it out"
             )
 
-    def wrap(self, tracker: Tracker, folder: Path | None = None) -> AnyTracker:
+    def wrap(self, tracker: Tracker) -> AnyTracker:
         """The tracker itself when refinement is off, or one around it.
 
         Args:
             tracker: one that has seen no frame; closed when this fails.
-            folder: takes a temporary folder of offline refinement; None for the system's place.
 
         Raises:
             UserError: when torch is missing or ``start`` is no refiner.
         """
         try:
             if self.mode == "offline":
-                return self._offline(tracker, folder)
+                return self._offline(tracker)
             return self._online(tracker) if self.mode == "online" else tracker
         except BaseException:
             tracker.close()
@@ -135,7 +134,7 @@ class Refinement:
         tracker.adapt(lambda done, planned, loss: progress("adapting", done, planned, f"loss {loss:.3f}"))
 
         def refine(frame: NDArray[np.uint8], index: int) -> Result:
-            return upscale_result(tracker.refine(scaled_to(frame, size), index), frame.shape)
+            return upscale_result(tracker.refine(scaled_to(frame, size)), frame.shape)
 
         with reopen() as again:
             refined = revisit(again, refine, sinks, count_frames(progress, "refining", stream.length))
@@ -156,11 +155,11 @@ class Refinement:
         if save and self.mode == "off":
             raise UserError("there is no refiner to save", "add --refine offline or --refine online")
 
-    def _offline(self, tracker: Tracker, folder: Path | None) -> OfflineRefiner:
+    def _offline(self, tracker: Tracker) -> OfflineRefiner:
         settings, predictor = self._started()
         from .offline import OfflineRefiner
 
-        return OfflineRefiner(tracker, settings, folder, predictor)
+        return OfflineRefiner(tracker, settings, predictor)
 
     def _online(self, tracker: Tracker) -> OnlineRefiner:
         settings, predictor = self._started()

@@ -13,7 +13,7 @@ SMALLEST_SIZE = 32
 DEFAULT_SIZE = 320
 """Pixels of a side of the U-Net's square input."""
 
-DEFAULT_ITERATIONS = 400
+DEFAULT_ITERATIONS = 1000
 """Optimiser steps per video, offline."""
 
 
@@ -59,7 +59,7 @@ class RefinementSettings:
     pseudo_frames: int = 1
     width: int = 16
     buffer: int = 128
-    trust: float = 0.7
+    trust: float = 0.6
     online_trust: float = 0.6
     budget: float = 1.0
     feedback: bool = False

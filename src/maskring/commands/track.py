@@ -83,7 +83,7 @@ def track(
         refining.check_source(source, stream, live, save_refiner is not None)
         with busy("opening the model"):
             tracker = refining.wrap(
-                open_tracker(model, kernel=kernel.value, threads=threads, device=device.value), out_dir
+                open_tracker(model, kernel=kernel.value, threads=threads, device=device.value)
             )
         stack.push(tracker)
         sinks = _file_sinks(stack, out_dir, stream, masks, overlay, refine)
