@@ -102,7 +102,7 @@ def test_the_wheel_holds_the_package_and_nothing_else(wheel: Path) -> None:
     expected = {place for path in tracked_files() if (place := in_wheel(path))}
     for place in (
         "maskring/studio/page/index.html",
-        "maskring/demo/assets/carphone_00000.png",
+        "maskring/demo/assets/langer_00240.png",
         "maskring/training/recipes/pico.toml",
         "maskring/training/weights/nano.safetensors",
         "maskring/py.typed",

@@ -20,6 +20,7 @@ from typer.testing import CliRunner, Result
 import maskring
 from maskring.cli import app
 from maskring.commands import console
+from maskring.demo import clip as demo_clip
 from maskring.demo.contact_sheet import TILE_WIDTH
 from maskring.runtime.video import synthetic
 from maskring.runtime.video.masks import read_mask, write_mask
@@ -268,8 +269,10 @@ def test_demo(workspace: Workspace, tmp_path: Path, monkeypatch: pytest.MonkeyPa
     clip = tmp_path / "clip"
     clip.mkdir()
     for index in range(3):
-        picture = np.random.default_rng(index).integers(0, 255, (144, 176, 3), dtype=np.uint8)
+        picture = np.random.default_rng(index).integers(0, 255, (360, 640, 3), dtype=np.uint8)
         cv2.imwrite(str(clip / f"{index:03d}.png"), picture)
+    monkeypatch.setattr(demo_clip, "FIRST_FRAME", 1)
+    monkeypatch.setattr(demo_clip, "LAST_FRAME", 2)
     short = functools.partial(synthetic.render_clip, frames=6)
     monkeypatch.setattr(synthetic, "render_clip", lambda height, width: short(height // 6, width // 6))
     done = run("demo", "--out", tmp_path / "demo", "--clip", clip, "--model", workspace.model)
@@ -277,4 +280,8 @@ def test_demo(workspace: Workspace, tmp_path: Path, monkeypatch: pytest.MonkeyPa
     assert re.search(r"J&F \d+\.\d \(J \d+\.\d, F \d+\.\d\)", done.stdout)
     for name in ("contact_sheet.png", "real/overlay.mp4", "rendered/overlay.mp4", "rendered/objects.jsonl"):
         assert (tmp_path / "demo" / name).stat().st_size > 0
+    assert [path.name for path in sorted((tmp_path / "demo" / "real" / "masks").iterdir())] == [
+        "001.png",
+        "002.png",
+    ]
     assert cv2.imread(str(tmp_path / "demo" / "contact_sheet.png")).shape[1] >= 3 * TILE_WIDTH

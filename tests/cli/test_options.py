@@ -353,7 +353,7 @@ def places(workspace: Workspace, tmp_path_factory: pytest.TempPathFactory) -> di
     for seed, folder in enumerate(("others", "noise")):
         (root / folder).mkdir()
         for index in range(3):
-            frame = np.random.default_rng([seed, index]).integers(0, 255, (144, 176, 3), dtype=np.uint8)
+            frame = np.random.default_rng([seed, index]).integers(0, 255, (360, 640, 3), dtype=np.uint8)
             cv2.imwrite(str(root / folder / f"{index}.png"), frame)
     for name, length in (("davis", 4), ("other_davis", 3)):
         _write_dataset(root / name, length)
@@ -406,11 +406,15 @@ def recorded(monkeypatch: pytest.MonkeyPatch) -> list[Any]:
 
 
 def _record_trackers(told: list[Any], monkeypatch: pytest.MonkeyPatch) -> None:
+    from maskring.demo import clip
     from maskring.runtime import backends
     from maskring.runtime.interaction import window
     from maskring.runtime.refinement import session, worker
     from maskring.runtime.tracking.tracker import Tracker
     from maskring.runtime.video import synthetic
+
+    monkeypatch.setattr(clip, "FIRST_FRAME", 0)
+    monkeypatch.setattr(clip, "LAST_FRAME", 2)
 
     open_backend, revise, wrap = backends.open_backend, Tracker.revise, session.Refinement.wrap
     render_clip = synthetic.render_clip

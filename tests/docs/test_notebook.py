@@ -44,8 +44,8 @@ def test_it_runs_from_a_fresh_kernel(path: Path, tmp_path: Path) -> None:
     nbclient.NotebookClient(notebook, timeout=CELL_SECONDS, resources=resources).execute()
     outputs = [output for cell in notebook.cells for output in cell.get("outputs", [])]
     text = "".join(output.get("text", "") for output in outputs if output.get("name") == "stdout")
-    assert "48 frames, 3 objects" in text
-    assert "[1, 3] [3]" in text
-    assert "48 masks: 00000.png to 00047.png" in text
+    assert "24 frames, 2 objects" in text
+    assert "[1, 2] [2]" in text
+    assert "24 masks: 00240.png to 00263.png" in text
     pictures = sum("image/png" in output.get("data", {}) for output in outputs)
     assert pictures == 4, "what is shown is shown"

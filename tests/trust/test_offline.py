@@ -21,7 +21,9 @@ TOOLS = Path(__file__).resolve().parents[1] / "tools"
 SHORT_DEMO = """
 import functools, sys
 from maskring.cli import app
+from maskring.demo import clip
 from maskring.runtime.video import synthetic
+clip.FIRST_FRAME, clip.LAST_FRAME = 0, 2
 whole = synthetic.render_clip
 synthetic.render_clip = lambda height, width: whole(height // 6, width // 6, frames=6)
 app(sys.argv[1:])
@@ -140,7 +142,7 @@ def test_the_demo_with_a_clip_at_hand(tmp_path: Path, exported: Path) -> None:
     clip.mkdir()
     for index in range(3):
         frame, _ = moving_square(index)
-        cv2.imwrite(str(clip / f"{index}.png"), cv2.resize(frame, (176, 144)))
+        cv2.imwrite(str(clip / f"{index}.png"), cv2.resize(frame, (640, 360)))
     command = ["-c", SHORT_DEMO, "demo", "--out", tmp_path / "demo", "--clip", clip, "--model", exported]
     assert offline(command, tmp_path) == []
     assert (tmp_path / "demo" / "contact_sheet.png").stat().st_size > 0

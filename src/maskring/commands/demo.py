@@ -49,7 +49,7 @@ def demo(
 
 
 def _track_real(model: Path, clip: Path, out_dir: Path, sheet: ContactSheet, threads: int) -> Summary:
-    from ..demo.clip import demo_mask
+    from ..demo.clip import FIRST_FRAME, LAST_FRAME, demo_mask
     from ..models import open_tracker
     from ..runtime.pipeline.edits import Edits
     from ..runtime.pipeline.loop import track
@@ -57,9 +57,9 @@ def _track_real(model: Path, clip: Path, out_dir: Path, sheet: ContactSheet, thr
     from ..runtime.video.masks import read_mask
     from ..runtime.video.open_source import open_source
 
-    edits = Edits({0: read_mask(demo_mask())})
+    edits = Edits({FIRST_FRAME: read_mask(demo_mask())})
     with (
-        open_source(clip) as source,
+        open_source(clip, first=FIRST_FRAME, last=LAST_FRAME) as source,
         open_tracker(model, threads=threads) as tracker,
         _sinks(out_dir, source.fps) as sinks,
         show_progress() as progress,

