@@ -29,6 +29,7 @@ from .mask_edges import MAX_VALUES as MAX_VALUES
 from .mask_ids import VOID, MaskIds
 from .mask_picture import REMEDY, MaskPicture
 from .palette import PALETTE
+from .png_pixels import check_pixels
 
 FORMATS: dict[bytes, type[ImageFile]] = {
     b"\x89PNG\r\n\x1a\n": PngImageFile,
@@ -160,7 +161,9 @@ def read_picture(source: Path | str | Pillow.Image) -> MaskPicture:
     try:
         if reader is PngImageFile:
             with PngImageFile(io.BytesIO(data)) as picture:
+                _check_size(str(path), picture)
                 picture.verify()  # every checksum, which decoding does not look at
+            check_pixels(data)
         with reader(io.BytesIO(data)) as picture:
             return _read(str(path), picture, data[DEPTH_BYTE] if reader is PngImageFile else 8)
     except MaskError:
@@ -175,9 +178,7 @@ def _read(name: str, picture: Pillow.Image, depth: int) -> MaskPicture:
     Args:
         depth: bits per sample in the file, as far as Pillow's mode does not tell them.
     """
-    width, height = picture.size
-    if width * height > MAX_PIXELS:
-        raise MaskError(f"the mask {name} claims to hold {width} x {height} pixels", REMEDY)
+    _check_size(name, picture)
     if (pages := _pages(picture)) > 1:
         raise MaskError(f"the mask {name} holds {pages} pictures", "save each as a file of its own")
     picture.load()
@@ -186,6 +187,12 @@ def _read(name: str, picture: Pillow.Image, depth: int) -> MaskPicture:
     areas = _areas(name, picture, depth)
     orientation = picture.getexif().get(ORIENTATION, 1)
     return MaskPicture(name, _upright(areas.areas, orientation), areas.marks, areas.notes)
+
+
+def _check_size(name: str, picture: Pillow.Image) -> None:
+    width, height = picture.size
+    if width * height > MAX_PIXELS:
+        raise MaskError(f"the mask {name} claims to hold {width} x {height} pixels", REMEDY)
 
 
 def _areas(name: str, picture: Pillow.Image, depth: int) -> MaskPicture:

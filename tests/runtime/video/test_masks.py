@@ -317,6 +317,42 @@ def test_headers_that_lie(tmp_path: Path, header: png.Header, remedy: str) -> No
     assert remedy in caught.value.remedy
 
 
+@pytest.mark.parametrize("rows", [1, 1 << 20])
+def test_rows_that_the_file_does_not_hold(tmp_path: Path, rows: int) -> None:
+    """Pillow makes them black, which takes memory for all of them."""
+    path = tmp_path / "mask.png"
+    path.write_bytes(crafted(png.Header(5, 3 + rows, 8, png.GREY), packed_lines(IDS, 8)))
+    with raises_user_error(MaskError, mentions=(path, "missing", "copy it again")):
+        read_mask(path)
+    path.write_bytes(crafted(png.Header(5, 3, 8, png.GREY), packed_lines(IDS, 8)))
+    np.testing.assert_array_equal(read_mask(path), IDS)
+
+
+@pytest.mark.parametrize("missing", [0, 1])
+def test_an_interlaced_picture_is_whole_or_refused(tmp_path: Path, missing: int) -> None:
+    pixels_of_lines = (
+        1,
+        1,
+        1,
+        1,
+        2,
+        1,
+        1,
+        1,
+        3,
+        3,
+    )  # of 3 x 5 pixels, in seven passes, of which one is empty
+    lines = [bytes([0, *[7] * count]) for count in pixels_of_lines]
+    path = tmp_path / "mask.png"
+    header = png.Header(3, 5, 8, png.GREY, interlace=1)
+    path.write_bytes(crafted(header, b"".join(lines)[: 25 - missing]))
+    if missing:
+        with raises_user_error(MaskError, mentions=(path, "missing", "copy it again")):
+            read_mask(path)
+    else:
+        assert (read_mask(path) == 7).all()
+
+
 def test_masks_are_uint8_pictures() -> None:
     for wrong in (np.zeros((2, 2), np.int32), np.zeros((2, 2, 3), np.uint8), np.zeros((0, 2), np.uint8)):
         with pytest.raises(ValueError, match="uint8"):
