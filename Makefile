@@ -15,7 +15,7 @@ NATIVE := $(wildcard CMakeLists.txt plugins/CMakeLists.txt plugins/*.cmake plugi
 CUDA ?= OFF
 BUILD := --no-build-isolation --config-settings=cmake.define.MASKRING_CUDA=$(CUDA)
 
-.PHONY: install demo test test-all test-deep test-lowest test-newest lint typecheck docs bench lock sbom fuzz clean
+.PHONY: install demo test test-all test-deep test-lowest test-newest lint typecheck docs bench lock sbom graphs fuzz clean
 .DELETE_ON_ERROR:
 
 install: $(STAMP)
@@ -90,6 +90,10 @@ lock: $(STAMP)
 
 sbom: $(STAMP)
 	$(BIN)/python .ci/sbom.py
+
+# After a change of the exporter or of a shipped checkpoint: training/weights/*.graph.
+graphs: $(STAMP)
+	$(BIN)/python -m maskring.export.shipped_graph
 
 # Seconds for each format; what was learnt, and inputs that broke something, stay in build/fuzz.
 FUZZ_SECONDS ?= 60

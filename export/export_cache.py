@@ -1,6 +1,7 @@
 """Exports on demand: a checkpoint that is given as a model is exported once, into a cache.
 
-Finding a cached export imports neither torch nor onnx, so a tracker opens as lightly by name as by file.
+Finding a cached export imports neither torch nor onnx, so a tracker opens as lightly by name as by file. The exports of
+shipped checkpoints are filled, not made (:mod:`.shipped_graph`), which needs no torch.
 """
 
 from __future__ import annotations
@@ -15,6 +16,7 @@ from typing import Any
 
 from ..common.errors import ModelError, UnavailableError
 from ..common.files import cache_directory, caching
+from .shipped_graph import fill, shipped_graph
 
 PACKAGE = Path(__file__).resolve().parents[1]
 
@@ -24,6 +26,7 @@ SOURCES = (
     "runtime/model",
     "training/network",
     "training/checkpoint.py",
+    "training/checkpoint_header.py",
     "training/torch_files.py",
 )
 """Folders, at any depth, and files whose Python code decides what an export holds."""
@@ -37,8 +40,8 @@ def cached_onnx(checkpoint: Path, **options: Any) -> Path:
 
     The name of the file holds a digest of everything that decides its content: the bytes of the checkpoint,
     the options, this version's code and the versions of the exporters. Where no exporter is installed, a
-    cached export by any version of them is taken. Several processes may ask at once: each writes a file of
-    its own and renames it.
+    cached export by any version of them is taken. Without options, a shipped checkpoint needs no exporter. Several
+    processes may ask at once: each writes a file of its own and renames it.
 
     Raises:
         ModelError: as :func:`.onnx_export.export_onnx`.
@@ -49,8 +52,16 @@ def cached_onnx(checkpoint: Path, **options: Any) -> Path:
         content = checkpoint.read_bytes()
     except OSError as error:
         raise ModelError(f"the checkpoint {checkpoint} cannot be read", "check the path") from error
+    graph = None if options else shipped_graph(checkpoint, content)
     settings = json.dumps([options, _source_digest()], sort_keys=True)
-    name = f"{checkpoint.stem}-{hashlib.sha256(content + settings.encode()).hexdigest()[:32]}"
+    digest = hashlib.sha256((graph or content) + settings.encode()).hexdigest()[:32]
+    name = f"{checkpoint.stem}-{digest}"
+    if graph is not None:
+        model = cache_directory() / f"{name}.onnx"
+        if not os.access(model, os.R_OK):
+            with caching(model):
+                fill(graph, checkpoint, model)
+        return model
     exporters = _exporters_digest()
     if exporters is None:
         cached = sorted(cache_directory().glob(f"{glob_escape(name)}-*.onnx"))

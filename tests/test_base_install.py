@@ -82,6 +82,33 @@ def test_tracks_with_an_inlined_file(scene: Path) -> None:
     assert (np.stack(found) == expected).mean() > 0.999
 
 
+def test_tracks_with_the_default_checkpoint(scene: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A shipped checkpoint needs no exporter, and nothing in the cache."""
+    monkeypatch.setenv("MASKRING_CACHE", str(scene / "cache"))
+    done = maskring("track", "clip", "--mask", "mask.png", "--out", "pico", "--threads", 1, folder=scene)
+    assert done.returncode == 0, done.stderr
+    last = read_mask(scene / "pico" / "masks" / "11.png", allow_empty=True)
+    assert (last == moving_square(11)[1]).mean() > 0.97
+
+
+@pytest.mark.parametrize(
+    "command",
+    [
+        ("export", "pico", "--out", "other.onnx", "--radius", "5"),
+        ("track", "clip", "--mask", "mask.png", "--model", "tiny.onnx", "--refine", "offline", "--out", "no"),
+    ],
+    ids=("export", "refine"),
+)
+def test_what_needs_torch_names_the_extra(scene: Path, command: tuple[str, ...]) -> None:
+    done = maskring(*command, folder=scene)
+    assert done.returncode == 2 and "Traceback" not in done.stderr
+    assert (
+        len(done.stderr.splitlines()) == 1
+        and "torch" in done.stderr
+        and "pip install 'maskring[" in done.stderr
+    )
+
+
 @pytest.mark.parametrize("command", ["track", "score", "convert", "export", "train", "studio", "profile"])
 def test_commands_explain_themselves(scene: Path, command: str) -> None:
     done = maskring(command, "--help", folder=scene)

@@ -7,73 +7,29 @@ import json
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
-from typing import Annotated, Any, TypeAlias, TypeVar
 
 import torch
-from safetensors import SafetensorError, safe_open
 from safetensors.torch import save
 from torch import Tensor
 
 from ..common.errors import ModelError
-from ..common.files import atomic_path, check_utf8, make_directory
-from ..common.stored import Between, from_stored
-from ..runtime.model.metadata import with_current_names, without_unused
+from ..common.files import atomic_path, make_directory
+from ..runtime.model.metadata import without_unused
+from .checkpoint_header import COPY_AGAIN as COPY_AGAIN
+from .checkpoint_header import (
+    FORMAT,
+    FORMAT_VERSION,
+    json_entry,
+    open_checkpoint,
+    parsed,
+    provenance,
+    tracking_settings,
+)
+from .checkpoint_header import AffinitySettings as AffinitySettings
+from .checkpoint_header import Provenance as Provenance
 from .network.encoder import Encoder, EncoderConfig, empty_encoder
 
-FORMAT = "maskring-checkpoint"
-FORMAT_VERSION = 2
-"""Version of the files that are written. :func:`_tracking_settings` reads format 1 of maskring 0.1.0, too."""
-
-READABLE_VERSIONS = ("1", "2")
-
-NOT_OURS = "give a checkpoint written by maskring, or convert one with maskring import"
-COPY_AGAIN = "copy or download the file again"
-
 State = dict[str, Tensor]
-Parsed = TypeVar("Parsed")
-
-Setting: TypeAlias = Annotated[int, Between(0, 2**31 - 1)]
-
-
-@dataclass(frozen=True)
-class AffinitySettings:
-    """How tracking compares the features of a checkpoint (settings of ``windowed_affinity``).
-
-    Attributes:
-        radius: window radius, in features.
-        logit_scale: factor on inner products before the softmax.
-        top_k: logits kept per pixel, 0 for all.
-        roi_step: step of the search for window centres in dilated slots, 0 for none.
-        smoothing_radius: radius of the smoothing read, in features, 0 for none.
-        guided_filter_radius: radius of the filter that fits edges to colours, in features, 0 for none; this,
-            ``roi_step`` and ``smoothing_radius`` as in :class:`maskring.runtime.model.metadata.ModelMetadata`.
-    """
-
-    radius: Setting = 12
-    logit_scale: Annotated[float, Between(0, 2**31 - 1)] = 0.125
-    top_k: Setting = 0
-    roi_step: Setting = 0
-    smoothing_radius: Setting = 2
-    guided_filter_radius: Setting = 0
-
-
-@dataclass(frozen=True)
-class Provenance:
-    """Where weights come from, for people.
-
-    Attributes:
-        recipe: name of the training recipe, or of the work that published the weights.
-        steps: optimiser steps taken.
-        seed: seed of the run, None when unknown.
-        data: what the weights were trained on.
-        licence: terms of the weights.
-    """
-
-    recipe: str = ""
-    steps: Setting = 0
-    seed: Setting | None = None
-    data: str = ""
-    licence: str = ""
 
 
 @dataclass(frozen=True)
@@ -151,22 +107,8 @@ def load_checkpoint(path: Path) -> Checkpoint:
         when
             its tensors do not fit the encoder that it describes.
     """
-    if not path.is_file():
-        raise ModelError(f"the checkpoint {path} does not exist", "check the path")
-    check_utf8(path, ModelError, "safetensors")
-    try:
-        with safe_open(path, framework="pt") as file:
-            metadata = file.metadata() or {}
-            _check_format(metadata, path)
-            tensors = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118 (not a dict)
-    except SafetensorError as error:
-        raise ModelError(
-            f"{path} is not a checkpoint or is truncated", f"{COPY_AGAIN}; {NOT_OURS}"
-        ) from error
-    except OSError as error:
-        raise ModelError(
-            f"{path} cannot be read ({error.strerror or error})", "check its permissions"
-        ) from error
+    with open_checkpoint(path, "pt") as (file, metadata):
+        tensors = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118 (not a dict)
     config = _encoder_config(metadata, path)
     tensors = {name: t.float() if t.is_floating_point() else t for name, t in tensors.items()}
     _check_tensors(tensors, config, str(path), COPY_AGAIN)
@@ -174,63 +116,17 @@ def load_checkpoint(path: Path) -> Checkpoint:
         config=config,
         query=_with_prefix(tensors, "query."),
         key=_with_prefix(tensors, "key.") or None,
-        tracking=_tracking_settings(metadata, path),
-        provenance=_parsed(Provenance, _json_entry(metadata, "provenance", path), "provenance", path),
+        tracking=tracking_settings(metadata, path),
+        provenance=provenance(metadata, path),
     )
-
-
-def _check_format(metadata: Mapping[str, str], path: Path) -> None:
-    if metadata.get("format") != FORMAT:
-        raise ModelError(f"{path} is not a maskring checkpoint", NOT_OURS)
-    version = metadata.get("version")
-    if version not in READABLE_VERSIONS:
-        raise ModelError(
-            f"{path} has checkpoint format {version}, this maskring reads formats up to {FORMAT_VERSION}",
-            "use the version of maskring that wrote it, or train again",
-        )
-
-
-def _tracking_settings(metadata: Mapping[str, str], path: Path) -> AffinitySettings:
-    """The tracking settings of a checkpoint.
-
-    Format 2 states every setting. Format 1 may lack two, and maskring 0.1.0 tracked such files without a
-    search and with a smoothing radius of 2; so they mean the same here. Old names of settings are read in
-    both.
-    """
-    stored = _json_entry(metadata, "tracking", path)
-    try:
-        stored = with_current_names(stored)
-    except (ValueError, AttributeError) as error:
-        raise _damaged("tracking", path) from error
-    if metadata["version"] == "1":
-        stored = {"roi_step": 0, "smoothing_radius": 2} | stored
-    return _parsed(AffinitySettings, stored, "tracking", path)
-
-
-def _json_entry(metadata: Mapping[str, str], entry: str, path: Path) -> Any:
-    try:
-        return json.loads(metadata[entry])
-    except (ValueError, KeyError, RecursionError) as error:
-        raise _damaged(entry, path) from error
-
-
-def _damaged(entry: str, path: Path) -> ModelError:
-    return ModelError(f"the {entry} entry of {path} is damaged", COPY_AGAIN)
-
-
-def _parsed(kind: type[Parsed], stored: object, entry: str, path: Path) -> Parsed:
-    try:
-        return from_stored(kind, stored)
-    except ValueError as error:
-        raise _damaged(entry, path) from error
 
 
 def _encoder_config(metadata: Mapping[str, str], path: Path) -> EncoderConfig:
     """The encoder of a checkpoint; files of older versions lack the later settings."""
-    stored = _json_entry(metadata, "encoder", path)
+    stored = json_entry(metadata, "encoder", path)
     if isinstance(stored, dict):
         stored = {"inputs": 3, "patch": 0, "pyramid": False} | stored
-    return _parsed(EncoderConfig, stored, "encoder", path)
+    return parsed(EncoderConfig, stored, "encoder", path)
 
 
 def _check_tensors(tensors: State, config: EncoderConfig, origin: str, remedy: str) -> None:

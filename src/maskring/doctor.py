@@ -37,10 +37,9 @@ class Finding:
     remedy: str = ""
 
 
-REQUIRED = ("numpy", "onnx", "onnxruntime", "opencv-python", "pillow")
+REQUIRED = ("numpy", "onnx", "onnxruntime", "opencv-python", "pillow", "safetensors")
 OPTIONAL = {
     "torch": "train, import and export checkpoints: pip install 'maskring[train]'",
-    "safetensors": "read checkpoints: pip install 'maskring[train]'",
     "onnxscript": "export checkpoints: pip install 'maskring[train]'",
     "starlette": "work in a browser: pip install 'maskring[studio]'",
     "uvicorn": "work in a browser: pip install 'maskring[studio]'",
@@ -85,8 +84,8 @@ CAPABILITIES = {
         "OpenCV with FFMPEG",
         "onnxruntime providers",
     ),
-    "refine masks": ("torch", "safetensors"),
-    "track with checkpoints, train, import, export": ("torch", "safetensors", "onnxscript"),
+    "refine masks": ("torch",),
+    "track with your own checkpoints, train, import, export": ("torch", "onnxscript"),
     "outline and correct in a browser (studio)": ("starlette", "uvicorn", "websockets"),
     "verify exports": ("operator library",),
     "build engines for RTX cards": ("tensorrt-rtx", "polygraphy"),

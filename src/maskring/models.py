@@ -25,7 +25,7 @@ def resolve_model(model: Path | None) -> Path:
 
     Raises:
         ModelError: when the file does not exist or is not ours.
-        UnavailableError: when a checkpoint must be exported and torch is not installed.
+        UnavailableError: when a checkpoint that is not shipped must be exported and torch is not installed.
         OutputError: when the export cannot be written.
     """
     model = model_file(model)
@@ -64,9 +64,9 @@ def provenance(model: Path | None) -> str:
     file = model_file(model)
     if file.suffix != CHECKPOINT_SUFFIX:
         return "a TensorRT engine" if file.suffix == ".engine" else "an exported model"
-    from .training.checkpoint import load_checkpoint
+    from .training.checkpoint_header import read_provenance
 
-    origin = load_checkpoint(file).provenance
+    origin = read_provenance(file)
     name = str(model) if file == model else f"the shipped checkpoint {file.stem}"
     return one_line(
         f"{name}: recipe {origin.recipe or 'unknown'}, {origin.steps} steps, data: {origin.data or 'unknown'}"

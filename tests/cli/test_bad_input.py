@@ -38,7 +38,7 @@ def maskring(*arguments: str | Path, timeout: float = 120) -> subprocess.Complet
 
 OF_THE_BASE_INSTALL = """
 import sys
-sys.modules.update(dict.fromkeys(("torch", "onnxscript", "safetensors")))  # as if they were not installed
+sys.modules.update(dict.fromkeys(("torch", "onnxscript")))  # as if they were not installed
 from maskring.__main__ import main
 main()
 """

@@ -17,6 +17,7 @@ from maskring.common.errors import UnavailableError
 from maskring.export import export_cache
 from maskring.export.export_cache import PACKAGE, cached_onnx, source_files
 from maskring.training.checkpoint import load_checkpoint, save_checkpoint
+from maskring.training.weights import shipped_checkpoint, shipped_names
 
 SIZE = {"height": 16, "width": 16, "num_labels": 2, "num_slots": 2}
 
@@ -116,11 +117,43 @@ def test_a_cached_model_is_found_without_torch_or_onnx(checkpoint: Path) -> None
         "from pathlib import Path\n"
         "from maskring.models import resolve_model\n"
         f"print(resolve_model(Path({str(checkpoint)!r})))\n"
-        "print(*sorted({'torch', 'onnx', 'onnxscript', 'safetensors', 'onnxruntime'} & {*sys.modules}))\n"
+        "print(*sorted({'torch', 'onnx', 'onnxscript', 'onnxruntime'} & {*sys.modules}))\n"
     )
-    heavy = ("torch", "onnx", "onnxscript", "safetensors")
+    heavy = ("torch", "onnx", "onnxscript")
     assert run_without((), program).splitlines() == [str(cached), ""]
     assert run_without(heavy, program).splitlines()[0] == str(cached)
+
+
+@pytest.mark.parametrize("name", shipped_names())
+def test_a_shipped_checkpoint_tracks_without_torch(
+    name: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("MASKRING_CACHE", str(tmp_path / "empty"))
+    program = (
+        "import maskring, sys\n"
+        "from maskring.models import provenance\n"
+        "from support import moving_square\n"
+        f"with maskring.open_tracker({name!r}, threads=1) as tracker:\n"
+        "    tracker.step(*moving_square(0))\n"
+        "    print(int((tracker.step(moving_square(1)[0]).labels == 1).sum()))\n"
+        f"print(provenance({name!r}))\n"
+    )
+    area, said = run_without(("torch", "onnxscript"), program).splitlines()
+    assert abs(int(area) - int(moving_square(1)[1].sum())) < 64 and "recipe" in said
+    (made,) = (tmp_path / "empty").glob(f"{name}-*.onnx")
+    stamp = made.stat().st_mtime_ns
+    run_without(("torch", "onnxscript"), program)
+    assert made.stat().st_mtime_ns == stamp
+
+
+def test_other_settings_of_a_shipped_checkpoint_need_the_exporter(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("MASKRING_CACHE", str(tmp_path))
+    monkeypatch.setattr(export_cache, "EXPORTERS", ("torch", "a-distribution-that-is-not-there"))
+    with pytest.raises(UnavailableError) as refused:
+        cached_onnx(shipped_checkpoint("pico"), radius=5)
+    assert "maskring[train]" in refused.value.remedy
 
 
 def test_a_cached_model_is_opened_and_tracks_without_torch(checkpoint: Path) -> None:
@@ -131,7 +164,7 @@ def test_a_cached_model_is_opened_and_tracks_without_torch(checkpoint: Path) -> 
         f"with maskring.open_tracker({str(checkpoint)!r}, threads=1) as tracker:\n"
         "    print(int((tracker.step(*moving_square(0)).labels == 1).sum()))\n"
     )
-    assert int(run_without(("torch", "onnxscript", "safetensors"), program)) == moving_square(0)[1].sum()
+    assert int(run_without(("torch", "onnxscript"), program)) == moving_square(0)[1].sum()
 
 
 @pytest.mark.skipif(os.name == "nt", reason="Windows has other permissions")

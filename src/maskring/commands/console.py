@@ -20,7 +20,7 @@ from ..common.libraries import import_failure
 EXIT_USER_ERROR = 2
 
 EXTRAS = {
-    **dict.fromkeys(("torch", "onnxscript", "safetensors", "tomli"), "train"),
+    **dict.fromkeys(("torch", "onnxscript", "tomli"), "train"),
     **dict.fromkeys(("anyio", "starlette", "uvicorn", "websockets"), "studio"),
 }
 """Modules that the base install lacks -> the extra that brings them."""

@@ -204,7 +204,9 @@ FORMATS = {
     "metadata": Format(metadata, ("maskring.runtime.model.metadata",)),
     "manifests": Format(manifests, ("maskring.runtime.model.engine_file", "maskring.runtime.model.metadata")),
     "recipes": Format(recipes, ("maskring.training.recipe", "tomllib")),
-    "checkpoints": Format(checkpoints, ("maskring.training.checkpoint", "maskring.training.network.encoder")),
+    "checkpoints": Format(
+        checkpoints, ("maskring.training.checkpoint_header", "maskring.training.network.encoder")
+    ),
     "refiners": Format(refiners, ("maskring.runtime.refinement.network.checkpoint",)),
     "segments": Format(segments, ("maskring.training.frame_cache",)),
 }
