@@ -24,12 +24,29 @@ class Planned:
         mask_files: files with masks, which are no frames even where they lie among them.
         notes: sentences that say how a mask was read.
         classes: object id -> class, of objects in annotation files.
+        additions, removals: the values of ``--add`` and ``--remove``.
     """
 
     steering: Steering
     mask_files: list[Path]
     notes: list[str]
     classes: dict[int, str]
+    additions: list[str]
+    removals: list[str]
+
+    def require_reached(self, end: int | None) -> None:
+        """Refuse edits after the last frame, once that is known; they would have no effect.
+
+        Raises:
+            MaskError: when an edit lies after frame ``end``.
+        """
+        for option, texts in (("--add", self.additions), ("--remove", self.removals)):
+            for text in texts:
+                if end is not None and int(text.partition("=")[0].partition(":")[0]) > end:
+                    raise MaskError(
+                        f"{option} {text} comes after frame {end}, the last one that is tracked",
+                        "name an earlier frame; the first one is 0",
+                    )
 
 
 def planned_edits(
@@ -70,22 +87,7 @@ def planned_edits(
     plan = plan_masks(given, boxes=len(boxes), removals=removed, frame_names=names)
     schedule = Schedule(Edits(plan.masks, removed))
     steering = Boxed([parse_box(text) for text in boxes], schedule) if boxes else schedule
-    return Planned(steering, files, plan.notes, plan.classes)
-
-
-def require_reached(end: int | None, additions: list[str] | None, removals: list[str] | None) -> None:
-    """Refuse edits after the last frame, once that is known; they would have no effect.
-
-    Raises:
-        MaskError: when an edit lies after frame ``end``.
-    """
-    for option, texts in (("--add", additions or []), ("--remove", removals or [])):
-        for text in texts:
-            if end is not None and int(text.partition("=")[0].partition(":")[0]) > end:
-                raise MaskError(
-                    f"{option} {text} comes after frame {end}, the last one that is tracked",
-                    "name an earlier frame; the first one is 0",
-                )
+    return Planned(steering, files, plan.notes, plan.classes, additions, removals)
 
 
 def parse_box(text: str) -> Box:
