@@ -13,6 +13,7 @@ from typing import NoReturn, TextIO
 
 from .common.errors import one_line
 from .common.interrupts import EXIT_INTERRUPTED, handle_interrupts
+from .common.libraries import explain_imports_alone
 
 
 def main() -> NoReturn:
@@ -24,6 +25,7 @@ def main() -> NoReturn:
     with handle_interrupts():
         _print_any_name()
         warnings.showwarning = _print_warning
+        explain_imports_alone("cv2", "onnxruntime")
         try:
             from .cli import app
 

@@ -79,6 +79,37 @@ def test_doctor_and_commands_say_it(case: str, tmp_path: Path) -> None:
     assert all(word in done.stderr for word in expected), done.stderr
 
 
+BUILT_FOR_NUMPY_1 = """
+import sys
+import numpy
+if numpy.__version__ < "2":
+    sys.stderr.write("a warning of many lines\\n" * 30)
+else:  # what a binary module built for NumPy 1 reads; NumPy says what it thinks of that
+    try:
+        from numpy.core import _multiarray_umath
+        _multiarray_umath._ARRAY_API
+    except ImportError:
+        sys.excepthook(*sys.exc_info())
+raise ImportError("numpy.core.multiarray failed to import")
+"""
+
+
+def test_numpys_own_warning_is_not_repeated(tmp_path: Path) -> None:
+    (tmp_path / "a").mkdir()
+    done = with_opencv(BUILT_FOR_NUMPY_1, tmp_path / "a", "doctor")
+    assert done.returncode == 1 and "numpy<2" in done.stdout and not done.stderr
+    (tmp_path / "b").mkdir()
+    words = ("track", "clip.mp4", "--mask", "mask.png", "--out", tmp_path / "o")
+    done = with_opencv(BUILT_FOR_NUMPY_1, tmp_path / "b", *words)
+    assert done.returncode == 2 and len(done.stderr.splitlines()) == 1 and "numpy<2" in done.stderr
+
+
+def test_what_a_package_says_of_another_problem_stays(tmp_path: Path) -> None:
+    code = "import sys\nsys.stderr.write('a hint\\n')\nraise ImportError('cannot import name a from b')"
+    done = with_opencv(code, tmp_path, "track", "clip.mp4", "--mask", "mask.png", "--out", tmp_path / "o")
+    assert done.returncode != 0 and "a hint" in done.stderr
+
+
 def test_a_hidden_opencv_of_the_system_is_named(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """JetPack's OpenCV has GStreamer; the one that pip installs over it has not."""
     (tmp_path / "dist-packages" / "cv2").mkdir(parents=True)
