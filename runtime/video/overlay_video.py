@@ -11,6 +11,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 import numpy as np
+from numpy.typing import NDArray
 
 from ...common.errors import OutputError
 from ...common.files import atomic_path, make_directory, output_error, require_name
@@ -50,6 +51,7 @@ class OverlayVideoSink(ClosingSink):
         by_time: place pictures by the frames' timestamps, which suits videos of variable rate: no frame is
             left out, and none stands longer than :data:`LONGEST_STILL_S`. Otherwise pictures are placed by the
             frames' indices, which suits cameras, whose timestamps are times of arrival.
+        palette: [256, 3] uint8 RGB colour of each object id; None for the colours of DAVIS.
 
     Attributes:
         codec: ``h264``, or ``mpeg4`` where FFmpeg has no encoder of H.264, which is logged as a warning; known
@@ -60,7 +62,9 @@ class OverlayVideoSink(ClosingSink):
             ``fps`` is not from :data:`MIN_FPS` to :data:`MAX_FPS`.
     """
 
-    def __init__(self, path: Path, fps: float, *, by_time: bool = False) -> None:
+    def __init__(
+        self, path: Path, fps: float, *, by_time: bool = False, palette: NDArray[np.uint8] | None = None
+    ) -> None:
         if path.suffix.lower() != ".mp4":
             raise OutputError(f"the overlay video {path} does not end in .mp4", "rename it")
         if not MIN_FPS <= fps <= MAX_FPS:
@@ -72,7 +76,7 @@ class OverlayVideoSink(ClosingSink):
         make_directory(require_name(path).parent)
         self.codec: str | None = None
         self._path = path
-        self._fps, self._by_time = fps, by_time
+        self._fps, self._by_time, self._palette = fps, by_time, palette
         self._start = 0.0
         self._temporary = contextlib.ExitStack()
         self._file: VideoFile | None = None
@@ -118,7 +122,7 @@ class OverlayVideoSink(ClosingSink):
 
     def _picture(self, frame: Frame, result: Result) -> Image:
         """RGB pixels of one frame of the video."""
-        return draw_overlay(frame.image, result.labels)
+        return draw_overlay(frame.image, result.labels, palette=self._palette)
 
     def _open(self, picture: Image) -> VideoFile:
         height, width = picture.shape[:2]

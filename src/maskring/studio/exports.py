@@ -34,7 +34,7 @@ def export_zip(
     """Write everything that is known of a clip into one zip in the project's folder.
 
     - ``masks/``: a palette PNG for each frame that has a mask, as ``maskring track`` writes them;
-    - ``overlay.mp4``: the whole clip with its objects painted over it;
+    - ``overlay.mp4``: the whole clip with its objects painted over it in their colours;
     - ``objects.jsonl``: area, box and confidence of each object on each frame with a mask;
     - ``objects.json``: names and colours;
     - ``coco.json``, ``cvat.xml``, ``yolo-seg/``, ``davis/``, ``youtube-vos/``: what ``maskring convert`` writes, with
@@ -74,7 +74,9 @@ def _write_results(
     with (
         MaskFolderSink(folder / MASKS) as masks,
         JsonLinesSink(folder / "objects.jsonl") as objects,
-        OverlayVideoSink(folder / "overlay.mp4", store.fps, by_time=True) as video,
+        OverlayVideoSink(
+            folder / "overlay.mp4", store.fps, by_time=True, palette=workspace.project.items.palette()
+        ) as video,
         store.open(indices) as source,
     ):
         for done, frame in enumerate(source, 1):

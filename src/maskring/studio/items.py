@@ -6,11 +6,16 @@ import re
 from collections.abc import Iterable
 from dataclasses import dataclass, replace
 
+import numpy as np
+from numpy.typing import NDArray
+
 from ..common.errors import MaskError, UserError
 from ..common.types import MAX_LABELS
 from ..runtime.video.palette import PALETTE
 
 MAX_NAME = 100
+
+COLOUR = re.compile("#[0-9a-f]{6}")
 
 
 @dataclass(frozen=True)
@@ -38,6 +43,14 @@ class Items(dict[int, Item]):
 
     def __missing__(self, object_id: int) -> Item:
         raise MaskError(f"there is no object {object_id}", "choose an object from the list")
+
+    def palette(self) -> NDArray[np.uint8]:
+        """RGB colour of each number, [256, 3] uint8."""
+        palette: NDArray[np.uint8] = PALETTE.copy()
+        for item in self.values():
+            if COLOUR.fullmatch(item.colour):  # a project's file may hold anything
+                palette[item.id] = np.frombuffer(bytes.fromhex(item.colour[1:]), np.uint8)
+        return palette
 
     def add(self, name: str = "") -> Item:
         """A new object.
@@ -75,7 +88,7 @@ class Items(dict[int, Item]):
             UserError: when the colour is not of the form ``#rrggbb``.
         """
         item = self[object_id]
-        if colour is not None and not re.fullmatch("#[0-9a-f]{6}", colour.lower()):
+        if colour is not None and not COLOUR.fullmatch(colour.lower()):
             raise UserError(f"{colour} is not a colour", "give #rrggbb")
         changed = replace(item, name=_name(name or "") or item.name, colour=(colour or item.colour).lower())
         self[object_id] = changed
