@@ -27,11 +27,14 @@ from maskring.runtime.video.folders import frames_in
 from maskring.runtime.video.images import read_image
 
 OBSERVE = """() => {
-  const stage = document.querySelector("#stage");
-  window.settled = [];
-  new MutationObserver(() => settled.push([performance.now(), stage.dataset.frame, stage.dataset.revision]))
-    .observe(stage, { attributes: true, attributeFilter: ["data-revision"] });
-  document.addEventListener("pointerup", () => (window.released = performance.now()), true);
+  const stage = document.querySelector("#stage"), before = stage.dataset.revision;
+  let released = null;
+  document.addEventListener("pointerup", () => (released = performance.now()), { capture: true, once: true });
+  window.masked = new Promise((done) => new MutationObserver((_, observer) => {
+    if (released === null || !stage.dataset.revision || stage.dataset.revision === before) return;
+    observer.disconnect();
+    requestAnimationFrame(() => requestAnimationFrame(() => done(performance.now() - released)));
+  }).observe(stage, { attributes: true, attributeFilter: ["data-revision"] }));
 }"""
 
 JUMP = """(frame) => new Promise((done) => {
@@ -61,7 +64,11 @@ def main() -> None:
     with tempfile.TemporaryDirectory() as name:
         clip = Path(name) / chosen.frames.name
         clip.mkdir()
-        for path in frames_in(chosen.frames)[: chosen.count]:
+        paths = frames_in(chosen.frames)[: chosen.count]
+        if len(paths) < 4:
+            parser.error(f"{len(paths)} frames are too few: --frames and --count must give at least 4")
+        chosen.count = len(paths)  # a folder may hold fewer
+        for path in paths:
             shutil.copy(path, clip)
         measure(clip, chosen)
 
@@ -135,8 +142,7 @@ def draw_box(page: Any, size: tuple[int, int], box: str) -> float:
     page.mouse.down()
     page.mouse.move(left + (x1 - 0.5) * scale, top + (y1 - 0.5) * scale, steps=4)
     page.mouse.up()
-    page.wait_for_selector('#stage:not([data-revision=""])')
-    return float(page.evaluate("settled[0][0] - released"))
+    return float(page.evaluate("masked"))
 
 
 class Times(NamedTuple):

@@ -92,6 +92,36 @@ def test_outline_follow_correct_export(
     assert corrected["masks/00003.png"] != first["masks/00003.png"]
 
 
+def test_what_is_shown_of_a_run_takes_a_small_share_of_the_time(studio: Studio, page: Any) -> None:
+    """By a clock that the test moves on."""
+    page.goto(studio.address)
+    told = page.evaluate(
+        """async () => {
+          const { Pace } = await import("./page/pace.js");
+          const told = [];
+          for (const cost of [10, 1000]) {
+            let time = 0;
+            const shown = [], rests = [];
+            const rest = async (milliseconds) => {
+              rests.push(milliseconds);
+              if (rests.length === 1) pace.ask(), pace.ask();
+              time += milliseconds;
+            };
+            const painted = async () => { time += cost; };
+            const pace = new Pace(async () => { shown.push(time); time += cost; }, { now: () => time, rest, painted });
+            pace.ask(), pace.ask();
+            await pace.running;
+            told.push({ shown, rests });
+          }
+          return told;
+        }"""
+    )
+    quick, slow = told
+    assert len(quick["shown"]) == len(slow["shown"]) == 2  # of four times that it was asked for
+    assert all(20 / (20 + rest) <= 0.05 for rest in quick["rests"])
+    assert all(rest <= 2000 for rest in slow["rests"])  # the page moves on a slow machine too
+
+
 @pytest.mark.slow
 def test_every_control_has_a_name(studio: Studio, page: Any) -> None:
     opened(page, studio)

@@ -39,16 +39,18 @@ export async function show() {
   }
 }
 
+// Resolves when the frame is on the stage.
 export function goTo(frame) {
-  if (!app.state || app.state.frames.last < app.state.frames.first) return;
+  if (!app.state || app.state.frames.last < app.state.frames.first) return Promise.resolve();
   frame = within(frame);
   if (frame !== app.current) app.stage.cancel();
   app.current = frame;
   if (document.activeElement !== byId("frame")) byId("frame").value = frame;
   app.timeline.goTo(frame);
   onMove();
-  show();
+  const shown = show();
   if (!app.playing && !app.following) for (const near of [frame + 1, frame - 1]) if (near === within(near)) fetched(near);
+  return shown;
 }
 
 export function seek(frame) {

@@ -2,6 +2,7 @@
 
 import { app, colourOf, complain, select } from "./app.js";
 import { getJson, listen, post } from "./api.js";
+import { Pace } from "./pace.js";
 import { byId, showDoubts, showObjects, toast } from "./panels.js";
 import { Pictures } from "./pictures.js";
 import { goTo, jumpTo, listenToMoves, nextDoubtful, pause, play, seek, show } from "./player.js";
@@ -59,6 +60,18 @@ function refreshSoon() {
   });
 }
 
+let reached = null; // the newest frame of the run that goes on
+
+// Shows what a run has come to. The text of its progress is cheap, and does not wait for this.
+const showTracked = new Pace(() => {
+  const { run } = app.state ?? {};
+  if (!run) return null;
+  if (!app.playing && app.following) return goTo(run.frame);
+  app.timeline.draw();
+  refreshControls();
+  return byId("stage").dataset.revision === String(app.state.masks[app.current] ?? "") ? null : show();
+});
+
 const news = {
   changed: refreshSoon,
   decoded({ last, count }) {
@@ -80,12 +93,13 @@ const news = {
       app.state.measured[frame] = measured;
     }
     app.state.run = run;
-    app.timeline.draw();
+    reached = run.frame;
     showRun();
-    if (!app.playing && app.following) goTo(run.frame);
-    else if (frames[app.current]) show();
+    showTracked.ask();
   },
-  ended({ error, stopped, frames, fps }) {
+  async ended({ error, stopped, frames, fps }) {
+    if (app.following && !app.playing && reached !== null) await goTo(reached);
+    reached = null;
     if (error) complain(new Error(error));
     else toast(`${stopped ? "Stopped after" : "Tracked"} ${frames} frames. ${fps} fps`);
     app.following = false;
@@ -119,12 +133,11 @@ function showProgress(done, total, text) {
 function showRun() {
   const { run } = app.state;
   byId("stop").disabled = !run;
-  if (!run) { byId("run").hidden = true; refreshControls(); return; }
+  if (!run) { byId("run").hidden = true; return; }
   const parts = [run.done ? `${run.done} of ${run.total}` : "Opening the model"];
   if (run.fps) parts.push(`${run.fps} fps`);
   if (run.left !== undefined && run.left !== null) parts.push(`${time(run.left)} left`);
   showProgress(run.done, run.total, parts.join(" · "));
-  refreshControls();
 }
 
 const time = (seconds) => (seconds < 60 ? `${seconds} s` : `${Math.floor(seconds / 60)} min ${seconds % 60} s`);
