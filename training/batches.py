@@ -46,10 +46,18 @@ class Batch:
     channel: Tensor
     pairs: PairBatch | None = None
 
+    def map(self, move: Callable[[Tensor], Tensor]) -> Batch:
+        """This batch with ``move`` applied to each tensor."""
+        pairs = None if self.pairs is None else self.pairs.map(move)
+        return Batch(move(self.frames), move(self.channel), pairs)
+
     def to(self, device: torch.device) -> Batch:
-        """This batch on ``device``."""
-        pairs = None if self.pairs is None else self.pairs.to(device)
-        return Batch(self.frames.to(device), self.channel.to(device), pairs)
+        """This batch on ``device``. Copies from pinned memory to a GPU run beside other work."""
+        return self.map(lambda tensor: tensor.to(device, non_blocking=True))
+
+    def ready_for(self, device: torch.device) -> Batch:
+        """This batch in pinned memory where ``device`` is a CUDA GPU, which reads no other without waiting."""
+        return self.map(Tensor.pin_memory) if device.type == "cuda" else self
 
     @property
     def num_images(self) -> int:
@@ -139,8 +147,11 @@ def prefetch_passes(
     if workers == 0:
         with ThreadPoolExecutor(max_workers=1) as thread:
 
+            def prepare(step: int) -> list[Batch]:
+                return [batch.ready_for(world.device) for batch in passes_of(recipe, data, step, world)]
+
             def submit(step: int) -> Future[list[Batch]]:
-                return thread.submit(passes_of, recipe, data, step, world)
+                return thread.submit(prepare, step)
 
             yield from _in_order(submit, Future.result, first, recipe.total_steps, PREFETCHED_STEPS)
         return

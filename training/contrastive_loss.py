@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -43,10 +43,10 @@ class PairBatch:
         names = ("views", "anchors", "matches", "anchor_layers", "layers")
         return cls(*(torch.from_numpy(np.stack([getattr(pair, name) for pair in pairs])) for name in names))
 
-    def to(self, device: torch.device) -> PairBatch:
-        """This batch on ``device``."""
+    def map(self, move: Callable[[Tensor], Tensor]) -> PairBatch:
+        """This batch with ``move`` applied to each tensor."""
         parts = (self.views, self.anchors, self.matches, self.anchor_layers, self.layers)
-        return PairBatch(*(part.to(device) for part in parts))
+        return PairBatch(*map(move, parts))
 
 
 def last_channels(encoder: Encoder, features: Tensor, channels: int) -> Tensor:
