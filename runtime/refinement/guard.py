@@ -200,26 +200,37 @@ def degenerate(result: Result, refined: Labels, drawn_areas: Mapping[int, float]
     return reasons
 
 
-def corrected_memory(result: Result, refined: Labels, network: Floats, crop: Crop) -> Labels | None:
+def corrected_memory(
+    propagated: Result, refined: Result, network: Floats, crop: Crop, stride: int
+) -> Labels | None:
     """What memory should hold instead of the propagated labels, None where propagation still has all objects.
 
     Refined masks in memory help where propagation has lost an object, and harm elsewhere: the U-Net misses thin
-    parts, and memory would forget them.
+    parts, and memory would forget them. The other objects keep the labels of features, see :meth:`Tracker.step`.
 
     Args:
-        result: of propagation.
-        refined: [H, W] object ids after refinement.
-        network: [1 + n, S, S] probabilities of the U-Net, in the order of ``result.objects``.
+        propagated, refined: results of the same frame.
+        network: [1 + n, S, S] probabilities of the U-Net, in the order of the objects.
         crop: the part of the frame that the U-Net was shown.
+        stride: pixels per feature.
+
+    Returns:
+        [H, W] object ids for :meth:`Tracker.revise`, which reads them at the features.
     """
-    found, propagated = network.argmax(0), crop.labels(result.labels)
-    ids = [state.id for state in result.objects]
-    agreed = [
+    found, followed = network.argmax(0), crop.labels(propagated.labels)
+    ids = [state.id for state in propagated.objects]
+    still = [
         known
         for channel, known in enumerate(ids, start=1)
-        if intersection_over_union(found == channel, propagated == known) >= AGREEMENT
+        if known in (refined.fallback_reasons or {})
+        or intersection_over_union(found == channel, followed == known) >= AGREEMENT
     ]
-    return None if len(agreed) == len(ids) else keep_propagated(result.labels, refined, agreed)
+    if len(still) == len(ids):
+        return None
+    features = np.array([0, *ids], np.uint8)[argmax_planes(propagated.probabilities)]
+    corrected = keep_propagated(features, refined.labels[::stride, ::stride], still)
+    height, width = refined.labels.shape
+    return corrected.repeat(stride, 0).repeat(stride, 1)[:height, :width]
 
 
 def unsure(ids: Sequence[int], direct: Floats, mirrored: Floats) -> dict[int, str]:

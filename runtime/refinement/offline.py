@@ -147,7 +147,7 @@ class OfflineRefiner:
         reasons = unsure(ids, direct, mirrored) | self._not_learned
         network = np.float32(0.5) * (direct + mirrored)
         refined = self._guard.decide(frame, result, network, crop, reasons)
-        memory = corrected_memory(result, refined.labels, network, crop)
+        memory = corrected_memory(result, refined, network, crop, self._tracker.stride)
         if memory is not None:
             self._tracker.revise(memory)
         return refined.delayed(time.perf_counter() - started)

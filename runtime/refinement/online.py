@@ -111,7 +111,7 @@ class OnlineRefiner:
             network = self.predictor.predict(crop.image(frame), ids)
         refined = self._guard.decide(frame, result, network, crop, self._fallback_reasons | new)
         if self._settings.feedback:
-            memory = corrected_memory(result, refined.labels, network, crop)
+            memory = corrected_memory(result, refined, network, crop, self._tracker.stride)
             if memory is not None:
                 self._tracker.revise(memory)
         return refined.delayed(time.perf_counter() - started)

@@ -24,7 +24,7 @@ from maskring.runtime.refinement.comparison import (
     draw_error,
 )
 from maskring.runtime.refinement.crop import Crop
-from maskring.runtime.refinement.guard import Guard, fuse, fuse_along_edges, keep_propagated
+from maskring.runtime.refinement.guard import Guard, corrected_memory, fuse, fuse_along_edges, keep_propagated
 from maskring.runtime.refinement.quality import area_quality, confidence, frame_quality
 from maskring.runtime.refinement.samples import Sample, SampleBuffer, SampleMaker
 from maskring.runtime.refinement.settings import RefinementSettings
@@ -350,6 +350,21 @@ def test_only_what_the_network_saw_is_decided_anew() -> None:
     np.testing.assert_array_equal(fused[4:36, 8:40], result.labels[4:36, 8:40])
     fused[4:36, 8:40] = 0
     assert not fused.any()
+
+
+def test_memory_takes_the_refined_mask_of_an_object_that_propagation_lost_and_of_no_other() -> None:
+    """Object 1 was lost; of object 2, memory keeps the labels of features, which differ from those of pixels."""
+    before, found = square((0, 4), (16, 32)), square((0, 16), (16, 32))
+    lost = result_of(before, objects=2)
+    lost.labels[28:, 28:] = 0
+    refined = replace(result_of(found, objects=2), fallback_reasons={})
+    memory = corrected_memory(lost, refined, network_of(found, 0.9, objects=2), WHOLE, 4)
+    assert memory is not None
+    np.testing.assert_array_equal(memory[::4, ::4], found[::4, ::4])
+    not_learned = replace(refined, fallback_reasons={1: "why"})
+    assert corrected_memory(lost, not_learned, network_of(found, 0.9, objects=2), WHOLE, 4) is None
+    same = network_of(before, 0.9, objects=2)
+    assert corrected_memory(result_of(before, objects=2), refined, same, WHOLE, 4) is None
 
 
 def test_errors_are_shown_where_they_are() -> None:
