@@ -427,10 +427,9 @@ def _record_trackers(told: list[Any], monkeypatch: pytest.MonkeyPatch) -> None:
         told.append("revise")
         revise(tracker, labels)
 
-    def wrapped(refinement: Any, tracker: Tracker, *more: Any) -> Any:
+    def wrapped(refinement: Any, tracker: Tracker) -> Any:
         told.append(refinement)
-        # Only track gives a folder. What evaluate makes of a refiner is the same, and takes longer.
-        return wrap(refinement, tracker, *more) if more else tracker
+        return wrap(refinement, tracker)
 
     def in_background(settings: Any, predictor: Any = None) -> Any:
         told.append(settings)
