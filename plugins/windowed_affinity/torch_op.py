@@ -3,7 +3,7 @@
 The (H * W) x (N * P^2) weights are never stored. Only inputs and result are saved for the backward pass,
 which computes the weights again, block by block (:mod:`.torch_blocks`). On a CPU, the forward pass uses the
 native kernel if :func:`native_can_run`; on a GPU, the compiled kernels that support the problem
-(:mod:`.torch_cuda`).
+(:mod:`.torch_cuda`), or else, as the backward pass does, Triton's if :func:`.torch_triton.can_run`.
 """
 
 from __future__ import annotations
@@ -15,7 +15,7 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
-from . import torch_blocks, torch_cuda
+from . import torch_blocks, torch_cuda, torch_triton
 from .torch_float32 import exact_float32
 
 NAME = "maskring::windowed_affinity"
@@ -46,8 +46,8 @@ def windowed_affinity(
     """Copy labels from memory frames by feature similarity inside a window; differentiable.
 
     Arguments, result and meaning are those of :func:`.reference.windowed_affinity`. Gradients reach
-    ``query``, ``keys`` and ``values``. Half types are accumulated in float32. On a device other than the CPU,
-    each call synchronizes, because the values of ``dilation`` decide how the frame is tiled.
+    ``query``, ``keys`` and ``values``. Half types are accumulated in float32. The blocks wait for a GPU in each
+    call, because the values of ``dilation`` decide how the frame is tiled; the kernels do not.
 
     Raises:
         ValueError: if shapes or types of the arguments do not match.
@@ -138,6 +138,8 @@ def _forward(
         computed = torch_cuda.forward(query, keys, values, dilation, offsets, radius, scale)
         if computed is not None:
             return computed
+    if torch_triton.can_run(query, keys, values, dilation, offsets, top_k):
+        return torch_triton.forward(torch_triton.Problem(query, keys, values, dilation, radius, scale))
     with exact_float32():
         return torch_blocks.forward(query, keys, values, dilation, offsets, radius, scale, top_k)
 
@@ -174,10 +176,14 @@ def _backward(
     top_k: int,
     needs: list[bool],
 ) -> tuple[Tensor, Tensor, Tensor]:
-    with exact_float32():
-        gradients = torch_blocks.backward(
-            grad, out, query, keys, values, dilation, offsets, radius, scale, top_k, needs
-        )
+    if torch_triton.can_run(query, keys, values, dilation, offsets, top_k):
+        problem = torch_triton.Problem(query, keys, values, dilation, radius, scale)
+        gradients = torch_triton.backward(grad, out, problem, needs)
+    else:
+        with exact_float32():
+            gradients = torch_blocks.backward(
+                grad, out, query, keys, values, dilation, offsets, radius, scale, top_k, needs
+            )
 
     def returned(gradient: Tensor | None, like: Tensor) -> Tensor:
         return like.new_empty(0) if gradient is None else gradient.to(like.dtype)
