@@ -44,11 +44,12 @@ class Step:
 STEPS = (
     Step("versions", 60),  # builds the library if none was carried
     Step("correctness", 60),
+    Step("triton_kernels", 40),
     Step("roofs", 20),
     Step("tuning", 60),
-    Step("operators", 50),
-    Step("training", 60),
-    Step("counters", 40, optional=True),
+    Step("operators", 40),
+    Step("training", 75),
+    Step("counters", 30, optional=True),
     Step("sanitizer", 60, optional=True),
     Step("peers", 60, optional=True),
     Step("best_recipe", 120, optional=True),

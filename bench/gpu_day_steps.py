@@ -10,9 +10,12 @@ import shutil
 import subprocess
 import sys
 import time
+from collections.abc import Callable, Iterator
+from contextlib import AbstractContextManager
 from dataclasses import replace
 from pathlib import Path
 
+import gpu_day_triton
 import torch
 from gpu_day_kernels import MIB, correctness, roofs, small, tuning
 from gpu_day_state import Day, kernels
@@ -40,20 +43,26 @@ def versions(day: Day) -> None:
     day.note("rows", list(kernels().names))
 
 
+def triton_kernels(day: Day) -> None:
+    gpu_day_triton.correctness(day)
+
+
 def operators(day: Day) -> None:
-    """Forward and backward of the torch operator in plain torch: blocks, and blocks tile by tile."""
+    """Forward and backward of the torch operator: plain torch, in blocks and tile by tile, and Triton's kernels."""
     from blocks import PROBLEMS, Passes, tile_by_tile
     from blocks import Problem as BlockProblem
 
     problems = [BlockProblem((1, 1), 16, 2)] if day.dry_run else PROBLEMS
     for problem in problems:
         passes = Passes(problem, day.device.type)
-        backward = functools.partial(passes.backward, passes.forward())
         found = {}
         for name, way in (("blocks", contextlib.nullcontext), ("tile by tile", tile_by_tile)):
             with way():
-                times = [day.milliseconds(run, 3) for run in (passes.forward, backward)]
+                runs = (passes.forward, functools.partial(passes.backward, passes.forward()))
+                times = [day.milliseconds(run, 3) for run in runs]
             found[name] = dict(zip(("forward_ms", "backward_ms"), times, strict=True))
+        if gpu_day_triton.runs_here(day):
+            found["triton"] = gpu_day_triton.times(day, passes)
         day.note(str(problem), found)
 
 
@@ -92,7 +101,7 @@ def sanitizer(day: Day) -> None:
 
 
 def training(day: Day) -> None:
-    """Steps of `paper` on made-up frames: images per second with each way of the blocks."""
+    """Steps of `paper` on made-up frames: images per second with old blocks, vectorised ones, and Triton's kernels."""
     from blocks import tile_by_tile
 
     from maskring.training.batches import Batch
@@ -108,7 +117,13 @@ def training(day: Day) -> None:
     batch = Batch(
         torch.randint(0, 256, shape, dtype=torch.uint8), torch.ones(recipe.clips, dtype=torch.int64)
     )
-    for name, way in (("blocks", contextlib.nullcontext), ("tile by tile", tile_by_tile)):
+    ways: dict[str, Callable[[], AbstractContextManager[None]]]
+    ways = {"triton": contextlib.nullcontext} if gpu_day_triton.runs_here(day) else {}
+    ways |= {
+        "blocks": gpu_day_triton.without,
+        "tile by tile": lambda: both(gpu_day_triton.without(), tile_by_tile()),
+    }
+    for name, way in ways.items():
         trainer = Trainer(recipe, DistributedContext(0, 1, day.device))
         with way():
             trainer.advance([batch])
@@ -124,6 +139,12 @@ def training(day: Day) -> None:
         )
     if not day.dry_run:
         day.note("peak_mib", round(torch.cuda.max_memory_allocated() / MIB))
+
+
+@contextlib.contextmanager
+def both(first: AbstractContextManager[None], second: AbstractContextManager[None]) -> Iterator[None]:
+    with first, second:
+        yield
 
 
 def best_recipe(day: Day) -> None:
@@ -144,6 +165,7 @@ STEPS = {
     for step in (
         versions,
         correctness,
+        triton_kernels,
         roofs,
         tuning,
         operators,

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import ctypes
+import importlib.util
 import json
 import os
 import subprocess
@@ -18,10 +19,13 @@ import torch
 sys.path.insert(0, str(Path(__file__).parents[2] / "bench"))
 
 import gpu_day_kernels
+import gpu_day_triton
 from gpu_day import LEAST_SECONDS, LIBRARY, STEPS, Step, limits
 from gpu_day_cases import Problem, cases, tensors_of
 from gpu_day_pack import pack
 from gpu_day_state import Day
+
+from maskring.plugins.windowed_affinity import torch_blocks, torch_triton
 
 PROGRAM = Path(__file__).parents[2] / "bench" / "gpu_day.py"
 
@@ -41,6 +45,9 @@ def test_a_dry_run_goes_through_every_step(library: Path, tmp_path: Path) -> Non
     assert not {name: found["failed"] for name, found in results["steps"].items() if "failed" in found}
     assert done.returncode == 0, done.stderr
     assert results["steps"]["correctness"]["checked"] == len(cases(small=True))
+    if importlib.util.find_spec("triton") is not None:
+        assert results["steps"]["triton_kernels"]["checked"] == 1
+        assert "triton" in results["steps"]["training"]
     assert results["dry_run"] and "--dry-run" in results["command"]
 
 
@@ -87,6 +94,34 @@ def test_a_wrong_kernel_is_found(
         gpu_day_kernels.correctness(day)
     (told,) = json.loads((tmp_path / "found.json").read_text())["wrong"]
     assert fault in told and "simt f32" in told
+
+
+@pytest.mark.parametrize(
+    ("broken", "fault"), [("query", "query gradient has error"), ("keys", "key gradient has error")]
+)
+def test_a_wrong_gradient_is_found(
+    broken: str, fault: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """With the blocks in place of the kernels."""
+
+    def forward(read: torch_triton.Problem) -> torch.Tensor:
+        given = (read.query, read.keys, read.values, read.dilation, None, read.radius, read.scale, 0)
+        return torch_blocks.forward(*given)
+
+    def backward(
+        grad: Any, out: Any, read: torch_triton.Problem, needs: list[bool]
+    ) -> torch_blocks.Gradients:
+        given = (read.query, read.keys, read.values, read.dilation, None, read.radius, read.scale, 0)
+        found = torch_blocks.backward(grad, out, *given, needs)
+        getattr(found, broken).mul_(1.001)
+        return found
+
+    monkeypatch.setattr(torch_triton, "forward", forward)
+    monkeypatch.setattr(torch_triton, "backward", backward)
+    problem = Problem((1, 2), 5, 4, 1, channels=8, dtype="float32")
+    day = Day(tmp_path / "found.json", 1e6, True, None)
+    told = gpu_day_triton.fault_of(day, problem, tensors_of(problem, torch.device("cpu")))
+    assert told is not None and fault in told
 
 
 def test_each_row_has_a_case(library: Path, tmp_path: Path) -> None:
