@@ -16,6 +16,7 @@ LOCK = ROOT / "constraints.hashes.txt"
 
 NOT_IN_CI = {
     "atheris": "fuzz",
+    "ray": "ray",
     "tensorrt-cu12-bindings": "tensorrt-test",
     "tensorrt-lean-cu12-bindings": "tensorrt-test",
     "tensorrt-lean-cu12-libs": "tensorrt-test",
