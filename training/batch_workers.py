@@ -3,10 +3,7 @@
 from __future__ import annotations
 
 import multiprocessing
-import os
 import pickle
-import signal
-import threading
 from concurrent.futures import Future, ProcessPoolExecutor, ThreadPoolExecutor
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -15,6 +12,7 @@ from types import TracebackType
 import cv2
 import torch
 
+from ..common.processes import serve_parent
 from .batches import Batch, TrainingData, passes_of
 from .distributed import DistributedContext
 from .recipe import Recipe
@@ -86,18 +84,9 @@ _of_this_worker: tuple[Recipe, TrainingData, DistributedContext]
 def _start(recipe: Recipe, data: TrainingData, rank: int, size: int) -> None:
     global _of_this_worker  # a pool has no other way to give its processes a state
     _of_this_worker = recipe, data, DistributedContext(rank, size, torch.device("cpu"))
-    signal.signal(signal.SIGINT, signal.SIG_IGN)  # Ctrl-C is the parent's to handle
+    serve_parent()
     torch.set_num_threads(1)
     cv2.setNumThreads(1)
-    threading.Thread(target=_end_with_parent, daemon=True).start()
-
-
-def _end_with_parent() -> None:
-    """A worker whose parent was killed would wait for ever."""
-    parent = multiprocessing.parent_process()
-    if parent is not None:
-        parent.join()
-        os._exit(1)
 
 
 def _make(step: int) -> bytes:

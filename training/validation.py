@@ -15,7 +15,7 @@ from pathlib import Path
 from ..common.errors import SourceError
 from ..runtime.evaluation.datasets import DatasetSequence, find_sequences
 from ..runtime.evaluation.measures import Score
-from ..runtime.evaluation.protocol import track_sequences
+from ..runtime.evaluation.protocol import track_sequence
 from ..runtime.tracking.memory import MemoryPolicy
 from ..runtime.tracking.tracker import Tracker
 from .checkpoint import AffinitySettings
@@ -85,7 +85,7 @@ def propagation_score(
 
     chosen = scorable_sequences(root, sequences)
     with tempfile.TemporaryDirectory(prefix="maskring-validation-") as masks:
-        results = list(track_sequences(chosen, new_tracker, Path(masks), size, lambda *_: None))
+        results = [track_sequence(sequence, new_tracker, Path(masks), size) for sequence in chosen]
     scores = {result.name: result.score.j.mean for result in results if result.score is not None}
     objects = [score for result in results for score in result.objects.values()]
     if not objects:

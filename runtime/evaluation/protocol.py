@@ -10,24 +10,28 @@ from __future__ import annotations
 import time
 from collections.abc import Callable, Iterator
 from contextlib import closing
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Protocol, runtime_checkable
 
 import numpy as np
 
-from ...common.errors import MaskError, OutputError
+from ...common.errors import MaskError, OutputError, UserError
 from ...common.files import atomic_path, directory, make_directory
 from ...common.interrupts import defer_interrupts
 from ...common.types import Image, Labels
 from ..arrays.resizing import majority, scaled_to
+from ..pipeline.jobs import HERE, Workers, run_each
 from ..pipeline.progress import Progress, no_progress
 from ..pipeline.resized import upscale_labels
+from ..pipeline.shared_folder import SharedFolder, shared_folder
 from ..video.images import read_image
 from .annotations import Annotations, pixels
 from .datasets import DatasetSequence, load_split
 from .measures import Score
 from .report import Evaluation, SequenceResult
 from .scoring import score_annotations
+from .stored_results import StoredResults
 
 ASPECT_TOLERANCE = 0.01
 """Relative difference of aspect ratios that is due to rounding, as in DAVIS 480p."""
@@ -71,6 +75,8 @@ def evaluate(
     *,
     size: int | None = None,
     progress: Progress = no_progress,
+    workers: Workers = HERE,
+    settings: str | None = None,
 ) -> Evaluation:
     """Track every sequence of a split, write the masks, score them and write the measures.
 
@@ -80,24 +86,70 @@ def evaluate(
 
     Args:
         root, split: see :func:`maskring.runtime.evaluation.datasets.load_split`.
-        new_tracker: makes a tracker that has seen no frame; called once per sequence.
+        new_tracker: makes a tracker that has seen no frame; called once per sequence. Picklable, if other
+            processes are to work.
         out_dir: receives a folder per sequence; files of the same names are replaced.
         json_file: receives :meth:`Evaluation.to_json`.
         size: shorter side of the frames given to the tracker, None for their own size.
-        progress: called after each frame with the sequence's name, the frames done and those of the split.
+        progress: called after each frame with the sequence's name, the frames done and those of the split;
+            with other processes, after each sequence.
+        workers: who tracks. Masks and measures do not depend on it.
+        settings: everything but dataset and ``size`` that decides the masks. Results are then kept in
+            ``json_file.parts`` until all are there, and the same call continues after an interruption. None
+            keeps nothing.
 
     Raises:
         SourceError: when the dataset is incomplete or an image cannot be read.
         MaskError: when an annotation is damaged or does not fit its frame.
         OutputError: when the results cannot be written.
+        UserError: when the workers cannot be reached.
     """
     sequences = load_split(root, split)
     with directory(out_dir), directory(json_file.parent):
         check_outputs(out_dir, json_file)
-        results = tuple(track_sequences(sequences, new_tracker, out_dir, size, progress))
+        parts = json_file.with_name(f"{json_file.name}.parts")
+        store = None if settings is None else StoredResults(parts, out_dir, settings, size)
+        results = _results(sequences, new_tracker, out_dir, size, progress, workers, store)
         evaluation = Evaluation(split, size, results)
         write_measures(evaluation, json_file)
+        if store is not None:
+            store.remove()
     return evaluation
+
+
+def _results(
+    sequences: list[DatasetSequence],
+    new_tracker: Callable[[], SequenceTracker],
+    out_dir: Path,
+    size: int | None,
+    progress: Progress,
+    workers: Workers,
+    store: StoredResults | None,
+) -> tuple[SequenceResult, ...]:
+    """The result of each sequence, in their order; those that are stored are not tracked again."""
+    stored = [] if store is None else [store.read(sequence) for sequence in sequences]
+    results = {result.name: result for result in stored if result is not None}
+    missing = [sequence for sequence in sequences if sequence.name not in results]
+    if not workers.here:  # the longest first, so that no worker is left alone with it
+        missing.sort(key=lambda sequence: -len(sequence.frames))
+    total, done = sum(len(sequence.frames) for sequence in missing), 0
+
+    def within(task: str, frames: int, *_: object) -> None:
+        progress(task, done + frames, total)
+
+    with shared_folder(out_dir) as shared:
+        work = _TrackSequence(new_tracker, out_dir, shared, size)
+        with closing(run_each(missing, work, workers, within)) as finished:
+            for sequence, result in finished:
+                if isinstance(result, UserError):
+                    raise result
+                if store is not None:
+                    store.write(sequence, result)
+                results[sequence.name] = result
+                done += len(sequence.frames)
+                if not workers.here:
+                    progress("sequences", done, total)
+    return tuple(results[sequence.name] for sequence in sequences)
 
 
 def check_outputs(out_dir: Path, json_file: Path) -> None:
@@ -131,27 +183,38 @@ def write_measures(evaluation: Evaluation, json_file: Path) -> None:
         partial.write_text(evaluation.to_json())
 
 
-def track_sequences(
-    sequences: list[DatasetSequence],
+@dataclass(frozen=True)
+class _TrackSequence:
+    """Tracks and scores one sequence, in any process that sees the files. Attributes as for :func:`evaluate`."""
+
+    new_tracker: Callable[[], SequenceTracker]
+    out_dir: Path
+    shared: SharedFolder
+    size: int | None
+
+    def __call__(self, sequence: DatasetSequence, progress: Progress) -> SequenceResult:
+        self.shared.check()
+        return track_sequence(sequence, self.new_tracker, self.out_dir, self.size, progress)
+
+
+def track_sequence(
+    sequence: DatasetSequence,
     new_tracker: Callable[[], SequenceTracker],
     out_dir: Path,
     size: int | None,
-    progress: Progress,
-) -> Iterator[SequenceResult]:
-    """Track sequences, write their masks and yield their scores; arguments and errors as :func:`evaluate`."""
-    total, done = sum(len(sequence.frames) for sequence in sequences), 0
-    for sequence in sequences:
-        annotations, folder, seconds = Annotations.of(sequence), out_dir / sequence.name, 0.0
-        with closing(new_tracker()) as tracker:
-            for taken in _track(annotations, tracker, folder, size):
-                seconds += taken
-                done += 1
-                progress(sequence.name, done, total)
-            if isinstance(tracker, TwoPassTracker):
-                seconds += _track_again(annotations, tracker, folder, size)
-        objects = score_annotations(annotations, folder) if annotations.scorable else {}
-        frames = len(sequence.frames) - annotations.start
-        yield SequenceResult(sequence.name, objects, frames, seconds, annotations.notes)
+    progress: Progress = no_progress,
+) -> SequenceResult:
+    """Track a sequence, write its masks and score them; arguments and errors as :func:`evaluate`."""
+    annotations, folder, seconds = Annotations.of(sequence), out_dir / sequence.name, 0.0
+    with closing(new_tracker()) as tracker:
+        for done, taken in enumerate(_track(annotations, tracker, folder, size), 1):
+            seconds += taken
+            progress(sequence.name, done, len(sequence.frames))
+        if isinstance(tracker, TwoPassTracker):
+            seconds += _track_again(annotations, tracker, folder, size)
+    objects = score_annotations(annotations, folder) if annotations.scorable else {}
+    frames = len(sequence.frames) - annotations.start
+    return SequenceResult(sequence.name, objects, frames, seconds, annotations.notes)
 
 
 def score_sequence(sequence: DatasetSequence, predictions: Path) -> dict[int, Score]:

@@ -1,50 +1,47 @@
-"""Label many videos, each from the mask of its first frame, in one process or several."""
+"""Label many videos, each from the mask of its first frame, in one process or on many machines."""
 
 from __future__ import annotations
 
+import os
+import secrets
 import shutil
-from collections.abc import Callable
-from contextlib import suppress
+import tempfile
+import time
+import zipfile
+from collections.abc import Callable, Iterator
+from contextlib import ExitStack, closing, contextmanager, suppress
 from dataclasses import dataclass, field
 from pathlib import Path
 
-from ...common.errors import MaskError, SourceError, one_line
+from ...common.errors import MaskError, SourceError, UserError, one_line
 from ...common.files import make_directory
+from ...common.types import Labels
 from ..tracking.tracker import Tracker
-from ..video.folders import find_clips, images_in
 from ..video.mask_ids import MaskIds
-from ..video.masks import MASK_SUFFIXES, check_not_empty, read_picture
+from ..video.masks import check_not_empty, read_picture
 from ..video.open_source import open_source
 from ..video.sinks import JsonLinesSink, MaskFolderSink
+from ..video.storage import files_below, is_url, join, local_copies, local_copy, stem, upload
+from .clips import Clip
 from .edits import Edits
+from .jobs import HERE, WorkerLost, Workers, run_each
 from .loop import track
 from .progress import Progress, count_frames, no_progress
 from .resized import ResizedTracker
-from .shard import Shard
+from .shared_folder import SharedFolder, shared_folder
 from .summary import Summary
 
-
-@dataclass(frozen=True)
-class Clip:
-    """A video or a folder of frames, the mask of its first frame, and the folder for its labels."""
-
-    source: Path
-    mask: Path
-    out: Path
-
-    @property
-    def weight(self) -> tuple[int, str]:
-        """Shares are balanced by bytes, since the length is unknown; the name decides between equals."""
-        files = self.source.iterdir() if self.source.is_dir() else [self.source]
-        return sum(path.stat().st_size for path in files), self.out.name
+PARTIAL = ".partial"
+"""How the hidden folder of labels that are not complete ends."""
 
 
 @dataclass
 class Labelled:
-    """What one process did.
+    """What a run did.
 
     Attributes:
-        videos, frames, seconds: videos that it labelled, their frames, and the time that took.
+        videos, frames: videos that were labelled, and their frames.
+        seconds, cpu_seconds: wall-clock time of the run, and processor time of labelling.
         present: clips whose labels were there before.
         lost_objects: one sentence for each object that was lost before the end of its clip.
         failed: clips that could not be labelled -> a sentence that says why.
@@ -54,152 +51,216 @@ class Labelled:
     videos: int = 0
     frames: int = 0
     seconds: float = 0.0
+    cpu_seconds: float = 0.0
     present: int = 0
     lost_objects: list[str] = field(default_factory=list)
-    failed: dict[Path, str] = field(default_factory=dict)
+    failed: dict[str, str] = field(default_factory=dict)
     notes: list[str] = field(default_factory=list)
 
-    def add(self, clip: Clip, summary: Summary) -> None:
+    def add(self, clip: Clip, labels: ClipLabels) -> None:
         """Count one more video."""
         self.videos += 1
-        self.frames += summary.frames
-        self.seconds += summary.seconds
-        self.lost_objects += [f"{clip.source}: {sentence}" for sentence in summary.lost_objects()]
+        self.frames += labels.summary.frames
+        self.cpu_seconds += labels.cpu_seconds
+        self.lost_objects += [f"{clip.source}: {sentence}" for sentence in labels.summary.lost_objects()]
+        self.notes += labels.notes
 
     def __str__(self) -> str:
-        speed = f", {self.frames / self.seconds:.1f} fps" if self.seconds else ""
+        speed = ""
+        if self.frames and self.seconds:
+            cpu_ms = 1000 * self.cpu_seconds / self.frames
+            speed = f", {self.frames / self.seconds:.1f} fps, {cpu_ms:.1f} ms of processor time a frame"
         present = f"; {self.present} were labelled before" if self.present else ""
         return f"{self.videos} videos, {self.frames} frames{speed}{present}"
 
 
-def clips_to_label(videos: list[Path], masks: Path, out: Path) -> list[Clip]:
-    """Find the clips in ``videos``, as :func:`maskring.runtime.video.folders.find_clips` does.
+@dataclass(frozen=True)
+class ClipLabels:
+    """What labelling one clip gave, besides the files.
 
-    A clip is named by its file or folder. Nothing inside ``masks`` or ``out`` counts as a clip.
-
-    Raises:
-        SourceError: when there is no clip, or two have the same name.
-        MaskError: when ``masks`` holds none for a clip, or several.
+    Attributes:
+        summary: frames and lost objects.
+        notes: sentences that say how its mask was read.
+        cpu_seconds: processor time of all threads.
     """
-    clips: dict[str, Path] = {}
-    ignored = {masks.resolve(), out.resolve()}
-    for path in (clip for video in videos for clip in find_clips(video)):
-        if ignored & {path.resolve(), *path.resolve().parents}:
-            continue
-        name = path.name if path.is_dir() else path.stem
-        if clips.setdefault(name, path) != path:
-            raise SourceError(
-                f"{clips[name]} and {path} have the same name", "rename one, or label them apart"
-            )
-    if not clips:
-        raise SourceError(
-            f"no videos found in {', '.join(map(str, videos))} (the mask and output folders are ignored)",
-            "name a folder of videos",
-        )
-    files = {name: _first_masks(masks, name) for name in clips}
-    missing = [path for name, path in clips.items() if not files[name]]
-    if missing:
-        others = f" and {len(missing) - 1} others" if len(missing) > 1 else ""
-        raise MaskError(
-            f"{masks} holds no first mask for {missing[0]}{others}",
-            "save each mask as a PNG with the name of its video",
-        )
-    for of_clip in files.values():
-        if len(of_clip) > 1:
-            raise MaskError(
-                f"both {of_clip[0]} and {of_clip[1].name} may be the first mask of a video",
-                "keep one of them in that folder",
-            )
-    return [Clip(path, files[name][0], out / name) for name, path in clips.items()]
 
-
-def masks_without_clip(clips: list[Clip], masks: Path) -> list[Path]:
-    """Masks in a folder that belong to none of the clips."""
-    used = {clip.mask for clip in clips}
-    return [path for path in images_in(masks, MASK_SUFFIXES) if path not in used]
-
-
-def _first_masks(masks: Path, name: str) -> list[Path]:
-    """Files in a folder that may be the mask of a clip."""
-    candidates = (masks / f"{name}{suffix}" for suffix in MASK_SUFFIXES)
-    return [path for path in candidates if path.is_file()]
+    summary: Summary
+    notes: list[str]
+    cpu_seconds: float
 
 
 def label_clips(
     clips: list[Clip],
     new_tracker: Callable[[], Tracker],
     *,
-    shard: Shard | None,
+    out: str,
     size: int | None,
+    workers: Workers = HERE,
     progress: Progress = no_progress,
 ) -> Labelled:
-    """Label all clips that have no labels yet, or this process's share of them.
+    """Label all clips that have no labels yet.
 
-    A clip's folder gets its name only when the clip is complete, so the same call continues an interrupted
-    run. A clip that cannot be labelled does not stop the others.
+    A clip's labels get their name only when they are complete, so the same call continues an interrupted run.
+    A clip that cannot be labelled does not stop the others.
 
     Args:
-        clips: from :func:`clips_to_label`, the same in all processes.
-        new_tracker: makes a tracker that has seen no frame.
-        shard: which of several processes this is, None for the only one.
+        clips: from :func:`maskring.runtime.pipeline.clips.clips_to_label`.
+        new_tracker: makes a tracker that has seen no frame; picklable, if other processes are to work.
+        out: a folder that exists and gets one for each clip; or an address on object storage, which gets a zip.
         size: shorter side of the frames that the tracker sees, None for their own.
-        progress: called after each frame with the clip's name.
+        workers: who labels.
+        progress: called after each frame with the clip's name; with other processes, after each video.
 
     Raises:
         OutputError: when labels cannot be written.
-        UserError: when no tracker can be made.
+        UserError: when no tracker can be made, or the workers cannot be reached.
     """
-    labelled = Labelled()
+    labelled, started = Labelled(), time.perf_counter()
+    present = _names_in(out)
+    missing = [clip for clip in clips if clip.name not in present]
+    labelled.present = len(clips) - len(missing)
     ids = _ids_of_run(clips)
     labelled.notes += ids.notes
-    for clip in clips if shard is None else shard.deal(clips, lambda clip: clip.weight):
-        if clip.out.exists():
-            labelled.present += 1
-            continue
-        try:
-            labelled.add(clip, _label(clip, ids, labelled.notes, new_tracker, size, progress))
-        except (MaskError, SourceError) as error:
-            labelled.failed[clip.source] = one_line(str(error))
+
+    def within_clip(task: str, done: int, total: int | None, detail: str = "", /) -> None:
+        count = labelled.videos + len(labelled.failed) + 1
+        progress(task, done, total, f"video {count} of {len(missing)}")
+
+    with _marked(out) as shared:
+        work = _LabelClip(new_tracker, out, shared, ids, size)
+        with closing(run_each(missing, work, workers, within_clip)) as finished:
+            for clip, result in finished:
+                if isinstance(result, (MaskError, SourceError, WorkerLost)):
+                    labelled.failed[clip.source] = one_line(str(result))
+                elif isinstance(result, UserError):
+                    raise result
+                else:
+                    labelled.add(clip, result)
+                if not workers.here:
+                    done = labelled.videos + len(labelled.failed)
+                    progress("videos", done, len(missing), f"{labelled.frames} frames")
+    labelled.seconds = time.perf_counter() - started
     return labelled
+
+
+@contextmanager
+def _marked(out: str) -> Iterator[SharedFolder | None]:
+    """Mark an output folder so that other machines can tell whether they see it, and clear it of remains."""
+    if is_url(out):
+        yield None
+        return
+    with shared_folder(Path(out)) as shared:
+        try:
+            _discard_partial(Path(out))
+            yield shared
+        finally:
+            _discard_partial(Path(out))
+
+
+def _names_in(out: str) -> set[str]:
+    """Names of the clips that have labels."""
+    if is_url(out):
+        return {stem(url) for url in files_below(out) if url.endswith(".zip")}
+    return {path.name for path in Path(out).iterdir() if not path.name.startswith(".")}
 
 
 def _ids_of_run(clips: list[Clip]) -> MaskIds:
     """What the marks of all first masks mean. Masks that cannot be read are left out; their clips fail later."""
     marks = []
-    for clip in clips:
-        with suppress(MaskError):
-            marks.append(read_picture(clip.mask).marks)
+    with tempfile.TemporaryDirectory(prefix="maskring-masks-") as scratch:
+        remote = [clip.mask for clip in clips if is_url(clip.mask)]
+        copies = dict(zip(remote, local_copies(remote, Path(scratch)), strict=True))
+        for clip in clips:
+            with suppress(MaskError):
+                marks.append(read_picture(copies.get(clip.mask, Path(clip.mask))).marks)
     return MaskIds(marks)
 
 
-def _label(
-    clip: Clip,
-    ids: MaskIds,
-    notes: list[str],
-    new_tracker: Callable[[], Tracker],
-    size: int | None,
-    progress: Progress,
-) -> Summary:
-    picture = read_picture(clip.mask)
-    notes += picture.notes
-    mask = ids.labels(picture)
-    check_not_empty(clip.mask, mask)
-    partial = clip.out.with_name(f".{clip.out.name}.partial")
-    shutil.rmtree(partial, ignore_errors=True)  # a killed run may have left it
-    try:
+@dataclass(frozen=True)
+class _LabelClip:
+    """Labels one clip, in any process that sees it.
+
+    Attributes:
+        new_tracker, out, size: see :func:`label_clips`.
+        shared: the folder ``out``; None for object storage.
+        ids: what the marks of the masks mean.
+    """
+
+    new_tracker: Callable[[], Tracker]
+    out: str
+    shared: SharedFolder | None
+    ids: MaskIds
+    size: int | None
+
+    def __call__(self, clip: Clip, progress: Progress) -> ClipLabels:
+        started = time.process_time()
+        with ExitStack() as stack:
+            scratch = Path(stack.enter_context(tempfile.TemporaryDirectory(prefix="maskring-label-")))
+            source = local_copy(clip.source, scratch)
+            picture = read_picture(local_copy(clip.mask, scratch))
+            mask = self.ids.labels(picture)
+            check_not_empty(Path(clip.mask), mask)
+            if self.shared is None:
+                summary = self._label(clip, source, mask, scratch / "labels", progress)
+                _upload_zip(
+                    scratch / "labels", scratch / f"{clip.name}.zip", join(self.out, f"{clip.name}.zip")
+                )
+            else:
+                self.shared.check()
+                folder = stack.enter_context(_appears_complete(Path(self.out) / clip.name))
+                summary = self._label(clip, source, mask, folder, progress)
+        return ClipLabels(summary, list(picture.notes), time.process_time() - started)
+
+    def _label(self, clip: Clip, place: Path, mask: Labels, folder: Path, progress: Progress) -> Summary:
+        """Write ``objects.jsonl`` and ``masks`` into a folder."""
         with (
-            open_source(clip.source) as source,
-            new_tracker() as tracker,
-            JsonLinesSink(make_directory(partial) / "objects.jsonl") as objects,
-            MaskFolderSink(partial / "masks") as masks,
+            open_source(place) as source,
+            self.new_tracker() as tracker,
+            JsonLinesSink(make_directory(folder) / "objects.jsonl") as objects,
+            MaskFolderSink(folder / "masks") as masks,
         ):
-            on_frame = count_frames(progress, clip.out.name, source.length)
-            resized = tracker if size is None else ResizedTracker(tracker, size)
+            on_frame = count_frames(progress, clip.name, source.length)
+            resized = tracker if self.size is None else ResizedTracker(tracker, self.size)
             summary = track(source, resized, [objects, masks], Edits({0: mask}), on_frame)
         if not summary.frames:
             raise SourceError(f"{clip.source} holds no frame", "leave it out")
-        partial.rename(clip.out)
-    except BaseException:
+        return summary
+
+
+@contextmanager
+def _appears_complete(folder: Path) -> Iterator[Path]:
+    """A hidden folder that gets its name when the block succeeds.
+
+    Two processes may label the same clip: a cluster takes a node for dead that has only lost its connection.
+    Each has a folder of its own, and the first to finish gives it its name.
+    """
+    partial = folder.with_name(f".{folder.name}.{os.getpid()}-{secrets.token_hex(4)}{PARTIAL}")
+    try:
+        yield partial
+        try:
+            partial.rename(folder)
+        except OSError:
+            if not folder.is_dir():
+                raise
+    finally:
         shutil.rmtree(partial, ignore_errors=True)
-        raise
-    return summary
+
+
+def _discard_partial(out: Path) -> None:
+    """Remove what killed processes have left."""
+    for path in list(out.iterdir()):
+        if path.name.startswith(".") and path.suffix == PARTIAL and path.is_dir():
+            # Renamed first, so that a process that still writes there fails and gives nothing half its name.
+            doomed = out / f".{secrets.token_hex(8)}{PARTIAL}"
+            with suppress(OSError):
+                path.rename(doomed)
+                shutil.rmtree(doomed, ignore_errors=True)
+
+
+def _upload_zip(folder: Path, file: Path, url: str) -> None:
+    """One object for all labels of a clip: it appears as a whole, and storage charges by the object."""
+    with zipfile.ZipFile(file, "w") as archive:
+        for path in sorted(path for path in folder.rglob("*") if path.is_file()):
+            packing = zipfile.ZIP_DEFLATED if path.suffix == ".jsonl" else zipfile.ZIP_STORED
+            archive.write(path, str(path.relative_to(folder)), packing)
+    upload(file, url)

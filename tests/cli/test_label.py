@@ -2,10 +2,10 @@
 
 from __future__ import annotations
 
-import os
 import shutil
 import subprocess
 import sys
+import zipfile
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -17,6 +17,7 @@ from typer.testing import CliRunner, Result
 from user_errors import assert_command_error
 
 from maskring.cli import app
+from maskring.runtime.pipeline.label_many import _appears_complete
 from maskring.runtime.video.masks import write_mask
 
 if TYPE_CHECKING:
@@ -85,21 +86,74 @@ def test_each_video_gets_a_folder(footage: Path, workspace: Workspace, alone: Pa
 def test_two_processes_label_what_one_does(
     footage: Path, workspace: Workspace, alone: Path, tmp_path: Path
 ) -> None:
-    """Real ones, without torch, started as torchrun starts them."""
-    command = [sys.executable, "-c", WITHOUT_TORCH, *arguments(footage, workspace.model, tmp_path, "--shard")]
-    pair = [
-        subprocess.Popen(
-            command,
-            env=os.environ | {"RANK": rank, "WORLD_SIZE": "2", "LOCAL_RANK": rank, "LOCAL_WORLD_SIZE": "2"},
-            stdout=subprocess.PIPE,
-            text=True,
-        )
-        for rank in "01"
-    ]
-    said = sorted(process.communicate(timeout=1800)[0] for process in pair)
-    assert [process.returncode for process in pair] == [0, 0], said
-    assert [text.split(" videos")[0] for text in said] == ["1", "2"]
+    """Real ones, without torch; their progress goes to a log, which is no terminal."""
+    more = arguments(footage, workspace.model, tmp_path, "--processes", "2")
+    done = subprocess.run(
+        [sys.executable, "-c", WITHOUT_TORCH, *more], check=True, capture_output=True, text=True, timeout=1800
+    )
+    assert done.stdout.startswith(f"3 videos, {sum(LENGTHS.values())} frames, ")
+    assert "videos: 1 of 3" in done.stderr and "left" in done.stderr
     assert masks(tmp_path) == masks(alone)
+    assert sorted(path.name for path in tmp_path.iterdir()) == sorted(LENGTHS)
+
+
+@pytest.mark.parametrize("address", ["there", "127.0.0.1:1"])
+def test_a_cluster_that_is_not_there(
+    address: str, footage: Path, workspace: Workspace, tmp_path: Path
+) -> None:
+    pytest.importorskip("ray", reason="needs the extra: pip install 'maskring[ray]'")
+    done = label(footage, workspace.model, tmp_path / "out", "--ray", address)
+    assert_command_error(done.exit_code, done.stderr, [address, "ray start"])
+    assert not (tmp_path / "out").exists()
+
+
+def test_object_storage_gets_a_zip_for_each_video(
+    footage: Path, workspace: Workspace, alone: Path, tmp_path: Path
+) -> None:
+    """Files by address stand for it: fsspec reads them by the same calls."""
+    pytest.importorskip("fsspec", reason="needs the extra: pip install 'maskring[ray]'")
+    shutil.copytree(footage, tmp_path / "in")
+    shutil.rmtree(tmp_path / "in" / "more")
+    (tmp_path / "out").mkdir()
+    place = f"file://{tmp_path}"
+    words = ["label", f"{place}/in", "--masks", f"{place}/in/masks", "--out", f"{place}/out"]
+    words += ["--model", str(workspace.model), "--threads", "1"]
+    done = CliRunner().invoke(app, words)
+    assert done.exit_code == 0 and done.stdout.startswith("2 videos, 12 frames"), done.output
+    assert "short.png belongs to none" in done.stderr
+    for name in ("long", "middle"):
+        with zipfile.ZipFile(tmp_path / "out" / f"{name}.zip") as archive:
+            archive.extractall(tmp_path / "unpacked" / name)
+        lines = (tmp_path / "unpacked" / name / "objects.jsonl").read_text().splitlines()
+        assert len(lines) == LENGTHS[name]
+    expected = {name: data for name, data in masks(alone).items() if not name.startswith("short")}
+    assert masks(tmp_path / "unpacked") == expected
+
+    (tmp_path / "out" / "middle.zip").unlink()
+    again = CliRunner().invoke(app, [*words, "--processes", "2"])
+    assert again.exit_code == 0 and again.stdout.startswith("1 videos, 5 frames"), again.output
+    assert sorted(path.name for path in (tmp_path / "out").iterdir()) == ["long.zip", "middle.zip"]
+
+
+def test_storage_that_cannot_be_read(footage: Path, workspace: Workspace, tmp_path: Path) -> None:
+    pytest.importorskip("fsspec", reason="needs the extra: pip install 'maskring[ray]'")
+    more = ["--masks", str(footage / "masks"), "--out", str(tmp_path / "out")]
+    unknown = CliRunner().invoke(app, ["label", "nowhere://bucket/videos", *more])
+    assert_command_error(unknown.exit_code, unknown.stderr, ["nowhere://", "s3://"])
+    nothing = CliRunner().invoke(app, ["label", f"file://{tmp_path}/missing", *more])
+    assert_command_error(nothing.exit_code, nothing.stderr, [f"file://{tmp_path}/missing", "folder"])
+
+
+def test_the_first_to_finish_a_video_gives_its_folder_the_name(tmp_path: Path) -> None:
+    """A node that lost its connection may finish a video after the one that took over."""
+    with _appears_complete(tmp_path / "clip") as slow:
+        slow.mkdir()
+        (slow / "objects.jsonl").write_text("slow")
+        with _appears_complete(tmp_path / "clip") as fast:
+            fast.mkdir()
+            (fast / "objects.jsonl").write_text("fast")
+    assert [path.name for path in tmp_path.iterdir()] == ["clip"]
+    assert (tmp_path / "clip" / "objects.jsonl").read_text() == "fast"
 
 
 def test_an_interrupted_run_goes_on(footage: Path, workspace: Workspace, alone: Path, tmp_path: Path) -> None:
@@ -154,6 +208,6 @@ def test_refusals_come_before_any_work(footage: Path, workspace: Workspace, tmp_
     assert_command_error(done.exit_code, done.stderr, ["middle.avi", "rename"])
     nothing = label(source / "masks", workspace.model, out, "--masks", str(source / "masks"))
     assert_command_error(nothing.exit_code, nothing.stderr, [source / "masks", "folder"])
-    alone = label(footage, workspace.model, out, "--shard")
-    assert_command_error(alone.exit_code, alone.stderr, ["--shard", "RANK", "torchrun"])
+    both = label(footage, workspace.model, out, "--processes", "2", "--ray", "local")
+    assert_command_error(both.exit_code, both.stderr, ["--processes", "--ray"])
     assert not out.exists()

@@ -209,7 +209,8 @@ ROWS: dict[str, dict[str, Row]] = {
         "--kernel": Row("--kernel function", calls),
         "--threads": Row("--threads 2", calls),
         "--device": Row("--device cuda", calls, codes=(0, 2)),
-        "--shard": Row("--shard", names),
+        "--processes": Row("--processes 2", calls),
+        "--ray": Row("--ray local --processes 2", said, codes=(2,)),
     },
     "evaluate": {
         "--davis": Row("--davis {other_davis}", masks),
@@ -221,7 +222,8 @@ ROWS: dict[str, dict[str, Row]] = {
         "--kernel": Row("--kernel function", calls),
         "--threads": Row("--threads 2", calls),
         "--device": Row("--device cuda", calls, codes=(0, 2)),
-        "--shard": Row("--shard", said),
+        "--processes": Row("--processes 2", calls),
+        "--ray": Row("--ray local --processes 2", said, codes=(2,)),
         "--refine": Row("--refine online --refine-size 32", calls),
         "--refine-iterations": Row(
             "--refine-iterations 3", calls, f"{BASES['evaluate']} --refine offline {ADAPT}"
@@ -565,14 +567,11 @@ def test_every_option_changes_what_it_says(
     places: dict[str, Path],
     recorded: list[Any],
     tmp_path: Path,
-    monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     """Its other names do the same."""
-    for name, value in {"RANK": "1", "WORLD_SIZE": "2"}.items() if option == "--shard" else ():
-        monkeypatch.setenv(name, value)
     row = ROWS[command][option]
     base = row.base or BASES[command]
-    without = plain(f"{base} " if option == "--shard" else base, places, tmp_path, recorded)
+    without = plain(base, places, tmp_path, recorded)
     assert without.result.exit_code == 0, without.result.output
     given = invoke(f"{base} {row.words}", places, tmp_path / "given", recorded)
     assert given.result.exit_code in row.codes, given.result.output

@@ -45,6 +45,7 @@ NOT_RUN_HERE = {
     r"training/weights/": "runs from the root of the checkout, at full size: tests/export/test_export.py",
     r"--add 120|--source frames": "names frames of a longer video: tests/cli/test_masks_given.py",
     r"--device cuda": "needs a GPU: tests/runtime/backends/test_cuda_backend.py",
+    r"--ray|--processes": "starts processes: tests/cli/test_many.py, test_ray.py",
     r"--budget": "its exit depends on the machine: tests/runtime/profiling/test_profiling.py",
 }
 """Commands that are parsed only, and why."""

@@ -22,6 +22,7 @@ EXIT_USER_ERROR = 2
 EXTRAS = {
     **dict.fromkeys(("torch", "onnxscript", "tomli"), "train"),
     **dict.fromkeys(("anyio", "starlette", "uvicorn", "websockets"), "studio"),
+    **dict.fromkeys(("fsspec", "ray"), "ray"),
 }
 """Modules that the base install lacks -> the extra that brings them."""
 

@@ -2,20 +2,15 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
-
 from rich import box
 from rich.table import Table
 
 from ..runtime.refinement.settings import DEFAULT_ITERATIONS, DEFAULT_SIZE
-from . import options, refinement
-from .console import busy, note, out, say
+from . import options, refinement, workers
+from .console import busy, note, out
 from .options import DeviceChoice, KernelChoice
 from .progress import show_progress
 from .refinement import ModeChoice
-
-if TYPE_CHECKING:
-    from ..runtime.evaluation.protocol import SequenceTracker
 
 
 def evaluate(
@@ -28,7 +23,8 @@ def evaluate(
     kernel: options.Kernel = KernelChoice.native,
     threads: options.Threads = 0,
     device: options.Device = DeviceChoice.cpu,
-    shard: options.Shard = False,
+    processes: workers.NumProcesses = 1,
+    ray: workers.Ray = None,
     refine: refinement.Mode = ModeChoice.off,
     refine_iterations: refinement.Iterations = DEFAULT_ITERATIONS,
     refine_steps: refinement.Steps = 0,
@@ -37,14 +33,17 @@ def evaluate(
     refiner: refinement.Start = None,
 ) -> None:
     """Track a labelled dataset and print the DAVIS measures."""
-    from ..models import open_tracker, resolve_model
+    from ..models import resolve_model
+    from ..runtime.evaluation.protocol import evaluate as evaluate_split
     from ..runtime.evaluation.report import COLUMNS
-    from ..runtime.evaluation.sharded import DatasetRun
+    from ..runtime.model.engine_file import sha256
+    from .tracker_factory import RefinedTrackerFactory, TrackerFactory
 
-    run = DatasetRun(davis, split, out_dir, json_file, size)
-    threads = run.join(shard, threads)
+    if ray is not None:  # processes of Ray have another working folder
+        davis, out_dir, json_file = davis.absolute(), out_dir.absolute(), json_file.absolute()
     with busy("opening the model"):
         executable = resolve_model(model)
+    chosen = workers.chosen_workers(processes, ray, threads, device, executable)
     refining = refinement.chosen_refinement(
         refine,
         iterations=refine_iterations,
@@ -53,19 +52,19 @@ def evaluate(
         feedback=refine_feedback,
         start=refiner,
     )
-
-    def new_tracker() -> SequenceTracker:
-        return refining.wrap(
-            open_tracker(executable, kernel=kernel.value, threads=threads, device=device.value)
+    new_tracker = RefinedTrackerFactory(
+        TrackerFactory(executable, kernel.value, chosen.threads_each, device.value), refining
+    )
+    hashes = [sha256(file) for file in (executable, refiner) if file and file.is_file()]
+    settings = repr((chosen.version, hashes, kernel.value, device.value, refining))
+    with show_progress(lines=not chosen.here) as progress:
+        evaluation = evaluate_split(
+            *(davis, split, new_tracker if ray is None else new_tracker.carried(), out_dir, json_file),
+            size=size,
+            progress=progress,
+            workers=chosen,
+            settings=settings,
         )
-
-    with show_progress(shown=run.shows_progress) as progress:
-        evaluation = run.evaluate(
-            new_tracker, [executable, refiner], (kernel.value, device.value, refining), progress
-        )
-    if evaluation is None:
-        say(f"{run.name} is done; the others are still running")
-        return
     for result in evaluation.sequences:
         for sentence in result.notes:
             note(f"note: {result.name}: {sentence}")

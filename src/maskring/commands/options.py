@@ -87,10 +87,6 @@ Device = Annotated[
     typer.Option(help="Where an .onnx or checkpoint runs: cuda = an NVIDIA GPU, with onnxruntime-gpu."),
 ]
 Threads = Annotated[int, typer.Option(min=0, max=MAX_THREADS, help="CPU threads; 0 = all cores.")]
-Shard = Annotated[
-    bool,
-    typer.Option("--shard", help="Split the work across processes, which torchrun starts on any machines."),
-]
 TrackSize = Annotated[
     int | None,
     typer.Option(
@@ -340,15 +336,15 @@ WriteOverlay = Annotated[bool, typer.Option(help="Write overlay.mp4.")]
 Show = Annotated[
     bool, typer.Option("--show", help="Open a window to draw objects, watch, correct and pause.")
 ]
-Videos = Annotated[list[Path], typer.Argument(help="Videos, or folders of videos or frames.")]
+Videos = Annotated[list[str], typer.Argument(help="Videos, or folders of videos or frames; or s3://...")]
 FirstMasks = Annotated[
-    Path,
+    str,
     typer.Option(
         help="Folder with the first frame's mask of each video, named like it: NAME.png for NAME.mp4."
     ),
 ]
 LabelOut = Annotated[
-    Path, typer.Option("--out", help="Gets a folder per video; videos that have one are skipped.")
+    str, typer.Option("--out", help="Gets a folder per video; videos that have one are skipped.")
 ]
 Davis = Annotated[Path, typer.Option(help="Dataset root in DAVIS or YouTube-VOS layout.")]
 Split = Annotated[str, typer.Option(help="ImageSets/2017/NAME.txt, else ImageSets/2016/NAME.txt.")]

@@ -1,8 +1,9 @@
-"""Progress bars on stderr; nothing is shown where that is no terminal."""
+"""Progress bars on stderr. Where that is no terminal nothing is shown, or a few lines for a log."""
 
 from __future__ import annotations
 
 import math
+import time
 from collections import deque
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -12,10 +13,13 @@ from typing import TYPE_CHECKING
 from rich import progress as bars
 
 from ..runtime.pipeline.progress import Progress
-from .console import err
+from .console import err, note
 
 if TYPE_CHECKING:
     from ..training.trainer import StepReport
+
+MAX_LINES = 20
+"""Lines that a run writes to its log as progress."""
 
 RATE_STEPS = 20
 """Training steps over which the speed is measured."""
@@ -27,14 +31,17 @@ class _Speed(bars.ProgressColumn):
 
 
 @contextmanager
-def show_progress(*, shown: bool = True, nested: bool = False, speed: bool = True) -> Iterator[Progress]:
+def show_progress(*, nested: bool = False, speed: bool = True, lines: bool = False) -> Iterator[Progress]:
     """A :class:`Progress` that moves a bar.
 
     Args:
-        shown: False shows nothing.
         nested: a bar of its own for each task, until that is done, instead of one for the latest task.
         speed: show steps per second and the time left.
+        lines: where stderr is no terminal, as in the log of a cluster's job, write lines.
     """
+    if lines and not err.is_terminal:
+        yield _Lines()
+        return
     columns = [
         bars.TextColumn("{task.description}"),
         bars.BarColumn(),
@@ -43,7 +50,7 @@ def show_progress(*, shown: bool = True, nested: bool = False, speed: bool = Tru
         bars.TextColumn("{task.fields[detail]}"),
         *([_Speed(), bars.TimeRemainingColumn()] if speed else []),
     ]
-    with bars.Progress(*columns, console=err, transient=True, disable=not (shown and err.is_terminal)) as bar:
+    with bars.Progress(*columns, console=err, transient=True, disable=not err.is_terminal) as bar:
         ids: dict[str, bars.TaskID] = {}
 
         def progress(task: str, done: int, total: int | None, detail: str = "", /) -> None:
@@ -57,6 +64,20 @@ def show_progress(*, shown: bool = True, nested: bool = False, speed: bool = Tru
                 bar.remove_task(ids.pop(key))
 
         yield progress
+
+
+class _Lines:
+    """A :class:`Progress` that writes at most :data:`MAX_LINES` lines, with the time left."""
+
+    def __init__(self) -> None:
+        self._started, self._written = time.monotonic(), 0
+
+    def __call__(self, task: str, done: int, total: int | None, detail: str = "", /) -> None:
+        if not done or not total or done * MAX_LINES // total <= self._written:
+            return
+        self._written = done * MAX_LINES // total
+        left = timedelta(seconds=round((time.monotonic() - self._started) / done * (total - done)))
+        note(", ".join(part for part in (f"{task}: {done} of {total}", detail, f"{left} left") if part))
 
 
 class StepMeter:
