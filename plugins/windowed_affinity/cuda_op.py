@@ -7,11 +7,14 @@ from __future__ import annotations
 
 import ctypes
 import functools
+import logging
 from collections.abc import Sequence
 from pathlib import Path
 
 from ...common.errors import UnavailableError
-from ..operator_library import onnxruntime_library
+from ..operator_library import has_cuda, onnxruntime_library
+
+log = logging.getLogger(__name__)
 
 ALIGNMENT = 16
 """Bytes: each tensor must begin at a multiple of it."""
@@ -99,8 +102,16 @@ class CudaKernels:
 
 @functools.cache
 def installed_kernels() -> CudaKernels | None:
-    """The kernels of the operator library; None where it was built without CUDA, or not at all."""
+    """The kernels of the operator library; None where it was built without CUDA, or not at all.
+
+    A library that was built with CUDA and cannot be used is told in the log, since what runs instead is slower.
+    """
     try:
-        return CudaKernels(onnxruntime_library())
+        library = onnxruntime_library()
     except UnavailableError:
+        return None
+    try:
+        return CudaKernels(library) if has_cuda(library) else None
+    except UnavailableError as error:
+        log.warning("the compiled CUDA kernels are not used: %s; %s", error.problem, error.remedy)
         return None

@@ -128,6 +128,23 @@ def test_libraries_without_kernels_are_named(tmp_path: Path, monkeypatch: pytest
         cuda_op.CudaKernels(operator_libraries.emulated())
 
 
+@pytest.mark.parametrize("outdated", [True, False])
+def test_an_installed_library_that_cannot_be_used_is_told(
+    outdated: bool, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    monkeypatch.setattr(cuda_op, "onnxruntime_library", operator_libraries.emulated)
+    if outdated:
+        monkeypatch.setattr(ctypes, "sizeof", lambda _: 1)
+    found = cuda_op.installed_kernels.__wrapped__()
+    assert (found is None) == outdated
+    assert ("another version" in caplog.text and "reinstall" in caplog.text) == outdated
+
+
+def test_a_library_without_cuda_is_nothing_to_tell(caplog: pytest.LogCaptureFixture) -> None:
+    assert cuda_op.installed_kernels.__wrapped__() is None
+    assert not caplog.text
+
+
 def test_the_operator_works_without_the_cpu_module() -> None:
     script = """
 import sys
