@@ -10,7 +10,7 @@ import torch
 from torch import Tensor
 
 from ...arrays.overlap import intersection_over_union
-from ..guard import LEARNED, NOT_LEARNED_REASON, unsure
+from ..guard import AGREEMENT, LEARNED, NOT_LEARNED_REASON, unsure
 from ..quality import LEAST_QUALITY
 from ..samples import Sample, SampleBuffer
 from ..settings import RefinementSettings
@@ -67,10 +67,10 @@ class Adaptation:
         return float(loss.detach())
 
     def reassess(self, buffer: SampleBuffer) -> None:
-        """Lower the quality of propagated masks with which the U-Net disagrees.
+        """Lower the quality of propagated masks with which the U-Net disagrees; leave out those that lost the object.
 
         By now the U-Net has learned what is consistent over the video, so it disagrees with masks that drifted
-        off in a few frames.
+        off. It would come to agree with them if it went on learning from them.
         """
         for sample in buffer.pseudo:
             found = self.predictor.predict(sample.image, sample.ids).argmax(0)
@@ -79,7 +79,8 @@ class Adaptation:
                 for channel, known in enumerate(sample.ids, start=1)
             ]
             if agreed:
-                sample.quality *= float(np.mean(agreed))
+                agreement = float(np.mean(agreed))
+                sample.quality *= agreement if agreement >= AGREEMENT else 0.0
 
     def not_learned(self, buffer: SampleBuffer) -> dict[int, str]:
         """Objects that the U-Net does not find where the user drew them -> the reason for the guard."""
