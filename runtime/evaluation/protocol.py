@@ -137,7 +137,7 @@ def _results(
     def within(task: str, frames: int, *_: object) -> None:
         progress(task, done + frames, total)
 
-    with shared_folder(out_dir) as shared:
+    with shared_folder(out_dir, with_others=workers.ray is not None) as shared:
         work = _TrackSequence(new_tracker, out_dir, shared, size)
         with closing(run_each(missing, work, workers, within)) as finished:
             for sequence, result in finished:

@@ -126,7 +126,7 @@ def label_clips(
         count = labelled.videos + len(labelled.failed) + 1
         progress(task, done, total, f"video {count} of {len(missing)}")
 
-    with _marked(out) as shared:
+    with _marked(out, with_others=workers.ray is not None) as shared:
         work = _LabelClip(new_tracker, out, shared, ids, size)
         with closing(run_each(missing, work, workers, within_clip)) as finished:
             for clip, result in finished:
@@ -144,12 +144,12 @@ def label_clips(
 
 
 @contextmanager
-def _marked(out: str) -> Iterator[SharedFolder | None]:
+def _marked(out: str, *, with_others: bool) -> Iterator[SharedFolder | None]:
     """Mark an output folder so that other machines can tell whether they see it, and clear it of remains."""
     if is_url(out):
         yield None
         return
-    with shared_folder(Path(out)) as shared:
+    with shared_folder(Path(out), with_others=with_others) as shared:
         try:
             _discard_partial(Path(out))
             yield shared

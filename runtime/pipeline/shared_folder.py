@@ -19,10 +19,10 @@ class SharedFolder:
     """A folder that holds a file of a name that nobody else chooses.
 
     Attributes:
-        token: that file.
+        token: that file; None where no other machine works.
     """
 
-    token: Path
+    token: Path | None
 
     def check(self) -> None:
         """Make sure that this process sees the folder, and not another one of the same path.
@@ -30,7 +30,7 @@ class SharedFolder:
         Raises:
             OutputError: when it does not.
         """
-        if not self.token.is_file():
+        if self.token is not None and not self.token.is_file():
             raise OutputError(
                 f"{socket.gethostname()} does not see the folder {self.token.parent} of the machine that runs "
                 "the command",
@@ -39,13 +39,20 @@ class SharedFolder:
 
 
 @contextmanager
-def shared_folder(folder: Path) -> Iterator[SharedFolder]:
+def shared_folder(folder: Path, *, with_others: bool) -> Iterator[SharedFolder]:
     """Mark a folder for the duration of the block.
+
+    Args:
+        folder: receives the results.
+        with_others: other machines may work, too. Without, the folder needs no mark.
 
     Raises:
         OutputError: when the folder cannot be written to.
     """
     remove_abandoned(folder)
+    if not with_others:
+        yield SharedFolder(None)
+        return
     token = folder / f".shared.{os.getpid()}-{secrets.token_hex(4)}.partial"
     try:
         token.touch()

@@ -259,7 +259,7 @@ def test_doctor_finds_what_tracking_needs() -> None:
     for use in (
         "track on a CPU (onnxruntime)",
         "refine masks",
-        "track with checkpoints, train, import, export",
+        "track with your own checkpoints, train, import, export",
     ):
         assert f"{use}: ready" in done.stdout
 
