@@ -65,7 +65,8 @@ class Source:
         self._thread = threading.Thread(
             target=_pump, args=(frames, self._handoff), name="decode", daemon=True
         )
-        self._started = self._closed = self._forked = False
+        self._started = self._closed = self._forked = self._released = False
+        self._releasing = threading.Lock()
         self._latest: int | None = None
         tell_of_forks(self)
 
@@ -137,7 +138,7 @@ class Source:
             )
 
     def close(self) -> None:
-        """Stop the decoding thread and release file or device. Closing twice does nothing."""
+        """Stop the decoding thread and release file or device. Closing again does nothing; threads may close at once."""
         if self._forked:
             return
         with defer_interrupts():
@@ -146,7 +147,10 @@ class Source:
             self._handoff.close()
             if self._started:
                 self._thread.join()
-            self._reader.close()
+            with self._releasing:  # FFmpeg crashes when two threads close a stream
+                if not self._released:
+                    self._released = True
+                    self._reader.close()
 
     def after_fork(self) -> None:
         """See :class:`maskring.common.forks.Forkable`."""

@@ -49,6 +49,28 @@ def test_nothing_is_read_before_the_first_frame_is_wanted() -> None:
     assert reader.closed
 
 
+def test_two_threads_that_close_at_once_release_the_file_once() -> None:
+    """FFmpeg crashes otherwise, as when Studio ends while its stream does."""
+    entered, may_leave, released = threading.Event(), threading.Event(), []
+
+    class Slow(FakeReader):
+        def close(self) -> None:
+            released.append(1)
+            entered.set()
+            may_leave.wait(600)
+
+    source = Source(Slow(lambda: iter([blank(0)])))
+    closing = [threading.Thread(target=source.close) for _ in range(2)]
+    closing[0].start()
+    assert entered.wait(600)
+    closing[1].start()
+    may_leave.set()
+    for thread in closing:
+        thread.join()
+    source.close()
+    assert released == [1]
+
+
 def test_leaving_early_stops_the_thread_and_releases_the_file(tmp_path: Path) -> None:
     source = open_source(write_video(tmp_path / "clip.mp4", frames=60))
     with source:
