@@ -138,7 +138,7 @@ class Source:
             )
 
     def close(self) -> None:
-        """Stop the decoding thread and release file or device. Closing again does nothing; threads may close at once."""
+        """Stop the decoding thread and release file or device. Closing twice does nothing, also at once."""
         if self._forked:
             return
         with defer_interrupts():

@@ -65,7 +65,7 @@ def test_processes_share_the_cores(monkeypatch: pytest.MonkeyPatch) -> None:
 def test_a_folder_that_another_machine_does_not_see(tmp_path: Path) -> None:
     (tmp_path / "here").mkdir()
     (tmp_path / "there").mkdir()
-    with shared_folder(tmp_path / "here") as shared:
+    with shared_folder(tmp_path / "here", with_others=True) as shared:
         shared.check()
         elsewhere = SharedFolder(tmp_path / "there" / shared.token.name)
         with raises_user_error(OutputError, mentions=(tmp_path / "there", "share")):
