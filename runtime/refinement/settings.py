@@ -42,7 +42,7 @@ class RefinementSettings:
         trust: share of the U-Net in the final decision offline, 0 to 1; the rest is propagation's.
         online_trust: the same online, where the U-Net has learned from fewer frames.
         budget: online, the share of time that the worker may spend adapting, 0 to 1.
-        feedback: online, refined masks replace the propagated ones in the memory ring.
+        feedback: online, memory takes the refined mask of an object that propagation has lost.
         seed: of weights, sampling and augmentation.
 
     Raises:

@@ -31,7 +31,7 @@ class ModeChoice(str, Enum):
 Mode = Annotated[
     ModeChoice,
     typer.Option(
-        help="offline: track, adapt a U-Net to the video, then redraw the masks. "
+        help="offline: track, adapt a U-Net to the video, then track again and redraw the masks. "
         "online: adapt while tracking.",
         rich_help_panel=PANEL,
     ),
@@ -63,7 +63,11 @@ Budget = Annotated[
 ]
 Feedback = Annotated[
     bool,
-    typer.Option("--refine-feedback", help="Online: write refined masks to memory.", rich_help_panel=PANEL),
+    typer.Option(
+        "--refine-feedback",
+        help="Online: write refined masks of lost objects to memory.",
+        rich_help_panel=PANEL,
+    ),
 ]
 Start = Annotated[
     Path | None,
