@@ -49,8 +49,14 @@ export function goTo(frame) {
   app.timeline.goTo(frame);
   onMove();
   const shown = show();
-  if (!app.playing && !app.following) for (const near of [frame + 1, frame - 1]) if (near === within(near)) fetched(near);
+  if (!app.playing && !app.following) shown.then(() => fetchNeighbours(frame));
   return shown;
+}
+
+// After the frame itself, which they would delay.
+function fetchNeighbours(frame) {
+  if (frame !== app.current) return;
+  for (const near of [frame + 1, frame - 1]) if (near === within(near)) fetched(near);
 }
 
 export function seek(frame) {
