@@ -119,7 +119,7 @@ def train(
 
 
 def _with_encoder(recipe: Recipe, start: Checkpoint | None) -> Recipe:
-    """``recipe``; an encoder :data:`.recipe.START` is replaced by that of ``start``."""
+    """``recipe``; an encoder :data:`.recipe.START` is replaced by that of ``start``, tracking settings with it."""
     if recipe.encoder != START:
         return recipe
     if start is None:
@@ -133,7 +133,14 @@ def _with_encoder(recipe: Recipe, start: Checkpoint | None) -> Recipe:
             f"the recipe {recipe.name} cannot train the encoder of the --start checkpoint",
             f"start from a checkpoint with one of the encoders {', '.join(PRESETS)}",
         )
-    return replace(recipe, encoder=encoder)
+    tracking = start.tracking
+    return replace(
+        recipe,
+        encoder=encoder,
+        tracking_radius=tracking.radius,
+        tracking_logit_scale=tracking.logit_scale,
+        tracking_top_k=tracking.top_k,
+    )
 
 
 @dataclass

@@ -46,7 +46,8 @@ class Recipe:
 
     Attributes:
         name: for people, and for the checkpoint's provenance.
-        encoder: preset of the encoder (:data:`.encoder.PRESETS`), or :data:`START`.
+        encoder: preset of the encoder (:data:`.encoder.PRESETS`), or :data:`START` for the encoder and the tracking
+            settings of the start checkpoint.
         seed: of weights, windows and augmentation.
 
         target: what is reconstructed. ``channel``: one of the Lab channels a and b, hidden from the network

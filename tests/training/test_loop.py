@@ -161,10 +161,14 @@ def test_a_run_begins_with_the_weights_of_a_checkpoint(recipe: Recipe, footage: 
 
 
 def test_a_recipe_may_take_the_encoder_of_its_start(recipe: Recipe, footage: Path, tmp_path: Path) -> None:
-    first = train(replace(recipe, steps=2), [footage], tmp_path / "first").checkpoint
+    first = train(
+        replace(recipe, steps=2, tracking_logit_scale=2.88), [footage], tmp_path / "first"
+    ).checkpoint
     on = replace(recipe, name="tune", encoder=START, steps=2)
     done = train(on, [footage], tmp_path / "on", start=first)
-    assert load_checkpoint(done.checkpoint).config == load_checkpoint(first).config
+    before, after = load_checkpoint(first), load_checkpoint(done.checkpoint)
+    assert after.config == before.config
+    assert after.tracking == before.tracking
     with raises_user_error(TrainingError, mentions=("recipe tune", "--start")):
         train(on, [footage], tmp_path / "none")
     assert not (tmp_path / "none").exists()

@@ -71,7 +71,8 @@ def test_tune_goes_on_from_shipped_checkpoints(name: str) -> None:
     """The same training at another pace: weights of one recipe start the other."""
     recipe, tune = load_recipe(name), load_recipe("tune")
     assert tune.encoder == START and tune.learning_rate == recipe.learning_rate / 10
-    own = {"steps": recipe.steps, "learning_rate": recipe.learning_rate, "warmup": recipe.warmup}
+    names = ("steps", "learning_rate", "warmup", "tracking_radius", "tracking_logit_scale")
+    own = {name: getattr(recipe, name) for name in names}
     assert recipe == replace(tune, name=name, encoder=recipe.encoder, **own)  # type: ignore[arg-type]
 
 
