@@ -124,15 +124,18 @@ def test_the_wheel_holds_the_package_and_nothing_else(wheel: Path) -> None:
 
 
 def link_base_install(packages: Path) -> None:
-    """Link the distributions that the base install brings, however indirectly, into another environment."""
-    pending, linked = ["maskring"], set[str]()
+    """Link what the base install of the wheel in another environment brings, however indirectly, into that one.
+
+    The wheel says what it needs: the maskring that is installed here may be older than its pyproject.toml.
+    """
+    (held,) = metadata.distributions(name="maskring", path=[str(packages)])
+    pending, linked = [held.requires], set[str]()
     while pending:
-        name = pending.pop()
-        for line in metadata.requires(name) or ():
+        for line in pending.pop() or ():
             needed = Requirement(line)
             if needed.name not in linked and (needed.marker is None or needed.marker.evaluate({"extra": ""})):
                 linked.add(needed.name)
-                pending.append(needed.name)
+                pending.append(metadata.requires(needed.name))
                 link_distribution(needed.name, packages)
 
 
