@@ -10,6 +10,9 @@ from typing import Any
 
 import pytest
 import tomllib
+from packaging.requirements import Requirement
+
+from maskring import doctor
 
 ROOT = Path(__file__).resolve().parents[1]
 LOCK = ROOT / "constraints.hashes.txt"
@@ -101,6 +104,12 @@ def test_the_bill_tells_a_board_that_tracks_from_a_desk_that_trains(bill: dict[s
     assert {normal(re.match(r"[\w-]+", line)[0]) for line in base} < required  # type: ignore[index]
     assert not required & {"torch", "onnxscript", "pytest", "mkdocs", "pip"}
     assert {"nano-safetensors", "pico-safetensors", "full-safetensors"} < required
+
+
+def test_doctor_examines_what_the_base_install_brings() -> None:
+    """But for the packages that print its table."""
+    base = tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]["dependencies"]
+    assert {Requirement(line).name for line in base} - {"rich", "typer"} == set(doctor.REQUIRED)
 
 
 def test_the_bill_names_only_what_it_lists(bill: dict[str, Any]) -> None:

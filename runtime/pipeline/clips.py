@@ -32,7 +32,7 @@ def clips_to_label(videos: list[str], masks: str, out: str) -> list[Clip]:
     storage, clips are video files.
 
     Raises:
-        SourceError: when there is no clip, or two have the same name.
+        SourceError: when there is no clip, two have the same name, or ``masks`` is no folder.
         MaskError: when ``masks`` holds none for a clip, or several.
     """
     clips: dict[str, str] = {}
@@ -70,12 +70,13 @@ def masks_in(masks: str) -> list[str]:
     """The masks in a folder, on disk or on object storage.
 
     Raises:
-        SourceError: when it cannot be listed.
+        SourceError: when it does not exist or cannot be listed.
     """
     if not is_url(masks):
         folder = Path(masks)
-        images = images_in(folder, MASK_SUFFIXES) if folder.is_dir() else []
-        return [str(path) for path in images if path.is_file()]
+        if not folder.is_dir():
+            raise SourceError(f"the folder of masks {masks} does not exist", "check the path")
+        return [str(path) for path in images_in(folder, MASK_SUFFIXES) if path.is_file()]
     urls = [url for url in files_below(masks) if PurePosixPath(url).suffix.lower() in MASK_SUFFIXES]
     depth = min((url.count("/") for url in urls), default=0)
     return [url for url in urls if url.count("/") == depth]  # not those in folders below

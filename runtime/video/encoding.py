@@ -21,6 +21,8 @@ ENCODERS = {
 }
 """Encoder -> options, best first: two of H.264, which browsers play, and MPEG-4 Part 2, which VLC and mpv play."""
 
+H264_ENCODERS = ("libx264", "libopenh264")
+
 BITS_PER_PIXEL = 0.2
 """For encoders that have no setting of quality."""
 

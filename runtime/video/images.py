@@ -67,6 +67,19 @@ def to_rgb(image: NDArray[Any]) -> Image:
     return np.asarray(cv2.cvtColor(image, cv2.COLOR_GRAY2RGB if grey else cv2.COLOR_BGR2RGB), np.uint8)
 
 
+def count_pictures(path: Path) -> int:
+    """Pictures in an image file: frames of an animation, pages of a TIFF. 1 where Pillow cannot tell."""
+    try:
+        data = path.read_bytes()
+        reader = _reader(data)
+        if reader is None:
+            return 1
+        with reader(io.BytesIO(data)) as picture:
+            return int(getattr(picture, "n_frames", 1))
+    except Exception:  # Pillow raises many kinds for broken headers
+        return 1
+
+
 def header_size(data: bytes) -> tuple[int, int] | None:
     """(H, W) by the header of a PNG, JPEG, BMP, WebP or TIFF file; no pixel is unpacked.
 
@@ -76,7 +89,7 @@ def header_size(data: bytes) -> tuple[int, int] | None:
     Raises:
         ValueError: when a checksum in a PNG does not fit: its decoder would report that on stderr.
     """
-    reader = next((reader for start, reader in FORMATS.items() if data.startswith(start)), None)
+    reader = _reader(data)
     if reader is None:
         return None
     try:
@@ -88,3 +101,7 @@ def header_size(data: bytes) -> tuple[int, int] | None:
         if reader is PngImageFile:
             raise ValueError(str(error)) from error
         return None
+
+
+def _reader(data: bytes) -> type[ImageFile] | None:
+    return next((reader for start, reader in FORMATS.items() if data.startswith(start)), None)

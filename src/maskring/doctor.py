@@ -16,6 +16,7 @@ from .common.machine import NEEDS_PYCUDA, compute_capability, cuda_of_driver, us
 from .plugins.library import cuda_runtime, library_path
 from .plugins.operator_library import has_cuda, onnxruntime_library
 from .runtime.backends.onnxrt.cuda_packages import INSTALL, installed_packages
+from .runtime.video.encoding import H264_ENCODERS
 
 State = Literal["ok", "optional", "missing"]
 
@@ -37,7 +38,9 @@ class Finding:
     remedy: str = ""
 
 
-REQUIRED = ("numpy", "onnx", "onnxruntime", "opencv-python", "pillow", "safetensors")
+REQUIRED = ("av", "numpy", "onnx", "onnxruntime", "opencv-python", "pillow", "safetensors")
+"""Dependencies of the base install, but for those without which `doctor` does not start."""
+
 OPTIONAL = {
     "torch": "train, import and export checkpoints: pip install 'maskring[train]'",
     "onnxscript": "export checkpoints: pip install 'maskring[train]'",
@@ -81,7 +84,8 @@ CAPABILITIES = {
     "track on a CPU (onnxruntime)": (
         *REQUIRED,
         "native CPU kernel",
-        "OpenCV with FFMPEG",
+        "FFmpeg (PyAV)",
+        "OpenCV",
         "onnxruntime providers",
     ),
     "refine masks": ("torch",),
@@ -108,7 +112,8 @@ def examine() -> list[Finding]:
         Finding("CPU cores", "ok", str(usable_cores())),
         *(_required(name) for name in REQUIRED),
         _native_kernel(),
-        *_video(),
+        *_ffmpeg(),
+        *_opencv(),
         *_execution_providers(),
         *(_optional(name, use) for name, use in OPTIONAL.items()),
         _operator_library(),
@@ -161,22 +166,37 @@ def _native_kernel() -> Finding:
         return Finding(part, "missing", str(error), "reinstall with a C++20 compiler: pip install maskring")
 
 
-def _video() -> Iterator[Finding]:
+def _ffmpeg() -> Iterator[Finding]:
+    """FFmpeg reads and writes videos."""
+    part = "FFmpeg (PyAV)"
+    if util.find_spec("av") is None:
+        return
+    try:
+        av = import_module("av")
+    except ImportError as error:
+        yield _broken(part, error)
+        return
+    yield Finding(part, "ok", str(av.ffmpeg_version_info))
+    if not any(encoder in av.codecs_available for encoder in H264_ENCODERS):
+        remedy = "for overlays that browsers play: pip install av (its wheels have one)"
+        yield Finding("encoder of H.264", "optional", "not in this FFmpeg", remedy)
+
+
+def _opencv() -> Iterator[Finding]:
+    """OpenCV reads images, cameras and GStreamer pipelines."""
     try:
         cv2 = import_module("cv2")
     except ImportError as error:
-        yield _broken("video decoding", error)
+        yield _broken("OpenCV", error)
         return
-    information = cv2.getBuildInformation()
-    for library, use, remedy in (
-        ("FFMPEG", "video files and RTSP", "pip install opencv-python"),
-        ("GStreamer", "GStreamer pipelines", "use JetPack's OpenCV, or one built from source with it"),
-    ):
-        part = f"OpenCV with {library}"
-        built = any(
-            line.strip().startswith(library + ":") and "YES" in line for line in information.splitlines()
-        )
-        yield Finding(part, "ok", "yes") if built else Finding(part, "optional", "no", f"for {use}: {remedy}")
+    yield Finding("OpenCV", "ok", str(cv2.__version__))
+    lines = (line.strip() for line in cv2.getBuildInformation().splitlines())
+    part = "OpenCV with GStreamer"
+    if any(line.startswith("GStreamer:") and "YES" in line for line in lines):
+        yield Finding(part, "ok", "yes")
+    else:
+        remedy = "for GStreamer pipelines: use JetPack's OpenCV, or one built from source with it"
+        yield Finding(part, "optional", "no", remedy)
     yield from _other_opencvs(Path(str(cv2.__file__)))
 
 

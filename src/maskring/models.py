@@ -54,7 +54,7 @@ def model_file(model: Path | None) -> Path:
     if str(model) not in names:
         raise ModelError(
             f"the model {model} does not exist",
-            f"check the path, name a shipped checkpoint ({', '.join(names)}), or leave --model out",
+            f"check the path, or name a shipped checkpoint ({', '.join(names)})",
         )
     return shipped_checkpoint(str(model))
 

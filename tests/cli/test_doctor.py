@@ -168,3 +168,23 @@ def test_without_a_driver_its_age_is_not_asked(monkeypatch: pytest.MonkeyPatch) 
 
     monkeypatch.setattr(machine, "cuda_driver", none)
     assert not list(doctor._outdated_driver())
+
+
+def test_an_ffmpeg_that_cannot_be_loaded_is_named(monkeypatch: pytest.MonkeyPatch) -> None:
+    said, expected = BROKEN["an image without a desktop"]
+
+    def fails(name: str, package: str | None = None) -> Any:
+        raise ImportError(said)
+
+    monkeypatch.setattr(doctor, "import_module", fails)
+    (finding,) = doctor._ffmpeg()
+    assert finding.state == "missing" and expected[0] in finding.detail and expected[1] in finding.remedy
+    assert finding.part in doctor.missing_parts(list(doctor.examine()))["track on a CPU (onnxruntime)"]
+
+
+def test_an_ffmpeg_without_an_encoder_of_h264_is_named(monkeypatch: pytest.MonkeyPatch) -> None:
+    import av
+
+    monkeypatch.setattr(av, "codecs_available", {"mpeg4"})
+    ffmpeg, encoder = doctor._ffmpeg()
+    assert (ffmpeg.state, encoder.state) == ("ok", "optional") and "pip install av" in encoder.remedy

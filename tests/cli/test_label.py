@@ -197,6 +197,13 @@ def test_where_nothing_can_be_labelled_no_folder_is_left(
     assert [path.name for path in tmp_path.iterdir()] == ["long.avi"]
 
 
+def test_a_folder_of_masks_that_is_not_there(footage: Path, workspace: Workspace, tmp_path: Path) -> None:
+    words = ["label", str(footage), "--masks", str(tmp_path / "none"), "--out", str(tmp_path / "out")]
+    done = CliRunner().invoke(app, [*words, "--model", str(workspace.model)])
+    assert_command_error(done.exit_code, done.stderr, (tmp_path / "none", "does not exist", "path"))
+    assert not (tmp_path / "out").exists()
+
+
 def test_refusals_come_before_any_work(footage: Path, workspace: Workspace, tmp_path: Path) -> None:
     source, out = tmp_path / "footage", tmp_path / "out"
     shutil.copytree(footage, source)

@@ -152,3 +152,26 @@ def test_label_refuses_two_masks_for_a_video(workspace: Workspace, footage: Path
         Image.open(workspace.mask).save(footage / "masks" / name)
     done = label(workspace, footage)
     assert_command_error(done.exit_code, done.stderr, ["b.png", "b.tif"])
+
+
+@pytest.mark.parametrize(("removed", "refused"), [("4=1", False), ("4=3", False), ("4=2", True)])
+def test_what_was_never_given_cannot_be_removed(
+    workspace: Workspace, white: tuple[Path, Path], tmp_path: Path, removed: str, refused: bool
+) -> None:
+    """Said before tracking, so that no half of a result is left."""
+    masks = ("--mask", white[0], "--add", f"2:3={white[1]}")
+    done = track(workspace, tmp_path / "out", *masks, "--remove", removed)
+    if refused:
+        assert_command_error(done.exit_code, done.stderr, ("--remove 4=2", "1, 3"))
+        assert not (tmp_path / "out").exists()
+    else:
+        assert done.exit_code == 0, done.output
+
+
+def test_objects_of_boxes_can_be_removed(
+    workspace: Workspace, white: tuple[Path, Path], tmp_path: Path
+) -> None:
+    words = ("--mask", f"1={white[1]}", "--box", "1,1,40,40", "--remove", "4=2")
+    done = track(workspace, tmp_path / "out", *words)
+    assert done.exit_code == 0, done.output
+    assert objects(tmp_path / "out")[3:5] == [[1, 2], [1]]

@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 import os
+from collections.abc import Mapping
 from dataclasses import dataclass
+from itertools import chain
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 from ..common.errors import MaskError
-from ..common.types import MAX_LABELS
+from ..common.types import MAX_LABELS, Labels
 
 if TYPE_CHECKING:
     from ..runtime.arrays.label_maps import Box
@@ -25,6 +27,7 @@ class Planned:
         notes: sentences that say how a mask was read.
         classes: object id -> class, of objects in annotation files.
         additions, removals: the values of ``--add`` and ``--remove``.
+        objects: ids of all objects that masks and boxes name.
     """
 
     steering: Steering
@@ -33,6 +36,18 @@ class Planned:
     classes: dict[int, str]
     additions: list[str]
     removals: list[str]
+    objects: frozenset[int]
+
+    def require_known(self) -> None:
+        """Refuse to remove what no mask or box names. In a window, more objects may be drawn.
+
+        Raises:
+            MaskError: when there is no such object.
+        """
+        for text in self.removals:
+            if int(text.partition("=")[2]) not in self.objects:
+                given = ", ".join(map(str, sorted(self.objects))) or "none"
+                raise MaskError(f"--remove {text} names no object (given: {given})", "name one of them")
 
     def require_reached(self, end: int | None) -> None:
         """Refuse edits after the last frame, once that is known; they would have no effect.
@@ -87,7 +102,17 @@ def planned_edits(
     plan = plan_masks(given, boxes=len(boxes), removals=removed, frame_names=names)
     schedule = Schedule(Edits(plan.masks, removed))
     steering = Boxed([parse_box(text) for text in boxes], schedule) if boxes else schedule
-    return Planned(steering, files, plan.notes, plan.classes, additions, removals)
+    objects = _objects(plan.masks, first, len(boxes))
+    return Planned(steering, files, plan.notes, plan.classes, additions, removals, objects)
+
+
+def _objects(masks: Mapping[int, Labels], first: int, boxes: int) -> frozenset[int]:
+    """Ids of all objects in masks by frame, and of the boxes beside the first mask."""
+    from ..runtime.tracking.objects import ids_in
+
+    ids = {frame: ids_in(labels) for frame, labels in masks.items()}
+    free = sorted(set(range(1, MAX_LABELS)) - set(ids.get(first, ())))
+    return frozenset(chain(free[:boxes], *ids.values()))
 
 
 def parse_box(text: str) -> Box:

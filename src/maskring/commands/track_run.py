@@ -91,6 +91,8 @@ class TrackRun:
             self._enter_folder(stack)
             stream = stack.enter_context(self._open())
             self.planned.require_reached(stream.end)
+            if not outputs.show:
+                self.planned.require_known()
             for sentence in self.planned.notes:
                 note(f"note: {sentence}")
             self.refining.check_source(footage.source, stream, footage.live, outputs.refiner is not None)

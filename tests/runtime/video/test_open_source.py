@@ -13,6 +13,7 @@ from pathlib import Path
 import cv2
 import pytest
 from coded_frames import FakeCapture, coded, number_in, write_folder, write_video
+from PIL import Image
 from user_errors import raises_user_error
 
 from maskring.common.errors import SourceError, UnavailableError
@@ -39,6 +40,14 @@ def test_a_single_image(tmp_path: Path) -> None:
     write_folder(tmp_path / "frames", ["0.png"])
     with pytest.raises(SourceError, match="is a single image"):
         open_source(tmp_path / "frames" / "0.png")
+
+
+@pytest.mark.parametrize("name", ["clip.png", "clip.webp", "clip.tiff"])
+def test_an_image_file_of_several_pictures(name: str, tmp_path: Path) -> None:
+    pictures = [Image.new("RGB", (32, 16), (value, 0, 0)) for value in (10, 90, 200)]
+    pictures[0].save(tmp_path / name, save_all=True, append_images=pictures[1:])
+    with raises_user_error(SourceError, (name, 3, "folder", "video")):
+        open_source(tmp_path / name)
 
 
 ADDRESSES = {
