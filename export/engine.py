@@ -11,7 +11,7 @@ from typing import Any
 import onnx
 
 from ..common.errors import ModelError, OutputError, UnavailableError
-from ..common.files import atomic_path, make_directory
+from ..common.files import atomic_path, directory, make_directory
 from ..common.machine import compute_capability
 from ..common.types import MAX_LABELS
 from ..plugins.library import library_path
@@ -158,14 +158,14 @@ def build_engine(
     existing, difference = _matching_manifest(out, key)
     if existing is not None:
         return BuiltEngine(existing, reused=True)
-    make_directory(out.parent)
-    if options.timing_cache is not None:
-        make_directory(options.timing_cache.parent)
-    if options.runtime == TENSORRT:
-        load_plugin(trt)
-    engine, log = build(trt, network, key, options.timing_cache, progress)
-    built = EngineManifest(key, metadata, hashlib.sha256(engine).hexdigest(), log.memory)
-    _write(out, engine, built)
+    with directory(out.parent):
+        if options.timing_cache is not None:
+            make_directory(options.timing_cache.parent)
+        if options.runtime == TENSORRT:
+            load_plugin(trt)
+        engine, log = build(trt, network, key, options.timing_cache, progress)
+        built = EngineManifest(key, metadata, hashlib.sha256(engine).hexdigest(), log.memory)
+        _write(out, engine, built)
     return BuiltEngine(built, reused=False, replaced=difference)
 
 

@@ -26,7 +26,7 @@ from onnxruntime.quantization import (
 )
 
 from ..common.errors import ModelError, SourceError
-from ..common.files import atomic_path, make_directory
+from ..common.files import atomic_path, directory
 from ..runtime.model.metadata import EXPORT_AGAIN, QUANTIZATION_KEY, ModelMetadata
 from ..runtime.model.step_graph import load_step_graph, memory_read, subgraph
 from ..runtime.model.tensor_names import FRAME, LAB
@@ -64,23 +64,23 @@ def quantize_onnx(model: Path, out: Path, frames: Iterable[Array]) -> int:
     read = memory_read(graph)
     _require_quantizable(graph, metadata, read, model)
     assert read is not None
-    make_directory(out.parent)
-    reader = _CalibrationFrames(graph, metadata, frames)
-    encoder = subgraph(graph, [LAB], [read.input[0]])
-    with tempfile.TemporaryDirectory(prefix="maskring-quantize-") as folder:
-        quantized = _quantized(encoder, reader, Path(folder))
-    spliced = _replace_encoder(graph, encoder, quantized)
-    properties = {entry.key: entry.value for entry in graph.metadata_props}
-    note = {
-        "scheme": "int8 symmetric, weights per channel",
-        "frames": reader.count,
-        "model_sha256": hashlib.sha256(model.read_bytes()).hexdigest(),
-    }
-    helper.set_model_props(spliced, properties | {QUANTIZATION_KEY: json.dumps(note)})
-    onnx.checker.check_model(spliced, full_check=True)
-    with atomic_path(out) as partial:
-        partial.write_bytes(spliced.SerializeToString(deterministic=True))
-    return reader.count
+    with directory(out.parent):
+        reader = _CalibrationFrames(graph, metadata, frames)
+        encoder = subgraph(graph, [LAB], [read.input[0]])
+        with tempfile.TemporaryDirectory(prefix="maskring-quantize-") as folder:
+            quantized = _quantized(encoder, reader, Path(folder))
+        spliced = _replace_encoder(graph, encoder, quantized)
+        properties = {entry.key: entry.value for entry in graph.metadata_props}
+        note = {
+            "scheme": "int8 symmetric, weights per channel",
+            "frames": reader.count,
+            "model_sha256": hashlib.sha256(model.read_bytes()).hexdigest(),
+        }
+        helper.set_model_props(spliced, properties | {QUANTIZATION_KEY: json.dumps(note)})
+        onnx.checker.check_model(spliced, full_check=True)
+        with atomic_path(out) as partial:
+            partial.write_bytes(spliced.SerializeToString(deterministic=True))
+        return reader.count
 
 
 def _require_quantizable(

@@ -13,7 +13,7 @@ import numpy as np
 import torch
 
 from ..common.errors import TrainingError
-from ..common.files import make_directory
+from ..common.files import directory, make_directory
 from .batches import Batch, TrainingData, prefetch_passes
 from .checkpoint import Checkpoint, load_checkpoint, save_checkpoint
 from .clips import CACHE_BYTES, ClipLibrary
@@ -102,8 +102,8 @@ def train(
     clips = ClipLibrary(data, recipe.short_side, cache_bytes=cache_bytes)
     photographs = StillLibrary(stills, recipe.short_side) if stills else None
     libraries = TrainingData(clips, photographs)
-    make_directory(out)
     with ExitStack() as stack:
+        stack.enter_context(directory(out))
         world = stack.enter_context(distributed_context())
         trainer = _start_or_resume(recipe, world, clips, out / STATE_NAME, start_checkpoint)
         log = None

@@ -63,8 +63,11 @@ class RunLog:
             raise
 
     def close(self) -> None:
-        """Close the log and TensorBoard's file."""
+        """Close the log and TensorBoard's file. A log without a line is removed."""
+        is_empty = os.fstat(self._file.fileno()).st_size == 0
         self._file.close()
+        if is_empty:
+            self._path.unlink(missing_ok=True)
         if self._board is not None:
             self._board.close()
 

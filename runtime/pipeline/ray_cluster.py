@@ -95,6 +95,12 @@ def _connect(ray: Any, address: str) -> None:
         _initialize(ray, address)
     except Exception as error:  # Ray raises nothing more special
         words = str(error).strip().partition("\n")[0]
+        if address == LOCAL:
+            raise UnavailableError(
+                f"Ray did not start on this machine ({words})",
+                "run the command again while the machine does less (Ray waits 30 seconds for its own processes), "
+                "or use --processes N instead of --ray local",
+            ) from error
         raise UnavailableError(
             f"no Ray cluster answers at {address} ({words})",
             "start one with ray start --head, give its address HOST:PORT, or use --ray local",

@@ -9,7 +9,7 @@ from itertools import chain
 from pathlib import Path
 
 from ...common.errors import SourceError
-from ...common.files import atomic_path, make_directory
+from ...common.files import atomic_path, directory
 from ...common.types import Image
 from .html import profile_page
 from .inputs import write_inputs
@@ -38,27 +38,27 @@ def profile_models(
     Raises:
         UserError: when a model or the source cannot be used, or ``out`` cannot be written.
     """
-    make_directory(out)
-    profiles = []
-    for executable in executables:
-        first, frames = _frames(options)
-        profiles.append(
-            profile_model(
-                executable,
-                frames,
-                iterations=options.iterations,
-                warm_up=options.warm_up,
-                threads=options.threads,
-                runner_iterations=options.runner_iterations,
+    with directory(out):
+        profiles = []
+        for executable in executables:
+            first, frames = _frames(options)
+            profiles.append(
+                profile_model(
+                    executable,
+                    frames,
+                    iterations=options.iterations,
+                    warm_up=options.warm_up,
+                    threads=options.threads,
+                    runner_iterations=options.runner_iterations,
+                )
             )
-        )
-    commands = write_inputs(executables[0], first, out / "inputs")
-    with atomic_path(out / "profile.json") as partial:
-        document = {"profiles": [profile.to_json() for profile in profiles], "commands": commands}
-        partial.write_text(json.dumps(document, indent=2, allow_nan=False) + "\n", encoding="utf-8")
-    with atomic_path(out / "profile.html") as partial:
-        partial.write_text(profile_page(profiles, commands, budget), "utf-8", "backslashreplace")
-    return profiles, commands
+        commands = write_inputs(executables[0], first, out / "inputs")
+        with atomic_path(out / "profile.json") as partial:
+            document = {"profiles": [profile.to_json() for profile in profiles], "commands": commands}
+            partial.write_text(json.dumps(document, indent=2, allow_nan=False) + "\n", encoding="utf-8")
+        with atomic_path(out / "profile.html") as partial:
+            partial.write_text(profile_page(profiles, commands, budget), "utf-8", "backslashreplace")
+        return profiles, commands
 
 
 def _frames(options: ProfileOptions) -> tuple[Image, Iterator[Image]]:

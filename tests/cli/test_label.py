@@ -7,16 +7,18 @@ import subprocess
 import sys
 import zipfile
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import cv2
 import numpy as np
 import pytest
 from support import HEIGHT, WIDTH, moving_square
 from typer.testing import CliRunner, Result
-from user_errors import assert_command_error
+from user_errors import assert_command_error, raises_user_error
 
 from maskring.cli import app
+from maskring.common.errors import UnavailableError
+from maskring.runtime.pipeline import ray_cluster
 from maskring.runtime.pipeline.label_many import _appears_complete
 from maskring.runtime.video.masks import write_mask
 
@@ -105,6 +107,17 @@ def test_a_cluster_that_is_not_there(
     done = label(footage, workspace.model, tmp_path / "out", "--ray", address)
     assert_command_error(done.exit_code, done.stderr, [address, "ray start"])
     assert not (tmp_path / "out").exists()
+
+
+def test_a_ray_that_does_not_start_here() -> None:
+    """As on a machine that other programs keep busy."""
+
+    class Ray:
+        def init(self, address: str, **settings: Any) -> None:
+            raise Exception("The current node timed out during startup.")
+
+    with raises_user_error(UnavailableError, ("timed out during startup", "--processes"), ("ray start",)):
+        ray_cluster._connect(Ray(), ray_cluster.LOCAL)
 
 
 def test_object_storage_gets_a_zip_for_each_video(

@@ -203,8 +203,8 @@ def test_refusals_name_the_remedy_and_write_nothing(folder: Path, tmp_path: Path
         with raises_user_error(ModelError, mentions=(model, said)):
             quantize_onnx(model, out, FRAMES)
     with raises_user_error(SourceError, mentions=("frames",)):
-        quantize_onnx(folder / "float.onnx", out, [])
-    assert not out.exists()
+        quantize_onnx(folder / "float.onnx", tmp_path / "new" / "out.onnx", [])
+    assert not out.exists() and not (tmp_path / "new").exists()
 
 
 def test_command(folder: Path, tmp_path: Path) -> None:

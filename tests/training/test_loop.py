@@ -191,6 +191,11 @@ def test_weights_of_another_encoder_are_refused(recipe: Recipe, footage: Path, t
 
 def test_nothing_is_written_when_there_is_no_footage(recipe: Recipe, tmp_path: Path) -> None:
     (tmp_path / "empty").mkdir()
+    (tmp_path / "still").mkdir()
+    cv2.imwrite(str(tmp_path / "still" / "0.png"), np.zeros((48, 64, 3), np.uint8))
+    with raises_user_error(SourceError, mentions=("no usable clip", "still")):
+        train(recipe, [tmp_path / "still"], tmp_path / "run")
+    assert not (tmp_path / "run").exists()
     with raises_user_error(SourceError, mentions=(tmp_path / "empty",)):
         train(recipe, [tmp_path / "empty"], tmp_path / "run")
     assert not (tmp_path / "run").exists()

@@ -83,6 +83,13 @@ def test_a_source_that_ends_early_is_named(model: Path) -> None:
         profile_model(model, FRAMES, iterations=10, warm_up=2, runner_iterations=0)
 
 
+def test_a_profile_that_fails_leaves_no_folder(model: Path, tmp_path: Path) -> None:
+    options = run.ProfileOptions(str(tmp_path / "none.mp4"), 48, 64, 4, 2, 1, 0)
+    with raises_user_error(SourceError, mentions=("none.mp4",)):
+        run.profile_models([model], options, tmp_path / "new" / "profile", None)
+    assert not (tmp_path / "new").exists()
+
+
 @pytest.mark.parametrize(("text", "expected"), [("33ms", 33.0), ("0.5s", 500.0), (" 20 ", 20.0)])
 def test_budgets(text: str, expected: float) -> None:
     assert budget_ms(text) == expected
