@@ -15,7 +15,7 @@ import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from types import FrameType
-from typing import Any
+from typing import Any, NoReturn
 
 EXIT_INTERRUPTED = 130
 """Exit code of an interrupted run: 128 + SIGINT, as shells expect."""
@@ -129,8 +129,13 @@ def _on_signal(number: int, frame: FrameType | None) -> None:
         else:
             raise KeyboardInterrupt
     elif now - _state.requested_at > ONE_REQUEST_S:
-        os.write(2, _STOPPED_AT_ONCE)
-        os._exit(EXIT_INTERRUPTED)
+        stop_at_once()
+
+
+def stop_at_once() -> NoReturn:
+    """End the process where it is; say so."""
+    os.write(2, _STOPPED_AT_ONCE)
+    os._exit(EXIT_INTERRUPTED)
 
 
 def _leave_closed_terminal(number: int) -> None:

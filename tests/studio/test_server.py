@@ -3,13 +3,17 @@
 from __future__ import annotations
 
 import json
+import signal
 import urllib.parse
 from collections.abc import Iterator
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import numpy as np
 import pytest
+import uvicorn
+from starlette.applications import Starlette
 from studio_server import FRAMES, Studio, write_frames
 from support import moving_square
 from user_errors import assert_sentence
@@ -18,6 +22,7 @@ from websockets.sync.client import connect
 
 from maskring.runtime.video.images import read_image
 from maskring.runtime.video.masks import encode_mask
+from maskring.studio import server as studio_server_module
 from maskring.studio.app import PAGE
 
 BOX = {"frame": 0, "tool": "box", "points": [[6, 10], [35, 39]]}
@@ -171,3 +176,17 @@ def test_a_second_server_leaves_the_project_alone(server: Studio, folder: Path, 
     assert answer.status == 400
     assert_sentence(answer.json["error"], ("square.maskring",))
     second.stop()
+
+
+def test_a_repeated_ctrl_c_does_not_cut_the_closing_short(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Programs that start others repeat what the terminal sends; who means it presses again later."""
+    ended, now = list[None](), [10.0]
+    monkeypatch.setattr(studio_server_module, "stop_at_once", lambda: ended.append(None))
+    monkeypatch.setattr(studio_server_module, "time", SimpleNamespace(monotonic=lambda: now[0]))
+    running = studio_server_module._Server(uvicorn.Config(Starlette()), lambda: None)
+    running.handle_exit(signal.SIGINT, None)
+    running.handle_exit(signal.SIGINT, None)
+    assert running.should_exit and not running.force_exit and not ended
+    now[0] += 1
+    running.handle_exit(signal.SIGINT, None)
+    assert ended and not running.force_exit

@@ -4,12 +4,15 @@ from __future__ import annotations
 
 import secrets
 import socket
+import time
 from collections.abc import Callable
+from types import FrameType
 
 import uvicorn
 from starlette.types import ASGIApp
 
 from ..common.errors import UnavailableError
+from ..common.interrupts import ONE_REQUEST_S, stop_at_once
 from .guard import Guard
 
 CLOSING_S = 3
@@ -58,6 +61,17 @@ class _Server(uvicorn.Server):
     async def startup(self, sockets: list[socket.socket] | None = None) -> None:
         await super().startup(sockets)
         self._on_ready()
+
+    def handle_exit(self, sig: int, frame: FrameType | None) -> None:
+        """The first signal closes the server and the application, a later one ends the process at once.
+
+        After a second Ctrl-C, uvicorn itself would leave the application open and print what that breaks.
+        """
+        if not self.should_exit:
+            self._requested_at = time.monotonic()
+            super().handle_exit(sig, frame)
+        elif time.monotonic() - self._requested_at > ONE_REQUEST_S:
+            stop_at_once()
 
 
 def _listen(host: str, port: int) -> socket.socket:
