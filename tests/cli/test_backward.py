@@ -9,8 +9,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 import pytest
 from pixel_model import write_pixel_model
-from studio_server import write_video
-from support import moving_square
+from support import moving_square, write_video
 from typer.testing import CliRunner
 from user_errors import assert_command_error
 

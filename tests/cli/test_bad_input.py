@@ -7,14 +7,16 @@ import shutil
 import signal
 import subprocess
 import sys
-from collections.abc import Sequence
+from collections.abc import Iterator
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 import cv2
 import numpy as np
 import pytest
-from support import HEIGHT, WIDTH, moving_square
+from mounts import mounted_tmpfs
+from support import HEIGHT, WIDTH, moving_square, write_video
+from user_errors import assert_command_error
 
 from maskring.runtime.video.masks import write_mask
 
@@ -51,14 +53,7 @@ def base_maskring(*arguments: str | Path) -> subprocess.CompletedProcess[str]:
 
 
 def assert_one_sentence(run: subprocess.CompletedProcess[str], *words: str) -> None:
-    """Exit code 2 and a single line on stderr that holds every one of ``words``."""
-    assert run.returncode == 2, run.stderr
-    lines = run.stderr.strip().splitlines()
-    assert len(lines) == 1, run.stderr
-    assert lines[0].startswith("error: ") and lines[0].endswith(".")
-    for word in words:
-        assert word in lines[0]
-    assert "Traceback" not in run.stderr
+    assert_command_error(run.returncode, run.stderr, words)
 
 
 def track(
@@ -121,11 +116,7 @@ def test_edit_behind_the_last_frame(
 def test_edits_of_a_video_that_claims_too_few_frames(
     workspace: Workspace, tmp_path: Path, live: list[str]
 ) -> None:
-    clip, out = tmp_path / "clip.avi", tmp_path / "out"
-    writer = cv2.VideoWriter(str(clip), cv2.VideoWriter.fourcc(*"MJPG"), 24.0, (WIDTH, HEIGHT))
-    for index in range(6):
-        writer.write(np.ascontiguousarray(moving_square(index)[0][..., ::-1]))
-    writer.release()
+    clip, out = write_video(tmp_path / "clip.avi", 6, codec="MJPG"), tmp_path / "out"
     data = bytearray(clip.read_bytes())
     for at in (data.index(b"avih") + 8 + 16, data.index(b"strh") + 8 + 32):
         data[at : at + 4] = (3).to_bytes(4, "little")
@@ -283,7 +274,7 @@ def test_disk_full(workspace: Workspace, small_disk: Path) -> None:
     """What was written before the disk filled up stays valid."""
     out = small_disk / "out"
     filler = small_disk / "filler"
-    filler.write_bytes(b"\0" * (small_disk_free(small_disk) - 24 * 1024))
+    filler.write_bytes(b"\0" * (shutil.disk_usage(small_disk).free - 24 * 1024))
     run = track(workspace, out, "--no-overlay")
     assert_one_sentence(run, "no space")
     written = list((out / "masks").glob("[0-9]*.png"))
@@ -292,21 +283,11 @@ def test_disk_full(workspace: Workspace, small_disk: Path) -> None:
         assert cv2.imread(str(mask)) is not None
 
 
-def small_disk_free(path: Path) -> int:
-    return shutil.disk_usage(path).free
-
-
 @pytest.fixture
-def small_disk(tmp_path: Path) -> Sequence[Path]:
+def small_disk(tmp_path: Path) -> Iterator[Path]:
     """A file system of 256 kB."""
-    disk = tmp_path / "disk"
-    disk.mkdir()
-    mount = ["mount", "-t", "tmpfs", "-o", "size=256k", "tmpfs", str(disk)]
-    made = subprocess.run(mount, capture_output=True, text=True, check=False)
-    if made.returncode != 0:
-        pytest.skip(f"cannot mount a small tmpfs here: {made.stderr.strip()}")
-    yield disk
-    subprocess.run(["umount", "-l", str(disk)], check=True)
+    with mounted_tmpfs(tmp_path / "disk", "size=256k") as disk:
+        yield disk
 
 
 @pytest.mark.parametrize(

@@ -14,6 +14,7 @@ import pytest
 from fake_builder import FakeBuilder, plugin_library
 from pixel_model import write_pixel_model
 from typer.testing import CliRunner, Result
+from user_errors import assert_command_error
 
 from maskring.cli import app
 from maskring.plugins import library
@@ -53,12 +54,7 @@ def build(model: Path | str, *more: str, out: str = "m.engine") -> Result:
 
 
 def refused(done: Result, *words: str) -> None:
-    """Exit code 2 and one line on stderr that holds ``words``."""
-    assert done.exit_code == 2, done.output
-    (line,) = done.stderr.strip().splitlines()
-    assert line.startswith("error: ") and line.endswith(".")
-    for word in words:
-        assert word in line, line
+    assert_command_error(done.exit_code, done.stderr, words)
 
 
 def files() -> list[str]:

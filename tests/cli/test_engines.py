@@ -13,7 +13,7 @@ from fake_device import FakeGpu, write_engine
 from pixel_model import write_pixel_model
 from support import HEIGHT, WIDTH
 from typer.testing import CliRunner, Result
-from user_errors import raises_user_error
+from user_errors import assert_command_error, raises_user_error
 
 from maskring.cli import app
 from maskring.common.errors import UserError
@@ -44,11 +44,7 @@ def track(workspace: Workspace, model: Path, out: Path, *extra: str) -> Result:
 
 
 def assert_one_sentence(done: Result, *words: str) -> None:
-    assert done.exit_code == 2, done.output
-    (line,) = done.stderr.strip().splitlines()
-    assert line.startswith("error: ") and line.endswith(".")
-    for word in words:
-        assert word in line
+    assert_command_error(done.exit_code, done.stderr, words)
 
 
 def test_track(

@@ -9,10 +9,9 @@ import zipfile
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-import cv2
 import numpy as np
 import pytest
-from support import HEIGHT, WIDTH, moving_square
+from support import moving_square, write_frames, write_video
 from typer.testing import CliRunner, Result
 from user_errors import assert_command_error, raises_user_error
 
@@ -35,17 +34,10 @@ def footage(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """Two videos, a folder of frames below another folder, and ``masks`` beside them."""
     root = tmp_path_factory.mktemp("footage")
     for start, (name, length) in enumerate(LENGTHS.items()):
-        frames = [np.ascontiguousarray(moving_square(start + index)[0][..., ::-1]) for index in range(length)]
         if name == "short":
-            (root / "more" / name).mkdir(parents=True)
-            for index, frame in enumerate(frames):
-                cv2.imwrite(str(root / "more" / name / f"{index}.png"), frame)
+            write_frames(root / "more" / name, length, first=start)
         else:
-            codec = cv2.VideoWriter.fourcc(*"MJPG")
-            writer = cv2.VideoWriter(str(root / f"{name}.avi"), codec, 10.0, (WIDTH, HEIGHT))
-            for frame in frames:
-                writer.write(frame)
-            writer.release()
+            write_video(root / f"{name}.avi", length, first=start, codec="MJPG")
         (root / "masks").mkdir(exist_ok=True)
         write_mask(root / "masks" / f"{name}.png", moving_square(start)[1])
     return root

@@ -15,7 +15,7 @@ from pathlib import Path
 import cv2
 import numpy as np
 import pytest
-from support import moving_square
+from support import moving_square, write_frames
 from typer.testing import CliRunner, Result
 
 from maskring.cli import app
@@ -38,11 +38,7 @@ crop = 32
 @pytest.fixture
 def make_clip(tmp_path: Path) -> Callable[[str], Path]:
     def make(name: str) -> Path:
-        folder = tmp_path / name / "clip"
-        folder.mkdir(parents=True)
-        for index in range(6):
-            cv2.imwrite(str(folder / f"{index}.png"), moving_square(index)[0])
-        return folder.parent
+        return write_frames(tmp_path / name / "clip", 6).parent
 
     return make
 

@@ -9,7 +9,7 @@ from pathlib import Path
 
 import cv2
 import pytest
-from support import export_tiny_model, moving_square
+from support import export_tiny_model, moving_square, write_video
 
 pytestmark = pytest.mark.skipif(not hasattr(os, "fork"), reason="this system has no fork")
 
@@ -65,12 +65,9 @@ def inputs(tmp_path_factory: pytest.TempPathFactory) -> list[Path]:
     """A clip, a model, the mask of the first frame."""
     root = tmp_path_factory.mktemp("inputs")
     model = export_tiny_model(root)
-    writer = cv2.VideoWriter(str(root / "clip.mp4"), cv2.VideoWriter.fourcc(*"mp4v"), 10.0, (64, 48))
-    for index in range(FRAMES):
-        writer.write(moving_square(index)[0])
-    writer.release()
+    clip = write_video(root / "clip.mp4", FRAMES)
     cv2.imwrite(str(root / "mask.png"), moving_square(0)[1])
-    return [root / "clip.mp4", model, root / "mask.png"]
+    return [clip, model, root / "mask.png"]
 
 
 @pytest.mark.parametrize("child", ["exits", "closes", "uses", "opens others"])

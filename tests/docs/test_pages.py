@@ -9,12 +9,11 @@ import shutil
 from collections.abc import Iterator
 from pathlib import Path
 
-import cv2
 import numpy as np
 import pytest
 import tomllib
 import typer
-from support import HEIGHT, WIDTH, export_tiny_model, moving_square, write_davis
+from support import HEIGHT, WIDTH, export_tiny_model, moving_square, write_davis, write_video
 from typer.testing import CliRunner
 
 from maskring.cli import app
@@ -131,13 +130,6 @@ def test_python_compiles(page: Path) -> None:
     for number, (language, body) in enumerate(blocks(page)):
         if language == "python":
             compile(body, f"{page.name}, block {number}", "exec")
-
-
-def write_video(path: Path, frames: int) -> None:
-    writer = cv2.VideoWriter(str(path), cv2.VideoWriter.fourcc(*"mp4v"), 30.0, (WIDTH, HEIGHT))
-    for index in range(frames):
-        writer.write(np.ascontiguousarray(moving_square(index % 18)[0][..., ::-1]))
-    writer.release()
 
 
 @pytest.fixture(scope="session")

@@ -11,7 +11,7 @@ import onnx
 import onnxruntime
 import pytest
 import torch
-from support import HEIGHT, WIDTH, moving_square, write_tiny_checkpoint
+from support import HEIGHT, TINY_ENCODER, WIDTH, moving_square, write_tiny_checkpoint
 from user_errors import raises_user_error
 
 from maskring.common.errors import ModelError
@@ -153,7 +153,7 @@ def test_batch_norms_are_folded(exports: Export) -> None:
 
 def test_folding_keeps_the_features() -> None:
     torch.manual_seed(0)
-    encoder = Encoder(EncoderConfig(stem=8, stages=(8, 8, 8, 8), blocks=(1, 1, 1, 1), channels=8))
+    encoder = Encoder(EncoderConfig(**TINY_ENCODER))
     for _ in range(3):  # statistics that are not those of an untouched norm
         encoder(torch.randn(2, 3, 24, 24) * 3 + 1)
     encoder.eval()

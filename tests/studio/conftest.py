@@ -9,7 +9,8 @@ from typing import Any
 
 import pytest
 from pixel_model import write_pixel_model
-from studio_server import Studio, write_frames
+from studio_server import FRAMES, Studio
+from support import write_frames
 
 CHROMIUM = shutil.which("chromium") or shutil.which("google-chrome")
 
@@ -24,7 +25,7 @@ def model(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 @pytest.fixture
 def frames(tmp_path: Path) -> Path:
-    return write_frames(tmp_path / "clips" / "square")
+    return write_frames(tmp_path / "clips" / "square", FRAMES)
 
 
 @pytest.fixture

@@ -14,8 +14,8 @@ import numpy as np
 import pytest
 from rtsp_server import rtsp_camera
 from studio_page import button, draw
-from studio_server import Studio, write_frames
-from support import moving_square
+from studio_server import Studio
+from support import moving_square, write_frames
 from typer.testing import CliRunner
 from user_errors import assert_sentence, raises_user_error
 from websockets.exceptions import InvalidHandshake

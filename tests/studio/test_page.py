@@ -12,8 +12,8 @@ import av
 import numpy as np
 import pytest
 from studio_page import button, draw, move_to, revision
-from studio_server import FRAMES, Studio, write_frames, write_video
-from support import moving_square
+from studio_server import FRAMES, Studio
+from support import moving_square, write_frames, write_video
 from typer.testing import CliRunner
 
 from maskring.cli import app
@@ -216,8 +216,8 @@ def test_two_tabs_show_the_same(studio: Studio, page: Any) -> None:
 @pytest.mark.slow
 def test_a_video_and_its_neighbours(page: Any, model: Path, tmp_path: Path) -> None:
     folder = tmp_path / "footage"
-    write_frames(folder / "square")
-    write_video(folder / "clip.mp4")
+    write_frames(folder / "square", FRAMES)
+    write_video(folder / "clip.mp4", FRAMES)
     (folder / "broken.mp4").write_bytes(b"no video")
     studio = Studio(folder, model, tmp_path / "cache")
     page.goto(studio.address)
@@ -255,7 +255,7 @@ def test_an_exported_zip_goes_on_elsewhere(studio: Studio, page: Any, model: Pat
     with page.expect_download() as download:
         button(page, "Export").click()
     download.value.save_as(tmp_path / "work.zip")
-    frames = write_frames(tmp_path / "elsewhere" / "other")
+    frames = write_frames(tmp_path / "elsewhere" / "other", FRAMES)
     elsewhere = Studio(frames, model, tmp_path / "cache")
     opened(page, elsewhere)
     page.get_by_label("Masks to import").set_input_files(tmp_path / "work.zip")

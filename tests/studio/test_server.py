@@ -14,8 +14,8 @@ import numpy as np
 import pytest
 import uvicorn
 from starlette.applications import Starlette
-from studio_server import FRAMES, Studio, write_frames
-from support import moving_square
+from studio_server import FRAMES, Studio
+from support import moving_square, write_frames
 from user_errors import assert_sentence
 from websockets.exceptions import InvalidHandshake
 from websockets.sync.client import connect
@@ -30,7 +30,7 @@ BOX = {"frame": 0, "tool": "box", "points": [[6, 10], [35, 39]]}
 
 @pytest.fixture(scope="module")
 def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    return write_frames(tmp_path_factory.mktemp("server") / "square")
+    return write_frames(tmp_path_factory.mktemp("server") / "square", FRAMES)
 
 
 @pytest.fixture(scope="module")

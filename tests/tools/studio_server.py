@@ -14,10 +14,6 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-import cv2
-import numpy as np
-from support import moving_square
-
 FRAMES = 8
 
 
@@ -85,20 +81,3 @@ class Studio:
             self.process.send_signal(signal.SIGINT)
         _, printed = self.process.communicate(timeout=1800)
         return self.process.returncode, printed
-
-
-def write_frames(folder: Path, count: int = FRAMES) -> Path:
-    """A folder of frames of the moving square."""
-    folder.mkdir(parents=True)
-    for index in range(count):
-        cv2.imwrite(str(folder / f"{index:05d}.png"), moving_square(index)[0][..., ::-1])
-    return folder
-
-
-def write_video(path: Path, count: int = FRAMES) -> Path:
-    """A video of the moving square."""
-    writer = cv2.VideoWriter(str(path), cv2.VideoWriter.fourcc(*"mp4v"), 25.0, (64, 48))
-    for index in range(count):
-        writer.write(np.ascontiguousarray(moving_square(index)[0][..., ::-1]))
-    writer.release()
-    return path

@@ -6,6 +6,7 @@ import hashlib
 import shutil
 from collections.abc import Mapping, Sequence
 from pathlib import Path
+from typing import Any
 
 import cv2
 import numpy as np
@@ -14,6 +15,9 @@ from once import alone
 EXPORTS = Path(__file__).resolve().parents[2] / "build" / "test_exports"
 
 HEIGHT, WIDTH = 48, 64
+
+TINY_ENCODER: dict[str, Any] = {"stem": 8, "stages": (8,) * 4, "blocks": (1,) * 4, "channels": 8}
+"""Arguments of an ``EncoderConfig`` with a few channels."""
 
 
 def moving_square(index: int) -> tuple[np.ndarray, np.ndarray]:
@@ -24,6 +28,23 @@ def moving_square(index: int) -> tuple[np.ndarray, np.ndarray]:
     mask[16:32, left : left + 16] = 1
     ground[mask > 0] = (240, 200, 40)
     return ground, mask
+
+
+def write_frames(folder: Path, count: int, *, first: int = 0) -> Path:
+    """A new folder of frames of the moving square from frame ``first`` of its way."""
+    folder.mkdir(parents=True)
+    for index in range(count):
+        cv2.imwrite(str(folder / f"{index:05d}.png"), moving_square(first + index)[0][..., ::-1])
+    return folder
+
+
+def write_video(path: Path, count: int, *, first: int = 0, codec: str = "mp4v", fps: float = 25.0) -> Path:
+    """A video of the moving square from frame ``first`` of its way, which it begins again at the right edge."""
+    writer = cv2.VideoWriter(str(path), cv2.VideoWriter.fourcc(*codec), fps, (WIDTH, HEIGHT))
+    for index in range(first, first + count):
+        writer.write(np.ascontiguousarray(moving_square(index % 18)[0][..., ::-1]))
+    writer.release()
+    return path
 
 
 def write_davis(root: Path, lengths: Mapping[str, int], splits: Sequence[str] = ("val",)) -> Path:
@@ -55,8 +76,7 @@ def write_tiny_checkpoint(path: Path, patch: int = 0, inputs: int = 3, pyramid: 
     from maskring.training.network.encoder import Encoder, EncoderConfig
 
     torch.manual_seed(0)
-    shape = {"stem": 8, "stages": (8, 8, 8, 8), "blocks": (1, 1, 1, 1), "channels": 8}
-    config = EncoderConfig(**shape, patch=patch, inputs=inputs, pyramid=pyramid)
+    config = EncoderConfig(**TINY_ENCODER, patch=patch, inputs=inputs, pyramid=pyramid)
     save_checkpoint(path, Checkpoint(config=config, query=Encoder(config).state_dict()))
     return path
 

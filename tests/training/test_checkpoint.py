@@ -11,6 +11,7 @@ import pytest
 import torch
 from safetensors import safe_open
 from safetensors.torch import save_file
+from support import TINY_ENCODER
 from torch import Tensor
 from user_errors import raises_user_error
 
@@ -25,7 +26,7 @@ from maskring.training.checkpoint import (
 from maskring.training.mast_import import import_mast
 from maskring.training.network.encoder import Encoder, EncoderConfig
 
-TINY = EncoderConfig(stem=8, stages=(8, 8, 8, 8), blocks=(1, 1, 1, 1), channels=8)
+TINY = EncoderConfig(**TINY_ENCODER)
 
 
 def tiny(seed: int = 0, *, key: bool = False) -> Checkpoint:

@@ -12,9 +12,8 @@ import sys
 from collections.abc import Sequence
 from pathlib import Path
 
-import cv2
 import pytest
-from support import moving_square, write_davis, write_tiny_checkpoint
+from support import moving_square, write_davis, write_frames, write_tiny_checkpoint
 from typer.testing import CliRunner
 
 from maskring.cli import app
@@ -57,11 +56,7 @@ def let_a_day_pass(folder: Path) -> None:
 
 @pytest.fixture
 def frames(tmp_path: Path) -> Path:
-    folder = tmp_path / "frames"
-    folder.mkdir()
-    for index in range(4):
-        cv2.imwrite(str(folder / f"{index:05d}.png"), moving_square(index)[0])
-    return folder
+    return write_frames(tmp_path / "frames", 4)
 
 
 @pytest.mark.slow

@@ -13,7 +13,7 @@ from typing import Any
 
 import cv2
 import pytest
-from support import moving_square, write_davis, write_tiny_checkpoint
+from support import moving_square, write_davis, write_tiny_checkpoint, write_video
 from trust.offline import UNAVAILABLE
 
 TOOLS = Path(__file__).resolve().parents[1] / "tools"
@@ -64,15 +64,12 @@ def desk(tmp_path_factory: pytest.TempPathFactory, exported: Path) -> dict[str, 
     root = tmp_path_factory.mktemp("desk")
     davis = write_davis(root / "davis", {"a": 5})
     images, mask = davis / "JPEGImages/480p/a", davis / "Annotations/480p/a/00000.png"
-    writer = cv2.VideoWriter(str(root / "clip.mp4"), cv2.VideoWriter.fourcc(*"mp4v"), 30.0, (64, 48))
-    for index in range(5):
-        writer.write(moving_square(index)[0])
-    writer.release()
+    clip = write_video(root / "clip.mp4", 5)
     (root / "masks").mkdir()
     shutil.copy(mask, root / "masks" / "clip.png")
     return {
         "CHECKPOINT": write_tiny_checkpoint(root / "tiny.safetensors"),
-        **{"MODEL": exported, "DAVIS": davis, "FRAMES": images, "CLIP": root / "clip.mp4"},
+        **{"MODEL": exported, "DAVIS": davis, "FRAMES": images, "CLIP": clip},
         "MASK": mask,
         "MASKS": root / "masks",
     }

@@ -10,10 +10,10 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
-import cv2
 import pytest
 from click.testing import Result
-from support import moving_square, write_davis, write_tiny_checkpoint
+from mounts import mounted_tmpfs
+from support import write_davis, write_frames, write_tiny_checkpoint
 from typer.testing import CliRunner
 
 from maskring.cli import app
@@ -53,9 +53,7 @@ EACH = pytest.mark.parametrize(
 @pytest.fixture
 def places(tmp_path: Path, exported: Path) -> dict[str, str]:
     """What the words of COMMANDS stand for."""
-    (tmp_path / "footage").mkdir()
-    for index in range(4):
-        cv2.imwrite(str(tmp_path / "footage" / f"{index}.png"), moving_square(index)[0])
+    write_frames(tmp_path / "footage", 4)
     labels = write_davis(tmp_path / "davis", {"a": 4}) / "Annotations/480p/a"
     shutil.copy(labels / "00000.png", labels.parent / "footage.png")
     (tmp_path / "mine.toml").write_text(RECIPE)
@@ -79,18 +77,13 @@ def invoked(name: str, places: dict[str, str], disk: Path) -> Result:
 @pytest.fixture
 def read_only(tmp_path: Path) -> Iterator[Path]:
     """A folder that takes nothing: of root, whom permissions do not bind, a file system of its own."""
-    disk = tmp_path / "disk"
-    disk.mkdir()
-    if os.geteuid() != 0:
-        disk.chmod(0o555)
+    if os.geteuid() == 0:
+        with mounted_tmpfs(tmp_path / "disk", "ro") as disk:
+            yield disk
+    else:
+        disk = tmp_path / "disk"
+        disk.mkdir(mode=0o555)
         yield disk
-        return
-    mount = ["mount", "-t", "tmpfs", "-o", "ro", "tmpfs", str(disk)]
-    made = subprocess.run(mount, capture_output=True, text=True, check=False)
-    if made.returncode != 0:
-        pytest.skip(f"root, and may not mount a read-only file system: {made.stderr.strip()}")
-    yield disk
-    subprocess.run(["umount", "-l", str(disk)], check=True)
 
 
 @EACH

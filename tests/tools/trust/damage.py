@@ -6,7 +6,11 @@ import json
 import random
 import struct
 from collections.abc import Callable
+from pathlib import Path
 from typing import Any
+
+Attack = Callable[[random.Random], None]
+"""Reads one damaged file."""
 
 STRANGE_NUMBERS = (0, 1, -1, 2**31 - 1, 2**31, -(2**31), 2**32 - 1, 2**63, 10**18, 10**400, 1e308, 0.5)
 STRANGE_VALUES: tuple[Any, ...] = (
@@ -15,6 +19,10 @@ STRANGE_VALUES: tuple[Any, ...] = (
     *(None, True, False, "", "x", "1e9", "\0", "\ud800", "../../x", "x" * 5000),
     *([], {}, [[]], [None], {"a": 1}, list(range(2000))),
 )
+
+
+DEEP = "[" * 100_000
+"""A document that nests deeper than any parser likes."""
 
 
 def damaged_bytes(data: bytes, rng: random.Random) -> bytes:
@@ -77,6 +85,16 @@ WOUNDS: tuple[Callable[[bytes, random.Random], bytes], ...] = (
     *(_flip, _flip, _flip, _truncate, _truncate, _cut_out, _repeat, _noise, _giant_number, _giant_number),
     _something_else,
 )
+
+
+def attack_files(path: Path, originals: list[bytes], read: Callable[[Path], object]) -> Attack:
+    """Byte damage to one of several sound files, written to ``path``."""
+
+    def attack(rng: random.Random) -> None:
+        path.write_bytes(damaged_bytes(rng.choice(originals), rng))
+        read(path)
+
+    return attack
 
 
 def damaged_document(document: Any, rng: random.Random) -> Any:

@@ -6,7 +6,8 @@ atheris (libFuzzer) mutates files so that they reach code not reached before. An
 ``python -m trust.fuzz --corpus FOLDER FORMAT --replay FILE``. What is worth keeping for all becomes a test.
 
 Checksums and lengths around a format would stop nearly all mutations, so they are made anew: what is mutated
-is what they protect. Damage of checksums themselves is the business of ``targets.py``.
+is what they protect. Damage of checksums themselves is the business of
+``media.py``, ``model_files.py`` and ``training_files.py``.
 """
 
 from __future__ import annotations
