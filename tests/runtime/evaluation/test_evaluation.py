@@ -1,26 +1,36 @@
-"""Evaluation: what the tracker is told, what is written, and that the figures are those of vos-benchmark."""
+"""Evaluation: what the tracker is told, what is written, and how a folder of masks scores."""
 
 from __future__ import annotations
 
 import json
-import subprocess
-import sys
-from collections.abc import Callable
-from dataclasses import dataclass
 from pathlib import Path
 
 import cv2
 import numpy as np
 import pytest
+from evaluation_runs import (
+    FRAMES,
+    HEIGHT,
+    WIDTH,
+    Baseline,
+    davis,
+    run,
+    vos_benchmark,
+    write_palette,
+    write_white,
+    write_white_with_alpha,
+    youtube_vos,
+)
 from PIL import Image
 from pixel_backend import PixelBackend
 from user_errors import raises_user_error
-from vos_benchmark.benchmark import VideoEvaluator
 
-from maskring.common.errors import MaskError, OutputError
+from maskring.common.errors import MaskError
+from maskring.runtime.evaluation.annotations import Annotations
 from maskring.runtime.evaluation.datasets import load_split
-from maskring.runtime.evaluation.protocol import evaluate, score_sequence
-from maskring.runtime.evaluation.report import COLUMNS, Evaluation
+from maskring.runtime.evaluation.protocol import evaluate
+from maskring.runtime.evaluation.report import COLUMNS
+from maskring.runtime.evaluation.scoring import score_annotations
 from maskring.runtime.pipeline.edits import Edits
 from maskring.runtime.pipeline.loop import track
 from maskring.runtime.pipeline.resized import ResizedTracker
@@ -29,134 +39,6 @@ from maskring.runtime.video.masks import read_mask, write_mask
 from maskring.runtime.video.open_source import open_source
 from maskring.runtime.video.sinks import MaskFolderSink
 from maskring.runtime.video.synthetic import render_clip
-
-HEIGHT, WIDTH, FRAMES = 90, 160, 10
-
-
-@dataclass
-class Labelled:
-    """A tracker's result, as far as evaluation reads it."""
-
-    labels: np.ndarray
-
-
-class Baseline:
-    """Repeats the first mask; remembers what it was told."""
-
-    def __init__(self) -> None:
-        self.frames: list[np.ndarray] = []
-        self.prompts: dict[int, np.ndarray] = {}
-        self.closed = False
-
-    def step(self, frame: np.ndarray, mask: np.ndarray | None = None) -> Labelled:
-        if mask is not None:
-            self.prompts[len(self.frames)] = mask
-        self.frames.append(frame)
-        labels = np.zeros(frame.shape[:2], np.uint8)
-        for prompt in self.prompts.values():
-            labels = np.where(prompt > 0, prompt, labels)
-        return Labelled(labels)
-
-    def close(self) -> None:
-        self.closed = True
-
-
-Write = Callable[[Path, np.ndarray], object]
-
-
-def write_palette(path: Path, labels: np.ndarray) -> None:
-    write_mask(path, labels)
-
-
-def write_white(path: Path, labels: np.ndarray) -> None:
-    """DAVIS-2016: one object, 255 in a grey PNG."""
-    Image.fromarray(np.where(labels > 0, 255, 0).astype(np.uint8)).save(path)
-
-
-def write_white_with_alpha(path: Path, labels: np.ndarray) -> None:
-    white = np.where(labels > 0, 255, 0).astype(np.uint8)
-    Image.fromarray(np.dstack([white, np.full_like(white, 255)])).save(path)
-
-
-def davis(root: Path, forms: dict[str, Write], frames: int = FRAMES) -> Path:
-    """A dataset of rendered clips; each sequence with masks in its own form."""
-    for seed, (name, write) in enumerate(forms.items()):
-        images, masks = root / "JPEGImages/480p" / name, root / "Annotations/480p" / name
-        images.mkdir(parents=True)
-        masks.mkdir(parents=True)
-        for index, (image, labels) in enumerate(render_clip(HEIGHT, WIDTH, frames, seed)):
-            cv2.imwrite(str(images / f"{index:05d}.jpg"), image[..., ::-1])
-            write(masks / f"{index:05d}.png", labels)
-    lists = root / "ImageSets/2017"
-    lists.mkdir(parents=True)
-    (lists / "val.txt").write_text("\n".join(forms) + "\n")
-    return root
-
-
-@pytest.fixture
-def mixed(tmp_path: Path) -> Path:
-    return davis(tmp_path / "davis", {"many": write_palette, "one": write_white})
-
-
-def run(root: Path, split: str = "val", size: int | None = None) -> tuple[Evaluation, Path, list[Baseline]]:
-    out = root.parent / "out"
-    trackers: list[Baseline] = []
-
-    def new_tracker() -> Baseline:
-        trackers.append(Baseline())
-        return trackers[-1]
-
-    return evaluate(root, split, new_tracker, out, root.parent / "scores.json", size=size), out, trackers
-
-
-def vos_benchmark(
-    annotations: Path, predictions: Path, name: str
-) -> tuple[dict[int, float], dict[int, float]]:
-    """J and F by object."""
-    return VideoEvaluator(str(annotations), str(predictions))(name)[1:]
-
-
-def test_equals_vos_benchmark_on_the_same_folders(mixed: Path) -> None:
-    evaluation, out, _ = run(mixed)
-    for result in evaluation.sequences:
-        j, f = vos_benchmark(mixed / "Annotations/480p", out, result.name)
-        assert {key: score.j.mean for key, score in result.objects.items()} == pytest.approx(j, abs=1e-9)
-        assert {key: score.f.mean for key, score in result.objects.items()} == pytest.approx(f, abs=1e-9)
-    assert set(evaluation.sequences[0].objects) == {1, 2, 3}
-    assert set(evaluation.sequences[1].objects) == {255}
-
-
-GLOBAL = """
-import sys
-from vos_benchmark.benchmark import benchmark
-jf, j, f, _ = benchmark([sys.argv[1]], [sys.argv[2]], num_processes=1, verbose=False)
-print(repr([float(jf[0]), float(j[0]), float(f[0])]))
-"""
-
-
-def test_global_figures_equal_those_of_vos_benchmark(mixed: Path) -> None:
-    """Its entry point forks, so it runs in a process of its own."""
-    evaluation, out, _ = run(mixed)
-    command = [sys.executable, "-c", GLOBAL, str(mixed / "Annotations/480p"), str(out)]
-    printed = subprocess.run(command, capture_output=True, text=True, check=True, timeout=1800).stdout
-    assert evaluation.score is not None
-    ours = [evaluation.score.jf, evaluation.score.j.mean, evaluation.score.f.mean]
-    assert ours == pytest.approx(json.loads(printed), abs=1e-9)
-
-
-def test_equals_vos_benchmark_on_real_folders(shared_data: Path, tmp_path: Path) -> None:
-    """Two real sequences, one of DAVIS-2016 form and one with seven objects; the first mask repeated."""
-    root = tmp_path / "davis"
-    (root / "ImageSets/2017").mkdir(parents=True)
-    (root / "ImageSets/2017/val.txt").write_text("rollerblade\nschoolgirls\n")
-    for kind in ("JPEGImages", "Annotations"):
-        (root / kind).symlink_to(shared_data / "davis_dev" / kind)
-    evaluation, out, _ = run(root)
-    assert [len(result.objects) for result in evaluation.sequences] == [1, 7]
-    for result in evaluation.sequences:
-        j, f = vos_benchmark(root / "Annotations/480p", out, result.name)
-        assert {key: score.j.mean for key, score in result.objects.items()} == pytest.approx(j, abs=1e-9)
-        assert {key: score.f.mean for key, score in result.objects.items()} == pytest.approx(f, abs=1e-9)
 
 
 def test_only_the_first_mask_is_given(mixed: Path) -> None:
@@ -272,20 +154,6 @@ def test_frames_at_another_resolution_than_the_annotations(tmp_path: Path) -> No
     assert len(evaluation.sequences[0].objects) == 3
 
 
-def youtube_vos(root: Path, annotated: dict[int, set[int]]) -> Path:
-    """A YouTube-VOS sequence: frame -> ids that its mask shows."""
-    images, masks = root / "valid/JPEGImages/0a1b", root / "valid/Annotations/0a1b"
-    images.mkdir(parents=True)
-    masks.mkdir(parents=True)
-    for index, (image, labels) in enumerate(render_clip(HEIGHT, WIDTH, 12)):
-        cv2.imwrite(str(images / f"{index:05d}.jpg"), image[..., ::-1])
-        if index in annotated:
-            write_mask(
-                masks / f"{index:05d}.png", np.where(np.isin(labels, list(annotated[index])), labels, 0)
-            )
-    return root
-
-
 def test_objects_that_appear_later_are_given_when_they_do(tmp_path: Path) -> None:
     everything = {1, 2, 3}
     root = youtube_vos(tmp_path / "data", {2: {1}, 4: {1, 3}, 8: everything, 9: everything, 11: everything})
@@ -356,76 +224,17 @@ def test_speed_is_that_of_the_tracker_alone(mixed: Path, monkeypatch: pytest.Mon
     assert evaluation.fps == 2
 
 
-def test_an_annotation_of_another_size(mixed: Path) -> None:
-    write_mask(mixed / "Annotations/480p/many/00004.png", np.ones((HEIGHT, WIDTH + 2), np.uint8))
-    with raises_user_error(MaskError, mentions=("00004.png", f"{WIDTH + 2}x{HEIGHT}", f"{WIDTH}x{HEIGHT}")):
-        run(mixed)
-
-
-def test_annotations_without_an_object(mixed: Path) -> None:
-    for path in (mixed / "Annotations/480p/many").iterdir():
-        write_mask(path, np.zeros((HEIGHT, WIDTH), np.uint8))
-    with raises_user_error(MaskError, mentions=("sequence many",)):
-        run(mixed)
-
-
-def test_frames_of_another_shape_than_the_annotations(mixed: Path) -> None:
-    for path in (mixed / "JPEGImages/480p/many").iterdir():
-        cv2.imwrite(str(path), np.zeros((WIDTH, HEIGHT, 3), np.uint8))
-    with raises_user_error(MaskError, mentions=(f"{HEIGHT}x{WIDTH}", f"{WIDTH}x{HEIGHT}")):
-        run(mixed)
-    assert not (mixed.parent / "out").exists()
-
-
-def test_an_object_too_small_for_the_size(tmp_path: Path) -> None:
-    def write_dot(path: Path, labels: np.ndarray) -> None:
-        dot = np.zeros_like(labels)
-        dot[1, 1] = 1
-        write_mask(path, dot)
-
-    with raises_user_error(MaskError, mentions=("36x20", "larger size")):
-        run(davis(tmp_path / "davis", {"clip": write_dot}), size=20)
-
-
-def test_json_in_the_way(mixed: Path, tmp_path: Path) -> None:
-    """Found out before hours of tracking, not after."""
-    (tmp_path / "scores.json").mkdir()
-    tracker = Baseline()
-    with raises_user_error(OutputError, mentions=(tmp_path / "scores.json",)):
-        evaluate(mixed, "val", lambda: tracker, tmp_path / "out", tmp_path / "scores.json")
-    assert tracker.frames == []
-
-
-class Failing(Baseline):
-    """Is interrupted at the fourth frame."""
-
-    def step(self, frame: np.ndarray, mask: np.ndarray | None = None) -> Labelled:
-        if len(self.frames) == 3:
-            raise KeyboardInterrupt
-        return super().step(frame, mask)
-
-
-def test_an_interrupted_run_leaves_whole_masks_and_no_scores(mixed: Path, tmp_path: Path) -> None:
-    tracker = Failing()
-    with pytest.raises(KeyboardInterrupt):
-        evaluate(mixed, "val", lambda: tracker, tmp_path / "out", tmp_path / "scores.json")
-    assert tracker.closed
-    written = sorted(path.name for path in (tmp_path / "out/many").iterdir())
-    assert written == ["00000.png", "00001.png", "00002.png"]
-    assert not (tmp_path / "scores.json").exists()
-
-
 def test_scoring_a_folder_of_ones_own(mixed: Path) -> None:
     many, one = load_split(mixed, "val")
-    perfect = score_sequence(many, mixed / "Annotations/480p/many")
+    perfect = score_annotations(Annotations.of(many), mixed / "Annotations/480p/many")
     assert [(score.jf, score.j.recall, score.j.decay) for score in perfect.values()] == [(100, 100, 0)] * 3
-    assert score_sequence(one, mixed / "Annotations/480p/one")[255].jf == 100
+    assert score_annotations(Annotations.of(one), mixed / "Annotations/480p/one")[255].jf == 100
 
 
 def test_scoring_an_incomplete_folder(mixed: Path, tmp_path: Path) -> None:
     many, _ = load_split(mixed, "val")
     with raises_user_error(MaskError, mentions=("00001.png",)):
-        score_sequence(many, tmp_path)
+        score_annotations(Annotations.of(many), tmp_path)
 
 
 def test_scoring_masks_of_another_size(mixed: Path, tmp_path: Path) -> None:
@@ -433,4 +242,4 @@ def test_scoring_masks_of_another_size(mixed: Path, tmp_path: Path) -> None:
     for index in range(FRAMES):
         write_mask(tmp_path / f"{index:05d}.png", np.ones((HEIGHT // 2, WIDTH), np.uint8))
     with raises_user_error(MaskError, mentions=("00001.png", "size")):
-        score_sequence(many, tmp_path)
+        score_annotations(Annotations.of(many), tmp_path)

@@ -15,9 +15,11 @@ from vos_benchmark.benchmark import VideoEvaluator
 from vos_benchmark.evaluator import Evaluator
 
 from maskring.common.errors import MaskError, SourceError
+from maskring.runtime.evaluation.annotations import Annotations
 from maskring.runtime.evaluation.datasets import load_split
-from maskring.runtime.evaluation.protocol import evaluate, score_sequence
+from maskring.runtime.evaluation.protocol import evaluate
 from maskring.runtime.evaluation.report import Evaluation
+from maskring.runtime.evaluation.scoring import score_annotations
 from maskring.runtime.tracking.tracker import Tracker
 from maskring.runtime.video.masks import read_mask, write_mask
 from maskring.runtime.video.palette import PALETTE
@@ -206,14 +208,14 @@ def predictions(folder: Path, save: Save) -> Path:
 def test_predictions_in_another_form(form: str, tmp_path: Path) -> None:
     (sequence,) = load_split(davis(tmp_path / "davis", write_mask), "val")
     save = {"palette": write_mask, "values": in_values((0, 1, 2))}.get(form) or FORMS[form]
-    scored = score_sequence(sequence, predictions(tmp_path / "p", save))
+    scored = score_annotations(Annotations.of(sequence), predictions(tmp_path / "p", save))
     assert {number: score.jf for number, score in scored.items()} == {1: 100, 2: 100}
 
 
 def test_one_object_may_be_named_or_not(tmp_path: Path) -> None:
     (sequence,) = load_split(davis(tmp_path / "davis", in_values((0, 255, 255))), "val")
     for number, save in enumerate((in_values((0, 255, 255)), in_values((0, 1, 1)), in_values((0, 3, 3)))):
-        scored = score_sequence(sequence, predictions(tmp_path / str(number), save))
+        scored = score_annotations(Annotations.of(sequence), predictions(tmp_path / str(number), save))
         assert {number: score.jf for number, score in scored.items()} == {255: 100}
 
 
@@ -221,7 +223,7 @@ def test_predictions_of_other_objects_are_no_zero(tmp_path: Path) -> None:
     (sequence,) = load_split(davis(tmp_path / "davis", write_mask), "val")
     folder = predictions(tmp_path / "p", in_values((0, 7, 8)))
     with raises_user_error(MaskError, mentions=(folder, "7, 8", "1, 2")):
-        score_sequence(sequence, folder)
+        score_annotations(Annotations.of(sequence), folder)
     white = predictions(tmp_path / "w", in_values((0, 255, 255)))
     with raises_user_error(MaskError, mentions=(white, "white")):
-        score_sequence(sequence, white)
+        score_annotations(Annotations.of(sequence), white)
