@@ -1,12 +1,15 @@
-"""A model of raw pixels, and its engine on the fake GPU."""
+"""A model of raw pixels, its engines, and fake GPUs to run them."""
 
 from __future__ import annotations
 
+import dataclasses
 from pathlib import Path
 
+import fake_device
 import pytest
-from fake_device import write_engine
+from fake_device import FakeGpu, write_engine
 from pixel_model import write_pixel_model
+from tensorrt_scene import OPTIONS
 
 
 @pytest.fixture(scope="module")
@@ -15,6 +18,29 @@ def model(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 @pytest.fixture(scope="module")
-def engine(model: Path, request: pytest.FixtureRequest) -> Path:
-    """Built with the ``OPTIONS`` of the test's module."""
-    return write_engine(model, model.with_suffix(".engine"), request.module.OPTIONS)
+def engine(model: Path) -> Path:
+    return write_engine(model, model.with_suffix(".engine"), OPTIONS)
+
+
+@pytest.fixture(scope="module")
+def rtx_engine(model: Path) -> Path:
+    """The function body is built into it: it reads all slots in each step."""
+    options = dataclasses.replace(OPTIONS, runtime="tensorrt-rtx")
+    return write_engine(model, model.with_name("rtx.engine"), options, tensorrt_version="1.7.1")
+
+
+@pytest.fixture
+def gpu(monkeypatch: pytest.MonkeyPatch) -> FakeGpu:
+    """A GPU on which torch has made its context current."""
+    gpu = FakeGpu()
+    gpu.driver_stack.append("torch's")
+    fake_device.install(monkeypatch, gpu)
+    return gpu
+
+
+@pytest.fixture
+def idle_gpu(monkeypatch: pytest.MonkeyPatch) -> FakeGpu:
+    """A GPU whose engines execute nothing."""
+    gpu = FakeGpu(no_op=True)
+    fake_device.install(monkeypatch, gpu)
+    return gpu

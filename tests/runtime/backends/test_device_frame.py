@@ -11,40 +11,30 @@ from typing import Any
 import fake_device
 import numpy as np
 import pytest
-from fake_device import FakeGpu, on_gpu, write_engine
+from fake_device import FakeGpu, on_gpu
+from tensorrt_scene import SIZES, clip, reference, two_objects
 from user_errors import raises_user_error
 
 import maskring
 from maskring.common.errors import SourceError, UnavailableError
-from maskring.export.engine import EngineOptions
 from maskring.runtime.backends.device_frame import DeviceFrame, _Tensor
 from maskring.runtime.backends.onnxrt.backend import OnnxRuntimeBackend
 from maskring.runtime.backends.trt.backend import TensorRTBackend
 from maskring.runtime.tracking.tracker import Tracker
 
-SHAPE = (49, 66, 3)
-OPTIONS = EngineOptions(height=(32, 49, 96), width=(32, 66, 128), objects=(1, 2, 4))
-MASK = np.zeros(SHAPE[:2], np.uint8)
-MASK[8:30, 8:30], MASK[20:44, 34:60] = 3, 9
-RANDOM = np.random.default_rng(0)
-FRAMES = [RANDOM.integers(0, 256, SHAPE, dtype=np.uint8) for _ in range(12)]
+SHAPE = (*SIZES[0], 3)
+MASK = two_objects(*SIZES[0])
+FRAMES = clip(*SIZES[0], 12)
 
 
 @pytest.fixture
-def gpu(monkeypatch: pytest.MonkeyPatch) -> FakeGpu:
-    gpu = FakeGpu()
-    fake_device.install(monkeypatch, gpu)
-    return gpu
-
-
-@pytest.fixture
-def tracker(gpu: FakeGpu, model: Path, tmp_path: Path) -> Tracker:
-    return Tracker(TensorRTBackend(write_engine(model, tmp_path / "model.engine", OPTIONS)))
+def tracker(gpu: FakeGpu, engine: Path) -> Tracker:
+    return Tracker(TensorRTBackend(engine))
 
 
 @pytest.fixture(scope="module")
 def expected(model: Path) -> list[np.ndarray]:
-    with Tracker(OnnxRuntimeBackend(model, kernel="function", threads=1)) as tracker:
+    with reference(model) as tracker:
         steps = enumerate(FRAMES)
         return [tracker.step(frame, MASK if index == 0 else None).labels for index, frame in steps]
 

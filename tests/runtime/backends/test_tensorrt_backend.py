@@ -1,54 +1,24 @@
-"""The TensorRT backend on a fake GPU: the same labels as onnxruntime, bit by bit, and nothing per frame."""
+"""The TensorRT backend on a fake GPU: the same labels as onnxruntime, bit by bit, with and without CUDA graphs."""
 
 from __future__ import annotations
 
-import dataclasses
-import gc
-import json
 import logging
-import shutil
-import sys
 import threading
-from collections import Counter
 from pathlib import Path
 from typing import Any
 
 import fake_device
 import numpy as np
-import onnx
-import psutil
 import pytest
 from fake_device import FakeGpu, write_engine
 from pixel_model import write_pixel_model
+from tensorrt_scene import FRAMES, OPTIONS, SIZES, SLOTS, act, assert_equal, clip, reference, two_objects
 
-from maskring.common.errors import UnavailableError
 from maskring.export.engine import EngineOptions
 from maskring.runtime.backends import PrefetchingBackend, open_backend
 from maskring.runtime.backends.onnxrt.backend import OnnxRuntimeBackend
 from maskring.runtime.backends.trt.backend import TensorRTBackend
-from maskring.runtime.backends.trt.kernel_cache import kernels_path
-from maskring.runtime.backends.trt.launcher import GRAPHS_PER_SLOT
-from maskring.runtime.model.engine_file import manifest_path, sha256
-from maskring.runtime.tracking.memory import MemoryPolicy
-from maskring.runtime.tracking.result import Result
 from maskring.runtime.tracking.tracker import Tracker
-
-# At the first size, slots of the memory do not begin where TensorRT can write, at the second they do.
-SIZES = [(49, 66), (64, 64)]
-OPTIONS = EngineOptions(height=(32, 49, 96), width=(32, 66, 128), objects=(1, 2, 6))
-FRAMES = 24
-SLOTS = MemoryPolicy().num_slots
-
-
-def clip(height: int, width: int, count: int = FRAMES) -> list[np.ndarray]:
-    generator = np.random.default_rng(0)
-    return [generator.integers(0, 256, (height, width, 3), dtype=np.uint8) for _ in range(count)]
-
-
-def two_objects(height: int, width: int) -> np.ndarray:
-    mask = np.zeros((height, width), np.uint8)
-    mask[8:30, 8:30], mask[20:44, 34:60] = 3, 9
-    return mask
 
 
 @pytest.fixture(params=["late", "hasty"])
@@ -58,41 +28,6 @@ def gpu(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> Fake
     gpu.driver_stack.append("torch's")
     fake_device.install(monkeypatch, gpu)
     return gpu
-
-
-@pytest.fixture
-def idle_gpu(monkeypatch: pytest.MonkeyPatch) -> FakeGpu:
-    """A GPU whose engines execute nothing."""
-    gpu = FakeGpu(no_op=True)
-    fake_device.install(monkeypatch, gpu)
-    return gpu
-
-
-@pytest.fixture(scope="module")
-def rtx_engine(model: Path) -> Path:
-    """The function body is built into it: it reads all slots in each step."""
-    options = dataclasses.replace(OPTIONS, runtime="tensorrt-rtx")
-    return write_engine(model, model.with_name("rtx.engine"), options, tensorrt_version="1.7.1")
-
-
-def reference(model: Path) -> Tracker:
-    return Tracker(OnnxRuntimeBackend(model, kernel="function", threads=1))
-
-
-def assert_equal(result: Result, expected: Result) -> None:
-    np.testing.assert_array_equal(result.labels, expected.labels)
-    np.testing.assert_array_equal(result.probabilities, expected.probabilities)
-    assert result.objects == expected.objects
-
-
-def act(tracker: Tracker, index: int, frame: np.ndarray) -> Result:
-    """An object is removed, another one added, both are drawn anew; labels outgrow the memory."""
-    mask = two_objects(*frame.shape[:2])
-    third = np.where(mask == 9, 77, 0).astype(np.uint8)[::-1].copy()
-    fourth = np.where(mask == 3, 5, 0).astype(np.uint8)
-    if index == 5:
-        tracker.remove(3)
-    return tracker.step(frame, {0: mask, 7: third, 9: mask // 3, 12: fourth}.get(index))
 
 
 @pytest.mark.parametrize("size", SIZES)
@@ -191,82 +126,6 @@ def test_the_next_frame_goes_up_while_this_one_executes(gpu: FakeGpu, model: Pat
     assert gpu.calls["Stream.wait_for_event"] == len(set(named) - lost)
 
 
-def per_frame(gpu: FakeGpu, tracker: Tracker, frames: list[np.ndarray], ahead: bool) -> Counter[str]:
-    """Calls of ten frames, once memory is full and every graph is there."""
-    mask = two_objects(*frames[0].shape[:2])
-    before: Counter[str] = Counter()
-    for index in range(4 * SLOTS + 10):
-        if index == 4 * SLOTS:
-            before = Counter(gpu.calls)
-        if ahead:
-            tracker.prefetch(frames[(index + 1) % len(frames)])
-        tracker.step(frames[index % len(frames)], mask if index == 0 else None)
-    return gpu.calls - before
-
-
-def test_nothing_is_allocated_or_waited_for_per_frame(idle_gpu: FakeGpu, engine: Path) -> None:
-    tracker = Tracker(TensorRTBackend(engine))
-    expected = {"memcpy_htod_async": 10, "cuGraphLaunch": 10, "Stream.synchronize": 10}
-    expected |= {"Context.push": 10, "Context.pop": 10}
-    assert per_frame(idle_gpu, tracker, clip(*SIZES[0]), False) == expected
-    assert idle_gpu.pageable == 0
-
-
-def test_nothing_more_is_waited_for_when_frames_go_up_early(idle_gpu: FakeGpu, engine: Path) -> None:
-    tracker = Tracker(TensorRTBackend(engine))
-    expected = {"memcpy_htod_async": 10, "cuGraphLaunch": 10, "Stream.synchronize": 10}
-    expected |= {"Context.push": 10, "Context.pop": 10, "Stream.wait_for_event": 10, "Event.record": 10}
-    assert per_frame(idle_gpu, tracker, clip(*SIZES[0]), True) == expected
-    assert idle_gpu.pageable == 0
-
-
-def test_slots_are_copied_only_where_tensorrt_cannot_write(
-    idle_gpu: FakeGpu, engine: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    for size, copies in zip(SIZES, (True, False), strict=True):
-        before = idle_gpu.calls["memcpy_dtod_async"]
-        with Tracker(TensorRTBackend(engine)) as tracker:
-            for index, frame in enumerate(clip(*size)):
-                tracker.step(frame, two_objects(*size) if index == 0 else None)
-        assert (idle_gpu.calls["memcpy_dtod_async"] > before) == copies
-
-
-# --- long streams
-
-
-def long_stream(gpu: FakeGpu, engine: Path, steps: int) -> tuple[list[Counter[str]], list[int]]:
-    """What is alive, and the blocks that Python holds, at three places of a stream."""
-    alive, blocks = [], []
-    frames, mask = clip(*SIZES[1], count=7), two_objects(*SIZES[1])
-    with Tracker(TensorRTBackend(engine)) as tracker:
-        for index in range(steps):
-            tracker.step(frames[index % 7], mask if index % 1000 == 0 else None)
-            if index in (steps // 3, 2 * steps // 3, steps - 1):
-                gc.collect()
-                alive.append(+gpu.alive)
-                blocks.append(sys.getallocatedblocks())
-    assert not +gpu.alive and gpu.used == 0
-    return alive, blocks
-
-
-def test_a_thousand_frames_leave_nothing_behind(idle_gpu: FakeGpu, engine: Path) -> None:
-    (first, *others), blocks = long_stream(idle_gpu, engine, 1000)
-    assert others == [first, first] and first["graph"] == SLOTS
-    assert blocks[2] - blocks[1] < 100
-
-
-@pytest.mark.slow
-def test_three_hundred_thousand_frames_leave_nothing_behind(idle_gpu: FakeGpu, engine: Path) -> None:
-    process = psutil.Process()
-    long_stream(idle_gpu, engine, 1000)
-    resident, files = process.memory_info().rss, process.num_fds()
-    (first, *others), blocks = long_stream(idle_gpu, engine, 300_000)
-    assert others == [first, first]
-    assert blocks[2] - blocks[0] < 100
-    assert process.memory_info().rss - resident < 10 << 20
-    assert process.num_fds() == files
-
-
 # --- graphs
 
 
@@ -310,127 +169,6 @@ def test_tensorrt_may_refuse_to_be_captured(gpu: FakeGpu, model: Path, engine: P
     for index, frame in enumerate(clip(*SIZES[0])):
         assert_equal(act(ours, index, frame), act(theirs, index, frame))
     assert "TensorRT could not execute" in backend.graphs_disabled
-
-
-def test_tensorrt_rtx_says_whether_it_can_be_captured(
-    monkeypatch: pytest.MonkeyPatch, model: Path, rtx_engine: Path
-) -> None:
-    gpu = FakeGpu()
-    fake_device.install(monkeypatch, gpu, version="1.7.1", rtx=True)
-    theirs = reference(model)
-    expected = [act(theirs, index, frame) for index, frame in enumerate(clip(*SIZES[0]))]
-    for refuses in (False, True):
-        backend = TensorRTBackend(rtx_engine)
-        with Tracker(backend) as ours:
-            if refuses:
-                gpu.fail("is_stream_capturable")
-            for index, frame in enumerate(clip(*SIZES[0])):
-                assert_equal(act(ours, index, frame), expected[index])
-        assert ("cannot be captured" in backend.graphs_disabled) == refuses
-
-
-@pytest.mark.parametrize("size", SIZES)
-def test_outputs_of_an_engine_that_reads_all_memory_lie_beside_it(
-    monkeypatch: pytest.MonkeyPatch, model: Path, rtx_engine: Path, size: tuple[int, int]
-) -> None:
-    """What an engine does in its outputs on the way must not reach the memory that it reads meanwhile."""
-    gpu = FakeGpu(scribbles=True)
-    fake_device.install(monkeypatch, gpu, version="1.7.1", rtx=True)
-    ours, theirs = Tracker(TensorRTBackend(rtx_engine)), reference(model)
-    for index, frame in enumerate(clip(*size)):
-        assert_equal(act(ours, index, frame), act(theirs, index, frame))
-
-
-def test_engines_of_tensorrt_rtx_cost_nothing_more_per_frame(
-    monkeypatch: pytest.MonkeyPatch, rtx_engine: Path
-) -> None:
-    """The copies into the memory are part of the graphs."""
-    gpu = FakeGpu(no_op=True)
-    fake_device.install(monkeypatch, gpu, version="1.7.1", rtx=True)
-    tracker = Tracker(TensorRTBackend(rtx_engine))
-    expected = {"memcpy_htod_async": 10, "cuGraphLaunch": 10, "Stream.synchronize": 10}
-    expected |= {"Context.push": 10, "Context.pop": 10}
-    assert per_frame(gpu, tracker, clip(*SIZES[1]), False) == expected
-    assert gpu.pageable == 0 and gpu.slow_graphs == 0
-
-
-def compiled(engine: Path, monkeypatch: pytest.MonkeyPatch, refuses: bool = False) -> int:
-    """Kernels that a run has to compile."""
-    gpu = FakeGpu()
-    fake_device.install(monkeypatch, gpu, version="1.7.1", rtx=True)
-    if refuses:
-        gpu.fail("deserialize")
-    with Tracker(TensorRTBackend(engine)) as tracker:
-        for index, frame in enumerate(clip(*SIZES[0])):
-            act(tracker, index, frame)
-    assert not +gpu.alive
-    return gpu.compiled
-
-
-@pytest.fixture
-def fresh_engine(rtx_engine: Path, tmp_path: Path) -> Path:
-    """An engine of TensorRT-RTX that has not run."""
-    shutil.copy(manifest_path(rtx_engine), tmp_path)
-    return Path(shutil.copy(rtx_engine, tmp_path))
-
-
-def test_kernels_are_compiled_once(monkeypatch: pytest.MonkeyPatch, fresh_engine: Path) -> None:
-    first = compiled(fresh_engine, monkeypatch)
-    assert first > 0 and compiled(fresh_engine, monkeypatch) == 0
-    assert compiled(fresh_engine, monkeypatch, refuses=True) == first, "compiled by another GPU"
-    assert compiled(fresh_engine, monkeypatch) == 0
-
-
-def test_kernels_that_are_damaged_or_of_another_engine_are_not_taken(
-    monkeypatch: pytest.MonkeyPatch, fresh_engine: Path
-) -> None:
-    first = compiled(fresh_engine, monkeypatch)
-    kept = kernels_path(fresh_engine)
-    content = kept.read_bytes()
-    for damaged in (content[:-1], content[:-1] + b" ", b"", bytes(len(content))):
-        kept.write_bytes(damaged)
-        assert compiled(fresh_engine, monkeypatch) == first
-        assert kept.read_bytes() == content
-    manifest = json.loads(manifest_path(fresh_engine).read_text())
-    model = onnx.load_model_from_string(fresh_engine.read_bytes())
-    model.doc_string = "another engine of the same name"
-    fresh_engine.write_bytes(model.SerializeToString())
-    manifest["engine_sha256"] = sha256(fresh_engine)
-    manifest_path(fresh_engine).write_text(json.dumps(manifest))
-    assert compiled(fresh_engine, monkeypatch) == first
-
-
-def test_a_folder_that_takes_no_kernels_costs_time_alone(
-    monkeypatch: pytest.MonkeyPatch, fresh_engine: Path
-) -> None:
-    kernels_path(fresh_engine).mkdir()
-    first = compiled(fresh_engine, monkeypatch)
-    assert first > 0 and compiled(fresh_engine, monkeypatch) == first
-
-
-@pytest.mark.parametrize(
-    "call", ["create_runtime_config", "create_runtime_cache", "create_execution_context"]
-)
-def test_tensorrt_rtx_may_refuse_to_prepare_an_engine(
-    monkeypatch: pytest.MonkeyPatch, rtx_engine: Path, call: str
-) -> None:
-    gpu = FakeGpu()
-    fake_device.install(monkeypatch, gpu, version="1.7.1", rtx=True)
-    gpu.fail(call)
-    with pytest.raises(UnavailableError, match=r"TensorRT could not prepare .*rtx.engine for execution: .*;"):
-        TensorRTBackend(rtx_engine)
-    assert not +gpu.alive
-
-
-def test_graphs_stay_bounded_when_frames_come_from_everywhere(idle_gpu: FakeGpu, engine: Path) -> None:
-    tracker = Tracker(TensorRTBackend(engine))
-    mask = two_objects(*SIZES[1])
-    for index in range(300):
-        address = idle_gpu.allocate(64 * 64 * 3)
-        assert address is not None
-        tracker.step(fake_device.on_gpu(idle_gpu, address, (64, 64, 3)), mask if index == 0 else None)
-    assert idle_gpu.alive["graph"] <= GRAPHS_PER_SLOT * SLOTS
-    assert idle_gpu.executions == 301
 
 
 # --- who else is on the GPU
