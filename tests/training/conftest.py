@@ -11,6 +11,7 @@ import pytest
 import torch
 
 from maskring.training.network.encoder import PRESETS, EncoderConfig
+from maskring.training.recipe import Recipe
 
 WIDTH, HEIGHT = 64, 48
 
@@ -82,3 +83,23 @@ def tiny_preset(monkeypatch: pytest.MonkeyPatch) -> str:
     config = EncoderConfig(stem=8, stages=(8, 8, 8, 8), blocks=(1, 1, 1, 1), channels=16)
     monkeypatch.setitem(PRESETS, "tiny", config)
     return "tiny"
+
+
+@pytest.fixture
+def recipe(tiny_preset: str) -> Recipe:
+    """Six steps on tiny crops."""
+    return Recipe(
+        name="test",
+        encoder=tiny_preset,
+        seed=3,
+        steps=6,
+        clips=2,
+        frames=3,
+        short_side=40,
+        crop=32,
+        radius=2,
+        warmup=2,
+        learning_rate=5e-3,
+        precision="float32",
+        save_every=2,
+    )

@@ -12,15 +12,14 @@ from pathlib import Path
 import pytest
 import torch
 from torch import Tensor
+from training_runs import ALONE
 from user_errors import raises_user_error
 
 from maskring.common.errors import SourceError, UserError
 from maskring.training.batches import Batch, TrainingData, prefetch_passes
 from maskring.training.clips import ClipLibrary
-from maskring.training.distributed import DistributedContext
 from maskring.training.recipe import Recipe
 
-ALONE = DistributedContext(0, 1, torch.device("cpu"))
 RECIPE = Recipe(name="test", encoder="nano", steps=5, clips=2, frames=3, short_side=40, crop=32, accumulate=2)
 
 
