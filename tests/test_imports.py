@@ -36,6 +36,8 @@ MAY_IMPORT_TORCH = (
 
 OF_THE_TRAIN_EXTRA = ("torch", "onnxscript", "safetensors")
 HEAVY = ("torch", "onnx", "onnxruntime", "cv2")
+MAX_LINES = 400
+"""Of a Python module."""
 
 
 def modules() -> dict[str, Path]:
@@ -92,6 +94,15 @@ def may_import(name: str, target: str) -> bool:
     if importer[0] != imported_one[0] or -1 in (importer[1], imported_one[1]):
         return imported_one[0] <= importer[0]
     return imported_one[1] < importer[1] or imported_one[2] == importer[2]
+
+
+def test_modules_are_short_enough_to_know() -> None:
+    """In tests, benchmarks and documentation too."""
+    folders = (*PACKAGES[:-1], "src", "tests", "bench", "docs", "examples", ".ci")
+    paths = [path for folder in folders for path in sorted((ROOT / folder).rglob("*.py"))]
+    assert len(paths) > len(MODULES)
+    lengths = {str(path.relative_to(ROOT)): len(path.read_text("utf-8").splitlines()) for path in paths}
+    assert not {path: lines for path, lines in lengths.items() if lines > MAX_LINES}
 
 
 @pytest.mark.parametrize("name", MODULES)
