@@ -11,8 +11,8 @@ from ...common.errors import MaskError
 from ...common.types import Image, Labels
 from ..arrays.label_maps import Box
 from ..pipeline.edits import Decision, Steering, merge_masks
+from ..tracking.objects import free_id
 from ..video.frame import Frame
-from .drawing import free_id
 from .grabcut import MIN_BOX_SIDE, cut_from_box
 
 

@@ -10,6 +10,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from ...common.types import MAX_LABELS, Image, Labels
+from ..tracking.objects import free_id
 from ..video.overlay import draw_overlay
 from ..video.palette import PALETTE
 from .events import BACKSPACE, ENTER, ESCAPE, Event, Pointer
@@ -248,11 +249,6 @@ class Drawing:
         if self._anchor is not None and self._pointer is not None:
             ends = self.view.to_screen(self._anchor), self.view.to_screen(self._pointer)
             cv2.rectangle(picture, *ends, colour, 1)
-
-
-def free_id(taken: frozenset[int] | set[int]) -> int | None:
-    """The lowest free object id, None when all are taken."""
-    return next((number for number in range(1, MAX_LABELS) if number not in taken), None)
 
 
 def fill_polygon(corners: list[Point], shape: tuple[int, ...]) -> NDArray[np.bool_]:

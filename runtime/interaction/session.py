@@ -8,17 +8,18 @@ import numpy as np
 
 from ...common.types import Image, Labels
 from ..pipeline.edits import Decision, Steering, merge_masks
+from ..tracking.objects import free_id
 from ..tracking.result import Result
 from ..video.frame import Frame
 from ..video.overlay import draw_overlay
-from .drawing import Drawing, DrawingOutcome, Tool, free_id
+from .drawing import Drawing, DrawingOutcome, Tool
 from .events import Event, Key
 from .view import View
 
 HELP = "Space: pause | A: add an object | R: redraw an object | Q: quit"
 
 IDLE_MS, PASSING_MS = 30, 1
-"""How long to wait for the user: while nothing else is to be done, and while frames go by."""
+"""How long to wait for the user: while paused or drawing, and while tracking."""
 
 
 class Screen(Protocol):

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Collection, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 
@@ -10,6 +10,7 @@ import numpy as np
 
 from ...common.errors import MaskError
 from ...common.types import MAX_LABELS, Labels
+from ..tracking.objects import free_id, ids_in
 from ..video.annotation_files import annotated_mask, is_annotation_file
 from ..video.mask_ids import MaskIds
 from ..video.mask_picture import MaskPicture
@@ -19,7 +20,7 @@ from .edits import merge_masks
 
 @dataclass(frozen=True)
 class GivenMask:
-    """A mask file and what the user says of it.
+    """A mask file, and its frame and object as the user gave them.
 
     Attributes:
         frame: index of the frame that it belongs to.
@@ -84,10 +85,10 @@ def plan_masks(
             for _ in range(boxes_to_count):
                 numbers[_free(numbers)] = first
             boxes_to_count = 0
-        beside = set(_ids_in(plan.masks[one.frame])) if one.frame in plan.masks else set[int]()
+        beside = set(ids_in(plan.masks[one.frame])) if one.frame in plan.masks else set[int]()
         labels = _labels(one, picture, ids, beside, numbers)
         check_not_empty(one.path, labels)
-        shown = _ids_in(labels)
+        shown = ids_in(labels)
         several = len([other for other in ordered if other.frame == one.frame]) > 1 or one.frame > first
         if several and one.object_id is None and not set(ids.objects(picture.marks, 0)) & set(shown):
             option = "--mask ID=FILE" if one.frame == first else f"--add {one.frame}:ID=FILE"
@@ -97,7 +98,7 @@ def plan_masks(
                 plan.notes.append(f"{one.path} redraws object {number} at frame {one.frame}")
         if one.frame in plan.masks:
             labels = merge_masks(labels, plan.masks[one.frame])
-            if hidden := sorted(beside - set(_ids_in(labels))):
+            if hidden := sorted(beside - set(ids_in(labels))):
                 raise MaskError(
                     f"{one.path} covers all of object {hidden[0]} in frame {one.frame}",
                     "name that object's mask later, so that it lies on top",
@@ -151,13 +152,12 @@ def _painted(areas: Labels, number: int) -> Labels:
     return np.where(areas > 0, number, 0).astype(np.uint8)
 
 
-def _free(numbers: Iterable[int]) -> int:
+def _free(numbers: Collection[int]) -> int:
     """The lowest number that no object has."""
-    taken = set(numbers)
-    for number in range(1, MAX_LABELS):
-        if number not in taken:
-            return number
-    raise MaskError("there are more than 255 objects", "give fewer masks")
+    number = free_id(numbers)
+    if number is None:
+        raise MaskError("there are more than 255 objects", "give fewer masks")
+    return number
 
 
 def _removed(
@@ -168,7 +168,3 @@ def _removed(
         numbers[number] < frame <= one.frame and number in dropped
         for frame, dropped in (removals or {}).items()
     )
-
-
-def _ids_in(labels: Labels) -> list[int]:
-    return [int(number) for number in np.unique(labels) if number]

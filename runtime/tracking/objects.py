@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Collection, Sequence
 from dataclasses import replace
 
 import numpy as np
@@ -128,6 +128,11 @@ def ids_in(mask: Labels) -> list[int]:
     """The object ids in a mask, ascending."""
     counts = np.bincount(mask.ravel(), minlength=MAX_LABELS)
     return [int(object_id) for object_id in np.flatnonzero(counts) if object_id > 0]
+
+
+def free_id(taken: Collection[int]) -> int | None:
+    """The lowest object id that is not in ``taken``; None when there is none."""
+    return next((number for number in range(1, MAX_LABELS) if number not in taken), None)
 
 
 def _lookup(mapping: dict[int, int]) -> NDArray[np.uint8]:

@@ -11,6 +11,7 @@ from numpy.typing import NDArray
 
 from ..common.errors import MaskError, UserError
 from ..common.types import MAX_LABELS
+from ..runtime.tracking.objects import free_id
 from ..runtime.video.palette import PALETTE
 
 MAX_NAME = 100
@@ -60,8 +61,7 @@ class Items(dict[int, Item]):
         """
         number = self.used + 1
         if number >= MAX_LABELS:
-            free = (one for one in range(1, MAX_LABELS) if one not in self)
-            number = next(free, 0) if self._reuse else 0
+            number = (free_id(self) or 0) if self._reuse else 0
         if not number:
             raise MaskError(
                 f"there can be {MAX_LABELS - 1} objects",
