@@ -9,7 +9,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from ...common.types import FloatMaps, Floats, Labels
-from .upsampling import interpolate_cells
+from .upsampling import cell_corners, interpolate_cells
 
 EPS = 3e-4
 """``GUIDED_FILTER_EPS`` of the step graph; this module imports no torch."""
@@ -43,7 +43,7 @@ def guided_labels(
     pixels = best.repeat(stride, axis=1).repeat(stride, axis=0)
     y, x = np.nonzero(anywhere)
     if y.size:
-        corners = _corners(y, x, rows, columns)
+        corners = cell_corners(y, x, best.shape)
         fit = _Fit(np.ascontiguousarray(lab[:, ::stride, ::stride]), radius)
         colours = _colours_of_cells(lab, y, x, stride)
         shape = (stride, stride, y.size)
@@ -78,12 +78,6 @@ def _active_cells(objects: Floats, radius: int) -> tuple[NDArray[np.bool_], NDAr
     unsure = highest - second < CLEAR_LEAD
     active |= unsure
     return active, np.asarray(active.any(0), np.bool_)
-
-
-def _corners(y: NDArray[np.intp], x: NDArray[np.intp], rows: int, columns: int) -> NDArray[np.intp]:
-    """Flat indices [4, n] of the features around n cells: top left, top right, bottom left, bottom right."""
-    below, right = np.minimum(y + 1, rows - 1), np.minimum(x + 1, columns - 1)
-    return np.stack([y * columns + x, y * columns + right, below * columns + x, below * columns + right])
 
 
 def _colours_of_cells(lab: Floats, y: NDArray[np.intp], x: NDArray[np.intp], stride: int) -> Floats:

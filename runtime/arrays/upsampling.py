@@ -70,11 +70,22 @@ def best_labels_of_pixels(probabilities: FloatMaps, best: Labels, stride: int, o
     pixels = best.repeat(stride, axis=1).repeat(stride, axis=0)
     y, x = np.nonzero(differ)
     if y.size:
-        y1, x1 = np.minimum(y + 1, rows - 1), np.minimum(x + 1, columns - 1)
-        corners = np.stack([y * columns + x, y * columns + x1, y1 * columns + x, y1 * columns + x1])
+        corners = cell_corners(y, x, best.shape)
         cells = argmax_planes(interpolate_cells(plane.ravel()[corners], stride) for plane in probabilities)
         pixels.reshape(rows, stride, columns, stride)[y, :, x] = cells.transpose(2, 0, 1)
     out[:] = pixels[:height, :width]
+
+
+def cell_corners(y: NDArray[np.intp], x: NDArray[np.intp], shape: tuple[int, ...]) -> NDArray[np.intp]:
+    """Flat indices [4, n] of the features around n cells: top left, top right, bottom left, bottom right.
+
+    Args:
+        y, x: [n], the feature at the top left of each cell.
+        shape: (h, w) of the features; cells of the last row and column repeat it.
+    """
+    rows, columns = shape
+    below, right = np.minimum(y + 1, rows - 1), np.minimum(x + 1, columns - 1)
+    return np.stack([y * columns + x, y * columns + right, below * columns + x, below * columns + right])
 
 
 def interpolate_cells(corners: FloatMaps, stride: int) -> Floats:

@@ -11,6 +11,7 @@ from dataclasses import dataclass
 import numpy as np
 
 from ..common.types import FloatMaps, Labels
+from ..runtime.arrays.overlap import intersection_over_union
 
 FRAMES_SHOWN = 10
 
@@ -50,8 +51,7 @@ def overlap(before: Labels | None, after: Labels, object_id: int) -> float | Non
     if before is None:
         return None
     one, other = before == object_id, after == object_id
-    union = np.count_nonzero(one | other)
-    return round(np.count_nonzero(one & other) / union, 4) if union else None
+    return round(intersection_over_union(one, other), 4) if (one | other).any() else None
 
 
 def softness(probabilities: FloatMaps, position: int) -> float | None:
