@@ -1,7 +1,7 @@
 """Index and time of each frame of a video, by the timestamps of its packets.
 
 A container's packets announce the frames. Where one yields no frame, or where packets are missing, frames were
-lost, but only if something else speaks of damage as well: an error of the decoder, a picture that it marks as
+lost, but only if something else shows damage as well: an error of the decoder, a picture that it marks as
 corrupt, a failed checksum, bytes in the file that belong to no packet. Without such a sign a gap is what it is
 in videos of varying rate, and a packet without a frame may be a second field or a hidden picture.
 
@@ -55,7 +55,7 @@ class Timeline:
         self._start = start
         self._known: list[int] = []  # timestamps of packets whose frames have not come; a heap
         self._keys: list[int] = []  # of keyframes, sorted
-        self._signs: list[int] = []  # timestamps near which something spoke of damage
+        self._signs: list[int] = []  # timestamps near which there was a sign of damage
         self._bytes_missing: list[int] = []
         self._bad_since: int | None = None
         self._waited = 0
@@ -93,14 +93,14 @@ class Timeline:
             self._lost_now.add(-math.inf)
 
     def damage(self, pts: int | None, *, bytes_missing: bool = False) -> None:
-        """Something speaks of damage near this timestamp, None for near the latest packet."""
+        """Note a sign of damage near this timestamp, None for near the latest packet."""
         where = pts if pts is not None else max(self._known, default=self._last or 0)
         self._signs.append(where)
         if bytes_missing:
             self._bytes_missing.append(where)
 
     def frame(self, pts: int | None, *, corrupt: bool) -> Place | None:
-        """Place a frame that was decoded; None when it is not to be used and counts as lost.
+        """Place a frame that was decoded; None when it is not used and counts as lost.
 
         Args:
             pts: its timestamp, None where the container has none.
@@ -109,15 +109,15 @@ class Timeline:
         if pts is None:
             pts = 0 if self._last is None else self._last + round(self._interval)
         passed = self._passed(pts)
-        gap = self._gap_before(pts, passed)
+        missing = self._missing(pts, passed)
         if corrupt:
             self._signs.append(pts)
-        if corrupt or ((passed or gap) and (self._bad_since is not None or self._is_explained(pts))):
-            self._lose([*passed, *self._missing(pts, passed)] if gap else passed)
+        if corrupt or ((passed or missing) and (self._bad_since is not None or self._is_explained(pts))):
+            self._lose([*passed, *missing])
             self._keys = [key for key in self._keys if key not in passed]
             if self._bad_since is None:
                 self._bad_since, self._waited = passed[0] if passed else pts, 0
-        elif gap:
+        elif missing:
             self.regular = False
         self._last = pts if self._last is None else max(self._last, pts)
         if self._is_bad(pts, corrupt):
@@ -149,22 +149,10 @@ class Timeline:
             passed = [known for known in passed if known >= first_key]
         return passed
 
-    def _gap_before(self, pts: int, passed: list[int]) -> int:
-        """Number of frames for which there is time before this one, and no packet."""
-        if self._last is None:
-            return 0
-        gap = 0
-        for before, after in zip([self._last, *passed], [*passed, pts], strict=True):
-            missing = round((after - before) / self._interval) - 1
-            if missing * self._interval * self._time_base <= MAX_GAP_S or self._near(
-                self._bytes_missing, pts
-            ):
-                gap += max(0, missing)
-        return gap
-
     def _missing(self, pts: int, passed: list[int]) -> list[float]:
         """Timestamps for which there is time before this one, and no packet."""
-        assert self._last is not None
+        if self._last is None:
+            return []
         missing: list[float] = []
         for before, after in zip([self._last, *passed], [*passed, pts], strict=True):
             count = round((after - before) / self._interval) - 1
