@@ -14,6 +14,7 @@ from numpy.typing import NDArray
 from ...common.errors import MaskError
 from ...common.files import atomic_path, make_directory
 from ...common.types import Labels
+from ..video.frame import pixels
 from ..video.mask_ids import MaskIds
 from ..video.mask_picture import Mark, MaskPicture
 from ..video.masks import read_picture, write_mask
@@ -94,7 +95,7 @@ class Annotations(ABC):
         """A prediction that has the size of the annotations."""
         if picture.areas.shape != self.shape:
             raise MaskError(
-                f"{path} is {pixels(picture.areas.shape)} and its annotation {pixels(self.shape)}",
+                f"{path} is {pixels(picture.areas.shape)} pixels and its annotation {pixels(self.shape)}",
                 "write predictions at the annotations' size",
             )
         return picture
@@ -258,7 +259,7 @@ def _same_size(path: Path, picture: MaskPicture, shape: tuple[int, int] | None) 
     height, width = picture.areas.shape
     if shape is not None and (height, width) != shape:
         raise MaskError(
-            f"{path} is {pixels((height, width))} and earlier annotations of its sequence {pixels(shape)}",
+            f"{path} is {pixels((height, width))} pixels and earlier annotations of its sequence {pixels(shape)}",
             "annotate a sequence at one size",
         )
     return height, width
@@ -282,8 +283,3 @@ def _whitened(mask: Labels) -> Labels:
 
 def _listed(numbers: set[int]) -> str:
     return ", ".join(map(str, sorted(numbers)))
-
-
-def pixels(shape: tuple[int, ...]) -> str:
-    """A size [H, W, ...] as text: width by height."""
-    return f"{shape[1]}x{shape[0]} pixels"

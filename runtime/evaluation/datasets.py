@@ -29,9 +29,9 @@ from dataclasses import dataclass, field
 from pathlib import Path, PurePosixPath
 
 from ...common.errors import MaskError, SourceError
-from ..video.folders import images_in
+from ..video.folders import IMAGES, RESOLUTIONS, images_in
 
-IMAGES, ANNOTATIONS, LISTS = "JPEGImages", "Annotations", "ImageSets"
+ANNOTATIONS, LISTS = "Annotations", "ImageSets"
 
 SAV_IMAGES, SAV_ANNOTATIONS, SAV_LIST = "JPEGImages_24fps", "Annotations_6fps", "sav_"
 """Folders of SA-V, and how the names of its lists begin."""
@@ -41,9 +41,6 @@ LIST_FOLDERS = ("2017", "2016", "480p", "1080p", "")
 
 WHOLE_FOLDER = "all"
 """Name of the split that consists of all sequences in a folder without lists."""
-
-PREFERRED_RESOLUTIONS = ("480p", "Full-Resolution")
-"""The benchmark uses 480p. Other resolutions follow in alphabetical order."""
 
 MAX_NAME_BYTES = 255
 """Longest file name that file systems allow."""
@@ -98,9 +95,9 @@ def find_sequences(root: Path) -> list[DatasetSequence]:
     """Every annotated sequence below ``root``, by name; split lists are not needed.
 
     Sequences without annotations are left out. Of several resolutions, the first of
-    :data:`PREFERRED_RESOLUTIONS` with an annotated sequence is taken.
+    :data:`.folders.RESOLUTIONS` with an annotated sequence is taken.
     """
-    for resolution in (*PREFERRED_RESOLUTIONS, ""):
+    for resolution in (*RESOLUTIONS, ""):
         images, masks = root / IMAGES / resolution, root / ANNOTATIONS / resolution
         sequences = []
         for name in folders_in(images):
@@ -260,7 +257,7 @@ def _locations(base: Path, name: str) -> dict[str, Path]:
     if (base / name).is_dir():
         return {"": base / name}
     present = folders_in(base)
-    known = [resolution for resolution in PREFERRED_RESOLUTIONS if resolution in present]
+    known = [resolution for resolution in RESOLUTIONS if resolution in present]
     others = [resolution for resolution in present if resolution not in known]
     candidates = {resolution: base / resolution / name for resolution in known + others}
     return {resolution: path for resolution, path in candidates.items() if path.is_dir()}

@@ -25,10 +25,10 @@ from ..pipeline.jobs import HERE, Workers, run_each
 from ..pipeline.progress import Progress, no_progress
 from ..pipeline.resized import upscale_labels
 from ..pipeline.shared_folder import SharedFolder, shared_folder
+from ..video.frame import pixels
 from ..video.images import read_image
-from .annotations import Annotations, pixels
+from .annotations import Annotations
 from .datasets import DatasetSequence, load_split
-from .measures import Score
 from .report import Evaluation, SequenceResult
 from .scoring import score_annotations
 from .stored_results import StoredResults
@@ -217,22 +217,6 @@ def track_sequence(
     return SequenceResult(sequence.name, objects, frames, seconds, annotations.notes)
 
 
-def score_sequence(sequence: DatasetSequence, predictions: Path) -> dict[int, Score]:
-    """Score a folder of predicted masks as PyPI's ``vos-benchmark`` does.
-
-    Args:
-        sequence: the ground truth.
-        predictions: holds a mask for every annotated frame except the first and the last.
-
-    Returns:
-        Scores by object id; empty when fewer than three frames are annotated.
-
-    Raises:
-        MaskError: when a mask is missing, damaged or of another size than the annotation.
-    """
-    return score_annotations(Annotations.of(sequence), predictions)
-
-
 def _track(
     annotations: Annotations, tracker: SequenceTracker, folder: Path, size: int | None
 ) -> Iterator[float]:
@@ -283,7 +267,7 @@ def _prompt(annotations: Annotations, index: int, frame: Image) -> tuple[Labels 
         return np.where(np.isin(mask, reduced), mask, 0).astype(np.uint8), reduced
     if index == annotations.start:
         raise MaskError(
-            f"the first mask of the sequence {annotations.sequence.name} is empty at {pixels(frame.shape)}",
+            f"the first mask of the sequence {annotations.sequence.name} is empty at {pixels(frame.shape)} pixels",
             "choose a larger size",
         )
     return None, None
@@ -295,7 +279,7 @@ def _frame(path: Path, annotations: Annotations) -> Image:
     (height, width), (rows, columns) = frame.shape[:2], annotations.shape
     if abs(width * rows / (height * columns) - 1) > ASPECT_TOLERANCE:
         raise MaskError(
-            f"{path} is {pixels(frame.shape)} and its sequence is annotated at {pixels(annotations.shape)}",
+            f"{path} is {pixels(frame.shape)} pixels and its sequence is annotated at {pixels(annotations.shape)}",
             "annotate frames at their own size or at a smaller scale",
         )
     return frame

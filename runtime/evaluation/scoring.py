@@ -8,10 +8,10 @@ from pathlib import Path
 
 from ...common.errors import MaskError, SourceError
 from ..pipeline.progress import Progress, no_progress
+from ..video.folders import RESOLUTIONS
 from .annotations import Annotations
 from .datasets import (
     ANNOTATIONS,
-    PREFERRED_RESOLUTIONS,
     SAV_ANNOTATIONS,
     WHOLE_FOLDER,
     DatasetSequence,
@@ -83,11 +83,14 @@ def score_predictions(
 
 
 def score_annotations(annotations: Annotations, predictions: Path) -> dict[int, Score]:
-    """Scores of a sequence's objects by their numbers in the dataset.
+    """Scores of a sequence's objects by their numbers in the dataset, as PyPI's ``vos-benchmark`` computes them.
 
     Args:
         annotations: the ground truth.
-        predictions: folder of the sequence's predicted masks.
+        predictions: holds a mask for every annotated frame except the first and the last.
+
+    Returns:
+        Empty when fewer than three frames are annotated.
 
     Raises:
         MaskError: see :meth:`Annotations.pairs`.
@@ -122,7 +125,7 @@ def _annotated(root: Path, split: str | None) -> list[DatasetSequence]:
 def _in_folder(base: Path, names: list[str] | None) -> list[DatasetSequence]:
     """The sequences in a folder of annotations, which may have folders of resolutions."""
     present = folders_in(base)
-    preferred = [name for name in PREFERRED_RESOLUTIONS if name in present]
+    preferred = [name for name in RESOLUTIONS if name in present]
     others = [name for name in present if re.fullmatch(r"\d+p", name) and name not in preferred]
     folder = next((base / name for name in (*preferred, *others)), base)
     sequences = [annotated_sequence(name, folder / name) for name in names or folders_in(folder)]

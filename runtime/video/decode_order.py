@@ -1,4 +1,4 @@
-"""Which frames build upon a damaged one: a matter of the order in which they are decoded.
+"""Which frames build upon a damaged one, by the order in which they are decoded.
 
 A frame may be shown before those that it is predicted from (B-frames). Decoders hand frames out in the order in
 which they are shown, so frames that repeat damage may come before the one that is marked as damaged.

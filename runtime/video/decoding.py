@@ -23,7 +23,7 @@ SYNC_BYTE = 0x47
 """First byte of an MPEG transport packet."""
 
 MISSING_PACKETS = 2.0
-"""So many average packets between two packets, in bytes, speak of a part of the file that was lost."""
+"""A gap of so many average packets between two packets, in bytes, shows that a part of the file was lost."""
 
 
 @dataclass(frozen=True, eq=False)
@@ -111,7 +111,7 @@ class Decoder:
         return place.index < self._first_index
 
     def _decoded(self) -> Iterator[tuple[VideoFrame, bool]]:
-        """Frames in order, and whether they are damaged; what speaks of damage is noted on the way."""
+        """Frames in order, and whether they are damaged; signs of damage are passed to the timeline."""
         from av import FFmpegError
 
         order: DecodeOrder[VideoFrame] = DecodeOrder()

@@ -26,8 +26,8 @@ PROJECT_SUFFIX = ".maskring"
 
 IMAGES = "JPEGImages"  # DAVIS and YouTube-VOS have it beside folders of labels
 LABELS = ("Annotations", "Scribbles")  # beginnings of those folders' names
-RESOLUTIONS = ("480p", "Full-Resolution")  # of DAVIS, which has all sequences in each; best first
-
+RESOLUTIONS = ("480p", "Full-Resolution")
+"""Of DAVIS, which has all sequences in each. The benchmark uses 480p; others follow in alphabetical order."""
 
 _NUMBER = re.compile(r"%(?:0([0-9]+))?d")
 

@@ -36,3 +36,8 @@ def check_pixel_limit(name: object, height: float, width: float) -> None:
     """
     if height * width > MAX_PIXELS:
         raise SourceError(f"{name} claims to hold {width:.0f} x {height:.0f} pixels", "use smaller frames")
+
+
+def pixels(shape: tuple[int, ...]) -> str:
+    """A size (H, W, ...) as text: width by height."""
+    return f"{shape[1]}x{shape[0]}"

@@ -21,7 +21,7 @@ from ...common.types import Image
 from .frame import check_pixel_limit
 
 FORMATS: dict[bytes, type[ImageFile]] = {
-    b"\x89PNG": PngImageFile,
+    b"\x89PNG\r\n\x1a\n": PngImageFile,
     b"\xff\xd8": JpegImageFile,
     b"BM": BmpImageFile,
     b"RIFF": WebPImageFile,

@@ -143,7 +143,7 @@ def picture_of_values(
         background, notes = brightest, (f"{name} has no black; its white was read as background",)
     check_edges(name, entries, table[:, None], flat)
     marks = [value_mark(source, int(value)) for value in objects if value != background]
-    return assembled(name, entries, table, marks, background, notes)
+    return assembled(name, entries, table, marks, notes)
 
 
 def picture_of_colours(name: str, colours: NDArray[np.uint8], visible: Visible | None = None) -> MaskPicture:
@@ -184,7 +184,7 @@ def picture_of_colours(name: str, colours: NDArray[np.uint8], visible: Visible |
     check_edges(name, entries, unpacked_colours(np.where(table < 0, 0, table)), flat)
     marks = [Mark("colour", 0, int(colour)) for colour in objects]
     marks = [value_mark("grey", mark.colour // GREY) if is_grey(mark.colour) else mark for mark in marks]
-    return assembled(name, entries, table, marks, background, notes, by_colour=True)
+    return assembled(name, entries, table, marks, notes, by_colour=True)
 
 
 def visible_by(alpha: NDArray[np.uint8]) -> Visible | None:

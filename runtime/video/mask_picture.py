@@ -151,7 +151,6 @@ def assembled(
     entries: Entries,
     table: Values,
     marks: list[Mark],
-    background: int,
     notes: tuple[str, ...],
     by_colour: bool = False,
 ) -> MaskPicture:

@@ -12,18 +12,15 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 from PIL import Image as Pillow
-from PIL.BmpImagePlugin import BmpImageFile
 from PIL.GifImagePlugin import GifImageFile
-from PIL.ImageFile import ImageFile
-from PIL.JpegImagePlugin import JpegImageFile
 from PIL.PngImagePlugin import PngImageFile, PngInfo
 from PIL.TiffImagePlugin import TiffImageFile
-from PIL.WebPImagePlugin import WebPImageFile
 
 from ...common.errors import MaskError
 from ...common.files import atomic_path
 from ...common.types import Labels
 from .frame import MAX_PIXELS
+from .images import FORMATS
 from .mask_coding import lossy_picture, picture_of_colours, picture_of_indices, picture_of_values, visible_by
 from .mask_edges import MAX_VALUES as MAX_VALUES
 from .mask_ids import VOID, MaskIds
@@ -31,18 +28,8 @@ from .mask_picture import REMEDY, MaskPicture
 from .palette import PALETTE
 from .png_pixels import check_pixels
 
-FORMATS: dict[bytes, type[ImageFile]] = {
-    b"\x89PNG\r\n\x1a\n": PngImageFile,
-    b"\xff\xd8": JpegImageFile,
-    b"BM": BmpImageFile,
-    b"GIF8": GifImageFile,
-    b"RIFF": WebPImageFile,
-    b"II*\0": TiffImageFile,
-    b"MM\0*": TiffImageFile,
-    b"II+\0": TiffImageFile,
-    b"MM\0+": TiffImageFile,
-}
-"""First bytes of a file -> Pillow's reader. ``PIL.Image.open`` would add a pixel limit of its own."""
+MASK_FORMATS = FORMATS | {b"GIF8": GifImageFile, b"II+\0": TiffImageFile, b"MM\0+": TiffImageFile}
+"""First bytes of a file -> Pillow's reader; unlike OpenCV, Pillow also reads GIF and BigTIFF."""
 
 NUMPY = b"\x93NUMPY"
 
@@ -155,7 +142,7 @@ def read_picture(source: Path | str | Pillow.Image) -> MaskPicture:
     data = _bytes(path)
     if data.startswith(NUMPY):
         return _array(path, data)
-    reader = next((reader for start, reader in FORMATS.items() if data.startswith(start)), None)
+    reader = next((reader for start, reader in MASK_FORMATS.items() if data.startswith(start)), None)
     if reader is None:
         raise MaskError(f"the mask {path} is not a PNG or another image that can hold ids", REMEDY)
     try:
@@ -285,7 +272,7 @@ def _bits(picture: Pillow.Image) -> int:
 
 
 def _upright(pixels: Labels, orientation: int) -> Labels:
-    """Stored pixels [H, W] as they are to be shown."""
+    """Stored pixels [H, W], turned and mirrored as EXIF says."""
     if not 2 <= orientation <= 8:
         return np.ascontiguousarray(pixels)
     mirrored, turns = ((1, 0), (0, 2), (1, 2), (1, 1), (0, 3), (1, 3), (0, 1))[orientation - 2]

@@ -15,7 +15,7 @@ from typing import Protocol
 from ...common.errors import SourceError
 from ...common.types import Image
 from .folders import frames_in
-from .frame import Frame
+from .frame import Frame, pixels
 from .images import read_image
 
 FOLDER_FPS = 24.0
@@ -231,8 +231,3 @@ def check_size(frame: Frame, size: tuple[int, int], name: str) -> None:
 def size_of(image: Image) -> tuple[int, int]:
     """(H, W) of an image."""
     return image.shape[0], image.shape[1]
-
-
-def pixels(size: tuple[int, int]) -> str:
-    """A size (H, W) as people write it."""
-    return f"{size[1]}x{size[0]}"
