@@ -95,22 +95,22 @@ def cuda_driver() -> Any:
         raise UnavailableError("this machine has no NVIDIA driver", NEEDS_GPU) from error
 
 
-def compute_capability(device: int = 0) -> str:
-    """Compute capability of an NVIDIA GPU, as ``sm86``; asks the driver and creates no context.
+def compute_capability() -> str:
+    """Compute capability of the first NVIDIA GPU, as ``sm86``; asks the driver and creates no context.
 
     Raises:
-        UnavailableError: when there is no driver or no such GPU.
+        UnavailableError: when there is no driver or no GPU.
     """
     driver = cuda_driver()
     handle, value = ctypes.c_int(), ctypes.c_int()
-    if error := driver.cuInit(0) or driver.cuDeviceGet(ctypes.byref(handle), device):
+    if error := driver.cuInit(0) or driver.cuDeviceGet(ctypes.byref(handle), 0):
         words = driver_words(driver, error)
-        raise UnavailableError(f"NVIDIA's driver finds no GPU {device} ({words})", NEEDS_GPU)
+        raise UnavailableError(f"NVIDIA's driver finds no GPU 0 ({words})", NEEDS_GPU)
     version = []
     for attribute in _COMPUTE_CAPABILITY:
         if error := driver.cuDeviceGetAttribute(ctypes.byref(value), attribute, handle):
             words = driver_words(driver, error)
-            raise UnavailableError(f"NVIDIA's driver cannot query GPU {device} ({words})", NEEDS_GPU)
+            raise UnavailableError(f"NVIDIA's driver cannot query GPU 0 ({words})", NEEDS_GPU)
         version.append(str(value.value))
     return "sm" + "".join(version)
 

@@ -67,5 +67,5 @@ class PrefetchingBackend(Protocol):
 
         Args:
             frame: the very array that the step after the next one is given. It must not change until then.
-                When that step is given another array, the upload was in vain and nothing else.
+                When that step is given another array, the upload is not used.
         """

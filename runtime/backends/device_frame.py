@@ -82,6 +82,14 @@ Pixels = NDArray[np.uint8] | DeviceFrame
 """A frame, in the memory of the host or of a GPU."""
 
 
+def not_on_this_gpu(frame: DeviceFrame) -> SourceError:
+    """The error of a backend whose GPU cannot read a frame."""
+    return SourceError(
+        f"the frame at {frame.address:#x} is not in the memory of the GPU that runs the model",
+        "put frames on that GPU (CUDA_VISIBLE_DEVICES chooses it), or give them as numpy arrays",
+    )
+
+
 def _query(pixels: Any, question: Callable[[], Any]) -> Any:
     """Ask the owner of the pixels, which may raise anything, as torch does for tensors with gradients."""
     try:

@@ -1,4 +1,4 @@
-"""What is known of the machine that a profile was taken on."""
+"""The machine that a profile was taken on."""
 
 from __future__ import annotations
 

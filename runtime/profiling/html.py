@@ -9,6 +9,7 @@ from .report import Latency, Profile
 COLOURS = ("#1f6feb", "#d9480f")
 WIDTH, HEIGHT, MARGIN = 760, 220, 44
 LAYERS_SHOWN = 15
+BINS = 40
 
 STYLE = """body{font:15px/1.5 system-ui,sans-serif;max-width:820px;margin:2em auto;padding:0 1em;color:#222}
 table{border-collapse:collapse;margin:1em 0}td,th{padding:.2em .8em;text-align:right;
@@ -130,18 +131,18 @@ def _frames_plot(profiles: list[Profile], budget: float | None) -> str:
     return _svg(drawn, "frame", top, "ms")
 
 
-def _distribution_plot(profiles: list[Profile], bins: int = 40) -> str:
+def _distribution_plot(profiles: list[Profile]) -> str:
     low = min(min(p.frames) for p in profiles)
-    width = (max(max(p.frames) for p in profiles) - low) / bins or 1.0
+    width = (max(max(p.frames) for p in profiles) - low) / BINS or 1.0
     counts = []
     for profile in profiles:
-        column = [0.0] * bins
+        column = [0.0] * BINS
         for value in profile.frames:
-            column[min(bins - 1, int((value - low) / width))] += 1
+            column[min(BINS - 1, int((value - low) / width))] += 1
         counts.append(column)
     top = max(map(max, counts))
     drawn = [
         f'<polyline points="{_points(column, top)}" fill="none" stroke="{colour}" stroke-width="2"/>'
         for column, colour in zip(counts, COLOURS, strict=False)
     ]
-    return _svg(drawn, f"{low:.2f} to {low + bins * width:.2f} ms per frame", top, "frames")
+    return _svg(drawn, f"{low:.2f} to {low + BINS * width:.2f} ms per frame", top, "frames")

@@ -21,6 +21,9 @@ from ..model.tensor_names import FRAME, LAB
 from .inputs import model_inputs
 from .report import Layer
 
+RUNS = 4
+"""Runs of the encoder over which the times of its operators are averaged."""
+
 
 def layers_on_cpu(model: Path, frame: Image, parts: list[dict[str, float]], threads: int) -> list[Layer]:
     """Layers of the encoder, and the parts of a step that maskring computes itself; slowest first.
@@ -39,7 +42,7 @@ def layers_on_cpu(model: Path, frame: Image, parts: list[dict[str, float]], thre
     return _slowest_first([*encoder_layers(model, frame, threads), *own_parts])
 
 
-def encoder_layers(model: Path, frame: Image, threads: int, runs: int = 3) -> list[Layer]:
+def encoder_layers(model: Path, frame: Image, threads: int) -> list[Layer]:
     """Operators of the encoder as onnxruntime profiles them, slowest first."""
     graph, metadata = load_step_graph(model)
     graph = for_integer_kernels(graph)
@@ -52,9 +55,9 @@ def encoder_layers(model: Path, frame: Image, threads: int, runs: int = 3) -> li
         normalised_lab(frame, metadata, out=inputs[LAB][0])
     encoder = cut_at_memory_read(graph, read, LAB if metadata.lab_mean else FRAME).model
     layers: dict[tuple[str, str], float] = {}
-    for event in _profile_operators(encoder, inputs, threads, runs):
+    for event in _profile_operators(encoder, inputs, threads):
         key = event["name"].removesuffix("_kernel_time"), event["args"]["op_name"]
-        layers[key] = layers.get(key, 0.0) + event["dur"] / 1e3 / (runs + 1)
+        layers[key] = layers.get(key, 0.0) + event["dur"] / 1e3 / RUNS
     return _slowest_first([Layer(name, kind, taken) for (name, kind), taken in layers.items()])
 
 
@@ -63,9 +66,9 @@ def _slowest_first(layers: list[Layer]) -> list[Layer]:
 
 
 def _profile_operators(
-    model: onnx.ModelProto, inputs: dict[str, Array], threads: int, runs: int
+    model: onnx.ModelProto, inputs: dict[str, Array], threads: int
 ) -> list[dict[str, Any]]:
-    """Run the model ``runs`` + 1 times; returns the operators' events of onnxruntime's profile.
+    """Run the model :data:`RUNS` times; returns the operators' events of onnxruntime's profile.
 
     Raises:
         OutputError: when the profile cannot be written.
@@ -80,7 +83,7 @@ def _profile_operators(
             model.SerializeToString(), options, providers=["CPUExecutionProvider"]
         )
         feeds = {declared.name: inputs[declared.name] for declared in session.get_inputs()}
-        for _ in range(runs + 1):
+        for _ in range(RUNS):
             session.run(None, feeds)
         written = Path(session.end_profiling())
         try:

@@ -13,7 +13,7 @@ from pathlib import Path
 
 from ...common.errors import SourceError
 from ...common.machine import threads_to_use
-from ...common.types import Image, Labels
+from ...common.types import Image
 from ..backends.onnxrt.backend import OnnxRuntimeBackend
 from ..backends.trt.backend import TensorRTBackend
 from ..model.engine_file import ENGINE_SUFFIX
@@ -32,19 +32,17 @@ STAGES = ("decode", "upload", "step", "download", "post")
 def profile_model(
     model: Path,
     frames: Iterable[Image],
-    mask: Labels | None = None,
     *,
     iterations: int = 50,
     warm_up: int = 8,
     threads: int = 0,
     runner_iterations: int = 5,
 ) -> Profile:
-    """Track ``frames`` and time every stage, then time the bare model and its layers.
+    """Track one object in ``frames`` and time every stage, then time the bare model and its layers.
 
     Args:
         model: an exported ``.onnx``, or an ``.engine``.
         frames: [H, W, 3] uint8 RGB; waiting for the next one is the stage ``decode``.
-        mask: objects of the first frame; None for one object in its middle.
         iterations, warm_up: frames to measure, and frames before; memory is full after eight.
         threads: 0 for all cores that this process may use.
         runner_iterations: runs of the bare file by polygraphy's runner; 0 skips them.
@@ -57,7 +55,7 @@ def profile_model(
     if iterations < 1:
         raise SourceError(f"{iterations} frames are to be measured", "give --iterations 1 or more")
     threads = threads_to_use(threads)
-    run = _track(model, frames, mask, warm_up + iterations, threads)
+    run = _track(model, frames, warm_up + iterations, threads)
     records, frame = run.records[warm_up:], run.last_frame
     totals = [sum(record.values()) for record in records]
     feeds = model_inputs(read_metadata(model), frame)
@@ -99,9 +97,7 @@ class _TrackingRun:
     layers: list[Layer] | None = None
 
 
-def _track(
-    model: Path, frames: Iterable[Image], mask: Labels | None, count: int, threads: int
-) -> _TrackingRun:
+def _track(model: Path, frames: Iterable[Image], count: int, threads: int) -> _TrackingRun:
     records: list[dict[str, float]] = []
     parts: list[dict[str, float]] = []
     stream = iter(frames)
@@ -117,9 +113,7 @@ def _track(
                     "give a longer one, or fewer --iterations",
                 )
             decoded = time.perf_counter()
-            if index == 0 and mask is None:
-                mask = middle_object(frame)
-            timings = tracker.step(frame, mask if index == 0 else None).timings
+            timings = tracker.step(frame, middle_object(frame) if index == 0 else None).timings
             upload, run = backend.last_upload, backend.last_run
             spent = (decoded - requested, upload, run, max(0.0, timings.step - upload - run), timings.post)
             records.append(dict(zip(STAGES, spent, strict=True)))

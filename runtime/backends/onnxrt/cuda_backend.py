@@ -15,7 +15,7 @@ from ....common.types import FloatMaps, Labels
 from ...model.metadata import EXPORT_AGAIN
 from ...model.step_graph import load_step_graph
 from ...model.tensor_names import FRAME
-from ..device_frame import DeviceFrame, Pixels
+from ..device_frame import DeviceFrame, Pixels, not_on_this_gpu
 from . import cuda_provider
 from .cuda_tensors import CudaTensors, copy_model
 from .session import SESSION_ERRORS, error_reason
@@ -124,10 +124,7 @@ class OnnxRuntimeCudaBackend:
         if self._context is None:
             self._context = cuda_provider.PrimaryContext(cuda_driver())
         if not self._context.can_read(frame.address):
-            raise SourceError(
-                f"the frame at {frame.address:#x} is not in the memory of the GPU that runs the model",
-                "put frames on that GPU (CUDA_VISIBLE_DEVICES chooses it), or give them as numpy arrays",
-            )
+            raise not_on_this_gpu(frame)
         if frame.stream is not None and not self._context.finish(frame.stream):
             raise SourceError(
                 f"the frame's stream {frame.stream:#x} failed or is unknown to the driver",

@@ -37,6 +37,9 @@ from .tensors import DeviceTensors
 
 OPEN_AGAIN = "the tracker is closed: check the GPU with nvidia-smi, then open the model again"
 
+TIMED_RUNS = 3
+"""Runs over which the times of layers are averaged."""
+
 
 class TensorRTBackend:
     """Executes an engine of TensorRT or TensorRT-RTX on an NVIDIA GPU.
@@ -162,10 +165,10 @@ class TensorRTBackend:
             "CUDA graphs": launcher.graphs_disabled or f"{launcher.num_graphs} captured",
         }
 
-    def layer_times(self, runs: int = 3) -> list[tuple[str, float]]:
+    def layer_times(self) -> list[tuple[str, float]]:
         """Mean milliseconds of each layer of the engine as TensorRT reports them, slowest first.
 
-        Executes the latest frame ``runs`` times more. All later steps are slower: call this last.
+        Executes the latest frame :data:`TIMED_RUNS` times more. All later steps are slower: call this last.
 
         Raises:
             UserError: when the engine cannot be executed.
@@ -177,9 +180,9 @@ class TensorRTBackend:
             launcher.bind(tensors)
             launcher.graphs_disabled = "its layers are timed"
             milliseconds = engine.report_layers()
-            for _ in range(runs):
+            for _ in range(TIMED_RUNS):
                 launcher.execute_once(tensors, self._uploads.address(tensors))
-        means = [(name, total / runs) for name, total in milliseconds.items()]
+        means = [(name, total / TIMED_RUNS) for name, total in milliseconds.items()]
         return sorted(means, key=lambda item: -item[1])
 
     def close(self) -> None:

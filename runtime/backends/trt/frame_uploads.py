@@ -4,9 +4,8 @@ from __future__ import annotations
 
 import numpy as np
 
-from ....common.errors import SourceError
 from ....common.types import Image
-from ..device_frame import DeviceFrame, Pixels
+from ..device_frame import DeviceFrame, Pixels, not_on_this_gpu
 from .allocations import ALIGNMENT
 from .device import Device
 from .tensors import DeviceTensors
@@ -67,10 +66,7 @@ class FrameUploads:
 
     def _place_device_frame(self, device: Device, tensors: DeviceTensors, frame: DeviceFrame) -> int:
         if not device.can_read(frame.address):
-            raise SourceError(
-                f"the frame at {frame.address:#x} is not in the memory of the GPU that runs the engine",
-                "put frames on that GPU (CUDA_VISIBLE_DEVICES chooses it), or give them as numpy arrays",
-            )
+            raise not_on_this_gpu(frame)
         if frame.stream is not None:
             device.await_foreign(frame.stream)
         if frame.address % ALIGNMENT == 0:

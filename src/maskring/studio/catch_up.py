@@ -50,14 +50,14 @@ class CatchUp:
         self.ids = frozenset(ids_in(drawn.mask))
         self.total, self.done = len(missed), 0
 
-    def advance(self, newest: Frame, steps: int = STEPS) -> Labels | None:
-        """Take the newest frame and follow some of those that wait.
+    def advance(self, newest: Frame) -> Labels | None:
+        """Take the newest frame and follow :data:`STEPS` of those that wait.
 
         Returns:
             [H, W] ids of the drawn objects on the newest frame, once it is reached; None before that.
         """
         self._missed.add(newest)
-        for _ in range(steps):
+        for _ in range(STEPS):
             frame = self._missed.pop()
             start, self._start = self._start, None
             result = self._tracker.step(frame.image, start)
