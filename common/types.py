@@ -16,9 +16,6 @@ Device: TypeAlias = Literal["cpu", "cuda"]
 Precision: TypeAlias = Literal["float32", "float16"]
 """Element type of features and label maps in an exported model."""
 
-RefineMode: TypeAlias = Literal["off", "offline", "online"]
-"""When masks are refined: never, after the whole video was tracked, or while it is tracked."""
-
 Array = NDArray[Any]
 """Any shape, any type."""
 

@@ -4,9 +4,10 @@ from __future__ import annotations
 
 import os
 from pathlib import Path
-from typing import Literal
 
 from .common.errors import ModelError, one_line
+from .common.types import Device, Kernel
+from .runtime.model.engine_file import ENGINE_SUFFIX
 from .runtime.tracking.memory import MemoryPolicy
 from .runtime.tracking.tracker import Tracker
 from .training.weights import shipped_checkpoint, shipped_names
@@ -63,7 +64,7 @@ def provenance(model: Path | None) -> str:
     """Where the weights behind MODEL come from, in one sentence for people."""
     file = model_file(model)
     if file.suffix != CHECKPOINT_SUFFIX:
-        return "a TensorRT engine" if file.suffix == ".engine" else "an exported model"
+        return "a TensorRT engine" if file.suffix == ENGINE_SUFFIX else "an exported model"
     from .training.checkpoint_header import read_provenance
 
     origin = read_provenance(file)
@@ -77,9 +78,9 @@ def open_tracker(
     model: Path | str | None = None,
     *,
     policy: MemoryPolicy | None = None,
-    kernel: Literal["native", "function"] = "native",
+    kernel: Kernel = "native",
     threads: int = 0,
-    device: Literal["cpu", "cuda"] = "cpu",
+    device: Device = "cpu",
 ) -> Tracker:
     """Open a tracker on ``model``.
 

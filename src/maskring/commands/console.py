@@ -1,4 +1,4 @@
-"""What every command prints through: results on stdout, notes and errors on stderr."""
+"""Output of all commands: results on stdout, notes and errors on stderr."""
 
 from __future__ import annotations
 

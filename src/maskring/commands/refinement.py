@@ -21,7 +21,7 @@ PANEL = "Refinement"
 
 
 class ModeChoice(str, Enum):
-    """:data:`maskring.common.types.RefineMode` for the command line."""
+    """When masks are refined: never, after the whole video was tracked, or while it is tracked."""
 
     off = "off"
     offline = "offline"

@@ -1,13 +1,13 @@
-"""What makes the trackers of many videos, in this process or on other machines."""
+"""Factories of trackers for many videos, in this process or on other machines."""
 
 from __future__ import annotations
 
 import hashlib
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Literal
 
 from ..common.files import atomic_path, cache_directory, caching
+from ..common.types import Device, Kernel
 from ..models import open_tracker
 from ..runtime.model.engine_file import manifest_path
 from ..runtime.refinement.session import AnyTracker, Refinement
@@ -57,9 +57,9 @@ class TrackerFactory:
     """
 
     model: Path | CarriedFile
-    kernel: Literal["native", "function"]
+    kernel: Kernel
     threads: int
-    device: Literal["cpu", "cuda"]
+    device: Device
 
     def __call__(self) -> Tracker:
         model = self.model.unpacked() if isinstance(self.model, CarriedFile) else self.model
@@ -72,7 +72,7 @@ class TrackerFactory:
 
 @dataclass(frozen=True)
 class RefinedTrackerFactory:
-    """The same for trackers whose masks are refined.
+    """As :class:`TrackerFactory`, for trackers whose masks are refined.
 
     Attributes:
         tracker: opens the tracker within.
@@ -82,7 +82,7 @@ class RefinedTrackerFactory:
 
     tracker: TrackerFactory
     refinement: Refinement
-    start: CarriedFile | None = field(default=None)
+    start: CarriedFile | None = None
 
     def __call__(self) -> AnyTracker:
         refinement = self.refinement

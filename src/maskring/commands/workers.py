@@ -52,11 +52,12 @@ def chosen_workers(
         UserError: when both ways were chosen.
     """
     from .. import __version__
+    from ..runtime.model.engine_file import ENGINE_SUFFIX
     from ..runtime.pipeline.jobs import Workers
 
     if ray is not None and processes > 1:
         raise UserError(
             "--processes and --ray exclude each other", "leave --processes out: Ray starts one task per core"
         )
-    gpus = 1.0 if device is DeviceChoice.cuda or model.suffix == ".engine" else 0.0
+    gpus = 1.0 if device is DeviceChoice.cuda or model.suffix == ENGINE_SUFFIX else 0.0
     return Workers(processes, ray, threads, gpus, __version__)

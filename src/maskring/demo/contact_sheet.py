@@ -8,16 +8,14 @@ from typing import TYPE_CHECKING
 
 import cv2
 import numpy as np
-from numpy.typing import NDArray
 
 from ..common.files import atomic_path
+from ..common.types import Image
 from ..runtime.video.overlay import draw_overlay
 
 if TYPE_CHECKING:
     from ..runtime.tracking.result import Result
     from ..runtime.video.frame import Frame
-
-Image = NDArray[np.uint8]
 
 COLUMNS = 5
 TILE_WIDTH = 320
