@@ -7,11 +7,9 @@ from pathlib import Path
 
 import cv2
 import numpy as np
-from numpy.typing import NDArray
 
 from ..common.errors import ModelError, SourceError
-
-Image = NDArray[np.uint8]
+from ..common.types import Image
 
 
 def quantize_on_videos(model: Path, videos: list[Path], out: Path, *, frames: int, size: int) -> int:

@@ -36,8 +36,9 @@ from ..runtime.model.engine_file import (
 from ..runtime.model.metadata import QUANTIZATION_KEY, ModelMetadata
 from ..runtime.model.step_graph import load_step_graph, read_export
 from ..runtime.model.tensor_names import DILATION, FRAME, INPUTS, KEYS, VALUES
+from ..runtime.pipeline.progress import Progress, no_progress
 from ..runtime.tracking.memory import MemoryPolicy
-from .engine_builder import Progress, build
+from .engine_builder import build
 from .triton.state import REQUEST_INPUTS, STATE_INPUTS
 
 Range = tuple[int, int, int]
@@ -113,7 +114,7 @@ def parse_range(text: str, option: str) -> Range:
 
 
 def build_engine(
-    model: Path, out: Path, options: EngineOptions, progress: Progress | None = None
+    model: Path, out: Path, options: EngineOptions, progress: Progress = no_progress
 ) -> BuiltEngine:
     """Build ``model`` into the engine ``out`` and its manifest ``out``.json, unless both are there already.
 
@@ -124,7 +125,7 @@ def build_engine(
         model: an exported ``.onnx``; for a ``.plan`` the one in a Triton repository.
         out: the ``.engine`` or ``.plan`` to write.
         options: see :class:`EngineOptions`.
-        progress: called with the build's phases.
+        progress: called with each phase of the build, its steps that are done, and their number.
 
     Raises:
         ModelError: when the model, a size or an option does not fit, or TensorRT refuses the model.

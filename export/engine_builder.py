@@ -7,7 +7,7 @@ import re
 import signal
 import tempfile
 import threading
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, BinaryIO
@@ -17,9 +17,7 @@ from ..common.files import atomic_path
 from ..common.interrupts import signals_to_handle
 from ..runtime.backends.trt.module import tensorrt_logger
 from ..runtime.model.engine_file import HARDWARE_COMPATIBILITY, TENSORRT_RTX, EngineKey
-
-Progress = Callable[[str, int, int], None]
-"""Called with the name of a phase of the build, its steps that are done, and the number of its steps."""
+from ..runtime.pipeline.progress import Progress
 
 _MEMORY = {
     "scratch": r"Max Scratch Memory: (\d+) bytes",
@@ -55,7 +53,7 @@ class BuildLog:
 
 
 def build(
-    trt: Any, onnx_bytes: bytes, key: EngineKey, timing_cache: Path | None, progress: Progress | None
+    trt: Any, onnx_bytes: bytes, key: EngineKey, timing_cache: Path | None, progress: Progress
 ) -> tuple[bytes, BuildLog]:
     """Parse and build a strongly typed engine with one optimization profile.
 
@@ -64,7 +62,7 @@ def build(
         onnx_bytes: the model for the parser.
         key: shapes and options.
         timing_cache: file with timings of earlier builds, which is read and extended.
-        progress: called with the build's phases.
+        progress: called with each phase of the build, its steps that are done, and their number.
 
     Returns:
         The serialized engine and what TensorRT logged.
@@ -193,7 +191,7 @@ def _require_cache_used(config: Any, timings: BinaryIO | None) -> None:
         )
 
 
-def _monitor(trt: Any, progress: Progress | None) -> Any:
+def _monitor(trt: Any, progress: Progress) -> Any:
     """A progress monitor. Setting its ``interrupted`` ends the build after the current step."""
 
     class Monitor(trt.IProgressMonitor):  # type: ignore[misc]
@@ -216,8 +214,7 @@ def _monitor(trt: Any, progress: Progress | None) -> Any:
         def _report(self, phase: str, done: int) -> None:
             # TensorRT calls this from C++, which an exception must not reach.
             try:
-                if progress is not None:
-                    progress(phase, done, self._steps.get(phase, 0))
+                progress(phase, done, self._steps.get(phase, 0))
             except KeyboardInterrupt:
                 self.interrupted = True
 

@@ -10,12 +10,9 @@ import logging
 import tempfile
 from collections.abc import Iterable, Iterator
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 import onnx
-import onnxruntime
-from numpy.typing import NDArray
 from onnx import helper
 from onnxruntime.quantization import (
     CalibrationDataReader,
@@ -27,11 +24,11 @@ from onnxruntime.quantization import (
 
 from ..common.errors import ModelError, SourceError
 from ..common.files import atomic_path, directory
+from ..common.types import Array
+from ..runtime.backends.onnxrt.session import open_session
 from ..runtime.model.metadata import EXPORT_AGAIN, QUANTIZATION_KEY, ModelMetadata
 from ..runtime.model.step_graph import load_step_graph, memory_read, subgraph
 from ..runtime.model.tensor_names import FRAME, LAB
-
-Array = NDArray[Any]
 
 PERCENTILE = 99.99
 """Percentage of a tensor's values that its int8 range covers: outliers would make the steps coarser."""
@@ -105,12 +102,7 @@ class _CalibrationFrames(CalibrationDataReader):  # type: ignore[misc]
     """
 
     def __init__(self, graph: onnx.ModelProto, metadata: ModelMetadata, frames: Iterable[Array]) -> None:
-        options = onnxruntime.SessionOptions()
-        options.log_severity_level = 4
-        colours = subgraph(graph, [FRAME], [LAB])
-        self._colours = onnxruntime.InferenceSession(
-            colours.SerializeToString(), options, providers=["CPUExecutionProvider"]
-        )
+        self._colours = open_session(subgraph(graph, [FRAME], [LAB]), threads=0)
         self._metadata = metadata
         # The calibration asks for the number of frames first, so all uint8 frames are held, but no floats.
         self._frames = list(frames)

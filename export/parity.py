@@ -6,15 +6,14 @@ import hashlib
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 import onnx
-import onnxruntime
-from numpy.typing import NDArray
 
 from ..common.errors import ModelError, SourceError
+from ..common.types import Array
 from ..plugins.operator_library import onnxruntime_library
+from ..runtime.backends.onnxrt.session import SESSION_ERRORS, open_session
 from ..runtime.backends.onnxrt.tensors import HostTensors
 from ..runtime.model.metadata import EXPORT_AGAIN, QUANTIZATION_KEY, ModelMetadata
 from ..runtime.model.step_graph import load_step_graph
@@ -30,7 +29,6 @@ from ..runtime.model.tensor_names import (
     VALUES,
 )
 
-Array = NDArray[Any]
 Step = dict[str, Array]
 Runner = Callable[[Step], Step]
 
@@ -164,15 +162,10 @@ def _torch_runner(checkpoint: Path, metadata: ModelMetadata, model: Path) -> Run
 
 
 def _session_runner(proto: onnx.ModelProto, *, library: bool, origin: Path) -> Runner:
-    options = onnxruntime.SessionOptions()
-    options.log_severity_level = 4
-    if library:
-        options.register_custom_ops_library(str(onnxruntime_library()))
+    operators = onnxruntime_library() if library else None
     try:
-        session = onnxruntime.InferenceSession(
-            proto.SerializeToString(), options, providers=["CPUExecutionProvider"]
-        )
-    except Exception as error:  # onnxruntime's errors have no common base
+        session = open_session(proto, threads=0, library=operators)
+    except SESSION_ERRORS as error:
         raise ModelError(f"onnxruntime cannot load {origin}", EXPORT_AGAIN) from error
 
     def run(step: Step) -> Step:
