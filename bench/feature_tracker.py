@@ -8,11 +8,13 @@ from typing import Any
 import numpy as np
 import torch
 
+from maskring.common.types import Image
 from maskring.runtime.tracking.memory import MemoryPolicy
 from maskring.runtime.tracking.tracker import Tracker
 from maskring.training.checkpoint import AffinitySettings
-from maskring.training.feature_backend import FeatureBackend, Features, Image, lab_image
+from maskring.training.feature_backend import FeatureBackend, Features
 from maskring.training.feature_backend import encoder_features as uncached_features
+from maskring.training.network.colour import lab_image
 from maskring.training.network.encoder import STRIDE, Encoder
 
 PATCH = 2 * STRIDE  # pixels

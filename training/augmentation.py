@@ -6,7 +6,7 @@ import cv2
 import numpy as np
 import numpy.typing as npt
 
-from .clips import Image
+from ..common.types import Image
 
 LUMINANCE = np.array([0.299, 0.587, 0.114], np.float32)
 

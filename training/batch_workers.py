@@ -1,4 +1,4 @@
-"""Processes that prepare batches. A batch is a pure function of seed, step and files, so who makes it is no matter."""
+"""Processes that prepare batches. A batch depends on seed, step and files alone, so any process may make it."""
 
 from __future__ import annotations
 

@@ -103,8 +103,7 @@ def load_checkpoint(path: Path) -> Checkpoint:
     """Read and validate a checkpoint; weights come back in float32.
 
     Raises:
-        ModelError: when the file is missing, truncated, not a maskring checkpoint or of a later format, or
-        when
+        ModelError: when the file is missing, truncated, not a maskring checkpoint or of a later format, or when
             its tensors do not fit the encoder that it describes.
     """
     with open_checkpoint(path, "pt") as (file, metadata):

@@ -17,14 +17,14 @@ import numpy.typing as npt
 
 from ..common.errors import SourceError
 from ..common.files import cache_directory
+from ..common.types import Image
+from ..runtime.arrays.resizing import scaled_to
 from ..runtime.video.containers import frame_count, open_file, video_stream
 from ..runtime.video.decoding import Decoder
 from ..runtime.video.folders import find_clips, images_in
 from ..runtime.video.images import read_image
 from .frame_cache import FrameCache, Segment
 from .scene_cuts import scene_starts, thumbnail
-
-Image = npt.NDArray[np.uint8]
 
 SEGMENT = 256
 """Frames that are decoded together: bounds the memory of long videos and the cost of reaching a window."""
@@ -174,7 +174,7 @@ class ClipLibrary:
             if shape is not None and image.shape != shape:
                 cuts.add(len(frames))  # frames of a window have one size
             shape = image.shape
-            smaller = resized(image, self._short_side)
+            smaller = scaled_to(image, self._short_side)
             frames.append(encode_jpeg(smaller))
             thumbnails.append(thumbnail(smaller))
         scenes = cuts.union(scene_starts(thumbnails)) if frames else set()
@@ -233,16 +233,6 @@ def read_frames(clip: Path, start: int, count: int) -> Iterator[Image]:
         if start:
             decoder.seek(start)
         yield from (frame.image for frame in islice(decoder.frames(), count))
-
-
-def resized(image: Image, short_side: int) -> Image:
-    """Scale an image to ``short_side`` pixels on its shorter side."""
-    scale = short_side / min(image.shape[:2])
-    if scale == 1:
-        return image
-    size = (max(short_side, round(image.shape[1] * scale)), max(short_side, round(image.shape[0] * scale)))
-    kind = cv2.INTER_AREA if scale < 1 else cv2.INTER_LINEAR
-    return np.asarray(cv2.resize(image, size, interpolation=kind), np.uint8)
 
 
 def encode_jpeg(image: Image) -> bytes:

@@ -10,28 +10,21 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
+from ..common.types import Image
 from ..plugins.windowed_affinity.torch_float32 import exact_float32
 from ..plugins.windowed_affinity.torch_localisation import localise
 from ..plugins.windowed_affinity.torch_op import windowed_affinity
 from ..runtime.backends.device_frame import Pixels
 from ..runtime.model.metadata import ModelMetadata
 from .checkpoint import AffinitySettings
-from .network.colour import normalise_lab, rgb_to_lab
+from .network.colour import lab_image
 from .network.encoder import STRIDE, Encoder
 from .network.guided_filter import guided_upsample
 from .network.label_probabilities import one_hot_argmax, smooth_probabilities
 from .network.upsampling import upsample
 
-Image = NDArray[np.uint8]
-
 Features = Callable[[Image], tuple[Tensor, Tensor]]
 """A frame [H, W, 3] uint8 RGB -> its query and its key, [1, C, h, w] float32 on the CPU each."""
-
-
-def lab_image(frame: Image) -> Tensor:
-    """[H, W, 3] uint8 RGB -> [1, 3, H, W] normalised Lab."""
-    image = torch.from_numpy(np.ascontiguousarray(frame)).permute(2, 0, 1)[None].float() / 255
-    return normalise_lab(rgb_to_lab(image))
 
 
 def encoder_features(encoder: Encoder) -> Features:

@@ -73,8 +73,7 @@ class Segment:
 class FrameCache:
     """Segments by key, one file each; several processes may share the folder.
 
-    Files have a checksum and are renamed into place when complete. To make room, the least recently used
-    files are
+    Files have a checksum and are renamed into place when complete. To make room, the least recently used files are
     removed, except those used since this cache was opened: windows are drawn at random, so decoding again
     costs less than writing again. When the disk is full or not writable, the cache logs one warning and stops
     writing.

@@ -19,7 +19,7 @@ from .checkpoint import Checkpoint, load_checkpoint, save_checkpoint
 from .clips import CACHE_BYTES, ClipLibrary
 from .contact_sheet import write_contact_sheet
 from .distributed import DistributedContext, distributed_context
-from .network.colour import normalise_lab, rgb_to_lab
+from .network.colour import lab_image
 from .network.encoder import PRESETS, Encoder
 from .pretext import fit_palette
 from .recipe import START, Recipe
@@ -92,8 +92,7 @@ def train(
     Raises:
         SourceError: when ``data`` holds no usable clip or ``stills`` no usable photograph.
         ModelError: when ``start`` is not a checkpoint.
-        TrainingError: when the loss is not finite, when ``out`` holds another run, or when the recipe needs
-            another ``start``.
+        TrainingError: when the loss is not finite, ``out`` holds another run, or the recipe needs another ``start``.
         OutputError: when ``out`` is not writable.
         UnavailableError: when ``tensorboard`` is set and TensorBoard is not installed.
     """
@@ -106,11 +105,10 @@ def train(
         stack.enter_context(directory(out))
         world = stack.enter_context(distributed_context())
         trainer = _start_or_resume(recipe, world, clips, out / STATE_NAME, start_checkpoint)
-        log = None
-        if world.is_main_process:
-            log = stack.enter_context(closing(RunLog(out, trainer.step, tensorboard)))
-        description = _data_description(libraries, data, start_checkpoint)
-        run = _Run(trainer, libraries, description, out, log, validate, report, stop, workers)
+        writes = world.is_main_process
+        log = stack.enter_context(closing(RunLog(out, trainer.step, tensorboard))) if writes else None
+        footage = _data_description(libraries, data, start_checkpoint)
+        run = _Run(trainer, libraries, footage, out, log, validate, report, stop, workers)
         run.steps(math.inf if max_minutes is None else 60 * max_minutes)
         run.save()
     finished = trainer.step >= recipe.total_steps
@@ -214,9 +212,7 @@ def _start_or_resume(
 def _variance_frames(recipe: Recipe, clips: ClipLibrary) -> list[torch.Tensor]:
     """Frames of the footage at half their size, [1, 3, H, W] normalised Lab each."""
     rng = np.random.default_rng((recipe.seed, VARIANCE_FRAMES))
-    frames = (clips.window(rng, 1, 1).frames[0][::2, ::2] for _ in range(VARIANCE_FRAMES))
-    images = (torch.from_numpy(np.ascontiguousarray(frame)).permute(2, 0, 1)[None] for frame in frames)
-    return [normalise_lab(rgb_to_lab(image.float() / 255)) for image in images]
+    return [lab_image(clips.window(rng, 1, 1).frames[0][::2, ::2]) for _ in range(VARIANCE_FRAMES)]
 
 
 def _data_description(libraries: TrainingData, data: Sequence[Path], start: Checkpoint | None) -> str:

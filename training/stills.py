@@ -10,9 +10,10 @@ import numpy as np
 
 from ..common.errors import SourceError
 from ..common.types import Image
+from ..runtime.arrays.resizing import scaled_to
 from ..runtime.video.folders import IMAGE_SUFFIXES
 from ..runtime.video.images import read_image
-from .clips import MAX_ATTEMPTS, decode_jpeg, encode_jpeg, resized
+from .clips import MAX_ATTEMPTS, decode_jpeg, encode_jpeg
 
 MEMORY_BYTES = 5 * 10**8
 
@@ -61,7 +62,7 @@ class StillLibrary:
 
     def _jpeg(self, path: Path) -> bytes:
         if path not in self._jpegs:
-            self._jpegs[path] = encode_jpeg(resized(read_image(path), self._short_side))
+            self._jpegs[path] = encode_jpeg(scaled_to(read_image(path), self._short_side))
             self._held += len(self._jpegs[path])
             while self._held > self._memory_bytes and len(self._jpegs) > 1:
                 self._held -= len(self._jpegs.popitem(last=False)[1])

@@ -20,8 +20,7 @@ def load_torch_file(path: Path, device: torch.device | str) -> Any:
     the verified content. Files of torch before 1.6 are not archives and have no checksums.
 
     Raises:
-        Exception: of any kind, because on damaged bytes the unpickler raises whatever it meets. The caller
-        turns
+        Exception: of any kind, because on damaged bytes the unpickler raises whatever it meets. The caller turns
             it into an error message.
     """
     with path.open("rb") as file:

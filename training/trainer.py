@@ -159,7 +159,7 @@ class Trainer:
         loss = features.new_zeros(())
         if len(lab):
             query = of_windows.view(*lab.shape[:2], *features.shape[1:])
-            copied, target = self._reconstruct(query, lab, batch.channel, self.key)
+            copied, target = self._reconstruct(query, lab, batch.channel)
             loss = loss + self.pretext.loss(copied, target)
         if batch.pairs is not None:
             loss = loss + self.recipe.pair_weight * self._pair_loss(of_pairs, batch.pairs)
@@ -182,7 +182,7 @@ class Trainer:
         visible = self.pretext.visible(lab, batch.channel)
         features = self._features(self.query, visible.flatten(0, 1))
         query = features.view(*lab.shape[:2], *features.shape[1:])
-        copied, _ = self._reconstruct(query, lab, batch.channel, self.key)
+        copied, _ = self._reconstruct(query, lab, batch.channel)
         for encoder in encoders:
             encoder.train()
         lab = lab[:, self._targets(lab)]
@@ -193,15 +193,13 @@ class Trainer:
         """[B, F, 3, S, S] uint8 RGB -> normalised Lab."""
         return normalise_lab(rgb_to_lab(images.flatten(0, 1).float() / 255)).view(images.shape)
 
-    def _reconstruct(
-        self, query: Tensor, lab: Tensor, channel: Tensor, key_encoder: nn.Module | None
-    ) -> tuple[Tensor, Tensor]:
+    def _reconstruct(self, query: Tensor, lab: Tensor, channel: Tensor) -> tuple[Tensor, Tensor]:
         """Copied and true colours, [B, T, O, h, w] each, from features [B, F, C, h, w] of windows."""
         recipe, key = self.recipe, query
-        if key_encoder is not None:
+        if self.key is not None:
             with torch.no_grad():
                 visible = self.pretext.visible(lab, channel).flatten(0, 1)
-                key = self._features(key_encoder, visible).view(query.shape)
+                key = self._features(self.key, visible).view(query.shape)
         key = self.query.keys(key.flatten(0, 1)).view(key.shape)
         colours = self.pretext.target(lab, channel)
         copied = reconstruct(

@@ -1,8 +1,7 @@
 """A validation score for training: how well features carry labels through labelled video.
 
 The score is the region similarity J of ``maskring evaluate --size 240``, with two differences that make it
-cheap and
-keep it comparable over a run: the radius shrinks with the size, and no window is dilated.
+cheap and keep it comparable over a run: the radius shrinks with the size, and no window is dilated.
 """
 
 from __future__ import annotations
@@ -27,6 +26,9 @@ BENCHMARK_SIZE = 480
 
 MIN_MASKS = 3
 """The first mask is given and the last does not count, so fewer leave nothing to score."""
+
+VALIDATED = 10
+"""Sequences that a validation score during training uses."""
 
 POLICY = MemoryPolicy(dilate_after=0)
 
@@ -93,13 +95,11 @@ def propagation_score(
     return {**scores, "mean": Score.of_objects(objects).j.mean}
 
 
-def validator(
-    root: Path, tracking: AffinitySettings, sequences: int | None = 10
-) -> Callable[[Encoder], float]:
-    """The ``validate`` argument of :func:`.loop.train` for ``root``.
+def validator(root: Path, tracking: AffinitySettings) -> Callable[[Encoder], float]:
+    """The ``validate`` argument of :func:`.loop.train` for at most :data:`VALIDATED` sequences of ``root``.
 
     Raises:
         SourceError: as :func:`scorable_sequences`; now, not at the first score.
     """
     scorable_sequences(root)
-    return lambda encoder: propagation_score(encoder, root, tracking=tracking, sequences=sequences)["mean"]
+    return lambda encoder: propagation_score(encoder, root, tracking=tracking, sequences=VALIDATED)["mean"]

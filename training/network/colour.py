@@ -13,6 +13,8 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from ...common.types import Image
+
 _LATTICE = 33  # lattice points per colour channel, 32 cells between them
 _FRACTION = 16  # steps of the interpolation inside a cell
 _UNIT = 1 << 14  # fixed point of the inputs and of the lattice
@@ -97,3 +99,9 @@ def normalise_lab(lab: Tensor) -> Tensor:
     mean = torch.tensor(LAB_MEAN, device=lab.device).view(1, 3, 1, 1)
     std = torch.tensor(LAB_STD, device=lab.device).view(1, 3, 1, 1)
     return (lab - mean) / std
+
+
+def lab_image(frame: Image) -> Tensor:
+    """[H, W, 3] uint8 RGB -> [1, 3, H, W] normalised Lab."""
+    image = torch.from_numpy(np.ascontiguousarray(frame)).permute(2, 0, 1)[None].float() / 255
+    return normalise_lab(rgb_to_lab(image))
