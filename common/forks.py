@@ -1,4 +1,4 @@
-"""What is left to a forked process of the objects of its parent: threads do not exist in it.
+"""Objects of the parent in a forked process, where the parent's threads do not exist.
 
 Native libraries wait for their threads when an object is released, which hangs in a forked process. So objects
 that own threads are told of the fork: they keep what must not be released, and refuse to be used.

@@ -1,4 +1,4 @@
-"""What a process that works for another one does first."""
+"""Set-up of worker processes."""
 
 from __future__ import annotations
 

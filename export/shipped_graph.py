@@ -1,6 +1,6 @@
 """Exports of the shipped checkpoints without torch.
 
-Beside the weights of a shipped checkpoint lies the graph of its export, without them. :func:`fill` adds the weights,
+The graph of a shipped checkpoint's export is stored beside its weights, without them. :func:`fill` adds the weights
 and writes the same bytes as :func:`.onnx_export.export_onnx`. ``make graphs`` writes the graphs again, which needs
 torch.
 """

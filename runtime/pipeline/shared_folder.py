@@ -16,7 +16,7 @@ from ...common.files import output_error, remove_abandoned
 
 @dataclass(frozen=True)
 class SharedFolder:
-    """A folder that holds a file of a name that nobody else chooses.
+    """A folder that holds a file with a unique name.
 
     Attributes:
         token: that file; None where no other machine works.

@@ -1,4 +1,4 @@
-"""What the tracker says of a frame."""
+"""The result of tracking one frame."""
 
 from __future__ import annotations
 

@@ -106,7 +106,7 @@ class Hub:
         self._pages.get(clip_id, set()).discard(queue)
 
     def close(self) -> None:
-        """End the run and give all projects free."""
+        """End the run and release all projects."""
         self._stop.set()
         self.runner.close()
         for workspace in self._workspaces.values():

@@ -32,7 +32,7 @@ LATENCIES = 500
 
 @dataclass(frozen=True, eq=False)
 class LiveFrame:
-    """A frame of the stream, and what the tracker says of it.
+    """A frame of the stream, and its result.
 
     Attributes:
         frame: the frame.
@@ -116,7 +116,7 @@ class MissedFrames:
 
 
 class Latency:
-    """From the arrival of a frame to the page's word that it shows it: p50 and p99 of the latest frames."""
+    """Time from the arrival of a frame until a page reports that it shows it: p50 and p99 of the latest frames."""
 
     def __init__(self) -> None:
         self._seconds: deque[float] = deque(maxlen=LATENCIES)

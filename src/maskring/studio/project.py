@@ -3,7 +3,7 @@
 - ``project.json``: objects with names and colours, which of them were drawn on which frame, accepted frames;
 - ``drawn/000012.png``: the objects that were drawn on frame 12, and no others;
 - ``tracked/000012.png``: the labels that tracking gave frame 12;
-- ``measured/000012.json``: area, confidence and overlap of each object on frame 12.
+- ``measured/000012.json``: area, confidence, overlap and softness of each object on frame 12.
 
 Each file is replaced as a whole, so a killed server loses at most the change that it was writing.
 """
@@ -102,7 +102,7 @@ class Project:
     # Changes, as files ---------------------------------------------------------------------------
 
     def record_file(self) -> Files:
-        """``project.json`` as it is to be now."""
+        """The present content of ``project.json``."""
         record = {
             "format": FORMAT,
             "size": list(self.size),
@@ -114,7 +114,7 @@ class Project:
         return {RECORD: json.dumps(record, indent=1).encode()}
 
     def drawn_files(self, index: int, drawn: Drawn | None) -> Files:
-        """What is to be drawn on a frame, None for nothing."""
+        """Files that store what is drawn on a frame, None for nothing."""
         if drawn is None or not drawn.ids:
             self.drawn_ids.pop(index, None)
             content = None
@@ -124,7 +124,7 @@ class Project:
         return {f"drawn/{index:06d}.png": content, **self.record_file()}
 
     def tracked_files(self, index: int, labels: Labels, measured: Mapping[int, list[float | None]]) -> Files:
-        """Labels [H, W] of a frame, and of each object area, confidence and overlap."""
+        """Files that store the labels [H, W] of a frame, and area, confidence, overlap and softness of each object."""
         return {
             f"tracked/{index:06d}.png": encode_mask(labels),
             f"measured/{index:06d}.json": json.dumps(measured).encode(),
@@ -211,7 +211,7 @@ def _measures(record: Mapping[str, Any]) -> dict[int, list[float | None]]:
 
 
 def lock_folder(folder: Path) -> Any:
-    """Make sure that no other server works on a project; closing the result gives it free.
+    """Make sure that no other server works on a project; closing the result releases it.
 
     Raises:
         UserError: when another server does.

@@ -23,7 +23,7 @@ from .trust import overlap, softness
 from .workspace import Workspace
 
 NEWS_S = 0.3
-"""Pages hear of tracked frames so often. When to show one is their decision (``page/pace.js``)."""
+"""Seconds between messages to pages about tracked frames; pages decide when to show one (``page/pace.js``)."""
 
 Direction = Literal["forward", "backward"]
 

@@ -63,7 +63,7 @@ class Workspace:
         self._decoder.start()
 
     def close(self) -> None:
-        """Stop decoding and give the project free."""
+        """Stop decoding and release the project."""
         self._stop.set()
         self._decoder.join()
         self._folder_lock.close()
