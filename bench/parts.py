@@ -17,13 +17,13 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-import cv2
 import numpy as np
 import torch
 from feature_tracker import encoder_features, feature_tracker
 from halves import held_out_table
+from late_objects import nearest
 
-from maskring.common.types import Image, Labels
+from maskring.common.types import Image
 from maskring.runtime.arrays.overlap import intersection_over_union
 from maskring.runtime.arrays.resizing import majority, scaled_to
 from maskring.runtime.evaluation.annotations import Annotations
@@ -82,12 +82,6 @@ def join(encoders: dict[Path, Features], parts: list[Part]) -> Features:
         return torch.cat([points, torch.ones_like(points[:, :NORM_CHANNELS])], dim=1), distance_keys(points)
 
     return features
-
-
-def nearest(labels: Labels, shape: tuple[int, ...]) -> Labels:
-    """Resize labels to ``shape`` (H, W) by nearest-neighbour sampling."""
-    size = (shape[1], shape[0])
-    return np.asarray(cv2.resize(labels, size, interpolation=cv2.INTER_NEAREST_EXACT), np.uint8)
 
 
 def region_similarity(

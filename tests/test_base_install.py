@@ -17,7 +17,7 @@ import numpy as np
 import onnx
 import onnx.inliner
 import pytest
-from support import moving_square
+from support import moving_square, write_frames
 
 from maskring import read_mask, write_mask
 
@@ -41,12 +41,8 @@ def release(distribution: str) -> tuple[int, ...]:
 def scene(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A folder with a clip, its first mask and an exported model."""
     folder = tmp_path_factory.mktemp("scene")
-    (folder / "clip").mkdir()
-    for index in range(12):
-        frame, mask = moving_square(index)
-        cv2.imwrite(str(folder / "clip" / f"{index:02}.png"), np.ascontiguousarray(frame[..., ::-1]))
-        if index == 0:
-            write_mask(folder / "mask.png", mask)
+    write_frames(folder / "clip", 12)
+    write_mask(folder / "mask.png", moving_square(0)[1])
     (folder / "tiny.onnx").write_bytes(lzma.decompress((FILES / "tiny.onnx.xz").read_bytes()))
     return folder
 
@@ -61,7 +57,7 @@ def test_tracks_as_everywhere(scene: Path, kernel: str) -> None:
         assert done.returncode == 2 and "--kernel function" in done.stderr and "1.28" in done.stderr
         return
     assert done.returncode == 0, done.stderr
-    found = [read_mask(scene / kernel / "masks" / f"{i:02}.png", allow_empty=True) for i in range(12)]
+    found = [read_mask(scene / kernel / "masks" / f"{i:05}.png", allow_empty=True) for i in range(12)]
     agreement = (np.stack(found) == expected).mean()
     assert agreement == 1 if kernel == "native" else agreement > 0.999
     lines = (scene / kernel / "objects.jsonl").read_text().splitlines()
@@ -78,7 +74,7 @@ def test_tracks_with_an_inlined_file(scene: Path) -> None:
     (said,) = (line for line in done.stderr.splitlines() if "inlined.onnx" in line)
     assert "slower" in said and "Warning" not in done.stderr
     expected = np.load(FILES / "labels.npz")["export"]
-    found = [read_mask(scene / "inlined" / "masks" / f"{i:02}.png", allow_empty=True) for i in range(12)]
+    found = [read_mask(scene / "inlined" / "masks" / f"{i:05}.png", allow_empty=True) for i in range(12)]
     assert (np.stack(found) == expected).mean() > 0.999
 
 
@@ -87,7 +83,7 @@ def test_tracks_with_the_default_checkpoint(scene: Path, monkeypatch: pytest.Mon
     monkeypatch.setenv("MASKRING_CACHE", str(scene / "cache"))
     done = maskring("track", "clip", "--mask", "mask.png", "--out", "pico", "--threads", 1, folder=scene)
     assert done.returncode == 0, done.stderr
-    last = read_mask(scene / "pico" / "masks" / "11.png", allow_empty=True)
+    last = read_mask(scene / "pico" / "masks" / "00011.png", allow_empty=True)
     assert (last == moving_square(11)[1]).mean() > 0.97
 
 

@@ -5,9 +5,8 @@ from __future__ import annotations
 from dataclasses import dataclass
 from pathlib import Path
 
-import cv2
 import pytest
-from support import export_tiny_model, moving_square
+from support import export_tiny_model, moving_square, write_frames
 
 FRAMES = 6
 
@@ -27,12 +26,7 @@ def workspace(tmp_path_factory: pytest.TempPathFactory) -> Workspace:
     from maskring.runtime.video.masks import write_mask
 
     root = tmp_path_factory.mktemp("workspace")
-    frames = root / "frames"
-    frames.mkdir()
-    for index in range(FRAMES):
-        image, mask = moving_square(index)
-        cv2.imwrite(str(frames / f"{index:05d}.png"), image[..., ::-1])
-        if index == 0:
-            write_mask(root / "mask.png", mask)
+    frames = write_frames(root / "frames", FRAMES)
+    write_mask(root / "mask.png", moving_square(0)[1])
     model = export_tiny_model(root)
     return Workspace(root / "tiny.safetensors", model, frames, root / "mask.png")

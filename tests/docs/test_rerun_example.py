@@ -5,10 +5,9 @@ from __future__ import annotations
 import runpy
 from pathlib import Path
 
-import cv2
 import pytest
 from pixel_model import write_pixel_model
-from support import moving_square
+from support import moving_square, write_frames
 
 import maskring
 from maskring.runtime.video.masks import write_mask
@@ -19,12 +18,8 @@ EXAMPLE = Path(__file__).parents[2] / "examples" / "rerun_viewer.py"
 
 
 def test_a_recording(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    (tmp_path / "frames").mkdir()
-    for index in range(4):
-        image, mask = moving_square(index)
-        cv2.imwrite(str(tmp_path / f"frames/{index}.png"), image)
-        if index == 0:
-            write_mask(tmp_path / "first.png", mask)
+    write_frames(tmp_path / "frames", 4)
+    write_mask(tmp_path / "first.png", moving_square(0)[1])
     write_pixel_model(tmp_path / "pixels.onnx")
     tracker = maskring.open_tracker(tmp_path / "pixels.onnx")
     monkeypatch.setattr(maskring, "open_tracker", lambda: tracker)

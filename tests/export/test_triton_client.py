@@ -8,11 +8,10 @@ import sys
 from pathlib import Path
 from typing import Any
 
-import cv2
 import numpy as np
 import pytest
 from served_model import tracked
-from support import HEIGHT, WIDTH, moving_square
+from support import HEIGHT, WIDTH, moving_square, write_frames
 from user_errors import raises_user_error
 
 from maskring.common.errors import MaskError, SourceError, UnavailableError
@@ -37,10 +36,7 @@ def two_streams(repository: Path, tmp_path: Path, address: str) -> None:
     commands, expected = [], []
     for name, shift, object_id in (("one", 0, 7), ("two", 12, 200)):
         clip = [moving_square(index + shift) for index in range(9)]
-        folder = tmp_path / name
-        folder.mkdir()
-        for index, (frame, _) in enumerate(clip):
-            cv2.imwrite(str(folder / f"{index}.png"), np.ascontiguousarray(frame[..., ::-1]))
+        folder = write_frames(tmp_path / name, len(clip), first=shift)
         write_mask(tmp_path / f"{name}.png", clip[0][1] * np.uint8(object_id))
         expected.append([m * object_id for m in tracked(repository.parent / "plain.onnx", clip)])
         arguments = [folder, tmp_path / f"{name}.png", address, "--out", tmp_path / f"{name}_masks"]
@@ -53,7 +49,7 @@ def two_streams(repository: Path, tmp_path: Path, address: str) -> None:
         assert process.returncode == 0, complaint
         assert len(said.splitlines()) == len(masks)
         for index, labels in enumerate(masks):
-            found = read_mask(tmp_path / f"{name}_masks" / f"{index}.png", allow_empty=True)
+            found = read_mask(tmp_path / f"{name}_masks" / f"{index:05d}.png", allow_empty=True)
             np.testing.assert_array_equal(found, labels, err_msg=f"{name} {index}")
 
 

@@ -33,6 +33,11 @@ def clip(length: int, *, objects: int = 1) -> Frames:
     return frames
 
 
+def only(labels: NDArray[np.uint8], object_id: int) -> NDArray[np.uint8]:
+    """Labels without the other objects."""
+    return np.where(labels == object_id, labels, 0).astype(np.uint8)
+
+
 def new_tracker() -> Tracker:
     """A tracker that compares colours."""
     return Tracker(PixelBackend(), policy=MemoryPolicy((0,), (1, 2)))

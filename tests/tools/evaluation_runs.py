@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -64,15 +64,22 @@ def write_white_with_alpha(path: Path, labels: np.ndarray) -> None:
     Image.fromarray(np.dstack([white, np.full_like(white, 255)])).save(path)
 
 
+def write_clip(
+    images: Path, masks: Path, clip: Iterable[tuple[np.ndarray, np.ndarray]], write: Write
+) -> None:
+    """New folders of a clip's frames and masks."""
+    for folder in (images, masks):
+        folder.mkdir(parents=True)
+    for index, (image, labels) in enumerate(clip):
+        cv2.imwrite(str(images / f"{index:05d}.jpg"), image[..., ::-1])
+        write(masks / f"{index:05d}.png", labels)
+
+
 def davis(root: Path, forms: dict[str, Write], frames: int = FRAMES) -> Path:
     """A dataset of rendered clips; each sequence with masks in its own form."""
     for seed, (name, write) in enumerate(forms.items()):
         images, masks = root / "JPEGImages/480p" / name, root / "Annotations/480p" / name
-        images.mkdir(parents=True)
-        masks.mkdir(parents=True)
-        for index, (image, labels) in enumerate(render_clip(HEIGHT, WIDTH, frames, seed)):
-            cv2.imwrite(str(images / f"{index:05d}.jpg"), image[..., ::-1])
-            write(masks / f"{index:05d}.png", labels)
+        write_clip(images, masks, render_clip(HEIGHT, WIDTH, frames, seed), write)
     lists = root / "ImageSets/2017"
     lists.mkdir(parents=True)
     (lists / "val.txt").write_text("\n".join(forms) + "\n")

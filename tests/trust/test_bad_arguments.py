@@ -9,7 +9,7 @@ import pytest
 import typer
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
-from support import moving_square, write_tiny_checkpoint
+from support import moving_square, write_frames, write_tiny_checkpoint
 from typer.testing import CliRunner
 from user_errors import raises_user_error
 
@@ -34,16 +34,12 @@ strange_paths = st.one_of(
 @pytest.fixture(scope="module")
 def files(tmp_path_factory: pytest.TempPathFactory, exported: Path) -> dict[str, Path]:
     """Sound inputs, so that the arguments under test are reached."""
-    import cv2
-
     from maskring.runtime.video.masks import write_mask
 
     folder = tmp_path_factory.mktemp("files")
-    (folder / "frames").mkdir()
-    for index in range(2):
-        frame, mask = moving_square(index)
-        cv2.imwrite(str(folder / "frames" / f"{index}.png"), frame)
-        write_mask(folder / "mask.png", mask)
+    _, mask = moving_square(0)
+    write_frames(folder / "frames", 2)
+    write_mask(folder / "mask.png", mask)
     (folder / "masks").mkdir()
     write_mask(folder / "masks" / "frames.png", mask)
     return {

@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
 from pathlib import Path
 
 import cv2
 import numpy as np
 import pytest
+from evaluation_runs import Write, write_clip
 from PIL import Image
 from pixel_backend import PixelBackend
 from user_errors import raises_user_error
@@ -33,14 +33,12 @@ CLIP = [
 ]
 """Object 1 is gone from frame 4 on, so that a mask alone shows only object 2."""
 
-Save = Callable[[Path, np.ndarray], object]
 
-
-def in_values(values: tuple[int, ...], kind: type = np.uint8) -> Save:
+def in_values(values: tuple[int, ...], kind: type = np.uint8) -> Write:
     return lambda path, ids: Image.fromarray(np.array(values, kind)[ids]).save(path)
 
 
-def in_colours(*colours: tuple[int, int, int]) -> Save:
+def in_colours(*colours: tuple[int, int, int]) -> Write:
     return lambda path, ids: Image.fromarray(np.array(colours, np.uint8)[ids]).save(path)
 
 
@@ -50,7 +48,7 @@ def in_editors_palette(path: Path, ids: np.ndarray) -> None:
     Image.fromarray(colours[ids]).quantize(4, method=Image.Quantize.MAXCOVERAGE).save(path)
 
 
-FORMS: dict[str, Save] = {
+FORMS: dict[str, Write] = {
     "greys": in_values((0, 127, 255)),
     "16 bits": in_values((0, 500, 70), np.uint16),
     "colours": in_colours((0, 0, 0), (0, 0, 255), (255, 0, 0)),
@@ -59,16 +57,8 @@ FORMS: dict[str, Save] = {
 }
 
 
-def write_clip(images: Path, masks: Path, save: Save) -> None:
-    for folder in (images, masks):
-        folder.mkdir(parents=True)
-    for index, (image, ids) in enumerate(CLIP):
-        cv2.imwrite(str(images / f"{index:05d}.jpg"), image[..., ::-1])
-        save(masks / f"{index:05d}.png", ids)
-
-
-def davis(root: Path, save: Save) -> Path:
-    write_clip(root / "JPEGImages/480p/clip", root / "Annotations/480p/clip", save)
+def davis(root: Path, write: Write) -> Path:
+    write_clip(root / "JPEGImages/480p/clip", root / "Annotations/480p/clip", CLIP, write)
     (root / "ImageSets/2017").mkdir(parents=True)
     (root / "ImageSets/2017/val.txt").write_text("clip\n")
     return root
@@ -116,7 +106,7 @@ def test_void_is_neither_tracked_nor_scored(tmp_path: Path) -> None:
 
 def sav(root: Path) -> Path:
     """One folder per object; object 001 overlaps object 000, and is annotated from frame 2 on."""
-    write_clip(root / "JPEGImages_24fps/clip", root / "unused", write_mask)
+    write_clip(root / "JPEGImages_24fps/clip", root / "unused", CLIP, write_mask)
     for name in ("000", "001"):
         (root / "Annotations_6fps/clip" / name).mkdir(parents=True)
     for index in range(0, FRAMES, 2):
@@ -150,7 +140,7 @@ def test_sav_has_a_folder_per_object(tmp_path: Path, split: str) -> None:
 
 def test_lvos(tmp_path: Path) -> None:
     """Frames and masks of eight digits, of which every fifth or so is annotated; the split is a folder."""
-    write_clip(tmp_path / "valid/JPEGImages/abc", tmp_path / "valid/Annotations/abc", write_mask)
+    write_clip(tmp_path / "valid/JPEGImages/abc", tmp_path / "valid/Annotations/abc", CLIP, write_mask)
     for folder in ("JPEGImages", "Annotations"):
         for path in sorted((tmp_path / "valid" / folder / "abc").iterdir(), reverse=True):
             path.rename(path.with_name(f"{5 * int(path.stem) + 1:08d}{path.suffix}"))
@@ -166,6 +156,7 @@ def test_published_lists_of_davis_2016(tmp_path: Path, resolution: str) -> None:
     write_clip(
         tmp_path / f"JPEGImages/{resolution}/clip",
         tmp_path / f"Annotations/{resolution}/clip",
+        CLIP,
         in_values((0, 255, 255)),
     )
     lists = tmp_path / "ImageSets" / resolution
@@ -197,7 +188,7 @@ def test_white_masks_among_numbered_ones(tmp_path: Path) -> None:
         run(root, tmp_path / "out")
 
 
-def predictions(folder: Path, save: Save) -> Path:
+def predictions(folder: Path, save: Write) -> Path:
     folder.mkdir()
     for index, (_, ids) in enumerate(CLIP):
         save(folder / f"{index:05d}.png", ids)

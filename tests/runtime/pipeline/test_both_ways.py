@@ -7,7 +7,7 @@ from pathlib import Path
 import cv2
 import numpy as np
 import pytest
-from disc_clip import OBJECT, OTHER, clip, new_tracker, overlap
+from disc_clip import OBJECT, OTHER, clip, new_tracker, only, overlap
 from user_errors import raises_user_error
 
 from maskring.common.errors import MaskError
@@ -46,11 +46,6 @@ def folder(tmp_path: Path) -> Path:
     return tmp_path / "frames"
 
 
-def only(object_id: int, index: int) -> Labels:
-    truth = CLIP[index][1]
-    return np.where(truth == object_id, truth, 0).astype(np.uint8)
-
-
 def follow(folder: Path, masks: dict[int, Labels], first: int = 0) -> Keep:
     kept = Keep()
     with open_source(folder, first=first) as stream, new_tracker() as one, new_tracker() as other:
@@ -78,17 +73,17 @@ def test_one_mask_in_the_middle_reaches_both_ends(folder: Path) -> None:
 
 
 def test_each_object_is_followed_from_its_first_mask(folder: Path) -> None:
-    kept = follow(folder, {3: only(OBJECT, 3), 8: only(OTHER, 8)})
+    kept = follow(folder, {3: only(CLIP[3][1], OBJECT), 8: only(CLIP[8][1], OTHER)})
     for index in (0, 11):
         for object_id in (OBJECT, OTHER):
             assert overlap(kept.results[index].labels, CLIP[index][1], object_id) > 0.7
-    np.testing.assert_array_equal(kept.results[3].labels == OBJECT, only(OBJECT, 3) > 0)
+    np.testing.assert_array_equal(kept.results[3].labels == OBJECT, only(CLIP[3][1], OBJECT) > 0)
     assert [[state.id for state in result.objects] for result in kept.results] == [[OBJECT, OTHER]] * 12
     assert all(state.area == (kept.results[1].labels == state.id).sum() for state in kept.results[1].objects)
 
 
 def test_what_was_followed_forwards_stays(folder: Path) -> None:
-    masks = {0: only(OBJECT, 0), 8: only(OTHER, 8)}
+    masks = {0: only(CLIP[0][1], OBJECT), 8: only(CLIP[8][1], OTHER)}
     plain = Keep()
     with open_source(folder) as stream, new_tracker() as tracker:
         track(stream, tracker, [plain], Schedule(Edits(masks)))

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import numpy as np
 import pytest
-from disc_clip import OBJECT, OTHER, clip, new_tracker, overlap
+from disc_clip import OBJECT, OTHER, clip, new_tracker, only, overlap
 
 from maskring.common.types import Labels
 from maskring.runtime.pipeline.directions import Drawn, Run, merge_runs
@@ -30,11 +30,6 @@ class Keep:
     def close(self) -> None: ...
 
 
-def only(object_id: int, index: int) -> Labels:
-    truth = CLIP[index][1]
-    return np.where(truth == object_id, truth, 0).astype(np.uint8)
-
-
 def run(start: int, step: int, drawn: dict[int, Drawn], mask: Labels | None = None) -> tuple[Keep, Run]:
     frames = FRAMES[start::step]
     steering = Run(Drawn.of(CLIP[start][1] if mask is None else mask), drawn)
@@ -55,7 +50,7 @@ def test_objects_are_followed_both_ways(start: int, step: int, end: int) -> None
 
 @pytest.mark.parametrize("step", [1, -1])
 def test_several_drawings_hold(step: int) -> None:
-    drawn = {index: Drawn.of(only(OBJECT, 0)) for index in (4, 7)}  # plainly elsewhere
+    drawn = {index: Drawn.of(only(CLIP[0][1], OBJECT)) for index in (4, 7)}  # plainly elsewhere
     kept, _ = run(0 if step == 1 else 11, step, drawn)
     for index in drawn:
         np.testing.assert_array_equal(kept.labels[index] == OBJECT, drawn[index].mask == OBJECT)
@@ -70,7 +65,7 @@ def test_an_erased_object_is_followed_no_longer() -> None:
 
 def test_an_object_may_be_erased_and_drawn_again() -> None:
     erased = Drawn(np.zeros_like(CLIP[0][1]), frozenset({OTHER}))
-    kept, _ = run(0, 1, {3: erased, 6: Drawn.of(only(OTHER, 6))})
+    kept, _ = run(0, 1, {3: erased, 6: Drawn.of(only(CLIP[6][1], OTHER))})
     assert kept.tracked[5] == [OBJECT] and kept.tracked[6] == [OBJECT, OTHER]
 
 
