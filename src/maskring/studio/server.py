@@ -19,22 +19,19 @@ CLOSING_S = 3
 """How long pages may hold the server up when it is stopped."""
 
 
-def serve(
-    app: ASGIApp, host: str, port: int, on_ready: Callable[[str], None], token: str | None = None
-) -> None:
+def serve(app: ASGIApp, host: str, port: int, on_ready: Callable[[str], None]) -> None:
     """Serve until Ctrl-C or SIGTERM.
 
     Args:
         app: the application.
         host: name or address to listen on.
         port: 0 for any that is free.
-        on_ready: called with the address, token included, once it answers.
-        token: the secret; None makes one.
+        on_ready: called with the address, which holds a secret token, once it answers.
 
     Raises:
         UnavailableError: when the port is taken, or the host is not this machine's.
     """
-    token = token or secrets.token_urlsafe(24)
+    token = secrets.token_urlsafe(24)
     listening = _listen(host, port)
     shown = f"[{host}]" if ":" in host else host
     address = f"http://{shown}:{listening.getsockname()[1]}/{token}/"
