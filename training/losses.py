@@ -117,7 +117,8 @@ def reconstruct(
 def huber(predicted: Tensor, target: Tensor, delta: float) -> Tensor:
     """Mean Huber loss in units of ``delta``: 0.5 * (e / delta)^2 below it, |e| / delta - 0.5 above.
 
-    With delta 0.05 it equals MAST's smooth L1 on values times 20.
+    ``predicted`` and ``target`` have one shape, and ``delta`` their unit. With delta 0.05 it equals MAST's smooth
+    L1 on values times 20.
     """
     return functional.smooth_l1_loss(predicted, target, beta=delta) / delta
 

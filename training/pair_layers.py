@@ -53,7 +53,15 @@ def background(
     crop: int,
     zoom: float,
 ) -> Layer:
-    """The first and the last frame, each seen through its own affine map around nearby centres."""
+    """The first and the last frame, each seen through its own affine map around nearby centres.
+
+    Args:
+        frames: of one size.
+        flow: from the first frame to the last, and where it is reliable, see :class:`Layer`.
+        rng: draws the maps.
+        crop: side of the views, in pixels.
+        zoom: smallest share of a frame's shorter side that a view shows.
+    """
     height, width = frames[0].shape[:2]
     short = min(height, width)
     side = short * rng.uniform(zoom, 1.0)
@@ -72,7 +80,10 @@ def background(
 
 
 def piece(image: Image, rng: np.random.Generator, crop: int) -> Layer:
-    """A round part of another frame at a random position in each view; either view may lack a part of it."""
+    """A round part of another frame at a random position in each view, which has ``crop`` x ``crop`` pixels.
+
+    Either view may lack a part of it.
+    """
     height, width = image.shape[:2]
     side = min(height, width) * rng.uniform(0.3, 0.8)
     corner = (np.array([width, height]) - side) * rng.random(2)

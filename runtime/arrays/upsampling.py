@@ -37,7 +37,7 @@ def to_pixels(features: FloatMaps, box: Box, stride: int) -> Floats:
 
 
 def argmax_planes(planes: Iterable[FloatMaps]) -> NDArray[np.uint8]:
-    """Index of the largest plane at each place, the first of equals.
+    """Index of the largest plane at each place, the first of equals; ``planes`` have one shape.
 
     Far faster than ``argmax`` over a leading axis.
     """

@@ -38,7 +38,7 @@ _WIDE = np.ones((2 * REACH + 1, 2 * REACH + 1), np.uint8)
 
 
 def flat_entries(entries: Entries, count: int) -> NDArray[np.bool_]:
-    """Which of ``count`` values fill a block of 3x3 pixels somewhere, as those along a soft edge do not."""
+    """[count]: whether each value fills a block of 3x3 pixels somewhere, as those along a soft edge do not."""
     return np.bincount(entries[1:-1, 1:-1][_block_centres(entries)], minlength=count) > 0
 
 
@@ -114,7 +114,7 @@ class _Surroundings:
 
 
 def edge_entries(entries: Entries, colours: NDArray[np.integer[Any]], flat: NDArray[np.bool_]) -> list[int]:
-    """Thin values that lie between those of two areas, and mostly close to both. Arguments as above."""
+    """Thin values that lie between those of two areas, and mostly close to both; see :func:`blended_entries`."""
     points, thin = colours.astype(np.float64), np.flatnonzero(~flat)
     around = _Surroundings(entries)
     edges: set[int] = set()

@@ -139,6 +139,7 @@ def check_edges(name: str, entries: Entries, colours: NDArray[Any], flat: NDArra
 def marked_by_index(
     name: str, indices: Labels, objects: NDArray[np.intp], palette: NDArray[np.uint8], solid: bool
 ) -> MaskPicture:
+    """The picture of ``indices`` into a ``palette`` [256, 3]; ``objects`` are the indices that are areas."""
     colours = packed_colours(palette)
     marks = [Mark("index", int(index), int(colours[index]), solid) for index in objects]
     areas = np.zeros(256, np.uint8)
@@ -177,6 +178,7 @@ def packed_colours(colours: NDArray[np.uint8]) -> NDArray[np.int32]:
 
 
 def unpacked_colours(colours: Values) -> NDArray[np.uint8]:
+    """Colours 0xRRGGBB as RGB [..., 3]."""
     return np.stack([colours >> 16 & 0xFF, colours >> 8 & 0xFF, colours & 0xFF], axis=-1).astype(np.uint8)
 
 

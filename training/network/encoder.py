@@ -125,6 +125,7 @@ class ResidualBlock(nn.Module):
         self.activation = nn.ReLU(inplace=True)
 
     def forward(self, x: Tensor) -> Tensor:
+        """[B, inputs, h, w] -> [B, outputs, h / stride, w / stride], rounded up."""
         summed: Tensor = self.activation(self.residual(x) + self.shortcut(x))
         return summed
 
