@@ -34,6 +34,7 @@ JPEG = [cv2.IMWRITE_JPEG_QUALITY, 92]
 
 Images = NDArray[np.uint8]
 Truth = NDArray[np.uint16]
+"""Numbers of nuclei, which keep them over time; 0 is background."""
 
 
 class Nucleus(NamedTuple):
@@ -61,17 +62,18 @@ class Window(NamedTuple):
         return sum(nucleus.moved for nucleus in self.nuclei.values())
 
 
-def read_frames(folder: Path) -> Images:
-    """[T, H, W] uint8 of a folder of 16-bit images."""
-    frames = [cv2.imread(str(path), cv2.IMREAD_UNCHANGED) for path in sorted(folder.glob("*.tif"))]
-    stack = np.stack(frames).astype(np.float32)
+def read_images(folder: Path) -> NDArray[np.uint16]:
+    """[T, H, W] of a folder of 16-bit images."""
+    images = {path: cv2.imread(str(path), cv2.IMREAD_UNCHANGED) for path in sorted(folder.glob("*.tif"))}
+    if not images or any(image is None for image in images.values()):
+        raise SystemExit(f"{folder} holds no TIFF images, or damaged ones; get the challenge's dataset again")
+    return np.stack([np.asarray(image, np.uint16) for image in images.values()])
+
+
+def as_video(stack: NDArray[np.uint16]) -> Images:
+    """[T, H, W] uint8 of 16-bit images [T, H, W]."""
     low, high = np.percentile(stack[::10], (0.5, 99.7))
-    return np.asarray(np.clip((stack - low) / (high - low), 0, 1) ** 0.7 * 255, np.uint8)
-
-
-def read_truth(folder: Path) -> Truth:
-    """[T, H, W] numbers of nuclei, which keep them over time."""
-    return np.stack([cv2.imread(str(path), cv2.IMREAD_UNCHANGED) for path in sorted(folder.glob("*.tif"))])
+    return np.asarray(np.clip((stack.astype(np.float32) - low) / (high - low), 0, 1) ** 0.7 * 255, np.uint8)
 
 
 def tracked_nuclei(truth: Truth) -> dict[int, Nucleus]:
@@ -167,12 +169,13 @@ def main() -> None:
     parser.add_argument("sequences", type=Path, help="the folder that holds 01, 02, 02_ST and 03")
     parser.add_argument("--out", type=Path, required=True)
     options = parser.parse_args()
-    write_labelled(
-        read_frames(options.sequences / "02"), read_truth(options.sequences / "02_ST" / "SEG"), options.out
-    )
+    frames = as_video(read_images(options.sequences / "02"))
+    write_labelled(frames, read_images(options.sequences / "02_ST" / "SEG"), options.out)
     for name in ("01", "03"):
         if (options.sequences / name).is_dir():
-            write_unlabelled(read_frames(options.sequences / name), name, options.out / "unlabelled")
+            write_unlabelled(
+                as_video(read_images(options.sequences / name)), name, options.out / "unlabelled"
+            )
 
 
 if __name__ == "__main__":
