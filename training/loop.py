@@ -31,6 +31,13 @@ STATE_NAME = "state.pt"
 CHECKPOINT_NAME = "checkpoint.safetensors"
 SHEETS_NAME = "reconstructions"
 
+COLOUR_FRAMES = 16
+"""Frames in which colours are looked for."""
+
+COLOUR_LEVELS = 2.0
+"""Mean difference between a frame's largest and smallest channel, of 255, from which on it has colours. Compression of
+grey frames may add one level."""
+
 VARIANCE_FRAMES = 60
 """Frames on which the variance of the features of a start checkpoint is measured."""
 
@@ -92,7 +99,8 @@ def train(
     Raises:
         SourceError: when ``data`` holds no usable clip or ``stills`` no usable photograph.
         ModelError: when ``start`` is not a checkpoint.
-        TrainingError: when the loss is not finite, ``out`` holds another run, or the recipe needs another ``start``.
+        TrainingError: when the loss is not finite, ``out`` holds another run, the recipe needs another ``start``, or
+            it copies colours and the footage has none.
         OutputError: when ``out`` is not writable.
         UnavailableError: when ``tensorboard`` is set and TensorBoard is not installed.
     """
@@ -205,8 +213,20 @@ def _start_or_resume(
 ) -> Trainer:
     if state.exists():
         return Trainer.resume(recipe, world, state, start)
+    _require_colours(recipe, clips)
     frames = _variance_frames(recipe, clips) if start is not None and recipe.pair_channels else ()
     return Trainer(recipe, world, fit_palette(recipe, clips), start, frames)
+
+
+def _require_colours(recipe: Recipe, clips: ClipLibrary) -> None:
+    """Refuse grey footage to a recipe that copies colours: its loss is 0 from the first step on."""
+    rng = np.random.default_rng((recipe.seed, COLOUR_FRAMES))
+    frames = (clips.window(rng, recipe.frames, 1).frames[0] for _ in range(COLOUR_FRAMES))
+    if recipe.clips and all(np.ptp(frame, axis=2).mean() < COLOUR_LEVELS for frame in frames):
+        raise TrainingError(
+            f"the footage has no colours, and the recipe {recipe.name} learns by copying them",
+            "track grey footage with a shipped checkpoint as it is, or train on footage in colour",
+        )
 
 
 def _variance_frames(recipe: Recipe, clips: ClipLibrary) -> list[torch.Tensor]:

@@ -109,6 +109,20 @@ def test_weights_of_another_encoder_are_refused(recipe: Recipe, footage: Path, t
     assert not (tmp_path / "run" / loop.STATE_NAME).exists()
 
 
+def test_grey_footage_is_refused_where_colours_are_copied(
+    recipe: Recipe, footage: Path, tmp_path: Path
+) -> None:
+    grey = tmp_path / "grey"
+    grey.mkdir()
+    for path in sorted((footage / "two").iterdir()):
+        cv2.imwrite(str(grey / f"{path.stem}.jpg"), cv2.imread(str(path), cv2.IMREAD_GRAYSCALE))
+    with raises_user_error(TrainingError, mentions=("footage", "recipe test", "grey", "colour")):
+        train(recipe, [grey], tmp_path / "run")
+    assert not (tmp_path / "run").exists()
+    train(replace(recipe, steps=1), [grey, footage], tmp_path / "mixed")
+    train(replace(recipe, steps=1, clips=0, pairs=2), [grey], tmp_path / "pairs")
+
+
 def test_nothing_is_written_when_there_is_no_footage(recipe: Recipe, tmp_path: Path) -> None:
     (tmp_path / "empty").mkdir()
     (tmp_path / "still").mkdir()
