@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import io
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
 
 import cv2
 import numpy as np
@@ -20,11 +20,18 @@ from ...common.errors import SourceError
 from ...common.types import Image
 from .frame import check_pixel_limit
 
+T = TypeVar("T", bound=np.generic)
+
+ORIENTATION = 0x0112
+"""EXIF tag: 1 is upright, 2 to 8 are mirrored or turned."""
+
+WEBP = b"RIFF"
+
 FORMATS: dict[bytes, type[ImageFile]] = {
     b"\x89PNG\r\n\x1a\n": PngImageFile,
     b"\xff\xd8": JpegImageFile,
     b"BM": BmpImageFile,
-    b"RIFF": WebPImageFile,
+    WEBP: WebPImageFile,
     b"II*\0": TiffImageFile,
     b"MM\0*": TiffImageFile,
 }
@@ -47,7 +54,7 @@ def read_image(path: Path) -> Image:
         data = path.read_bytes()
         height, width = header_size(data) or (0, 0)
         check_pixel_limit(path, height, width)
-        image = cv2.imdecode(np.frombuffer(data, np.uint8), cv2.IMREAD_COLOR) if data else None
+        image = _decoded(data) if data else None
     except OSError as error:
         raise SourceError(f"{path} cannot be read ({error.strerror})", "check its permissions") from error
     except (ValueError, cv2.error):
@@ -57,6 +64,36 @@ def read_image(path: Path) -> Image:
             f"{path} cannot be decoded as an image", "replace the file or take it out of the folder"
         )
     return to_rgb(image)
+
+
+def _decoded(data: bytes) -> NDArray[Any] | None:
+    """Pixels as OpenCV decodes them, as they are to be shown; None for what it cannot decode."""
+    pixels = np.frombuffer(data, np.uint8)
+    if not data.startswith(WEBP):
+        return cv2.imdecode(pixels, cv2.IMREAD_COLOR)
+    # OpenCV 4.8 does not turn WebP files, newer ones do.
+    image = cv2.imdecode(pixels, cv2.IMREAD_COLOR | cv2.IMREAD_IGNORE_ORIENTATION)
+    if image is None:
+        return None
+    try:
+        with WebPImageFile(io.BytesIO(data)) as picture:
+            orientation = picture.getexif().get(ORIENTATION, 1)
+    except Exception:  # Pillow raises many kinds for broken tags; OpenCV has decoded the pixels
+        orientation = 1
+    return upright(image, orientation)
+
+
+def upright(pixels: NDArray[T], orientation: int) -> NDArray[T]:
+    """Stored pixels [H, W, ...], turned and mirrored as EXIF says.
+
+    Args:
+        pixels: of an image file.
+        orientation: by EXIF, 1 to 8; other values change nothing.
+    """
+    if not 2 <= orientation <= 8:
+        return np.ascontiguousarray(pixels)
+    mirrored, turns = ((1, 0), (0, 2), (1, 2), (1, 1), (0, 3), (1, 3), (0, 1))[orientation - 2]
+    return np.ascontiguousarray(np.rot90(pixels[:, ::-1] if mirrored else pixels, turns))
 
 
 def to_rgb(image: NDArray[Any]) -> Image:

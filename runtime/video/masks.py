@@ -20,7 +20,7 @@ from ...common.errors import MaskError
 from ...common.files import atomic_path
 from ...common.types import Labels
 from .frame import MAX_PIXELS
-from .images import FORMATS
+from .images import FORMATS, ORIENTATION, upright
 from .mask_coding import lossy_picture, picture_of_colours, picture_of_indices, picture_of_values, visible_by
 from .mask_edges import MAX_VALUES as MAX_VALUES
 from .mask_ids import VOID, MaskIds
@@ -40,9 +40,6 @@ MASK_SUFFIXES = (
 
 DEPTH_BYTE = 24
 """Where the header of a PNG has its bits per sample; Pillow does not tell them."""
-
-ORIENTATION = 0x0112
-"""EXIF tag: 1 is upright, 2 to 8 are mirrored or turned."""
 
 REDUCED_IMAGE = 0x00FE
 """TIFF tag: bit 0 marks a page that is a thumbnail of another."""
@@ -172,8 +169,9 @@ def _read(name: str, picture: Pillow.Image, depth: int) -> MaskPicture:
     if (depth == 16 or _bits(picture) == 16) and picture.mode not in ("I", "I;16", "I;16B", "I;16L", "F"):
         raise MaskError(f"the mask {name} has 16 bits per channel and several channels", REMEDY)
     areas = _areas(name, picture, depth)
-    orientation = picture.getexif().get(ORIENTATION, 1)
-    return MaskPicture(name, _upright(areas.areas, orientation), areas.marks, areas.notes)
+    # Pillow turns TIFFs itself; 10.0 leaves the tag in place.
+    orientation = 1 if isinstance(picture, TiffImageFile) else picture.getexif().get(ORIENTATION, 1)
+    return MaskPicture(name, upright(areas.areas, orientation), areas.marks, areas.notes)
 
 
 def _check_size(name: str, picture: Pillow.Image) -> None:
@@ -269,14 +267,6 @@ def _bits(picture: Pillow.Image) -> int:
     """Bits per sample of a TIFF; 8 for other files."""
     bits = picture.tag_v2.get(0x0102, 8) if isinstance(picture, TiffImageFile) else 8
     return int(max(bits) if isinstance(bits, tuple) else bits)
-
-
-def _upright(pixels: Labels, orientation: int) -> Labels:
-    """Stored pixels [H, W], turned and mirrored as EXIF says."""
-    if not 2 <= orientation <= 8:
-        return np.ascontiguousarray(pixels)
-    mirrored, turns = ((1, 0), (0, 2), (1, 2), (1, 1), (0, 3), (1, 3), (0, 1))[orientation - 2]
-    return np.ascontiguousarray(np.rot90(pixels[:, ::-1] if mirrored else pixels, turns))
 
 
 def _bytes(path: Path) -> bytes:
