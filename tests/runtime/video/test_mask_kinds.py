@@ -294,7 +294,7 @@ def test_255_beside_other_ids_is_void(tmp_path: Path) -> None:
     colours[3:255] = 0
     palette(void, *map(tuple, colours)).save(tmp_path / "palette.png")
     Image.fromarray(void).save(tmp_path / "grey.png")
-    Image.fromarray(np.where(void == 255, 65535, void).astype(np.uint16)).save(tmp_path / "deep.png")
+    Image.fromarray(np.where(void == 255, np.uint16(65535), void)).save(tmp_path / "deep.png")
     for name in ("palette", "grey", "deep"):
         with pytest.warns(UserWarning, match="void"):
             assert np.array_equal(read_mask(tmp_path / f"{name}.png"), TWO), name
