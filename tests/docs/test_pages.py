@@ -136,9 +136,9 @@ def test_python_compiles(page: Path) -> None:
 def desk(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A folder with everything that the pages' commands name, small."""
     root = tmp_path_factory.mktemp("desk")
-    for folder in ("videos", "run", "runs/mine"):
+    for folder in ("videos", "run", "runs/mine", "tuned"):
         (root / folder).mkdir(parents=True)
-    for name in ("DAVIS", "ROOT"):
+    for name in ("DAVIS", "ROOT", "cells"):
         write_davis(root / name, {"square": 4}, splits=("val", "dev", "dev20"))
     write_video(root / "video.mp4", FRAMES)
     shutil.copy(root / "video.mp4", root / "videos" / "one.mp4")
@@ -153,7 +153,8 @@ def desk(tmp_path_factory: pytest.TempPathFactory) -> Path:
     shutil.copy(root / "first.png", root / "masks" / "one.png")
     export_tiny_model(root).rename(root / "model.onnx")
     (root / "tiny.safetensors").rename(root / "checkpoint.safetensors")
-    for name in ("nano.safetensors", "run/checkpoint.safetensors", "runs/mine/checkpoint.safetensors"):
+    shutil.copy(root / "checkpoint.safetensors", root / "nano.safetensors")
+    for name in ("run", "runs/mine", "tuned"):
         shutil.copy(root / "checkpoint.safetensors", root / name)
     shutil.copy(
         root / "checkpoint.safetensors", root / "nano"
