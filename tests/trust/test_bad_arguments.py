@@ -54,6 +54,12 @@ def files(tmp_path_factory: pytest.TempPathFactory, exported: Path) -> dict[str,
     }
 
 
+@pytest.fixture(autouse=True)
+def folder_of_its_own(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Outputs with strange names do not end in the repository."""
+    monkeypatch.chdir(tmp_path)
+
+
 def run(*arguments: object) -> None:
     """Whatever the arguments are, maskring ends with a code and says why."""
     result = CliRunner().invoke(app, [str(argument) for argument in arguments])
@@ -253,20 +259,14 @@ def attack_line(line: tuple[str, ...], files: dict[str, Path]) -> None:
 
 @FEW
 @given(line=lines())
-def test_every_option(
-    line: tuple[str, ...], files: dict[str, Path], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    monkeypatch.chdir(tmp_path)
+def test_every_option(line: tuple[str, ...], files: dict[str, Path]) -> None:
     attack_line(line, files)
 
 
 @pytest.mark.slow
 @MANY
 @given(line=lines())
-def test_every_option_many(
-    line: tuple[str, ...], files: dict[str, Path], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    monkeypatch.chdir(tmp_path)
+def test_every_option_many(line: tuple[str, ...], files: dict[str, Path]) -> None:
     attack_line(line, files)
 
 
