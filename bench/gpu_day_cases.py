@@ -101,6 +101,7 @@ def cases(small: bool = False) -> list[Problem]:
         Problem((1, 1), 1, 1, 6),
         Problem((1,) * 16, 24, 40, 6, 2),
         Problem((1, 2), 40, 40, 16, 5, 256),
+        Problem((1, 8, 2, 9), 40, 40, 16, 5),
     ]
     moved = [Problem((1, 2, 0), 60, 75, 6, 5, dtype=dtype, offsets=9) for dtype in ("float16", "float32")]
     return [*tiny, *odd, *moved, *whole]

@@ -8,7 +8,7 @@ from collections.abc import Callable
 
 import torch
 from gpu_day_cases import Problem, Tensors, cases, tensors_of
-from gpu_day_state import Day, described, kernels, reason, stream_of
+from gpu_day_state import Day, described, kernels, reason, stream_of, with_workspace
 from torch import Tensor
 
 from maskring.plugins.windowed_affinity import torch_blocks
@@ -67,9 +67,11 @@ def fault_of(
     guarded = torch.full((size + 2 * CANARIES,), CANARY, dtype=given.query.dtype, device=day.device)
     out = guarded[CANARIES : CANARIES + size].view(expected.shape)
     described_problem = described(problem, given, out)
+    workspace = with_workspace(library, row, described_problem, day)
 
     def run() -> Tensor:
         out.fill_(float("nan"))
+        workspace.fill_(0xFF)
         library.launch(row, described_problem, stream_of(day))
         day.synchronize()
         return out.clone()
@@ -142,10 +144,12 @@ def tuning(day: Day) -> None:
             if not day.in_time:
                 day.note("unfinished", f"stopped at {problem}")
                 return
+            workspace = with_workspace(library, row, described_problem, day)
             launch = functools.partial(library.launch, row, described_problem, stream_of(day))
             warm = day.milliseconds(launch)
             both = day.milliseconds(functools.partial(flushed, flush, launch), 10)
             cold = both - day.milliseconds(flush.zero_, 10)
+            del workspace
             times[library.names[row]] = {"warm_ms": warm, "cold_ms": round(cold, 4)}
         ordered = dict(sorted(times.items(), key=lambda item: item[1]["warm_ms"]))
         chosen = library.choose(described_problem, day.sm)
@@ -175,5 +179,8 @@ def small(day: Day) -> None:
         out = torch.empty_like(given.values[:, 0])
         for row in range(len(library.names)):
             if not reason(day, library, row, problem, given):
-                library.launch(row, described(problem, given, out), stream_of(day))
+                described_problem = described(problem, given, out)
+                workspace = with_workspace(library, row, described_problem, day)
+                library.launch(row, described_problem, stream_of(day))
+                del workspace
     day.synchronize()

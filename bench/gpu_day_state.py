@@ -99,6 +99,14 @@ def described(problem: Problem, given: Tensors, out: Tensor) -> KernelProblem:
     )
 
 
+def with_workspace(library: CudaKernels, row: int, problem: KernelProblem, day: Day) -> Tensor:
+    """Scratch memory for a row, which holds NaN, noted in the problem. It must live as long as launches may come."""
+    size = library.workspace_bytes(row, problem)
+    workspace = torch.full((size,), 0xFF, dtype=torch.uint8, device=day.device)
+    problem.workspace = workspace.data_ptr()
+    return workspace
+
+
 def stream_of(day: Day) -> int:
     return 0 if day.dry_run else torch.cuda.current_stream().cuda_stream
 

@@ -16,7 +16,7 @@ from pathlib import Path
 REPOSITORY = Path(__file__).resolve().parents[1]
 KERNELS = REPOSITORY / "plugins" / "windowed_affinity" / "cuda"
 BUILDS = REPOSITORY / "build" / "kernels"
-ARCHITECTURES = (75, 80, 86, 87, 89, 90, 100, 120)
+ARCHITECTURES = (75, 80, 86, 87, 89, 90, 100, 110, 120)
 CHANNELS = 64
 
 
@@ -37,6 +37,7 @@ LIMITS = {
     89: Limits(48, 24, 100 << 10),
     90: Limits(64, 32, 228 << 10),
     100: Limits(64, 32, 228 << 10),
+    110: Limits(48, 24, 228 << 10),
     120: Limits(48, 24, 100 << 10),
 }
 RESERVED_SHARED = 1 << 10  # per CTA, by the system, from sm_80 on
@@ -61,8 +62,14 @@ class Row:
         return self.name.split()[0] + ".cu"
 
     @property
-    def radius(self) -> int:
+    def compiled_radius(self) -> int:
+        """The largest on tensor cores, the only one on CUDA cores."""
         return int(next(word[1:] for word in self.name.split() if word[0] == "r"))
+
+    @property
+    def radius(self) -> int:
+        """Of the benchmark: on tensor cores that of smoothing, of training at stride 8 and 4, and the largest."""
+        return {4: 2, 8: 6}.get(self.compiled_radius, self.compiled_radius)
 
     @property
     def max_labels(self) -> int:
@@ -74,7 +81,7 @@ class Row:
         family, kind, *rest = self.name.split()
         if family == "mma":
             tiles = self.max_labels // 8 + 1
-            return f"ShapeILi{self.radius}ELi{CHANNELS}ELi{tiles}E"
+            return f"ShapeILi{self.compiled_radius}ELi{CHANNELS}ELi{tiles}E"
         element = {"f32": "f", "f16": "6__half"}[kind]
         return f"{family}8affinityI{element}" + (
             f"Li{rest[0][1:] if rest else 0}E" if family == "simt" else "E"
@@ -109,13 +116,13 @@ class Kernel:
     def occupancy(self) -> float:
         return self.blocks_per_sm * self.row.threads / 32 / LIMITS[self.sm].warps
 
-    def body(self, wide: bool = False) -> Counter[str]:
-        """Instructions of a warp per stage: two key rows of step 1, or one of a wider step.
+    def body(self) -> Counter[str]:
+        """Instructions of a warp per stage of two key rows.
 
         Code that a branch after a vote skips is not counted: it rescales sums when the maximum grows, which is
         rare after a window's first rows.
         """
-        lines = self._region(wide)
+        lines = self._region()
         skipped: set[int] = set()
         targets = self._targets()
         votes = [i for i in lines if self.code[i].startswith("VOTE")]
@@ -144,19 +151,11 @@ class Kernel:
         matches = ((i, BRANCH.search(line)) for i, line in enumerate(self.code[:last]))
         return {i: self.labels[target[1]] for i, target in matches if target}
 
-    def _region(self, wide: bool) -> range:
-        """The smallest loop or skippable part that contains all HMMA of one loop over stages.
-
-        The loops over stages are the outermost loops that contain HMMA: first step 1, then wider steps.
-        """
+    def _region(self) -> range:
+        """The smallest loop or skippable part of the loop over stages that contains all HMMA."""
         multiplies = [i for i, line in enumerate(self.code) if line.startswith("HMMA")]
-        branches = self._targets().items()
-        loops = [(to, at) for at, to in branches if to < at and any(to < i < at for i in multiplies)]
-        outermost = [a for a in loops if not any(b[0] <= a[0] and a[1] <= b[1] for b in loops if b != a)]
-        start, end = sorted(outermost)[wide]
-        inside = [i for i in multiplies if start < i < end]
-        parts = [range(to, at + 1) if to < at else range(at + 1, to) for at, to in branches]
-        return min((p for p in parts if inside[0] in p and inside[-1] in p), key=len)
+        parts = [range(to, at + 1) if to < at else range(at + 1, to) for at, to in self._targets().items()]
+        return min((p for p in parts if multiplies[0] in p and multiplies[-1] in p), key=len)
 
 
 def toolkit(program: str) -> str:
@@ -215,6 +214,12 @@ def compiled(source: str, sm: int) -> tuple[str, str]:
             scratch.write_text(command([toolkit("nvdisasm"), "-c", cubin]).stdout)
             scratch.rename(listing)
     return report.read_text(), listing.read_text()
+
+
+def spills(source: str, sm: int) -> dict[str, int]:
+    """Spilled bytes of every kernel in a source file."""
+    parts = compiled(source, sm)[0].split("Compiling entry function")[1:]
+    return {part.split("'")[1]: sum(map(int, re.findall(r"(\d+) bytes spill", part))) for part in parts}
 
 
 def kernels_of(rows: Iterable[Row], sm: int) -> list[Kernel]:

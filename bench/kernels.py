@@ -12,6 +12,8 @@ measured: no kernel has run on a GPU.
 from __future__ import annotations
 
 import argparse
+import heapq
+from collections import Counter
 from collections.abc import Iterable, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
@@ -62,138 +64,138 @@ SHARED_BYTES_PER_CLOCK = 128  # of an SM
 # Clocks until a result can be used, rounded up from microbenchmarks in the literature on Ampere.
 LATENCY = {"LDSM": 33, "HMMA": 33, "SHFL": 25, "MUFU": 25, "FMNMX": 5, "FFMA": 5, "F2FP": 5}
 # Instructions of a warp per stage outside the body: walk, masks, copies of 16 bytes, barriers; counted in the code
-# for sm_87. With wider steps also per staged row and per row that the warp computes.
+# for sm_87.
 STAGE_INSTRUCTIONS = 133
-WIDE_INSTRUCTIONS = {"stage": 105, "row staged": 17, "row computed": 9}
 STAGE_LATENCY = 100  # of two barriers
-# Shapes of the tensor-core kernel: a warp computes two key rows of step 1 together, or one of a wider step (True).
-# With wider steps, the CTA stages more rows and a warp has one row of 16 queries and three key tiles per pass.
-ROWS_AT_ONCE = {False: 2, True: 1}
-WIDE_STAGE_ROWS = {2: 6, 3: 6, 4: 4}
-WIDE_BLOCK_X, WIDE_KEY_TILES, KEYS = 16, 3, 8
+# Of a CTA before its first stage and after its last: it reads dilation, queries and the first keys, one after the
+# other, and writes sums.
+CTA_LATENCY, CTA_INSTRUCTIONS = 1200, 500
+STAGE_ROWS = 2  # key rows that a warp computes together
+KEYS = 8
+CTAS_OF_A_PROCESSOR = 8  # a launch splits slots over CTAs until it has as many (mma.cu)
+LAUNCHES = 3  # to rearrange slots, to compute, to combine
 LAUNCH_US = 3.0
 ASSUMPTIONS = f"""Model: an SM has {PARTITIONS} partitions, each issues one instruction per clock;
 {EXPONENTIALS_PER_CLOCK} exponentials and {SHARED_BYTES_PER_CLOCK} bytes of shared memory per clock and SM.
 Clocks until a result is usable: {LATENCY}.
 The time of a stage is that of the busiest pipe plus the latency of its longest chain divided by the
 resident warps of the partition (no other overlap). Copies and barriers add {STAGE_LATENCY} clocks and
-{STAGE_INSTRUCTIONS} instructions; with wider steps: {WIDE_INSTRUCTIONS}.
-CTAs are spread evenly over the SMs, and the SM with the most CTAs decides.
-Memory traffic overlaps. A launch costs {LAUNCH_US} us."""
+{STAGE_INSTRUCTIONS} instructions; each CTA adds {CTA_LATENCY} clocks of latency and {CTA_INSTRUCTIONS}
+instructions of a warp.
+An SM gets the next CTA when it has least to do, and the SM with the most work decides.
+Memory traffic of the main kernel overlaps; that of rearranging slots and of adding up partial sums is added.
+A launch costs {LAUNCH_US} us, and there are {LAUNCHES}."""
 
 
 @dataclass(frozen=True)
 class Work:
-    """The work of a tensor-core kernel for one slot, at the size of the benchmark, including borders."""
+    """The work of a tensor-core kernel for one slot, including borders."""
 
     step: int
     useful_pairs: int
-    computed: int
-    """How often a warp computes key rows."""
+    computed: tuple[int, ...]
+    """How often a warp computes a stage, in each CTA."""
     staged_per_element: float
     """How often a key element is copied to shared memory: the number of CTAs whose halo contains it."""
-
-    @property
-    def wide(self) -> bool:
-        return self.step > 1
-
-    @property
-    def computed_per_stage(self) -> float:
-        """How often, by one warp, between two barriers."""
-        return WIDE_STAGE_ROWS[self.step] / self.step if self.wide else 1
+    arranged: int
+    """Pixels of the phases that the slot is rearranged into."""
 
     @staticmethod
-    def of(row: Row, step: int) -> Work:
-        reach = row.radius * step
-
-        def rows_of(y: int, size: int) -> int:
-            """Rows inside the frame of the windows of ``size`` query rows."""
-            return min(HEIGHT, y + size + reach) - max(0, y - reach)
-
+    def of(row: Row, step: int, height: int = HEIGHT, width: int = WIDTH) -> Work:
         def window(at: int, length: int) -> int:
             """Positions inside the frame of one query's window along an axis."""
             return 1 + min(at // step, row.radius) + min((length - 1 - at) // step, row.radius)
 
-        pairs = sum(window(y, HEIGHT) for y in range(HEIGHT)) * sum(window(x, WIDTH) for x in range(WIDTH))
-        staged_rows = sum(rows_of(y, row.tile_y) for y in range(0, HEIGHT, row.tile_y))
-        if step == 1:
-            blocks_x, columns = -(-WIDTH // row.block_x), -(-WIDTH // row.tile_x) * row.columns
-            computed = sum(_dense_stages(row, y) for y in range(0, HEIGHT, row.block_y)) * blocks_x
-        else:
-            passes = sum(_passes(x, reach) for x in range(0, WIDTH, row.tile_x))
-            columns = passes * WIDE_KEY_TILES * KEYS
-            computed = sum(window(y, HEIGHT) for y in range(HEIGHT)) * passes
-        return Work(step, pairs, computed, staged_rows * columns / (HEIGHT * WIDTH))
+        pairs = sum(window(y, height) for y in range(height)) * sum(window(x, width) for x in range(width))
+        computed, staged = [], 0
+        for of_y in range(min(step, height)):
+            rows = -(-(height - of_y) // step)
+            for tile_y in range(0, rows, row.tile_y):
+                halo = min(rows, tile_y + row.tile_y + row.radius) - max(0, tile_y - row.radius)
+                blocks = range(tile_y, min(rows, tile_y + row.tile_y), row.block_y)
+                stages = sum(_stages(row, y, rows) for y in blocks)
+                for of_x in range(min(step, width)):
+                    columns = -(-(width - of_x) // step)
+                    for tile_x in range(0, columns, row.tile_x):
+                        warps = -(-min(row.tile_x, columns - tile_x) // row.block_x)
+                        computed.append(stages * warps)
+                        staged += halo * row.columns
+        direct = step == 1 and width % KEYS == 0
+        rows, columns = -(-height // step), -(-width // step)
+        arranged = 0 if direct else step * step * rows * -(-columns // KEYS) * KEYS
+        return Work(step, pairs, tuple(computed), staged / (height * width), arranged)
 
 
-def _dense_stages(row: Row, y: int) -> int:
-    """Stages of step 1 that hold a key row of a block's windows, counted from the CTA's first key row."""
-    first, rows = max(0, y // row.tile_y * row.tile_y - row.radius), ROWS_AT_ONCE[False]
-    last = min(HEIGHT, y + row.block_y + row.radius)
-    return -(-(last - first) // rows) - (max(0, y - row.radius) - first) // rows
-
-
-def _passes(x: int, reach: int) -> int:
-    """Column passes of a CTA in windows of a wider step, without those outside the frame."""
-    columns = WIDE_KEY_TILES * KEYS
-    starts = range((x - reach) // KEYS * KEYS, min(WIDTH, x + WIDE_BLOCK_X + reach), columns)
-    return sum(start + columns > 0 for start in starts)
-
-
-def works(row: Row, steps: Steps) -> list[Work]:
-    """The work for each slot."""
-    return [Work.of(row, step) for step in steps]
+def _stages(row: Row, y: int, rows: int) -> int:
+    """Stages that hold a key row of a block's windows, counted from the CTA's first key row."""
+    first = max(0, y // row.tile_y * row.tile_y - row.radius)
+    last = min(rows, y + row.block_y + row.radius)
+    return -(-(last - first) // STAGE_ROWS) - (max(0, y - row.radius) - first) // STAGE_ROWS
 
 
 def issued_over_useful(kernel: Kernel, steps: Steps = UNDILATED) -> float:
     """Multiply-adds issued to the tensor cores, divided by those that the operator needs."""
-    work = works(kernel.row, steps)
-    issued = sum(one.computed * kernel.body(one.wide)["HMMA"] for one in work) * MACS_OF_MMA
+    work = [Work.of(kernel.row, step) for step in steps]
+    issued = sum(sum(one.computed) for one in work) * kernel.body()["HMMA"] * MACS_OF_MMA
     return issued / (sum(one.useful_pairs for one in work) * (CHANNELS + LABELS))
 
 
-def exponentials_per_pair(kernel: Kernel, wide: bool = False) -> float:
+def exponentials_per_pair(kernel: Kernel) -> float:
     """MUFU.EX2 of a lane over the pairs that it computes."""
-    tiles = WIDE_KEY_TILES if wide else kernel.row.key_tiles
-    return kernel.body(wide)["EX2"] / (4 * tiles * ROWS_AT_ONCE[wide])
+    return kernel.body()["EX2"] / (4 * kernel.row.key_tiles * STAGE_ROWS)
 
 
-def stage_clocks(kernel: Kernel, gpu: Gpu, work: Work) -> dict[str, float]:
+def stage_clocks(kernel: Kernel, gpu: Gpu) -> dict[str, float]:
     """Clocks of a partition that each pipe is busy while a warp takes key rows in."""
-    body, overhead = kernel.body(work.wide), float(STAGE_INSTRUCTIONS)
-    if work.wide:
-        staged = WIDE_INSTRUCTIONS["stage"] + WIDE_INSTRUCTIONS["row staged"] * WIDE_STAGE_ROWS[work.step]
-        overhead = staged / work.computed_per_stage + WIDE_INSTRUCTIONS["row computed"]
+    body = kernel.body()
     return {
         "tensor": body["HMMA"] * MACS_OF_MMA * PARTITIONS / gpu.macs_per_clock,
         "exp": (body["EX2"] + body["MUFU"]) * 32 * PARTITIONS / EXPONENTIALS_PER_CLOCK,
         "shared": body["LDSM"] * 512 * PARTITIONS / SHARED_BYTES_PER_CLOCK,
-        "issue": body.total() + overhead,
+        "issue": float(body.total() + STAGE_INSTRUCTIONS),
     }
 
 
-def stage_latency(row: Row, work: Work) -> float:
+def stage_latency(row: Row) -> float:
     """Clocks of the longest chain while a warp takes key rows in."""
-    rows, tiles = ROWS_AT_ONCE[work.wide], WIDE_KEY_TILES if work.wide else row.key_tiles
     products = LATENCY["LDSM"] + CHANNELS / 16 * LATENCY["HMMA"]
-    largest = 2 * tiles * rows * LATENCY["FMNMX"] + 2 * (LATENCY["SHFL"] + LATENCY["FMNMX"])
+    largest = 2 * row.key_tiles * STAGE_ROWS * LATENCY["FMNMX"] + 2 * (LATENCY["SHFL"] + LATENCY["FMNMX"])
     weights = LATENCY["FFMA"] + LATENCY["MUFU"] + LATENCY["F2FP"]
-    labels = rows * -(-tiles // 2) * LATENCY["HMMA"]
-    return products + largest + weights + labels + STAGE_LATENCY / work.computed_per_stage
+    labels = STAGE_ROWS * -(-row.key_tiles // 2) * LATENCY["HMMA"]
+    return products + largest + weights + labels + STAGE_LATENCY
 
 
-def modelled_ms(kernel: Kernel, gpu: Gpu, steps: Steps = UNDILATED) -> float:
+def groups_of(row: Row, gpu: Gpu, steps: Steps, height: int, width: int) -> list[tuple[int, int]]:
+    """Step and number of slots of each group that CTAs compute together, as the launcher splits them."""
+    tiles = -(-width // row.tile_x) * -(-height // row.tile_y)
+    most = min(max(tiles * len(steps) // (CTAS_OF_A_PROCESSOR * gpu.processors), 1), len(steps))
+    counts = Counter(steps)
+    return [(step, min(most, counts[step] - i)) for step in counts for i in range(0, counts[step], most)]
+
+
+def modelled_ms(
+    kernel: Kernel, gpu: Gpu, steps: Steps = UNDILATED, height: int = HEIGHT, width: int = WIDTH
+) -> float:
     """Time of one call, by the assumptions above."""
     row, warps = kernel.row, kernel.row.threads // 32
-    blocks = -(-WIDTH // row.tile_x) * -(-HEIGHT // row.tile_y)
-    blocks_of_fullest = -(-blocks // gpu.processors)
-    resident = min(blocks_of_fullest, kernel.blocks_per_sm) * warps / PARTITIONS
-    clocks = 0.0
-    for work in works(row, steps):
-        each = max(stage_clocks(kernel, gpu, work).values()) + stage_latency(row, work) / resident
-        clocks += work.computed / blocks * blocks_of_fullest / PARTITIONS * each
-    size = 2 * HEIGHT * WIDTH * (CHANNELS + LABELS) * (len(steps) + 1)
-    return max(clocks / gpu.ghz, size / gpu.gb_per_s) / 1e6 + LAUNCH_US / 1e3
+    work = {step: Work.of(row, step, height, width) for step in set(steps)}
+    groups = groups_of(row, gpu, steps, height, width)
+    ctas = [(slots * each, slots) for step, slots in groups for each in work[step].computed]
+    resident = min(-(-len(ctas) // gpu.processors), kernel.blocks_per_sm)
+    clocks = stage_clocks(kernel, gpu)
+    stage = max(clocks.values()) + stage_latency(row) * PARTITIONS / (resident * warps)
+    whole = CTA_LATENCY / resident + CTA_INSTRUCTIONS * warps / PARTITIONS
+    processors = [0.0] * gpu.processors
+    for computed, _ in ctas:
+        heapq.heappush(processors, heapq.heappop(processors) + computed / PARTITIONS * stage + whole)
+    pixel = 2 * (CHANNELS + LABELS)  # bytes of a slot
+    pixels, arranged = height * width, sum(work[step].arranged for step in steps)
+    partial = 4 * pixels * (8 * (row.max_labels // 8 + 1) + 1) * len(groups)
+    alone = len(steps) == 1  # smoothing, where the query is the slot's key
+    read = pixels * (pixel * len(steps) + (0 if alone else 2 * CHANNELS))
+    main = max(max(processors) / gpu.ghz, (read + partial) / gpu.gb_per_s)
+    others = (2 * pixel * arranged + partial + 2 * pixels * LABELS) / gpu.gb_per_s
+    return (main + others) / 1e6 + LAUNCHES * LAUNCH_US / 1e3
 
 
 def policy_steps(radius: int) -> Steps:
@@ -272,6 +274,7 @@ def resources(kernels: Iterable[Kernel]) -> Table:
 def instructions(kernels: Iterable[Kernel]) -> Table:
     names = (
         "kernel",
+        "radius",
         "sm",
         "step",
         "HMMA",
@@ -284,34 +287,42 @@ def instructions(kernels: Iterable[Kernel]) -> Table:
     )
     table = Table(
         *names,
-        title=f"A warp takes in 2 key rows, or 1 of a wider step; {HEIGHT}x{WIDTH}, C={CHANNELS}, O={LABELS}",
+        title=f"A warp takes in {STAGE_ROWS} key rows; {HEIGHT}x{WIDTH}, C={CHANNELS}, O={LABELS}",
     )
     for k in kernels:
         for step in (1, 2, 3, 4):
-            body, work = k.body(step > 1), Work.of(k.row, step)
-            ratios = (
-                issued_over_useful(k, (step,)),
-                exponentials_per_pair(k, step > 1),
-                work.staged_per_element,
-            )
-            counts = (k.sm, step, body["HMMA"], body["LDSM"], body["EX2"], body.total())
+            body, work = k.body(), Work.of(k.row, step)
+            ratios = (issued_over_useful(k, (step,)), exponentials_per_pair(k), work.staged_per_element)
+            counts = (k.row.radius, k.sm, step, body["HMMA"], body["LDSM"], body["EX2"], body.total())
             table.add_row(k.row.name, *map(str, counts), *(f"{ratio:.2f}" for ratio in ratios))
     return table
 
 
 def times(kernels: Sequence[Kernel]) -> Table:
-    names = ("kernel", "GPU", "steps", "tensor", "exp", "shared", "issue", "latency", "modelled ms")
-    table = Table(*names, title="Model: clocks of each step's taking in, time of a call")
+    names = (
+        "kernel",
+        "radius",
+        "GPU",
+        "steps",
+        "width",
+        "tensor",
+        "exp",
+        "shared",
+        "issue",
+        "latency",
+        "modelled ms",
+    )
+    table = Table(*names, title="Model: clocks of a stage, time of a call")
     for gpu in GPUS:
-        for k in kernels:
-            if k.sm != gpu.sm:
-                continue
-            for steps in (UNDILATED, policy_steps(k.row.radius)):
-                work = [Work.of(k.row, step) for step in sorted(set(steps))]
-                clocks = [[*stage_clocks(k, gpu, w).values(), stage_latency(k.row, w)] for w in work]
-                columns = ("/".join(f"{c:.0f}" for c in column) for column in zip(*clocks, strict=True))
-                label = " ".join(map(str, steps))
-                table.add_row(k.row.name, gpu.name, label, *columns, f"{modelled_ms(k, gpu, steps):.3f}")
+        for k in (one for one in kernels if one.sm == gpu.sm):
+            clocks = [*stage_clocks(k, gpu).values(), stage_latency(k.row)]
+            smoothing = k.row.radius == 2
+            for steps in ((1,),) if smoothing else (UNDILATED, policy_steps(k.row.radius)):
+                for width in (WIDTH, 214, 216):
+                    label = " ".join(map(str, steps))
+                    ms = f"{modelled_ms(k, gpu, steps, width=width):.3f}"
+                    columns = (str(k.row.radius), gpu.name, label, str(width), *(f"{c:.0f}" for c in clocks))
+                    table.add_row(k.row.name, *columns, ms)
     return table
 
 

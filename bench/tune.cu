@@ -76,9 +76,11 @@ void time_rows(maskring::AffinityProblem problem, const std::vector<std::int32_t
     for (int row = 0; row < maskring::configuration_count(); ++row) {
         const char* reason = "";
         std::printf("%s;%s;", maskring::configuration_name(row), type);
-        if (maskring::can_run(row, problem, sm, &reason))
+        if (maskring::can_run(row, problem, sm, &reason)) {
+            check(cudaMalloc(&problem.workspace, maskring::workspace_bytes(row, problem)), "workspace");
             std::printf("%.4f\n", median_ms(row, problem));
-        else
+            check(cudaFree(problem.workspace), "workspace");
+        } else
             std::printf("%s\n", reason);
     }
 }

@@ -25,7 +25,8 @@ ELEMENT_TYPES = {"float32": 0, "float16": 1}
 class Problem(ctypes.Structure):
     """One call of the operator; ``AffinityProblem`` of ``cuda/launch.hpp`` says what the fields mean.
 
-    Tensors are dense and given by their device addresses; ``offsets`` may be None.
+    Tensors are dense and given by their device addresses; ``offsets`` may be None. ``workspace`` is scratch
+    memory of :meth:`CudaKernels.workspace_bytes`, aligned to 256 bytes.
     """
 
     _fields_ = (
@@ -54,6 +55,7 @@ class CudaKernels:
         try:
             self._library = ctypes.CDLL(str(path))
             problem_bytes = self._library.maskring_cuda_problem_bytes()
+            workspace_bytes = self._library.maskring_cuda_workspace_bytes
         except (OSError, AttributeError) as error:
             raise UnavailableError(
                 f"{path} has no CUDA kernels ({error})",
@@ -65,6 +67,7 @@ class CudaKernels:
             )
         for name in ("maskring_cuda_row_name", "maskring_cuda_error"):
             getattr(self._library, name).restype = ctypes.c_char_p
+        workspace_bytes.restype = ctypes.c_int64
         rows: int = self._library.maskring_cuda_rows()
         self.names: Sequence[str] = [
             self._library.maskring_cuda_row_name(row).decode() for row in range(rows)
@@ -82,12 +85,18 @@ class CudaKernels:
             return None
         return (reason.value or b"").decode()
 
+    def workspace_bytes(self, row: int, problem: Problem) -> int:
+        """Size of the scratch memory that a row needs."""
+        size: int = self._library.maskring_cuda_workspace_bytes(row, ctypes.byref(problem))
+        return size
+
     def launch(self, row: int, problem: Problem, stream: int) -> None:
         """Launch a row that supports the problem on the current GPU.
 
         Args:
             row: from :meth:`choose`.
-            problem: its tensors must stay until the stream has run the kernel.
+            problem: with ``workspace``; its tensors and its workspace must stay until the stream has run the
+                kernels.
             stream: handle of a CUDA stream, 0 for the default one.
 
         Raises:

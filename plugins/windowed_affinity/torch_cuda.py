@@ -77,6 +77,9 @@ def compute(
     row = kernels.choose(problem, sm)
     if row is None:
         return None
+    # Memory of torch is reused in the order of its stream, so the workspace may go once the kernels are queued.
+    workspace = out.new_empty(kernels.workspace_bytes(row, problem), dtype=torch.uint8)
+    problem.workspace = workspace.data_ptr()
     kernels.launch(row, problem, stream)
     return out
 

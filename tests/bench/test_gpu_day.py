@@ -83,6 +83,7 @@ def test_a_wrong_kernel_is_found(
     class Broken:
         names = kernels.names
         reason_against = staticmethod(kernels.reason_against)
+        workspace_bytes = staticmethod(kernels.workspace_bytes)
 
         def launch(self, row: int, problem: Any, stream: int) -> None:
             kernel(kernels, row, problem, stream)

@@ -23,11 +23,16 @@ def program() -> Path:
 @pytest.mark.parametrize(
     ("case", "sm", "row"),
     [
-        (USUAL, 87, "mma f16 r6 c64 o7"),
-        (replace(USUAL, labels=8), 87, "mma f16 r6 c64 o15"),
+        (USUAL, 87, "mma f16 r8 c64 o7"),
+        (replace(USUAL, labels=8), 87, "mma f16 r8 c64 o15"),
         (replace(USUAL, labels=16, radius=12), 120, "mma f16 r12 c64"),
         (USUAL, 75, "simt f16 r6"),
-        (replace(USUAL, radius=5), 87, "simt f16"),
+        (replace(USUAL, radius=2), 87, "mma f16 r4 c64 o7"),
+        (replace(USUAL, radius=0), 87, "mma f16 r4 c64 o7"),
+        (replace(USUAL, radius=5), 87, "mma f16 r8 c64 o7"),
+        (replace(USUAL, radius=9), 87, "mma f16 r12 c64 o7"),
+        (replace(USUAL, radius=16), 87, "mma f16 r16 c64 o7"),
+        (replace(USUAL, radius=5), 75, "simt f16"),
         (replace(USUAL, channels=128, radius=12), 87, "simt f16 r12"),
         (replace(USUAL, dtype="float32"), 87, "simt f32 r6"),
         (replace(USUAL, offsets=2), 87, "gather f16"),
@@ -48,14 +53,14 @@ def test_a_scale_that_overflows_is_left_to_a_kernel_that_can(program: Path) -> N
     problem = replace(problem, query=0 * problem.query, scale=3e8)
     ran = emulator.run(program, None, [problem])
     assert ran.rows == ["simt f16 r6"] and np.isfinite(ran.results[0]).all()
-    assert emulator.run(program, None, [replace(problem, scale=2e8)]).rows == ["mma f16 r6 c64 o7"]
+    assert emulator.run(program, None, [replace(problem, scale=2e8)]).rows == ["mma f16 r8 c64 o7"]
 
 
 def test_the_choice_can_be_overridden_for_measurements(program: Path) -> None:
     problem = inputs_of(USUAL)
     assert emulator.run(program, None, [problem], MASKRING_KERNEL="gather f16").rows == ["gather f16"]
     with pytest.raises(emulator.KernelFailed, match=r"radius.*; use"):
-        emulator.run(program, None, [problem], MASKRING_KERNEL="mma f16 r12 c64")
+        emulator.run(program, None, [problem], MASKRING_KERNEL="mma f16 r4 c64")
     with pytest.raises(emulator.KernelFailed, match=r"MASKRING_KERNEL.*; unset it"):
         emulator.run(program, None, [problem], MASKRING_KERNEL="nonsense")
 
@@ -84,11 +89,12 @@ def test_what_no_kernel_computes_is_refused_with_a_remedy(
 @pytest.mark.parametrize(
     ("row", "case", "sm", "message"),
     [
-        ("mma f16 r6 c64 o7", USUAL, 75, r"compute capability 8\.0"),
-        ("mma f16 r6 c64 o7", replace(USUAL, labels=8), 87, "labels"),
-        ("mma f16 r12 c64", USUAL, 87, "radius"),
-        ("mma f16 r6 c64", replace(USUAL, channels=72), 87, "channels"),
-        ("mma f16 r6 c64", replace(USUAL, offsets=1), 87, "offsets"),
+        ("mma f16 r8 c64 o7", USUAL, 75, r"compute capability 8\.0"),
+        ("mma f16 r8 c64 o7", replace(USUAL, labels=8), 87, "labels"),
+        ("mma f16 r4 c64", USUAL, 87, "radius"),
+        ("simt f16 r12", USUAL, 87, "radius"),
+        ("mma f16 r8 c64", replace(USUAL, channels=72), 87, "channels"),
+        ("mma f16 r8 c64", replace(USUAL, offsets=1), 87, "offsets"),
         ("simt f32", USUAL, 87, "float32.*float16"),
         ("gather f16", replace(USUAL, dtype="float32"), 87, "float16.*float32"),
     ],

@@ -18,7 +18,7 @@ NOT_A_FINDING = ("syntax", "unsupported", "launch")
 
 def is_seen(planted: Planted) -> bool:
     """Whether the interpreter refuses the kernel with the bug, or its result is wrong."""
-    case = ROW_OF[planted.mutation.file].fit(replace(PROBLEM, width=planted.width, dilation=((1, 0, 2),)))
+    case = ROW_OF[planted.mutation.file].fit(replace(PROBLEM, width=planted.width))
     assert case is not None
     try:
         result = host.run(ROW_OF[planted.mutation.file].name, inputs_of(case), planted.mutation)

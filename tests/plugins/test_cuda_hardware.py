@@ -23,11 +23,11 @@ from gpu_day_kernels import fault_of, reason, reference
 from gpu_day_state import Day, described
 
 EXPECTED = {
-    ("float16", 6, 3): "mma f16 r6 c64 o7",
-    ("float16", 6, 11): "mma f16 r6 c64 o15",
+    ("float16", 6, 3): "mma f16 r8 c64 o7",
+    ("float16", 6, 11): "mma f16 r8 c64 o15",
     ("float16", 12, 3): "mma f16 r12 c64 o7",
     ("float16", 12, 32): "mma f16 r12 c64",
-    ("float16", 2, 3): "simt f16",
+    ("float16", 2, 3): "mma f16 r4 c64 o7",
     ("float32", 6, 3): "simt f32 r6",
 }
 """(type, radius, labels) of frames with 64 channels -> the row that must be chosen from compute capability 8.0 on."""

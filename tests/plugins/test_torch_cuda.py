@@ -23,7 +23,7 @@ from maskring.plugins.windowed_affinity import cuda_op, torch_blocks, torch_cuda
 SM = 86
 HALF = Case("half", 13, 17, 6, ((1, 2, 0),), channels=64, dtype="float16")
 CASES = {
-    "mma f16 r6 c64 o7": HALF,
+    "mma f16 r8 c64 o7": HALF,
     "gather f16": Case("moved", 9, 7, 2, ((1, 3),), channels=16, dtype="float16", offsets=3),
     "simt f32": Case("float32", 11, 9, 3, ((1, 2), (0, 1)), channels=8),
 }

@@ -1,5 +1,8 @@
 // Windowed memory affinity on tensor cores, for sm_80 and newer: float16 in memory, float32 sums.
 //
+// Three kernels run in this order. phases.cuh rearranges slots whose step is not 1 into frames in which it is 1. The
+// kernel below computes all slots that way and leaves partial sums in the workspace. combine.cuh adds them up.
+//
 // A warp computes 16 neighbouring queries, the rows of an MMA, as 4 x 4 or 2 x 8 pixels. It visits the union of their
 // windows two key rows at a time: inner products of 16 queries with 8 keys at a time (QK^T), a softmax in registers,
 // and a second product of the weights with the labels (PV), as in FlashAttention-2. Masked pairs start from -inf
@@ -12,124 +15,75 @@
 //
 // The warps of a CTA share a halo. Key rows stream through two buffers in shared memory: cp.async fills one while the
 // other is read.
-//
-// Slots with dilation 1 come first. With dilation d, only every d-th key row is in the window of a query row. So the
-// CTA reassigns its queries, one row of 16 to each warp, and a warp computes only the key rows that it needs.
 #pragma once
 
-#include "shapes.hpp"
+#include "phases.cuh"
 #include "tensor_core.cuh"
 
 namespace maskring::mma {
 
-constexpr float NO_LOGIT = -1e30f;  // initial maximum; -inf would give NaN as -inf - -inf
-
-// The CTA's position in its loop over slots, column passes and key rows. Step 1 needs one pass; wider steps have wider
-// windows and take WARP_COLUMNS per pass.
+// The CTA's way through slots and key rows. Rows and columns are those of its phase, in which the step is 1.
 template <typename S>
 struct Walk {
     const AffinityProblem& problem;
-    int batch, tile_y, tile_x;
-    int slot = -1, step = 0;
-    int row = 0, left = 0;  // first key row and column of the stage
-    bool fresh = true;      // first stage of a pass
+    const Workspace& workspace;
+    Phase phase;
+    int tile_y, tile_x;
+    unsigned group;               // slots still to come, one bit for each
+    int row = 0;                  // first key row of the stage
+    const __half *keys, *values;  // of the slot
 
-    __device__ __forceinline__ int reach() const { return S::DILATED ? S::RADIUS * step : S::RADIUS; }
-    __device__ __forceinline__ int row_begin() const { return max(0, tile_y - reach()); }
-    __device__ __forceinline__ int row_end() const { return min(problem.height, tile_y + S::TILE_Y + reach()); }
-    __device__ __forceinline__ int left_end() const {
-        return min(problem.width, S::DILATED ? tile_x + S::TILE_X + reach() : first_column(tile_x) + 1);
-    }
-    // Key rows of a stage: equally many of each residue modulo the step, so that all warps have the same work.
-    __device__ __forceinline__ int stage_rows() const {
-        if (S::STAGE_ROWS == 6 && (step == 4 || step == 5)) return step;
-        return S::STAGE_ROWS == 4 && step == 3 ? 3 : S::STAGE_ROWS;
-    }
-
+    __device__ __forceinline__ int row_begin() const { return max(0, tile_y - problem.radius); }
+    __device__ __forceinline__ int row_end() const { return min(phase.height, tile_y + S::TILE_Y + problem.radius); }
     // First column of the windows of a block at `x`, rounded down to a multiple of 8.
-    __device__ __forceinline__ int first_column(int x) const { return (x - reach()) & ~(KEYS - 1); }
+    __device__ __forceinline__ int first_column(int x) const { return (x - problem.radius) & ~(KEYS - 1); }
 
     // Moves to the next stage; false after the last one.
     __device__ __forceinline__ bool advance() {
-        row += stage_rows();
-        fresh = row >= row_end();
-        if (!fresh) return true;
-        left += S::WARP_COLUMNS;
-        row = row_begin();
-        return left < left_end() || next_slot();
+        row += S::STAGE_ROWS;
+        return row < row_end() || next_slot();
     }
 
     __device__ __forceinline__ bool next_slot() {
-        do {
-            if (++slot >= problem.slots) return false;
-            step = step_of_slot(problem, batch, slot);
-        } while (S::DILATED ? step < 2 : step != 1);
+        if (group == 0) return false;
+        int slot = 0;
+        while (!(group >> slot & 1)) ++slot;
+        group ^= 1u << slot;
         row = row_begin();
-        left = first_column(tile_x);
-        while (left + S::COLUMNS <= 0) left += S::WARP_COLUMNS;  // skip passes left of the frame
+        phase.maps_of(problem, workspace, slot, keys, values);
         return true;
     }
 };
 
-// Copies eight neighbouring halves of a map to shared memory, HALVES at a time, with zeros outside the frame. All are
-// zero if the row does not exist.
-template <int HALVES>
-__device__ __forceinline__ void copy_eight(__half* shared, const __half* __restrict__ row, int x, int width,
-                                           bool exists) {
-#pragma unroll
-    for (int i = 0; i < 8; i += HALVES) {
-        const bool inside = exists && x + i >= 0 && x + i < width;
-        if constexpr (HALVES == 1)
-            shared[i] = inside ? row[x + i] : __half(0.f);
-        else
-            copy_async<2 * HALVES>(shared + i, row + (inside ? x + i : 0), inside);
-    }
-}
-
-// Starts to copy keys and labels of the walk's rows into a stage.
-template <typename S, int HALVES>
-__device__ __forceinline__ void fill_by(__half* stage, const Walk<S>& walk, const AffinityProblem& problem) {
+// Starts to copy keys and labels of the walk's rows into a stage, with zeros outside the frame.
+template <typename S>
+__device__ __forceinline__ void fill(__half* stage, const Walk<S>& walk, int labels) {
     constexpr int PIECES = S::COLUMNS / 8, LANES = PIECES <= 4 ? 4 : 8;  // pieces of a row, threads per row
     constexpr int AT_ONCE = S::THREADS / LANES;                          // rows
     static_assert(PIECES <= 8 && S::CHANNELS % AT_ONCE == 0);
     const int piece = threadIdx.x % LANES, first = threadIdx.x / LANES;
     if (piece >= PIECES) return;
-    const size_t plane = size_t(problem.height) * problem.width;
-    const size_t map = size_t(walk.batch) * problem.slots + walk.slot;
-    const size_t here = first * plane + size_t(walk.row) * problem.width;
-    const __half* keys = static_cast<const __half*>(problem.keys) + map * S::CHANNELS * plane + here;
-    const __half* values = static_cast<const __half*>(problem.values) + map * problem.labels * plane + here;
+    const unsigned plane = walk.phase.plane;
+    const int x = walk.first_column(walk.tile_x) + 8 * piece;
+    const bool in_x = x >= 0 && x < walk.phase.pitch;
+    const unsigned here = first * plane + walk.row * walk.phase.pitch + (in_x ? x : 0);
+    const __half *keys = walk.keys + here, *values = walk.values + here;
     __half* shared = stage + first * S::PITCH + 8 * piece;
-    const int x = walk.left + 8 * piece;
 #pragma unroll
     for (int i = 0; i < S::STAGE_ROWS; ++i) {
-        const bool exists = walk.row + i < walk.row_end();
-        if (S::DILATED && (!exists || i >= walk.stage_rows())) break;  // these rows are not read
+        const bool inside = in_x && walk.row + i < walk.row_end();
 #pragma unroll
-        for (int c = 0; c < S::CHANNELS; c += AT_ONCE)
-            copy_eight<HALVES>(shared + c * S::PITCH, keys + c * plane, x, problem.width, exists);
+        for (int c = 0; c < S::CHANNELS; c += AT_ONCE) copy_async<16>(shared + c * S::PITCH, keys + c * plane, inside);
 #pragma unroll
         for (int label = 0; label < S::LABEL_ROWS; label += AT_ONCE)
-            if (first + label < problem.labels)
-                copy_eight<HALVES>(shared + (S::CHANNELS + label) * S::PITCH, values + label * plane, x, problem.width,
-                                   exists);
+            if (first + label < labels)
+                copy_async<16>(shared + (S::CHANNELS + label) * S::PITCH, values + label * plane, inside);
         if (walk.row + i + 1 < walk.row_end()) {  // skipped copies need valid addresses, too
-            keys += problem.width;
-            values += problem.width;
+            keys += walk.phase.pitch;
+            values += walk.phase.pitch;
         }
         shared += S::MAP_ROWS * S::PITCH;
     }
-}
-
-// Rows start at multiples of the width, so the width decides how many halves can be copied at once.
-template <typename S>
-__device__ __forceinline__ void fill(__half* stage, const Walk<S>& walk, const AffinityProblem& problem) {
-    if (problem.width % 8 == 0)
-        fill_by<S, 8>(stage, walk, problem);
-    else if (problem.width % 2 == 0)
-        fill_by<S, 2>(stage, walk, problem);
-    else
-        fill_by<S, 1>(stage, walk, problem);
 }
 
 // Below the labels of each key row: a row of ones, then zeros. Copies do not overwrite them.
@@ -148,19 +102,20 @@ struct Queries {
     FragmentA features[S::CHANNELS / 16];
     Accumulator labels[S::LABEL_TILES];       // sums of weighted labels
     float largest[2] = {NO_LOGIT, NO_LOGIT};  // inner products of queries lane / 4 and lane / 4 + 8
-    int y, x;                                 // of the block
+    int y, x;                                 // of the block, in the phase
     int lane;
 
     __device__ __forceinline__ int query_y(int half) const { return y + (lane / 4 + 8 * half) / S::BLOCK_X; }
     __device__ __forceinline__ int query_x(int half) const { return x + (lane / 4 + 8 * half) % S::BLOCK_X; }
 
-    __device__ __forceinline__ void load(const __half* __restrict__ query, int height, int width) {
-        const size_t plane = size_t(height) * width;
+    __device__ __forceinline__ void load(const AffinityProblem& problem, const Phase& phase) {
+        const size_t plane = size_t(problem.height) * problem.width;
+        const __half* query = static_cast<const __half*>(problem.query) + phase.batch * S::CHANNELS * plane;
 #pragma unroll
         for (int r = 0; r < 4; ++r) {
             const int at_y = query_y(r % 2), at_x = query_x(r % 2);
-            const bool inside = at_y < height && at_x < width;
-            const __half* pixel = query + (inside ? size_t(at_y) * width + at_x : 0);
+            const bool inside = phase.contains(at_y, at_x);
+            const __half* pixel = query + (inside ? phase.pixel(problem, at_y, at_x) : 0);
 #pragma unroll
             for (int k = 0; k < S::CHANNELS / 16; ++k) {
                 const int c = 16 * k + 2 * (lane % 4) + 8 * (r / 2);
@@ -174,29 +129,26 @@ struct Queries {
     }
 
     // Whether each of the lane's pairs is inside window and frame in x: bit 4 * tile + element.
-    __device__ __forceinline__ unsigned pairs_in_x(int first_key, int step, int width) const {
+    __device__ __forceinline__ unsigned pairs_in_x(int first_key, int radius, int width) const {
         unsigned pairs = 0;
 #pragma unroll
         for (int tile = 0; tile < S::KEY_TILES; ++tile) {
 #pragma unroll
             for (int element = 0; element < 4; ++element) {
                 const int key_x = first_key + KEYS * tile + 2 * (lane % 4) + element % 2;
-                const int distance = key_x - query_x(element / 2);
-                const int reach = S::DILATED ? S::RADIUS * step : S::RADIUS;
-                const bool valid =
-                    abs(distance) <= reach && (!S::DILATED || distance % step == 0) && key_x >= 0 && key_x < width;
+                const bool valid = abs(key_x - query_x(element / 2)) <= radius && key_x >= 0 && key_x < width;
                 pairs |= unsigned(valid) << (4 * tile + element);
             }
         }
         return pairs;
     }
 
-    // The bits of the queries whose window (of step 1) contains a key row.
-    __device__ __forceinline__ unsigned pairs_in_y(int key_y) const {
+    // The bits of the queries whose window contains a key row.
+    __device__ __forceinline__ unsigned pairs_in_y(int key_y, int radius) const {
         unsigned pairs = 0;
 #pragma unroll
         for (int half = 0; half < 2; ++half) {
-            if (abs(key_y - query_y(half)) <= S::RADIUS) pairs |= 0x33333333u << (2 * half);
+            if (abs(key_y - query_y(half)) <= radius) pairs |= 0x33333333u << (2 * half);
         }
         return pairs;
     }
@@ -204,15 +156,15 @@ struct Queries {
 
 // One number for each query and key of the rows computed together: inner products, then weights.
 template <typename S>
-using Pairs = Accumulator[S::ROWS_AT_ONCE][S::KEY_TILES];
+using Pairs = Accumulator[S::STAGE_ROWS][S::KEY_TILES];
 
 // Inner products of the queries with the keys of these rows; -inf for masked pairs.
 template <typename S>
 __device__ __forceinline__ void multiply_keys(Pairs<S>& pairs, const Queries<S>& queries, const __half* keys,
-                                              const unsigned (&valid_pairs)[S::ROWS_AT_ONCE]) {
+                                              const unsigned (&valid_pairs)[S::STAGE_ROWS]) {
     const __half* channel = keys + queries.lane * S::PITCH;  // ldmatrix: the lane names a channel
 #pragma unroll
-    for (int row = 0; row < S::ROWS_AT_ONCE; ++row)
+    for (int row = 0; row < S::STAGE_ROWS; ++row)
 #pragma unroll
         for (int tile = 0; tile < S::KEY_TILES; ++tile)
 #pragma unroll
@@ -221,7 +173,7 @@ __device__ __forceinline__ void multiply_keys(Pairs<S>& pairs, const Queries<S>&
 #pragma unroll
     for (int c = 0; c < S::CHANNELS; c += 32) {
 #pragma unroll
-        for (int row = 0; row < S::ROWS_AT_ONCE; ++row) {
+        for (int row = 0; row < S::STAGE_ROWS; ++row) {
 #pragma unroll
             for (int tile = 0; tile < S::KEY_TILES; ++tile) {
                 FragmentB first, second;
@@ -238,7 +190,7 @@ template <typename S>
 __device__ __forceinline__ void update_softmax(Pairs<S>& pairs, Queries<S>& queries, float scale) {
     float largest[2] = {queries.largest[0], queries.largest[1]};
 #pragma unroll
-    for (int row = 0; row < S::ROWS_AT_ONCE; ++row)
+    for (int row = 0; row < S::STAGE_ROWS; ++row)
 #pragma unroll
         for (int tile = 0; tile < S::KEY_TILES; ++tile)
 #pragma unroll
@@ -263,7 +215,7 @@ __device__ __forceinline__ void update_softmax(Pairs<S>& pairs, Queries<S>& quer
     }
     const float reference[2] = {largest[0] * scale, largest[1] * scale};
 #pragma unroll
-    for (int row = 0; row < S::ROWS_AT_ONCE; ++row)
+    for (int row = 0; row < S::STAGE_ROWS; ++row)
 #pragma unroll
         for (int tile = 0; tile < S::KEY_TILES; ++tile)
 #pragma unroll
@@ -299,198 +251,109 @@ __device__ __forceinline__ void multiply_labels(Queries<S>& queries, const Accum
     }
 }
 
-// Divides by the sum of weights, which the row of ones has accumulated, and writes the result.
+// Writes the queries' sums and their largest inner products, those of the group that begins at `slot`.
 template <typename S>
-__device__ __forceinline__ void write_out(const Queries<S>& queries, const AffinityProblem& problem, int batch) {
+__device__ __forceinline__ void write_partial(const Queries<S>& queries, const AffinityProblem& problem,
+                                              const Workspace& workspace, const Phase& phase, int slot) {
     const size_t plane = size_t(problem.height) * problem.width;
-    __half* out = static_cast<__half*>(problem.out) + size_t(batch) * problem.labels * plane;
+    const size_t map = (size_t(phase.batch) * problem.slots + slot) * plane;
 #pragma unroll
     for (int half = 0; half < 2; ++half) {
-        float sum = 0.f;
-#pragma unroll
-        for (int tile = 0; tile < S::LABEL_TILES; ++tile) {
-            const float* pair = queries.labels[tile].v + 2 * half;
-            if (tile == problem.labels / 8) sum = problem.labels % 2 == 0 ? pair[0] : pair[1];
-        }
-        const int owner = (queries.lane & ~3) | (problem.labels % 8 / 2);
-        sum = __shfl_sync(0xffffffffu, sum, owner);
-        const float inverse = sum > 0.f ? 1.f / sum : 0.f;
         const int y = queries.query_y(half), x = queries.query_x(half);
-        if (y >= problem.height || x >= problem.width) continue;
+        if (!phase.contains(y, x)) continue;
+        const size_t pixel = map + phase.pixel(problem, y, x);
+        float* sums = workspace.sums + pixel * S::LABEL_ROWS + 2 * (queries.lane % 4);
 #pragma unroll
         for (int tile = 0; tile < S::LABEL_TILES; ++tile) {
-#pragma unroll
-            for (int i = 0; i < 2; ++i) {
-                const int label = 8 * tile + 2 * (queries.lane % 4) + i;
-                if (label >= problem.labels) continue;
-                out[label * plane + size_t(y) * problem.width + x] =
-                    __float2half_rn(queries.labels[tile].v[2 * half + i] * inverse);
-            }
+            sums[8 * tile] = queries.labels[tile].v[2 * half];
+            sums[8 * tile + 1] = queries.labels[tile].v[2 * half + 1];
         }
+        if (queries.lane % 4 == 0) workspace.largest[pixel] = queries.largest[half];
     }
 }
 
-// Adds some key rows of a stage. `keys` points to the warp's first key column.
+// Adds the key rows of a stage. `keys` points to the warp's first key column.
 template <typename S>
-__device__ __forceinline__ void add_key_rows(Queries<S>& queries, const __half* keys,
-                                             const unsigned (&valid_pairs)[S::ROWS_AT_ONCE], float scale) {
+__device__ __forceinline__ void add_stage(Queries<S>& queries, const __half* keys, int row, int row_end, int radius,
+                                          unsigned pairs_in_x, float scale) {
+    const bool near = row + S::STAGE_ROWS > queries.y - radius && row < queries.y + S::BLOCK_Y + radius;
+    if (!near) return;
+    unsigned valid_pairs[S::STAGE_ROWS];
+#pragma unroll
+    for (int i = 0; i < S::STAGE_ROWS; ++i)
+        valid_pairs[i] = row + i < row_end ? pairs_in_x & queries.pairs_in_y(row + i, radius) : 0;
     Pairs<S> pairs;
     multiply_keys<S>(pairs, queries, keys, valid_pairs);
     update_softmax<S>(pairs, queries, scale);
 #pragma unroll
-    for (int row = 0; row < S::ROWS_AT_ONCE; ++row)
-        multiply_labels<S>(queries, pairs[row], keys + (row * S::MAP_ROWS + S::CHANNELS) * S::PITCH);
+    for (int i = 0; i < S::STAGE_ROWS; ++i)
+        multiply_labels<S>(queries, pairs[i], keys + (i * S::MAP_ROWS + S::CHANNELS) * S::PITCH);
 }
 
-// Adds a stage of step 1.
+// CTAs per SM: as many as registers allow without spilling.
+#if !defined(__CUDA_ARCH__)
+constexpr int ARCHITECTURE = 0;
+#else
+constexpr int ARCHITECTURE = __CUDA_ARCH__;
+#endif
 template <typename S>
-__device__ __forceinline__ void add_dense_stage(Queries<S>& queries, const __half* keys, const Walk<S>& current,
-                                                unsigned pairs_in_x, float scale) {
-    const bool near =
-        current.row + S::STAGE_ROWS > queries.y - S::RADIUS && current.row < queries.y + S::BLOCK_Y + S::RADIUS;
-    if (!near) return;
-    unsigned valid_pairs[S::ROWS_AT_ONCE];
-#pragma unroll
-    for (int i = 0; i < S::ROWS_AT_ONCE; ++i)
-        valid_pairs[i] = current.row + i < current.row_end() ? pairs_in_x & queries.pairs_in_y(current.row + i) : 0;
-    add_key_rows<S>(queries, keys, valid_pairs, scale);
-}
-
-// Adds a stage of a wider step: the rows whose distance from the queries' row is a multiple of the step. `row` is the
-// first of them, relative to the stage; it is updated for the next stage.
+constexpr bool IS_LARGE = S::MAX_RADIUS > 12 || (S::LABEL_TILES > 2 && S::MAX_RADIUS > 8) ||
+                          (ARCHITECTURE >= 1000 && ARCHITECTURE < 1100) ||
+                          ((ARCHITECTURE == 900 || ARCHITECTURE == 1100) && (S::MAX_RADIUS > 8 || S::LABEL_TILES > 2));
 template <typename S>
-__device__ __forceinline__ void add_dilated_stage(Queries<S>& queries, const __half* keys, const Walk<S>& current,
-                                                  int& row, unsigned pairs_in_x, float scale) {
-    const int above = current.row - queries.y, rows = current.stage_rows();
-#pragma unroll 1
-    for (; row < rows; row += current.step)
-        if (abs(above + row) <= current.reach() && current.row + row < current.row_end())
-            add_key_rows<S>(queries, keys + row * S::MAP_ROWS * S::PITCH, {pairs_in_x}, scale);
-    row -= rows;
-}
+constexpr int CTAS_OF_SM = IS_LARGE<S> ? 1 : 2;
 
-// Adds all slots of the shape, from the walk's first stage on.
+// Grid: tiles of all phases (of the step that has most), slots, batch. A CTA computes one tile for the group of slots
+// that begins at its slot.
 template <typename S>
-__device__ __forceinline__ void add_slots(Queries<S>& queries, Walk<S>& next, __half* stages,
-                                          const AffinityProblem& problem) {
-    const float scale = problem.scale * LOG2_E;
-    const bool idle = queries.x >= problem.width || queries.y >= problem.height;
-    fill_constant_rows<S>(stages, problem.labels);
-    fill(stages, next, problem);
-    close_copies();
-    int offset = 0;  // of the warp's first key column within the stage
-    int row = 0;     // first row of the stage that the warp needs, for wider steps
-    unsigned pairs_in_x = 0;
-    bool more = true;
-    for (int buffer = 0; more; buffer ^= 1) {
-        const Walk<S> current = next;
-        more = next.advance();
-        if (more) fill(stages + (buffer ^ 1) * S::STAGE_HALVES, next, problem);
-        close_copies();
-        await_copies<1>();
-        __syncthreads();  // the stage is complete
+__global__ void __launch_bounds__(S::THREADS, CTAS_OF_SM<S>)
+    affinity(const AffinityProblem problem, const Workspace workspace) {
+#if !defined(__CUDA_ARCH__) || __CUDA_ARCH__ >= 800  // older GPUs get an empty kernel, which dispatch never launches
+    const int batch = blockIdx.z, first_slot = blockIdx.y;
+    const int step = step_of_slot(problem, batch, first_slot);
+    const unsigned group = group_of(problem, workspace, batch, first_slot);
+    if (group == 0 || step > MAX_STEP) return;
+    const Tiles tiles(problem, S::TILE_X, S::TILE_Y, step);
+    const int index = blockIdx.x / tiles.per_phase, tile = blockIdx.x % tiles.per_phase;
+    if (index >= step * step) return;
+    const Phase phase(problem, batch, step, index);
+    Walk<S> next{problem, workspace, phase, tile / tiles.in_x * S::TILE_Y, tile % tiles.in_x * S::TILE_X, group};
+    if (!phase.contains(next.tile_y, next.tile_x)) return;
 
-        if (current.fresh) {
-            offset = current.first_column(queries.x) - current.first_column(current.tile_x);
-            pairs_in_x = queries.pairs_in_x(current.left + offset, current.step, problem.width);
-            if (S::DILATED) {
-                const int residue = (queries.y - current.row) % current.step;
-                row = residue < 0 ? residue + current.step : residue;
-            }
-        }
-        const __half* keys = stages + buffer * S::STAGE_HALVES + offset;
-        if (!idle) {
-            if constexpr (S::DILATED)
-                add_dilated_stage<S>(queries, keys, current, row, pairs_in_x, scale);
-            else
-                add_dense_stage<S>(queries, keys, current, pairs_in_x, scale);
-        }
-        __syncthreads();  // the stage may be filled again
-    }
-    await_copies<0>();
-}
-
-// Assigns queries to the warp by the shape, and loads them.
-template <typename S>
-__device__ __forceinline__ Queries<S> assign_queries(const Walk<S>& walk, const AffinityProblem& problem) {
+    __half* stages = reinterpret_cast<__half*>(dynamic_shared());
     const int warp = threadIdx.x / WARP;
     Queries<S> queries;
     queries.lane = threadIdx.x % WARP;
-    queries.y = walk.tile_y + warp / S::WARPS_X * S::BLOCK_Y;
-    queries.x = walk.tile_x + warp % S::WARPS_X * S::BLOCK_X;
-    queries.load(
-        static_cast<const __half*>(problem.query) + size_t(walk.batch) * S::CHANNELS * problem.height * problem.width,
-        problem.height, problem.width);
-    return queries;
-}
+    queries.y = next.tile_y + warp / S::WARPS_X * S::BLOCK_Y;
+    queries.x = next.tile_x + warp % S::WARPS_X * S::BLOCK_X;
+    queries.load(problem, phase);
+    const bool idle = !phase.contains(queries.y, queries.x);
+    const int offset = next.first_column(queries.x) - next.first_column(next.tile_x);  // of the warp's key columns
+    unsigned pairs_in_x = 0;
 
-// Writes the queries' softmax state to shared memory or reads it from there, by their place in the CTA's tile.
-template <typename S, bool WRITE>
-__device__ __forceinline__ void move_states(float* states, Queries<S>& queries, int tile_y, int tile_x) {
-#pragma unroll
-    for (int half = 0; half < 2; ++half) {
-        const int place = (queries.query_y(half) - tile_y) * S::TILE_X + queries.query_x(half) - tile_x;
-        float* state = states + place * S::STATE_FLOATS;
-#pragma unroll
-        for (int tile = 0; tile < S::LABEL_TILES; ++tile) {
-#pragma unroll
-            for (int i = 0; i < 2; ++i) {
-                float& sum = queries.labels[tile].v[2 * half + i];
-                float& moved = state[8 * tile + 2 * (queries.lane % 4) + i];
-                if (WRITE)
-                    moved = sum;
-                else
-                    sum = moved;
-            }
+    next.next_slot();
+    fill_constant_rows<S>(stages, problem.labels);
+    fill<S>(stages, next, problem.labels);
+    close_copies();
+    bool more = true, first = true;
+    for (int buffer = 0; more; buffer ^= 1) {
+        const int row = next.row;
+        more = next.advance();
+        if (more) fill<S>(stages + (buffer ^ 1) * S::STAGE_HALVES, next, problem.labels);
+        close_copies();
+        await_copies<1>();
+        __syncthreads();  // the stage is complete
+        if (first) {      // before the loop, the compiler would move it into each stage to save a register
+            pairs_in_x = queries.pairs_in_x(next.first_column(queries.x), problem.radius, phase.width);
+            first = false;
         }
-        if (!WRITE)
-            queries.largest[half] = state[S::LABEL_ROWS];
-        else if (queries.lane % 4 == 0)
-            state[S::LABEL_ROWS] = queries.largest[half];
+        if (!idle)
+            add_stage<S>(queries, stages + buffer * S::STAGE_HALVES + offset, row, next.row_end(), problem.radius,
+                         pairs_in_x, problem.scale * LOG2_E);
+        __syncthreads();  // the stage may be filled again
     }
-}
-
-// CTAs per SM: as many as registers allow without spilling. On sm_100 two would spill, and a frame has only about one
-// CTA per SM.
-#if defined(__CUDA_ARCH__) && __CUDA_ARCH__ >= 1000 && __CUDA_ARCH__ < 1100
-template <typename S>
-constexpr int CTAS_OF_SM = 1;
-#else
-template <typename S>
-constexpr int CTAS_OF_SM = S::LABEL_TILES > 2 && S::RADIUS > 6 ? 1 : 2;
-#endif
-
-// Grid: columns / TILE_X, rows / TILE_Y, batch.
-template <typename S>
-__global__ void __launch_bounds__(S::THREADS, CTAS_OF_SM<S>) affinity(const AffinityProblem problem) {
-#if !defined(__CUDA_ARCH__) || __CUDA_ARCH__ >= 800  // older GPUs get an empty kernel, which dispatch never launches
-    using Wide = Shape<S::RADIUS, S::CHANNELS, S::LABEL_TILES, true>;
-    static_assert(Wide::TILE_X == S::TILE_X && Wide::TILE_Y == S::TILE_Y && Wide::THREADS == S::THREADS);
-    __half* stages = reinterpret_cast<__half*>(dynamic_shared());
-    float* states = reinterpret_cast<float*>(dynamic_shared());
-    const int batch = blockIdx.z, tile_y = blockIdx.y * S::TILE_Y, tile_x = blockIdx.x * S::TILE_X;
-
-    Walk<S> dense{problem, batch, tile_y, tile_x};
-    const bool any_dense = dense.next_slot();
-    if (any_dense) {
-        Queries<S> queries = assign_queries(dense, problem);
-        add_slots(queries, dense, stages, problem);
-        if (!Walk<Wide>{problem, batch, tile_y, tile_x}.next_slot()) {
-            write_out(queries, problem, batch);
-            return;
-        }
-        move_states<S, true>(states, queries, tile_y, tile_x);
-        __syncthreads();  // all states are written
-    }
-    // Created only here, to save registers during the first walk.
-    Walk<Wide> wide{problem, batch, tile_y, tile_x};
-    Queries<Wide> queries = assign_queries(wide, problem);
-    if (any_dense) {
-        move_states<Wide, false>(states, queries, tile_y, tile_x);
-        __syncthreads();  // and read
-    }
-    if (wide.next_slot()) add_slots(queries, wide, stages, problem);
-    write_out(queries, problem, batch);
+    await_copies<0>();
+    write_partial<S>(queries, problem, workspace, phase, first_slot);
 #endif
 }
 

@@ -1,5 +1,6 @@
 // The dispatch table: all compiled kernels, fastest first, and the problems each supports.
 #include "dispatch.hpp"
+#include "workspace.hpp"
 
 #include <cstdlib>
 #include <cstring>
@@ -12,12 +13,18 @@ constexpr auto F16 = ElementType::float16;
 
 // The first row that supports a problem is used.
 constexpr KernelConfiguration TABLE[] = {
-    {"mma f16 r6 c64 o7", Family::mma, F16, 6, 64, 7, mma::SIZES<mma::Shape<6, 64, 1>>, launch_mma<6, 64, 1>},
-    {"mma f16 r6 c64 o15", Family::mma, F16, 6, 64, 15, mma::SIZES<mma::Shape<6, 64, 2>>, launch_mma<6, 64, 2>},
-    {"mma f16 r6 c64", Family::mma, F16, 6, 64, 32, mma::SIZES<mma::Shape<6, 64, 5>>, launch_mma<6, 64, 5>},
+    {"mma f16 r4 c64 o7", Family::mma, F16, 4, 64, 7, mma::SIZES<mma::Shape<4, 64, 1>>, launch_mma<4, 64, 1>},
+    {"mma f16 r4 c64 o15", Family::mma, F16, 4, 64, 15, mma::SIZES<mma::Shape<4, 64, 2>>, launch_mma<4, 64, 2>},
+    {"mma f16 r4 c64", Family::mma, F16, 4, 64, 32, mma::SIZES<mma::Shape<4, 64, 5>>, launch_mma<4, 64, 5>},
+    {"mma f16 r8 c64 o7", Family::mma, F16, 8, 64, 7, mma::SIZES<mma::Shape<8, 64, 1>>, launch_mma<8, 64, 1>},
+    {"mma f16 r8 c64 o15", Family::mma, F16, 8, 64, 15, mma::SIZES<mma::Shape<8, 64, 2>>, launch_mma<8, 64, 2>},
+    {"mma f16 r8 c64", Family::mma, F16, 8, 64, 32, mma::SIZES<mma::Shape<8, 64, 5>>, launch_mma<8, 64, 5>},
     {"mma f16 r12 c64 o7", Family::mma, F16, 12, 64, 7, mma::SIZES<mma::Shape<12, 64, 1>>, launch_mma<12, 64, 1>},
     {"mma f16 r12 c64 o15", Family::mma, F16, 12, 64, 15, mma::SIZES<mma::Shape<12, 64, 2>>, launch_mma<12, 64, 2>},
     {"mma f16 r12 c64", Family::mma, F16, 12, 64, 32, mma::SIZES<mma::Shape<12, 64, 5>>, launch_mma<12, 64, 5>},
+    {"mma f16 r16 c64 o7", Family::mma, F16, 16, 64, 7, mma::SIZES<mma::Shape<16, 64, 1>>, launch_mma<16, 64, 1>},
+    {"mma f16 r16 c64 o15", Family::mma, F16, 16, 64, 15, mma::SIZES<mma::Shape<16, 64, 2>>, launch_mma<16, 64, 2>},
+    {"mma f16 r16 c64", Family::mma, F16, 16, 64, 32, mma::SIZES<mma::Shape<16, 64, 5>>, launch_mma<16, 64, 5>},
     {"simt f32 r6", Family::simt, F32, 6, 0, 32, simt::SIZES<6>, launch_simt<F32, 6>},
     {"simt f32 r12", Family::simt, F32, 12, 0, 32, simt::SIZES<12>, launch_simt<F32, 12>},
     {"simt f32", Family::simt, F32, 0, 0, 32, simt::SIZES<simt::WIDEST>, launch_simt<F32, 0>},
@@ -59,7 +66,9 @@ Reason problem_of_row(const KernelConfiguration& row, const AffinityProblem& p) 
     if (row.type != p.type)
         return row.type == F32 ? "this kernel takes float32 but the tensors are float16; use a float16 kernel"
                                : "this kernel takes float16 but the tensors are float32; use a float32 kernel";
-    if (row.radius != 0 && row.radius != p.radius)
+    if (row.family == Family::mma && p.radius > row.radius)
+        return "this kernel was compiled for a smaller radius; use one for a larger one";
+    if (row.family != Family::mma && row.radius != 0 && row.radius != p.radius)
         return "this kernel was compiled for another radius; use the one for any radius";
     if (row.channels != 0 && row.channels != p.channels)
         return "this kernel was compiled for another number of channels; use a simt kernel";
@@ -140,11 +149,16 @@ int choose_configuration(const AffinityProblem& problem, int sm, const char** re
     return first_that_runs(problem, sm, reason);
 }
 
-std::int64_t workspace_bytes(int, const AffinityProblem&) noexcept { return 0; }
+std::int64_t workspace_bytes(int configuration, const AffinityProblem& problem) noexcept {
+    if (!is_valid(configuration) || TABLE[configuration].family != Family::mma) return 0;
+    return mma::phases_bytes(problem) + mma::partials_bytes(problem, mma::round_up(TABLE[configuration].labels + 1, 8));
+}
 
 int launch(int configuration, const AffinityProblem& problem, CUstream_st* stream) noexcept {
     constexpr int INVALID_VALUE = 1;  // cudaErrorInvalidValue
-    return is_valid(configuration) ? TABLE[configuration].launch(problem, stream) : INVALID_VALUE;
+    if (!is_valid(configuration)) return INVALID_VALUE;
+    if (problem.workspace == nullptr && workspace_bytes(configuration, problem) > 0) return INVALID_VALUE;
+    return TABLE[configuration].launch(problem, stream);
 }
 
 }  // namespace maskring

@@ -13,7 +13,7 @@ struct KernelConfiguration {
     const char* name;
     Family family;
     ElementType type;
-    int radius;    // 0 = any
+    int radius;    // the largest on tensor cores, else the only one; 0 = any
     int channels;  // 0 = any
     int labels;    // the most
     Sizes sizes;
@@ -24,7 +24,7 @@ struct KernelConfiguration {
 const KernelConfiguration& configuration(int index) noexcept;
 
 // Defined in mma.cu, simt.cu and gather.cu.
-template <int RADIUS, int CHANNELS, int LABEL_TILES>
+template <int MAX_RADIUS, int CHANNELS, int LABEL_TILES>
 int launch_mma(const AffinityProblem& problem, CUstream_st* stream);
 template <ElementType TYPE, int RADIUS>
 int launch_simt(const AffinityProblem& problem, CUstream_st* stream);

@@ -35,7 +35,7 @@ struct KernelConfiguration;
 // Number of rows.
 int configuration_count() noexcept;
 
-// Name of a row, for logs ("simt f32 r12", "mma f16 r6 c64").
+// Name of a row, for logs ("simt f32 r12", "mma f16 r8 c64").
 const char* configuration_name(int configuration) noexcept;
 
 // Whether row `configuration` supports `problem` on compute capability `sm` (86 = 8.6). If not, `*reason` (unless null)
@@ -52,7 +52,7 @@ int choose_configuration(const AffinityProblem& problem, int sm, const char** re
 // Scratch memory that row `configuration` needs for `problem`.
 std::int64_t workspace_bytes(int configuration, const AffinityProblem& problem) noexcept;
 
-// Launches on `stream`; returns a cudaError_t as int (0 = success). Thread-safe.
+// Launches one kernel or several on `stream`; returns a cudaError_t as int (0 = success). Thread-safe.
 int launch(int configuration, const AffinityProblem& problem, CUstream_st* stream) noexcept;
 
 }  // namespace maskring

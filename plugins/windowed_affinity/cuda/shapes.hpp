@@ -62,54 +62,42 @@ constexpr int KEYS = 8;      // of one MMA: its columns
 
 constexpr int round_up(int x, int to) { return (x + to - 1) / to * to; }
 
-// Sizes that follow from a row of the dispatch table, for slots of step 1 or for those of wider steps (DILATED).
-template <int RADIUS_, int CHANNELS_, int LABEL_TILES_, bool DILATED_ = false>
+// Sizes that follow from a row of the dispatch table. They fit every radius up to MAX_RADIUS.
+template <int MAX_RADIUS_, int CHANNELS_, int LABEL_TILES_>
 struct Shape {
-    static constexpr bool DILATED = DILATED_;
-    static constexpr int RADIUS = RADIUS_, CHANNELS = CHANNELS_;
+    static constexpr int MAX_RADIUS = MAX_RADIUS_, CHANNELS = CHANNELS_;
     static constexpr int LABEL_TILES = LABEL_TILES_;  // of 8 labels, the row of ones included
     static constexpr int LABEL_ROWS = LABEL_TILES * 8;
 
-    // Queries of a warp. Windows of 4 x 4 fit 4 key tiles a row at radius 12; 2 x 8 fit 3 at radius 6, where 4 x 4
-    // would too, but have more key rows. With a wider step, neighbouring query rows have no key row in common, so a
-    // warp takes a single one.
-    static constexpr int BLOCK_X = DILATED ? 16 : RADIUS == 6 ? 8 : 4, BLOCK_Y = QUERIES / BLOCK_X;
+    // Queries of a warp. Windows of 4 x 4 fit 2, 3, 4 and 5 key tiles a row at radii up to 4, 8, 12 and 16; 2 x 8 fit 3
+    // at radii up to 8 and 5 up to 16, too, with fewer key rows.
+    static constexpr int BLOCK_X = MAX_RADIUS % 8 == 0 ? 8 : 4, BLOCK_Y = QUERIES / BLOCK_X;
     static constexpr int WARPS_X = 16 / BLOCK_X, WARPS_Y = 8 / BLOCK_Y;
     static constexpr int WARPS = WARPS_X * WARPS_Y, THREADS = WARPS * WARP;
     static constexpr int TILE_X = WARPS_X * BLOCK_X, TILE_Y = WARPS_Y * BLOCK_Y;
 
-    // Key tiles that hold one row of a block's windows, wherever (at multiples of BLOCK_X) the block begins.
+    // Key tiles that hold one row of a block's windows of any radius, wherever (at multiples of BLOCK_X) it begins.
     static constexpr int key_tiles() {
         int most = 0;
-        for (int x = 1024; x < 1024 + KEYS; x += BLOCK_X) {
-            const int offset = (x - RADIUS) % KEYS, tiles = round_up(offset + BLOCK_X + 2 * RADIUS, KEYS) / KEYS;
-            if (tiles > most) most = tiles;
+        for (int radius = 0; radius <= MAX_RADIUS; ++radius) {
+            for (int x = 1024; x < 1024 + KEYS; x += BLOCK_X) {
+                const int offset = (x - radius) % KEYS, tiles = round_up(offset + BLOCK_X + 2 * radius, KEYS) / KEYS;
+                if (tiles > most) most = tiles;
+            }
         }
         return most;
     }
-    // Rows of dilated windows are of many widths and taken three tiles at a time.
-    static constexpr int KEY_TILES = DILATED ? 3 : key_tiles();
-    static constexpr int WARP_COLUMNS = KEY_TILES * KEYS;
-    static constexpr int COLUMNS = round_up(TILE_X - BLOCK_X, KEYS) + WARP_COLUMNS;  // of the CTA
+    static constexpr int KEY_TILES = key_tiles();
+    static constexpr int COLUMNS = round_up(TILE_X - BLOCK_X, KEYS) + KEY_TILES * KEYS;  // of the CTA
 
     // An odd number of 16-byte pieces: eight rows then lie in different banks, as ldmatrix wants them.
     static constexpr int PITCH = (COLUMNS / 8 % 2 == 1 ? COLUMNS : COLUMNS + 8);
     static constexpr int MAP_ROWS = CHANNELS + LABEL_ROWS;
-    static constexpr bool SIX_FIT = 2 * 6 * MAP_ROWS * PITCH * 2 <= 48 * 1024;
-    static constexpr int STAGE_ROWS = !DILATED ? 2 : SIX_FIT ? 6 : 4;  // key rows between two barriers
-    static constexpr int ROWS_AT_ONCE = DILATED ? 1 : 2;               // of them, those that a warp computes together
+    static constexpr int STAGE_ROWS = 2;  // key rows between two barriers, which a warp computes together
     static constexpr int STAGE_HALVES = STAGE_ROWS * MAP_ROWS * PITCH;
-    static constexpr int STAGES_BYTES = 2 * STAGE_HALVES * 2;
-    // Between both kinds of slots, queries change their warps: sums and the largest product of each, an odd number.
-    static constexpr int STATE_FLOATS = LABEL_ROWS + 1;
-    static constexpr int STATES_BYTES = 4 * TILE_X * TILE_Y * STATE_FLOATS;
 
-    static constexpr int shared_bytes() {
-        const int of_other = Shape<RADIUS, CHANNELS, LABEL_TILES, true>::STAGES_BYTES;
-        const int stages = STAGES_BYTES > of_other ? STAGES_BYTES : of_other;
-        return stages > STATES_BYTES ? stages : STATES_BYTES;
-    }
-    static_assert(STAGES_BYTES <= 48 * 1024 && STATES_BYTES <= 48 * 1024, "more needs an opt-in");
+    static constexpr int shared_bytes() { return 2 * STAGE_HALVES * 2; }
+    static_assert(2 * STAGE_HALVES * 2 <= 48 * 1024, "more needs an opt-in");
     static_assert(4 * KEY_TILES <= 32, "a lane's pairs of one key row are bits of one word");
 };
 

@@ -26,6 +26,10 @@ MASKRING_EXPORT int maskring_cuda_choose(const AffinityProblem* problem, int sm,
     return maskring::choose_configuration(*problem, sm, reason);
 }
 
+MASKRING_EXPORT std::int64_t maskring_cuda_workspace_bytes(int row, const AffinityProblem* problem) {
+    return maskring::workspace_bytes(row, *problem);
+}
+
 MASKRING_EXPORT int maskring_cuda_launch(int row, const AffinityProblem* problem, void* stream) {
     return maskring::launch(row, *problem, static_cast<CUstream_st*>(stream));
 }

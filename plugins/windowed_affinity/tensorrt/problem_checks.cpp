@@ -252,7 +252,12 @@ std::string kernels_fingerprint() {
         hash = (hash ^ 0xffu) * 0x100000001b3u;
     };
     add("chosen by shape");  // earlier libraries left the choice to TensorRT
-    for (int row = 0; row < configuration_count(); ++row) add(configuration_name(row));
+    // An engine also stores how large a workspace it gives.
+    const AffinityProblem typical{ElementType::float16, 1, 5, 64, 11, 120, 214, 6, 1.f, {}, {}, {}, {}, {}, {}, {}};
+    for (int row = 0; row < configuration_count(); ++row) {
+        add(configuration_name(row));
+        add(std::to_string(workspace_bytes(row, typical)));
+    }
     char digits[16 + 1];
     std::snprintf(digits, sizeof(digits), "%016llx", static_cast<unsigned long long>(hash));
     return std::string(MASKRING_VERSION "-") + digits;

@@ -29,28 +29,43 @@ class Row:
 
     def fit(self, case: Case) -> Case | None:
         """The case, changed as little as the row needs; None when the row is not for such a case."""
-        radius, channels, labels = (self.compiled_for(letter) for letter in "rco")
+        channels, labels = (self.compiled_for(letter) for letter in "co")
         if case.top_k or (case.offsets is not None and self.family != "gather"):
             return None
         return replace(
             case,
             name=f"{case.name} for {self.name}",
             dtype=self.dtype,
-            radius=case.radius if radius is None else radius,
+            radius=self._radius_for(case),
             channels=channels or max(8, case.channels // 8 * 8),
             labels=min(case.labels, labels or 32),
         )
+
+    def _radius_for(self, case: Case) -> int:
+        """On tensor cores, a radius for which dispatch takes this row: one of the four up to the largest, or 0."""
+        most = self.compiled_for("r")
+        if most is None:
+            return case.radius
+        if self.family != "mma":
+            return most
+        return case.radius % 5 if most == 4 else most - case.height % 4
 
 
 ROWS = [
     Row(name)
     for name in (
-        "mma f16 r6 c64 o7",
-        "mma f16 r6 c64 o15",
-        "mma f16 r6 c64",
+        "mma f16 r4 c64 o7",
+        "mma f16 r4 c64 o15",
+        "mma f16 r4 c64",
+        "mma f16 r8 c64 o7",
+        "mma f16 r8 c64 o15",
+        "mma f16 r8 c64",
         "mma f16 r12 c64 o7",
         "mma f16 r12 c64 o15",
         "mma f16 r12 c64",
+        "mma f16 r16 c64 o7",
+        "mma f16 r16 c64 o15",
+        "mma f16 r16 c64",
         "simt f32 r6",
         "simt f32 r12",
         "simt f32",
@@ -63,7 +78,7 @@ ROWS = [
 ]
 
 # One of each family, of either type: what everyday tests take where the deep ones take every row.
-REPRESENTATIVES = [row for row in ROWS if row.name in ("mma f16 r6 c64 o7", "simt f32", "gather f16")]
+REPRESENTATIVES = [row for row in ROWS if row.name in ("mma f16 r8 c64 o7", "simt f32", "gather f16")]
 
 # Sizes that no tile divides. Widths are a multiple of 8, even and odd: that decides how keys are copied.
 ESPECIALLY = [
@@ -78,6 +93,10 @@ ESPECIALLY = [
     Case("steps 1 to 4, high", height=61, width=9, dilation=((3, 1, 2, 4),), labels=5),
     Case("steps 1 to 4, wide", height=6, width=120, dilation=((4, 0, 2, 3, 1),), labels=5),
     Case("steps 2 to 5, none of 1", height=27, width=26, dilation=((2, 3), (5, 4)), labels=3),
+    Case("steps 6 to 9", height=19, width=33, dilation=((8, 6, 9, 7),), labels=3),
+    Case("one slot", height=21, width=24, dilation=((1,),), labels=11),
+    Case("one slot, two steps and none", height=13, width=18, dilation=((2,), (9,), (0,)), labels=5),
+    Case("groups of equal steps", height=40, width=24, dilation=((3, 3, 1, 3, 3),), labels=3),
     Case("steps beyond the frame", height=12, width=35, dilation=((2**31 - 1, 1, 9),), labels=3),
 ]
 

@@ -2,6 +2,8 @@
 
 #include <cuda_runtime_api.h>
 
+#include <cstdlib>
+
 extern "C" {
 
 cudaError_t cudaGetDevice(int* device) {
@@ -11,7 +13,23 @@ cudaError_t cudaGetDevice(int* device) {
 
 cudaError_t cudaDeviceGetAttribute(int* value, cudaDeviceAttr attribute, int) {
     const int sm = cuda_double::compute_capability;
-    *value = attribute == cudaDevAttrComputeCapabilityMajor ? sm / 10 : sm % 10;
+    *value = attribute == cudaDevAttrMultiProcessorCount      ? 1
+             : attribute == cudaDevAttrComputeCapabilityMajor ? sm / 10
+                                                              : sm % 10;
+    return cudaSuccess;
+}
+
+// Memory of the device is memory of the process, and streams run at once.
+cudaError_t cudaMemPoolCreate(cudaMemPool_t*, const cudaMemPoolProps*) { return cudaSuccess; }
+cudaError_t cudaMemPoolSetAttribute(cudaMemPool_t, cudaMemPoolAttr, void*) { return cudaSuccess; }
+
+cudaError_t cudaMallocFromPoolAsync(void** memory, std::size_t bytes, cudaMemPool_t, cudaStream_t) {
+    *memory = std::aligned_alloc(256, (bytes + 255) / 256 * 256);
+    return *memory == nullptr ? cudaErrorMemoryAllocation : cudaSuccess;
+}
+
+cudaError_t cudaFreeAsync(void* memory, cudaStream_t) {
+    std::free(memory);
     return cudaSuccess;
 }
 

@@ -63,7 +63,8 @@ TEST(profiles_and_workspace) {
                 const Call most{.height = 270, .width = 480, .labels = 32, .type = type, .offsets = offsets};
                 CHECK(plugin.configure(least, most) == 0);
                 CHECK(plugin.tactics().empty() && plugin.runtime->setTactic(0) == 0);
-                CHECK(plugin.workspace(most) == 0);  // as docs/plugin.md says of the present kernels
+                // Only the kernels for tensor cores need any.
+                CHECK((plugin.workspace(most) > 0) == (type == DataType::kHALF && !offsets));
             }
         }
     }

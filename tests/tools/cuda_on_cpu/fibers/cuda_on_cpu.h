@@ -12,6 +12,7 @@
 //   - under ThreadSanitizer (clang) every CUDA thread is a thread of its own: a missing barrier is a reported race;
 //   - CUDA_ON_CPU_SEED=n shuffles the order in which the threads of a block run;
 //   - cp.async delivers as late as it may (when it is waited for), or at once with CUDA_ON_CPU_ASYNC=early;
+//   - CUDA_ON_CPU_PROCESSORS=n is the number of multiprocessors that the GPU claims to have (1);
 //   - a barrier or collective that not all threads reach aborts with the thread's index.
 // Not modelled: weak memory ordering, bank conflicts, occupancy, rounding of approximate instructions.
 #pragma once

@@ -421,3 +421,21 @@ cudaError_t run_grid(dim3 grid, dim3 block, std::size_t shared_bytes, const std:
 }
 
 }  // namespace cuda_on_cpu
+
+// What launchers ask of the runtime. Weak, because tests that link a double of the runtime have their own.
+extern "C" {
+
+[[gnu::weak]] cudaError_t cudaGetDevice(int* device) {
+    *device = 0;
+    return cudaSuccess;
+}
+
+[[gnu::weak]] cudaError_t cudaDeviceGetAttribute(int* value, cudaDeviceAttr, int) {  // of multiprocessors
+    const char* wanted = std::getenv("CUDA_ON_CPU_PROCESSORS");
+    *value = wanted ? std::atoi(wanted) : 1;
+    return cudaSuccess;
+}
+
+cudaError_t cudaFuncSetAttribute(const void*, cudaFuncAttribute, int) { return cudaSuccess; }
+
+}  // extern "C"

@@ -166,8 +166,13 @@ def run(row: str, inputs: Inputs, mutation: Mutation | None = None) -> Array:
     callback = _CALLBACK(launched)  # must live as long as launches may come
     library.record_launches(callback)
     problem, out = _problem(device, inputs)
+    index = configurations().index(row)
+    workspace_bytes = library["_ZN8maskring15workspace_bytesEiRKNS_15AffinityProblemE"]
+    workspace_bytes.restype = ctypes.c_int64
+    if size := workspace_bytes(index, ctypes.byref(problem)):
+        problem.workspace = device.allocate(size, "workspace").address
     launch = library["_ZN8maskring6launchEiRKNS_15AffinityProblemEP11CUstream_st"]
-    code = launch(configurations().index(row), ctypes.byref(problem), None)
+    code = launch(index, ctypes.byref(problem), None)
     if failures:
         raise failures[0]
     if code != 0:
