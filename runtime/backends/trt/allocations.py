@@ -45,12 +45,28 @@ class PinnedArray:
 
     The pages are numpy's own. :meth:`free` unlocks them, and the array stays readable.
 
+    Args:
+        library: NVIDIA's driver.
+        shape: of the array.
+        dtype: of the array.
+        on_free: called by the first :meth:`free`.
+        lock: whether to lock the pages. The driver also copies from and to pages that are not locked, by way of
+            pages of its own.
+
     Attributes:
         array: zeroed, on pages of its own.
+
+    Raises:
+        DriverError: when the driver does not lock the pages.
     """
 
     def __init__(
-        self, library: Any, shape: tuple[int, ...], dtype: DTypeLike, on_free: Callable[[PinnedArray], None]
+        self,
+        library: Any,
+        shape: tuple[int, ...],
+        dtype: DTypeLike,
+        on_free: Callable[[PinnedArray], None],
+        lock: bool = True,
     ) -> None:
         nbytes = math.prod(shape) * np.dtype(dtype).itemsize
         whole = max(1, -(-nbytes // mmap.PAGESIZE)) * mmap.PAGESIZE
@@ -60,11 +76,14 @@ class PinnedArray:
         self._library = library
         self._on_free = on_free
         self._address: ctypes.c_void_p | None = ctypes.c_void_p(pages.ctypes.data)
-        check_call(library, "cuMemHostRegister_v2", self._address, ctypes.c_size_t(whole), 0)
+        self._locked = lock
+        if lock:
+            check_call(library, "cuMemHostRegister_v2", self._address, ctypes.c_size_t(whole), 0)
 
     def free(self) -> None:
         """Unlock the pages. Doing so twice does nothing."""
         address, self._address = self._address, None
         if address is not None:
             self._on_free(self)
-            self._library.cuMemHostUnregister(address)
+            if self._locked:
+                self._library.cuMemHostUnregister(address)

@@ -33,6 +33,9 @@ _EVENT_WITHOUT_TIMING = 2
 _POINTER_DEVICE_ORDINAL = 9
 """CU_POINTER_ATTRIBUTE_DEVICE_ORDINAL."""
 
+_HOST_REGISTER_SUPPORTED = 99
+"""CU_DEVICE_ATTRIBUTE_HOST_REGISTER_SUPPORTED: the driver can page-lock memory that it did not allocate."""
+
 
 class CudaGraph:
     """Work of one stream that one call starts; owns the driver's graph until :meth:`destroy`."""
@@ -71,6 +74,7 @@ class Device:
         name: of the GPU, for people.
         compute_capability: of the GPU, as ``sm86``.
         stream: the driver's handle of the stream for all work but early uploads.
+        can_lock_pages: whether arrays of :meth:`pin` are page-locked.
 
     Raises:
         UnavailableError: when pycuda, the driver or the GPU is missing.
@@ -93,6 +97,7 @@ class Device:
             device = self._driver.Device(ordinal)
             self.name = str(device.name())
             self.compute_capability = "sm{}{}".format(*device.compute_capability())
+            self.can_lock_pages = self._supports(_HOST_REGISTER_SUPPORTED)
             self._context = device.retain_primary_context()
             with self.current():
                 self._compute = self._driver.Stream(_NON_BLOCKING_STREAM)
@@ -103,6 +108,12 @@ class Device:
                 raise UnavailableError(f"the GPU cannot be used ({error_text(error)})", NEEDS_GPU) from error
         self.stream = int(self._compute.handle)
         self._stream_handle = ctypes.c_void_p(self.stream)
+
+    def _supports(self, attribute: int) -> bool:
+        handle, value = ctypes.c_int(), ctypes.c_int()
+        check_call(self._library, "cuDeviceGet", ctypes.byref(handle), self._ordinal)
+        check_call(self._library, "cuDeviceGetAttribute", ctypes.byref(value), attribute, handle)
+        return bool(value.value)
 
     @contextlib.contextmanager
     def current(self) -> Iterator[None]:
@@ -137,13 +148,13 @@ class Device:
         return buffer
 
     def pin(self, shape: tuple[int, ...], dtype: DTypeLike) -> PinnedArray:
-        """A page-locked array of the host.
+        """A page-locked array of the host, or an ordinary one where the driver locks no pages.
 
         Raises:
             UnavailableError: when the system grants none.
         """
         try:
-            pinned = PinnedArray(self._library, shape, dtype, self._pinned.discard)
+            pinned = PinnedArray(self._library, shape, dtype, self._pinned.discard, self.can_lock_pages)
         except (DriverError, MemoryError) as error:
             raise UnavailableError(
                 f"the system grants no page-locked memory for {list(shape)} ({error_text(error)})",

@@ -41,6 +41,8 @@ class StepLauncher:
         self._graphs: dict[tuple[int, int], CudaGraph] = {}
         self.graphs_disabled = ""
         self.warm = False
+        if not device.can_lock_pages:  # a captured copy might read what the pages held during the capture
+            self._disable_graphs("the driver cannot page-lock memory of the host for this GPU")
 
     @property
     def num_graphs(self) -> int:
@@ -123,11 +125,14 @@ class StepLauncher:
                 raise GraphError("TensorRT says that its work cannot be captured")
             graph = self._device.capture(lambda: self._enqueue(tensors, frame, slot))
         except refusals as error:
-            self.graphs_disabled = error.problem if isinstance(error, ModelError) else error_text(error)
-            log.warning("%s runs without CUDA graphs: %s", self._origin, self.graphs_disabled)
+            self._disable_graphs(error.problem if isinstance(error, ModelError) else error_text(error))
             return None
         self._graphs[frame, slot] = graph
         return graph
+
+    def _disable_graphs(self, reason: str) -> None:
+        self.graphs_disabled = reason
+        log.warning("%s runs without CUDA graphs: %s", self._origin, reason)
 
     def _enqueue(self, tensors: DeviceTensors, frame: int, slot: int) -> None:
         """Start the work of one step; its addresses are the same whenever this slot is written."""

@@ -140,6 +140,7 @@ def test_constants_are_those_of_cuda_h() -> None:
         "CU_STREAM_CAPTURE_MODE_THREAD_LOCAL": device._CAPTURE_THREAD_LOCAL,
         "CU_EVENT_DISABLE_TIMING": device._EVENT_WITHOUT_TIMING,
         "CU_POINTER_ATTRIBUTE_DEVICE_ORDINAL": device._POINTER_DEVICE_ORDINAL,
+        "CU_DEVICE_ATTRIBUTE_HOST_REGISTER_SUPPORTED": device._HOST_REGISTER_SUPPORTED,
     }
     for name, value in expected.items():
         found = re.search(rf"\b{name}\s*=\s*(0x[0-9a-f]+|\d+)", header)

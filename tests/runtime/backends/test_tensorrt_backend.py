@@ -51,6 +51,22 @@ def test_removing_where_the_gpu_reads_memory_that_is_not_page_locked(
         assert_equal(act(ours, index, frame), act(theirs, index, frame))
 
 
+def test_where_the_driver_locks_no_pages(
+    monkeypatch: pytest.MonkeyPatch, model: Path, engine: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    """The same bits, without graphs: one could hold what a page contained when it was captured."""
+    gpu = FakeGpu(locks_pages=False)
+    fake_device.install(monkeypatch, gpu)
+    with Tracker(TensorRTBackend(engine)) as ours, reference(model) as theirs:
+        for index, frame in enumerate(clip(*SIZES[0])):
+            ours.prefetch(frame)
+            assert_equal(act(ours, index, frame), act(theirs, index, frame))
+    assert gpu.calls["cuMemHostRegister_v2"] == gpu.calls["cuGraphLaunch"] == 0
+    assert not +gpu.alive and gpu.used == 0
+    (warning,) = (record.getMessage() for record in caplog.records if record.levelname == "WARNING")
+    assert str(engine) in warning and "page-lock" in warning
+
+
 def test_half_precision(gpu: FakeGpu, tmp_path: Path) -> None:
     half = write_pixel_model(tmp_path / "half.onnx", dtype="float16")
     engine = write_engine(half, tmp_path / "half.engine", OPTIONS)

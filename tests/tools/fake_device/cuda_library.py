@@ -37,6 +37,19 @@ class CudaLibrary:
         self._gpu.driver_stack.pop()
         return SUCCESS
 
+    def cuDeviceGet(self, device: Any, ordinal: int) -> int:
+        if code := self._refuses("cuDeviceGet"):
+            return code
+        device._obj.value = ordinal
+        return SUCCESS
+
+    def cuDeviceGetAttribute(self, value: Any, attribute: int, device: Any) -> int:
+        if code := self._refuses("cuDeviceGetAttribute"):
+            return code
+        assert attribute == 99
+        value._obj.value = int(self._gpu.locks_pages)
+        return SUCCESS
+
     def cuMemHostRegister_v2(self, pointer: Any, nbytes: Any, flags: int) -> int:
         if code := self._refuses("cuMemHostRegister_v2"):
             return code

@@ -48,6 +48,7 @@ class FakeGpu:
         scribbles: engines use their outputs as scratch memory before they write them.
         stages: memory that is not page-locked is read when a copy of it is given; otherwise when the copy is
             made, as by GPUs that read all of the host's memory.
+        locks_pages: the driver page-locks memory that it did not allocate.
 
     Attributes:
         calls: how often each call was made.
@@ -72,6 +73,7 @@ class FakeGpu:
         hasty: bool = False,
         scribbles: bool = False,
         stages: bool = True,
+        locks_pages: bool = True,
     ) -> None:
         self.memory = memory
         self.no_op = no_op
@@ -79,6 +81,7 @@ class FakeGpu:
         self.hasty = hasty
         self.scribbles = scribbles
         self.stages = stages
+        self.locks_pages = locks_pages
         self.calls: Counter[str] = Counter()
         self.alive: Counter[str] = Counter()
         self.broken = False
@@ -158,6 +161,7 @@ class FakeGpu:
 
     def pin(self, address: int, nbytes: int) -> None:
         """Page-lock memory of the host."""
+        assert self.locks_pages, "asks for what the driver said it does not support"
         assert address % mmap.PAGESIZE == nbytes % mmap.PAGESIZE == 0, "page-locks pages of others"
         self._pinned.append((address, nbytes))
         self.alive["pinned"] += 1
