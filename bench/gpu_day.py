@@ -27,6 +27,9 @@ REPOSITORY = Path(__file__).resolve().parents[1]
 LIBRARY = "libmaskring_cuda.so"
 """In the carried folder: the kernels with their C interface, from ``gpu_day_pack.py``."""
 
+PLUGIN_PROGRAM = "plugin_values"
+"""In the carried folder: the TensorRT plugin in a program that needs no TensorRT, from ``gpu_day_pack.py``."""
+
 TOTAL_SECONDS = 480
 LEAST_SECONDS = 5
 """A step that would get less is not started."""
@@ -45,9 +48,11 @@ STEPS = (
     Step("versions", 60),  # builds the library if none was carried
     Step("correctness", 60),
     Step("triton_kernels", 40),
+    Step("plugin", 30),
     Step("roofs", 20),
     Step("tuning", 60),
     Step("operators", 40),
+    Step("tracking", 40),
     Step("training", 75),
     Step("counters", 30, optional=True),
     Step("sanitizer", 60, optional=True),

@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import ctypes
 import functools
 import itertools
+import os
 from collections.abc import Callable
 
 import torch
@@ -99,7 +101,7 @@ def fault_of(
 
 
 def roofs(day: Day) -> None:
-    """What this GPU reaches: copies through memory and in its cache, f16 products, exponentials."""
+    """What this GPU reaches: copies through memory and in its cache, f16 products, mma.sync, exponentials."""
     small = day.dry_run
     for name, nbytes in (
         ("copy_gb_s", MIB if small else 1024 * MIB),
@@ -112,8 +114,26 @@ def roofs(day: Day) -> None:
     side = 64 if small else 8192
     matrix = torch.randn(side, side, dtype=torch.float16, device=day.device)
     day.note("f16_tflop_s", round(2 * side**3 / day.milliseconds(lambda: matrix @ matrix) / 1e9, 1))
+    mma_sync_roof(day)
     numbers = torch.zeros(MIB, device=day.device)
     day.note("exp2_g_s", round(MIB / day.milliseconds(numbers.exp2) / 1e6, 1))
+
+
+def mma_sync_roof(day: Day, rounds: int = 20_000) -> None:
+    """The instruction of the kernels for tensor cores, on registers alone; cuBLAS may use a faster one."""
+    library = ctypes.CDLL(os.environ["MASKRING_ONNXRUNTIME_LIBRARY"])
+    if not hasattr(library, "maskring_roof_launch"):
+        return day.note("mma_sync_tflop_s", "the library was not built by gpu_day_pack.py")
+    library.maskring_roof_operations.restype = ctypes.c_double
+    out = torch.empty(256 * library.maskring_roof_ctas(), device=day.device)
+    pointer, stream = ctypes.c_void_p(out.data_ptr()), ctypes.c_void_p(stream_of(day))
+
+    def launch() -> None:
+        if code := library.maskring_roof_launch(pointer, rounds, stream):
+            raise SystemExit(f"mma.sync on registers failed with CUDA error {code}")
+
+    ms = day.milliseconds(launch)
+    return day.note("mma_sync_tflop_s", round(library.maskring_roof_operations(rounds) / ms / 1e9, 1))
 
 
 TUNED = tuple(

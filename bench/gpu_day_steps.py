@@ -18,7 +18,9 @@ from pathlib import Path
 import gpu_day_triton
 import torch
 from gpu_day_kernels import MIB, correctness, roofs, small, tuning
+from gpu_day_plugin import plugin
 from gpu_day_state import Day, kernels
+from gpu_day_tracking import tracking
 
 # ---- versions, and the library
 
@@ -166,9 +168,11 @@ STEPS = {
         versions,
         correctness,
         triton_kernels,
+        plugin,
         roofs,
         tuning,
         operators,
+        tracking,
         training,
         counters,
         sanitizer,

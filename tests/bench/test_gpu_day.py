@@ -13,21 +13,32 @@ from pathlib import Path
 from typing import Any
 
 import operator_libraries
+import plugin_builds
 import pytest
 import torch
 
 sys.path.insert(0, str(Path(__file__).parents[2] / "bench"))
 
 import gpu_day_kernels
+import gpu_day_plugin
+import gpu_day_tracking
 import gpu_day_triton
-from gpu_day import LEAST_SECONDS, LIBRARY, STEPS, Step, limits
+from gpu_day import LEAST_SECONDS, LIBRARY, PLUGIN_PROGRAM, STEPS, Step, limits
 from gpu_day_cases import Problem, cases, tensors_of
-from gpu_day_pack import pack
+from gpu_day_pack import build_library, build_plugin_program, pack
 from gpu_day_state import Day
+from kernel_code import toolkit
 
 from maskring.plugins.windowed_affinity import torch_blocks, torch_triton
 
 PROGRAM = Path(__file__).parents[2] / "bench" / "gpu_day.py"
+
+
+def has_nvcc() -> bool:
+    try:
+        return bool(toolkit("nvcc"))
+    except SystemExit:
+        return False
 
 
 @pytest.fixture
@@ -37,14 +48,29 @@ def library(monkeypatch: pytest.MonkeyPatch) -> Path:
     return path
 
 
-def test_a_dry_run_goes_through_every_step(library: Path, tmp_path: Path) -> None:
-    command = [sys.executable, PROGRAM, "--dry-run", "--out", tmp_path]
+@pytest.fixture
+def carried(library: Path, tmp_path: Path) -> Path:
+    """What ``gpu_day_pack.py`` gathers, with kernels that run on a CPU."""
+    folder = tmp_path / "carried"
+    folder.mkdir()
+    (folder / LIBRARY).symlink_to(library)
+    (folder / PLUGIN_PROGRAM).symlink_to(plugin_builds.plugin_values())
+    return folder
+
+
+def test_a_dry_run_goes_through_every_step(
+    carried: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.delenv("MASKRING_ONNXRUNTIME_LIBRARY")  # that of the carried folder is used
+    command = [sys.executable, PROGRAM, "--dry-run", "--out", tmp_path, "--carried", carried]
     done = subprocess.run(command, env=os.environ, capture_output=True, text=True, check=False)
     results = json.loads((tmp_path / "results.json").read_text())
     assert list(results["steps"]) == [step.name for step in STEPS]
     assert not {name: found["failed"] for name, found in results["steps"].items() if "failed" in found}
     assert done.returncode == 0, done.stderr
-    assert results["steps"]["correctness"]["checked"] == len(cases(small=True))
+    for step in ("correctness", "plugin"):
+        assert results["steps"][step]["checked"] == len(cases(small=True))
+    assert results["steps"]["tracking"]["nano, torch.float32, pixels_that_differ"] == 0
     if importlib.util.find_spec("triton") is not None:
         assert results["steps"]["triton_kernels"]["checked"] == 1
         assert "triton" in results["steps"]["training"]
@@ -125,6 +151,46 @@ def test_a_wrong_gradient_is_found(
     assert told is not None and fault in told
 
 
+def test_a_plugin_with_wrong_values_is_found(
+    carried: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(gpu_day_plugin, "reference", lambda *given: gpu_day_kernels.reference(*given) + 0.01)
+    monkeypatch.setenv("MASKRING_ONNXRUNTIME_LIBRARY", str(carried / LIBRARY))
+    with pytest.raises(SystemExit, match="3 are wrong"):
+        gpu_day_plugin.plugin(Day(tmp_path / "found.json", 1e6, True, carried))
+
+
+def test_masks_that_differ_from_those_of_a_cpu_are_found(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The first run, which would be on the GPU, gets wrong labels into its memory."""
+    backends: list[Any] = []
+
+    class Forgetful(gpu_day_tracking.StepGraphBackend):
+        def __init__(self, *arguments: Any) -> None:
+            super().__init__(*arguments)
+            backends.append(self)
+
+        def write_value(self, slot: int, value: Any) -> None:
+            super().write_value(slot, value[::-1].copy() if self is backends[0] else value)
+
+    monkeypatch.setattr(gpu_day_tracking, "StepGraphBackend", Forgetful)
+    with pytest.raises(SystemExit, match="pixels differ"):
+        gpu_day_tracking.tracking(Day(tmp_path / "found.json", 1e6, True, None))
+
+
+@pytest.mark.slow
+@pytest.mark.skipif(not has_nvcc(), reason="no nvcc: pip install 'maskring[cuda]'")
+def test_what_is_carried_can_be_built(tmp_path: Path) -> None:
+    """With nvcc for sm_90; the program finds the library beside it."""
+    build_library(tmp_path / LIBRARY, "90")
+    build_plugin_program(tmp_path / PLUGIN_PROGRAM, tmp_path / LIBRARY)
+    assert hasattr(ctypes.CDLL(str(tmp_path / LIBRARY)), "maskring_roof_launch")
+    moved = tmp_path.rename(tmp_path.with_name("moved"))
+    done = subprocess.run([moved / PLUGIN_PROGRAM, "--list"], capture_output=True, text=True, check=True)
+    assert done.stdout.splitlines() == list(gpu_day_kernels.CudaKernels(moved / LIBRARY).names)
+
+
 def test_each_row_has_a_case(library: Path, tmp_path: Path) -> None:
     """What the GPU runs includes every row of the dispatch table, and its policy, odd widths and empty slots."""
     kernels, day = gpu_day_kernels.kernels(), Day(tmp_path / "found.json", 1, True, None)
@@ -161,11 +227,11 @@ def test_everything_is_packed_or_nothing(tmp_path: Path) -> None:
     library.write_bytes(b"library")
     clip.mkdir()
     (clip / "00000.jpg").write_bytes(b"frame")
-    assert pack(out, library, [clip], []) == len(b"library") + len(b"frame")
-    assert (out / LIBRARY).read_bytes() == b"library"
+    assert pack(out, [library], [clip], []) == len(b"library") + len(b"frame")
+    assert (out / library.name).read_bytes() == b"library"
     assert (out / "footage" / "clip" / "00000.jpg").read_bytes() == b"frame"
     with (clip / "large.mp4").open("wb") as file:
         file.truncate(64 << 20)
     with pytest.raises(SystemExit, match=r"large\.mp4"):
-        pack(tmp_path / "too_much", library, [clip], [])
+        pack(tmp_path / "too_much", [library], [clip], [])
     assert not (tmp_path / "too_much").exists()

@@ -13,6 +13,7 @@ from collections.abc import Sequence
 from pathlib import Path
 
 import numpy as np
+import plugin_builds
 import pytest
 from affinity_cases import TOLERANCE, Case, expected_of, inputs_of
 from cuda_on_cpu.fibers import emulator
@@ -49,14 +50,8 @@ def test_virtual_functions(plugin_tests: Path, case: str) -> None:
 
 
 @pytest.fixture(scope="module")
-def plugin_values(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """The program that runs problems through the plugin, with the real kernels executed as C++."""
-    if not emulator.cuda_headers():
-        pytest.skip("no CUDA headers: pip install 'maskring[cuda]'")
-    program = tmp_path_factory.mktemp("values") / "plugin_values"
-    headers = TEST_SOURCES / "tensorrt_double"
-    build_with_plugin(program, headers, ["plugin_values.cpp"], ["-O1"], emulator.objects())
-    return program
+def plugin_values() -> Path:
+    return plugin_builds.plugin_values()
 
 
 @pytest.mark.parametrize("row", ROWS, ids=lambda row: row.name)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 import os
 import re
 import subprocess
@@ -12,6 +13,7 @@ from typing import Any
 
 import pytest
 from cuda_on_cpu.fibers import emulator
+from once import alone
 
 REPOSITORY = Path(__file__).resolve().parents[2]
 SOURCES = REPOSITORY / "plugins" / "windowed_affinity"
@@ -67,3 +69,23 @@ def configured(build: Path, preset: str, *options: str, tensorrt: str = "") -> s
 
 def lines_about(part: str, output: str) -> list[str]:
     return [line.removeprefix("-- ") for line in output.splitlines() if line.startswith(f"-- {part}: ")]
+
+
+def plugin_values() -> Path:
+    """The program that runs problems through the plugin, with the real kernels executed as C++.
+
+    It is cached under a hash of what it is made of.
+    """
+    if not emulator.cuda_headers():
+        pytest.skip("no CUDA headers: pip install 'maskring[cuda]'")
+    double, objects = TEST_SOURCES / "tensorrt_double", emulator.objects()
+    read = [*sorted(SOURCES.rglob("*.?pp")), *sorted(TEST_SOURCES.rglob("*.?pp")), *sorted(double.iterdir())]
+    texts = [path.read_text() for path in read] + [path.name for path in objects]
+    digest = hashlib.sha256("\0".join(texts).encode()).hexdigest()[:16]
+    made = REPOSITORY / "build" / "plugin_values" / f"plugin_values-{digest}"
+    with alone(made) as missing:
+        if missing:
+            partial = made.with_suffix(".partial")
+            build_with_plugin(partial, double, ["plugin_values.cpp"], ["-O1", "-DMASKRING_ON_CPU"], objects)
+            partial.rename(made)
+    return made
