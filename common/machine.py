@@ -14,8 +14,8 @@ from .errors import UnavailableError, UserError
 NEEDS_GPU = "install NVIDIA's driver (nvidia-smi must list the GPU), or start the container with --gpus all"
 """Remedy where there is no GPU."""
 
-NEEDS_PYCUDA = "run pip install pycuda where a CUDA toolkit is (it is compiled against that)"
-"""Remedy where pycuda is missing: it has no wheels, and on JetPack pip must not replace TensorRT."""
+NEEDS_CUDA_PACKAGE = "run pip install cuda-bindings (or pycuda, which is compiled against a CUDA toolkit)"
+"""Remedy where nothing calls NVIDIA's driver. Not maskring's extra: on JetPack pip must not replace TensorRT."""
 
 DRIVER = "nvcuda.dll" if os.name == "nt" else "libcuda.so.1"
 """The driver's library by the name that the loader knows; a toolkit's stub has another one."""

@@ -7,6 +7,8 @@ ARG BASE=nvcr.io/nvidia/l4t-jetpack:r36.4.0
 FROM ${BASE}
 # The GPU's compute capability: 87 for Orin, 110 for Thor. Several, as in "87;110", take longer and make a larger image.
 ARG ARCHITECTURES=87
+# Its major version is that of CUDA: 12 in JetPack 6, 13 in JetPack 7.
+ARG CUDA_BINDINGS="cuda-bindings<13"
 RUN apt-get update \
  && apt-get install -y --no-install-recommends g++ libgl1 libglib2.0-0 make python3-dev python3-pip \
  && rm -rf /var/lib/apt/lists/*
@@ -15,7 +17,7 @@ COPY . .
 RUN python3 -m pip install --no-cache-dir 'scikit-build-core>=0.10' 'nanobind>=2.4' 'cmake>=3.26' 'ninja>=1.11' \
  && python3 -m pip install --no-cache-dir --no-build-isolation \
     --config-settings=cmake.define.MASKRING_CUDA_ARCHITECTURES="${ARCHITECTURES}" . \
- && CUDA_ROOT=/usr/local/cuda python3 -m pip install --no-cache-dir 'polygraphy>=0.53' 'pycuda>=2024.1' \
+ && python3 -m pip install --no-cache-dir 'polygraphy>=0.53' "${CUDA_BINDINGS}" \
  && useradd --create-home maskring
 USER maskring
 ENV ORT_DISABLE_TELEMETRY=1

@@ -12,10 +12,11 @@ from typing import Literal
 
 from .common.errors import UnavailableError
 from .common.libraries import import_failure
-from .common.machine import NEEDS_PYCUDA, compute_capability, cuda_of_driver, usable_cores
+from .common.machine import NEEDS_CUDA_PACKAGE, compute_capability, cuda_of_driver, usable_cores
 from .plugins.library import cuda_runtime, library_path
 from .plugins.operator_library import has_cuda, onnxruntime_library
 from .runtime.backends.onnxrt.cuda_packages import INSTALL, installed_packages
+from .runtime.backends.trt.driver import DRIVERS
 from .runtime.video.encoding import H264_ENCODERS
 
 State = Literal["ok", "optional", "missing"]
@@ -48,7 +49,6 @@ OPTIONAL = {
     "uvicorn": "work in a browser: pip install 'maskring[studio]'",
     "websockets": "work in a browser: pip install 'maskring[studio]'",
     "tensorrt": "run engines on NVIDIA GPUs: pip install 'maskring[gpu]' (JetPack brings its own)",
-    "pycuda": f"run engines on NVIDIA GPUs: {NEEDS_PYCUDA}",
     "polygraphy": "profile models, build engines: pip install 'maskring[profile]'",
     "tensorrt-rtx": "build engines for RTX cards, without a GPU: pip install 'maskring[rtx]'",
 }
@@ -77,6 +77,9 @@ MODULES = {
 }
 """Module names that differ from their distribution's."""
 
+CUDA_PACKAGE = "calls to NVIDIA's driver"
+"""The part that several distributions can play."""
+
 CUDA_DRIVERS = {12: 525, 13: 580}
 """The oldest Linux driver for each major version of CUDA (NVIDIA's table of minor version compatibility)."""
 
@@ -93,10 +96,10 @@ CAPABILITIES = {
     "outline and correct in a browser (studio)": ("starlette", "uvicorn", "websockets"),
     "verify exports": ("operator library",),
     "build engines for RTX cards": ("tensorrt-rtx", "polygraphy"),
-    "run engines for RTX cards": ("tensorrt-rtx", "pycuda", "NVIDIA driver"),
+    "run engines for RTX cards": ("tensorrt-rtx", CUDA_PACKAGE, "NVIDIA driver"),
     "build and run TensorRT engines": (
         "tensorrt",
-        "pycuda",
+        CUDA_PACKAGE,
         "polygraphy",
         "TensorRT plugin",
         "NVIDIA driver",
@@ -116,6 +119,7 @@ def examine() -> list[Finding]:
         *_opencv(),
         *_execution_providers(),
         *(_optional(name, use) for name, use in OPTIONAL.items()),
+        _cuda_package(),
         _operator_library(),
         *_both_onnxruntimes(),
         _plugin_library(),
@@ -155,6 +159,15 @@ def _optional(distribution: str, use: str) -> Finding:
     if version is None:
         return Finding(distribution, "optional", "not installed", f"to {use}")
     return Finding(distribution, "ok", version)
+
+
+def _cuda_package() -> Finding:
+    """The package through which engines run: the first that is installed."""
+    for distribution in DRIVERS:
+        if (version := _version(distribution)) is not None:
+            return Finding(CUDA_PACKAGE, "ok", f"{distribution} {version}")
+    remedy = f"to run engines on NVIDIA GPUs: {NEEDS_CUDA_PACKAGE}"
+    return Finding(CUDA_PACKAGE, "optional", f"neither {' nor '.join(DRIVERS)} is installed", remedy)
 
 
 def _native_kernel() -> Finding:

@@ -138,6 +138,29 @@ def test_onnxruntimes_that_overwrite_each_other_are_named(monkeypatch: pytest.Mo
 
 
 @pytest.mark.parametrize(
+    ("installed", "used"),
+    [
+        ((), None),
+        (("pycuda",), "pycuda"),
+        (("cuda-bindings",), "cuda-bindings"),
+        (("pycuda", "cuda-bindings"), "cuda-bindings"),
+    ],
+)
+def test_the_package_that_calls_the_driver_is_named(
+    installed: tuple[str, ...], used: str | None, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(doctor, "_version", lambda name: "1.2" if name in installed else None)
+    finding = doctor._cuda_package()
+    missing = doctor.missing_parts([finding])["run engines for RTX cards"]
+    if used is None:
+        assert finding.state == "optional" and "pip install cuda-bindings" in finding.remedy
+        assert finding.part in missing
+    else:
+        assert (finding.state, finding.detail) == ("ok", f"{used} 1.2")
+        assert finding.part not in missing
+
+
+@pytest.mark.parametrize(
     ("known", "built", "told"), [(12040, (13, 0), True), (13000, (13, 1), False), (13000, None, False)]
 )
 def test_a_driver_older_than_the_kernels_cuda_is_named(

@@ -2,17 +2,16 @@
 
 from __future__ import annotations
 
-import ctypes
+import contextlib
 import math
 import mmap
 from collections.abc import Callable
-from typing import Any
 
 import numpy as np
 from numpy.typing import DTypeLike
 
 from ....common.types import Array
-from .driver import check_call
+from .driver import Allocation, CudaDriver, DriverError
 
 ALIGNMENT = 256
 """Bytes: TensorRT binds only addresses that are a multiple of it."""
@@ -26,10 +25,10 @@ class DeviceBuffer:
         nbytes: its size.
     """
 
-    def __init__(self, allocation: Any, nbytes: int, on_free: Callable[[DeviceBuffer], None]) -> None:
+    def __init__(self, allocation: Allocation, nbytes: int, on_free: Callable[[DeviceBuffer], None]) -> None:
         self.address = int(allocation)
         self.nbytes = nbytes
-        self._allocation = allocation
+        self._allocation: Allocation | None = allocation
         self._on_free = on_free
 
     def free(self) -> None:
@@ -46,12 +45,11 @@ class PinnedArray:
     The pages are numpy's own. :meth:`free` unlocks them, and the array stays readable.
 
     Args:
-        library: NVIDIA's driver.
+        driver: locks the pages, or says that it cannot. It also copies from and to pages that are not locked, by
+            way of pages of its own.
         shape: of the array.
         dtype: of the array.
         on_free: called by the first :meth:`free`.
-        lock: whether to lock the pages. The driver also copies from and to pages that are not locked, by way of
-            pages of its own.
 
     Attributes:
         array: zeroed, on pages of its own.
@@ -62,28 +60,27 @@ class PinnedArray:
 
     def __init__(
         self,
-        library: Any,
+        driver: CudaDriver,
         shape: tuple[int, ...],
         dtype: DTypeLike,
         on_free: Callable[[PinnedArray], None],
-        lock: bool = True,
     ) -> None:
         nbytes = math.prod(shape) * np.dtype(dtype).itemsize
         whole = max(1, -(-nbytes // mmap.PAGESIZE)) * mmap.PAGESIZE
         unaligned = np.zeros(whole + mmap.PAGESIZE, np.uint8)
         pages = unaligned[-unaligned.ctypes.data % mmap.PAGESIZE :][:whole]
         self.array: Array = pages[:nbytes].view(dtype).reshape(shape)
-        self._library = library
+        self._driver = driver
         self._on_free = on_free
-        self._address: ctypes.c_void_p | None = ctypes.c_void_p(pages.ctypes.data)
-        self._locked = lock
-        if lock:
-            check_call(library, "cuMemHostRegister_v2", self._address, ctypes.c_size_t(whole), 0)
+        self._address: int | None = pages.ctypes.data
+        if driver.can_lock_pages:
+            driver.lock(pages.ctypes.data, whole)
 
     def free(self) -> None:
         """Unlock the pages. Doing so twice does nothing."""
         address, self._address = self._address, None
         if address is not None:
             self._on_free(self)
-            if self._locked:
-                self._library.cuMemHostUnregister(address)
+            if self._driver.can_lock_pages:
+                with contextlib.suppress(DriverError):
+                    self._driver.unlock(address)

@@ -29,18 +29,18 @@ def rtx_engine(model: Path) -> Path:
     return write_engine(model, model.with_name("rtx.engine"), options, tensorrt_version="1.7.1")
 
 
-@pytest.fixture
-def gpu(monkeypatch: pytest.MonkeyPatch) -> FakeGpu:
-    """A GPU on which torch has made its context current."""
+@pytest.fixture(params=fake_device.PACKAGES)
+def gpu(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> FakeGpu:
+    """A GPU on which torch has made its context current, called through either package."""
     gpu = FakeGpu()
     gpu.driver_stack.append("torch's")
-    fake_device.install(monkeypatch, gpu)
+    fake_device.install(monkeypatch, gpu, package=request.param)
     return gpu
 
 
-@pytest.fixture
-def idle_gpu(monkeypatch: pytest.MonkeyPatch) -> FakeGpu:
+@pytest.fixture(params=fake_device.PACKAGES)
+def idle_gpu(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> FakeGpu:
     """A GPU whose engines execute nothing."""
     gpu = FakeGpu(no_op=True)
-    fake_device.install(monkeypatch, gpu)
+    fake_device.install(monkeypatch, gpu, package=request.param)
     return gpu

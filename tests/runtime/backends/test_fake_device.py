@@ -3,7 +3,11 @@
 from __future__ import annotations
 
 import inspect
+import os
 import re
+import subprocess
+import sys
+from collections import Counter
 from importlib.util import find_spec
 from pathlib import Path
 from types import ModuleType
@@ -13,6 +17,7 @@ import fake_device
 import pytest
 from fake_device import FakeGpu
 from real_bindings import BARE, arguments, describe, fits, installed, public
+from user_errors import assert_sentence, raises_user_error
 
 from maskring.common.errors import UnavailableError
 from maskring.common.machine import cuda_driver
@@ -101,6 +106,100 @@ def test_pycuda_has_what_the_fake_has(pycuda: Any) -> None:
     assert issubclass(pycuda.MemoryError, pycuda.Error) and issubclass(pycuda.LaunchError, pycuda.Error)
 
 
+@pytest.fixture(scope="module")
+def bindings() -> Any:
+    try:
+        from cuda.bindings import driver
+    except ImportError as error:
+        pytest.skip(f"no cuda-bindings ({error}): pip install 'maskring[gpu]'")
+    return driver
+
+
+def test_cuda_bindings_has_what_the_fake_has(bindings: Any) -> None:
+    """Results are tuples whose first item is the code."""
+    from fake_device.bindings_driver import CUresult, bindings_driver
+
+    fake = bindings_driver(FakeGpu())
+    calls = {name: value for name, value in vars(fake).items() if name.startswith("cu")}
+    assert len(calls) >= 30
+    for name, ours in calls.items():
+        assert arguments(getattr(bindings, name)) == arguments(ours), name
+    for ours in CUresult:
+        theirs = getattr(bindings.CUresult, ours.name)
+        assert (int(theirs), bool(theirs)) == (ours, bool(ours))
+    assert int(bindings.CUstream(7)) == 7
+
+
+TOUR = """
+import numpy as np
+from maskring.common.errors import UnavailableError
+from maskring.runtime.backends.trt.device import Device
+
+device = Device()
+print(device.package, device.name, device.compute_capability, device.can_lock_pages)
+with device.current():
+    first, second = device.allocate(600), device.allocate(600)
+    given, got = device.pin((10, 20, 3), np.uint8), device.pin((10, 20, 3), np.uint8)
+    given.array[:] = 5
+    device.upload_early(first.address, given.array)
+    device.await_early_upload()
+    device.await_foreign(1)
+    device.capture(lambda: device.copy(second.address, first.address, 600)).launch()
+    device.download(got.array, second.address)
+    device.synchronize()
+    print("copied", int(got.array.sum()), device.can_read(first.address), device.can_read(8))
+    device.clear(first)
+    device.download(got.array, first.address)
+    print("cleared", int(got.array.sum()))
+    try:
+        device.allocate(2_000_000)
+    except UnavailableError as error:
+        print(error)
+with device.closing():
+    pass
+"""
+
+
+def test_the_device_on_the_real_cuda_bindings(bindings: Any, tmp_path: Path) -> None:
+    """It finds a libcuda of ours, which checks what the package makes of the arguments."""
+    source = Path(fake_device.__file__).with_name("libcuda.c")
+    flags = ["-shared", "-fPIC", "-D_GNU_SOURCE", "-Wall", "-Wextra"]
+    subprocess.run(["cc", *flags, source, "-o", tmp_path / "libcuda.so.1", "-ldl"], check=True)
+    environment = os.environ | {"LD_LIBRARY_PATH": str(tmp_path)}
+    command = [sys.executable, "-c", TOUR]
+    done = subprocess.run(command, env=environment, capture_output=True, text=True, check=False)
+    assert done.returncode == 0, done.stderr
+    lines = Counter(done.stdout.splitlines())
+    assert lines.pop("cuda-bindings stub sm87 True") == 1
+    assert lines.pop(f"copied {5 * 600} True False") == lines.pop("cleared 0") == 1
+    (refusal,) = (line for line in lines if "MB" in line)
+    assert_sentence(refusal, ("5 of 9 MB", "2 MB"))
+    del lines[refusal]
+    assert lines == {
+        "legacy stream recorded": 1,
+        "graph destroyed": 1,
+        "graph launched": 1,
+        "memory freed": 2,
+        "pages unlocked": 2,
+        "stream destroyed": 2,
+        "event destroyed": 2,
+        "context released": 1,
+    }
+
+
+def test_without_a_gpu_cuda_bindings_says_so(bindings: Any) -> None:
+    """Ours on the real package, as far as a machine without a GPU goes."""
+    try:
+        cuda_driver()
+    except UnavailableError:
+        from maskring.runtime.backends.trt import bindings_driver
+
+        with raises_user_error(UnavailableError, mentions=("cuda", "nvidia-smi")):
+            bindings_driver.open_driver(bindings, 0)
+    else:
+        pytest.skip("this machine has NVIDIA's driver")
+
+
 def cuda_header() -> str:
     """``cuda.h`` of a toolkit, or of the package that ``maskring[cuda]`` brings."""
     folders = [Path("/usr/local/cuda/include")]
@@ -132,15 +231,15 @@ def test_driver_calls_have_the_arguments_of_cuda_h() -> None:
 
 
 def test_constants_are_those_of_cuda_h() -> None:
-    from maskring.runtime.backends.trt import device
+    from maskring.runtime.backends.trt import driver
 
     header = cuda_header()
     expected = {
-        "CU_STREAM_NON_BLOCKING": device._NON_BLOCKING_STREAM,
-        "CU_STREAM_CAPTURE_MODE_THREAD_LOCAL": device._CAPTURE_THREAD_LOCAL,
-        "CU_EVENT_DISABLE_TIMING": device._EVENT_WITHOUT_TIMING,
-        "CU_POINTER_ATTRIBUTE_DEVICE_ORDINAL": device._POINTER_DEVICE_ORDINAL,
-        "CU_DEVICE_ATTRIBUTE_HOST_REGISTER_SUPPORTED": device._HOST_REGISTER_SUPPORTED,
+        "CU_STREAM_NON_BLOCKING": driver.NON_BLOCKING_STREAM,
+        "CU_STREAM_CAPTURE_MODE_THREAD_LOCAL": driver.CAPTURE_THREAD_LOCAL,
+        "CU_EVENT_DISABLE_TIMING": driver.EVENT_WITHOUT_TIMING,
+        "CU_POINTER_ATTRIBUTE_DEVICE_ORDINAL": driver.POINTER_DEVICE_ORDINAL,
+        "CU_DEVICE_ATTRIBUTE_HOST_REGISTER_SUPPORTED": driver.HOST_REGISTER_SUPPORTED,
     }
     for name, value in expected.items():
         found = re.search(rf"\b{name}\s*=\s*(0x[0-9a-f]+|\d+)", header)

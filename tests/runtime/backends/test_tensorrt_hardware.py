@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import sys
 from collections.abc import Iterator
-from importlib.util import find_spec
 from pathlib import Path
 from typing import Any
 
@@ -13,12 +12,12 @@ import pytest
 from support import HEIGHT, WIDTH, moving_square, write_tiny_checkpoint
 
 from maskring.common.errors import UnavailableError
-from maskring.common.machine import compute_capability
 from maskring.export.engine import EngineOptions, build_engine
 from maskring.plugins.library import library_path
 from maskring.runtime.backends.device_frame import DeviceFrame
 from maskring.runtime.backends.onnxrt.backend import OnnxRuntimeBackend
 from maskring.runtime.backends.trt.backend import TensorRTBackend
+from maskring.runtime.backends.trt.driver import open_driver
 from maskring.runtime.backends.trt.module import import_tensorrt
 from maskring.runtime.model.engine_file import TENSORRT, TENSORRT_RTX
 from maskring.runtime.tracking.tracker import Tracker
@@ -29,12 +28,12 @@ FRAMES = 40
 @pytest.fixture(scope="module")
 def gpu() -> str:
     """Compute capability of the GPU."""
-    if find_spec("pycuda") is None:
-        pytest.skip("no pycuda: pip install 'maskring[gpu]' on a machine with an NVIDIA GPU")
     try:
-        return compute_capability()
+        driver = open_driver(0)
     except UnavailableError as error:
         pytest.skip(str(error))
+    driver.release(current=False)
+    return driver.compute_capability
 
 
 @pytest.fixture(scope="module")
@@ -120,17 +119,14 @@ def test_beside_torch_with_frames_on_the_gpu(model: Path, engine: Path) -> None:
 
 
 def test_opening_and_closing_gives_memory_back(engine: Path) -> None:
-    from pycuda import driver
-
-    driver.init()
-    context = driver.Device(0).retain_primary_context()
-    context.push()
+    driver = open_driver(0)
+    driver.push()
     try:
         left = []
         for _ in range(6):
             with Tracker(TensorRTBackend(engine)) as tracker:
                 list(steps(tracker))
-            left.append(driver.mem_get_info()[0])
+            left.append(driver.memory_left()[0])
         assert left[-1] >= left[2]  # the first rounds load what stays loaded
     finally:
-        context.pop()
+        driver.release(current=True)

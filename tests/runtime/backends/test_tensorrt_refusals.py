@@ -12,7 +12,7 @@ import fake_device
 import numpy as np
 import onnx
 import pytest
-from fake_device import FakeGpu
+from fake_device import FakeGpu, named
 from tensorrt_scene import SIZES, act, assert_nothing_is_left, clip
 from user_errors import raises_user_error
 
@@ -162,16 +162,28 @@ def test_no_tensorrt(monkeypatch: pytest.MonkeyPatch, engine: Path) -> None:
         TensorRTBackend(engine)
 
 
-def test_no_pycuda(gpu: FakeGpu, monkeypatch: pytest.MonkeyPatch, engine: Path) -> None:
-    monkeypatch.setitem(sys.modules, "pycuda.driver", None)
-    with raises_user_error(UnavailableError, mentions=("pycuda", "pip install pycuda")):
+def test_nothing_that_calls_the_driver(monkeypatch: pytest.MonkeyPatch, engine: Path) -> None:
+    fake_device.install(monkeypatch, FakeGpu(), package=None)
+    with raises_user_error(UnavailableError, mentions=("pycuda", "pip install cuda-bindings")):
+        TensorRTBackend(engine)
+
+
+def test_a_package_that_finds_no_driver(monkeypatch: pytest.MonkeyPatch, engine: Path) -> None:
+    """cuda-bindings loads it at the first call."""
+
+    def missing(flags: int) -> None:
+        raise RuntimeError("Failed to dlopen libcuda.so.1")
+
+    fake_device.install(monkeypatch, FakeGpu(), package="cuda-bindings")
+    monkeypatch.setattr(sys.modules["cuda.bindings.driver"], "cuInit", missing)
+    with raises_user_error(UnavailableError, mentions=("libcuda.so.1", "install NVIDIA")):
         TensorRTBackend(engine)
 
 
 @pytest.mark.parametrize("call", ["init", "Device", "Device.retain_primary_context", "Stream"])
 def test_no_gpu(gpu: FakeGpu, engine: Path, call: str) -> None:
     gpu.fail(call)
-    with raises_user_error(UnavailableError, mentions=(call, "install NVIDIA")):
+    with raises_user_error(UnavailableError, mentions=(named(call), "install NVIDIA")):
         TensorRTBackend(engine)
     assert_nothing_is_left(gpu)
 

@@ -1,4 +1,4 @@
-"""A fake GPU: the calls that maskring makes to ``tensorrt``, ``pycuda.driver`` and the driver.
+"""A fake GPU: the calls that maskring makes to TensorRT, ``cuda.bindings.driver``, ``pycuda.driver`` and the driver.
 
 Device memory is host memory, and an "engine" is the ONNX file, which onnxruntime executes at the addresses
 that were bound. Work runs as late as a real GPU may run it: only when the host waits for it. The fake refuses
@@ -16,29 +16,60 @@ import pytest
 
 from maskring.common import machine
 from maskring.runtime.backends.device_frame import DeviceFrame
-from maskring.runtime.backends.trt import device
+from maskring.runtime.backends.trt import pycuda_driver as pycuda_of_ours
 
+from .bindings_driver import bindings_driver
 from .cuda_library import CudaLibrary
 from .engines import write_engine
 from .gpu import FakeGpu, FakeStream
 from .pycuda_driver import pycuda_driver
 from .tensorrt_module import tensorrt_module
 
-__all__ = ["FakeGpu", "install", "on_gpu", "stream", "write_engine"]
+__all__ = ["PACKAGES", "FakeGpu", "install", "named", "on_gpu", "stream", "write_engine"]
+
+
+PACKAGES = ("pycuda", "cuda-bindings")
+"""Either calls NVIDIA's driver."""
+
+CALLS = {
+    "init": "cuInit",
+    "Device": "cuDeviceGet",
+    "Device.retain_primary_context": "cuDevicePrimaryCtxRetain",
+    "Stream": "cuStreamCreate",
+    "Stream.synchronize": "cuStreamSynchronize",
+    "memcpy_htod_async": "cuMemcpyHtoDAsync",
+    "memcpy_dtoh_async": "cuMemcpyDtoHAsync",
+}
+"""pycuda's names, under which the fake counts, and those of cuda-bindings."""
+
+
+def named(call: str) -> str:
+    """The name of a call in errors, by the installed package."""
+    return call if sys.modules["pycuda.driver"] else CALLS[call]
 
 
 def install(
-    patch: pytest.MonkeyPatch, gpu: FakeGpu, version: str = "11.1.0", rtx: bool = False
+    patch: pytest.MonkeyPatch,
+    gpu: FakeGpu,
+    version: str = "11.1.0",
+    rtx: bool = False,
+    package: str | None = "pycuda",
 ) -> ModuleType:
-    """Replace ``tensorrt`` or ``tensorrt_rtx``, ``pycuda.driver`` and ``libcuda`` by the fake."""
-    pycuda = ModuleType("pycuda")
-    pycuda.driver = pycuda_driver(gpu)  # type: ignore[attr-defined]
-    patch.setitem(sys.modules, "pycuda", pycuda)
-    patch.setitem(sys.modules, "pycuda.driver", pycuda.driver)
+    """Replace ``tensorrt`` or ``tensorrt_rtx``, what calls the driver, and ``libcuda`` by the fake.
+
+    ``package`` is the one of :data:`PACKAGES` that is installed, None for neither.
+    """
+    for name, module, parents in (
+        ("pycuda", pycuda_driver(gpu), ("pycuda",)),
+        ("cuda-bindings", bindings_driver(gpu), ("cuda", "cuda.bindings")),
+    ):
+        for parent in parents:
+            patch.setitem(sys.modules, parent, ModuleType(parent))
+        patch.setitem(sys.modules, module.__name__, module if name == package else None)
     trt = tensorrt_module(gpu, version, rtx)
     patch.setitem(sys.modules, trt.__name__, trt)
     library = CudaLibrary(gpu)
-    for user in (machine, device):
+    for user in (machine, pycuda_of_ours):
         patch.setattr(user, "cuda_driver", lambda: library)
     return trt
 
