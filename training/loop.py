@@ -131,7 +131,7 @@ def _with_encoder(recipe: Recipe, start: Checkpoint | None) -> Recipe:
     if start is None:
         raise TrainingError(
             f"the recipe {recipe.name} continues from a checkpoint and none is given",
-            "name one with --start, for example --start nano",
+            "name one with --start, for example --start pico",
         )
     encoder = start.config.preset_name
     if encoder is None:
