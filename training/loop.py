@@ -35,8 +35,8 @@ COLOUR_FRAMES = 16
 """Frames in which colours are looked for."""
 
 COLOUR_LEVELS = 2.0
-"""Mean difference between a frame's largest and smallest channel, of 255, from which on it has colours. Compression of
-grey frames may add one level."""
+"""A frame is grey if its largest and smallest channels differ by less on average, of 255. Compression of grey frames
+may add one level."""
 
 VARIANCE_FRAMES = 60
 """Frames on which the variance of the features of a start checkpoint is measured."""
@@ -219,7 +219,7 @@ def _start_or_resume(
 
 
 def _require_colours(recipe: Recipe, clips: ClipLibrary) -> None:
-    """Refuse grey footage to a recipe that copies colours: its loss is 0 from the first step on."""
+    """Refuse grey footage if the recipe copies colours: the loss would be near 0 from the first step on."""
     rng = np.random.default_rng((recipe.seed, COLOUR_FRAMES))
     frames = (clips.window(rng, recipe.frames, 1).frames[0] for _ in range(COLOUR_FRAMES))
     if recipe.clips and all(np.ptp(frame, axis=2).mean() < COLOUR_LEVELS for frame in frames):

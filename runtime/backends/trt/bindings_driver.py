@@ -67,7 +67,10 @@ class BindingsDriver:
         Raises:
             DriverError: of ``kind``, when the call fails.
         """
-        code, *values = getattr(self._cuda, name)(*arguments)
+        try:
+            code, *values = getattr(self._cuda, name)(*arguments)
+        except RuntimeError as error:  # the package does not find libcuda, or this call in an older one
+            raise kind(f"{name} failed: {error}") from error
         if code:
             known, words = self._cuda.cuGetErrorString(code)
             text = f"error {int(code)}" if known or words is None else bytes(words).decode(errors="replace")
@@ -215,5 +218,5 @@ def open_driver(cuda: Any, ordinal: int) -> BindingsDriver:
     """
     try:
         return BindingsDriver(cuda, ordinal)
-    except (DriverError, RuntimeError) as error:  # RuntimeError: it does not find libcuda
+    except DriverError as error:
         raise unusable(error) from error

@@ -168,14 +168,17 @@ def test_nothing_that_calls_the_driver(monkeypatch: pytest.MonkeyPatch, engine: 
         TensorRTBackend(engine)
 
 
-def test_a_package_that_finds_no_driver(monkeypatch: pytest.MonkeyPatch, engine: Path) -> None:
-    """cuda-bindings loads it at the first call."""
+@pytest.mark.parametrize("call", ["cuInit", "cuStreamCreate"])
+def test_a_package_that_finds_no_driver_or_an_older_one(
+    monkeypatch: pytest.MonkeyPatch, engine: Path, call: str
+) -> None:
+    """cuda-bindings loads it at the first call, and looks each function up when it is called."""
 
     def missing(flags: int) -> None:
         raise RuntimeError("Failed to dlopen libcuda.so.1")
 
     fake_device.install(monkeypatch, FakeGpu(), package="cuda-bindings")
-    monkeypatch.setattr(sys.modules["cuda.bindings.driver"], "cuInit", missing)
+    monkeypatch.setattr(sys.modules["cuda.bindings.driver"], call, missing)
     with raises_user_error(UnavailableError, mentions=("libcuda.so.1", "install NVIDIA")):
         TensorRTBackend(engine)
 
