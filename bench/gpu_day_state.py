@@ -57,13 +57,13 @@ class Day:
         """Median time of a call, warm."""
         run()
         self.synchronize()
-        times = []
+        times: list[float] = []
         for _ in range(1 if self.dry_run else rounds):
             start = time.perf_counter()
             if self.dry_run:
                 run()
             else:
-                events = [torch.cuda.Event(enable_timing=True) for _ in range(2)]
+                events = [torch.cuda.Event(enable_timing=True) for _ in range(2)]  # type: ignore[no-untyped-call]
                 events[0].record()
                 run()
                 events[1].record()

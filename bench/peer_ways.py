@@ -180,7 +180,7 @@ def neighborhood(case: Case) -> Read:
     def read(query: Tensor, keys: Tensor, values: Tensor) -> Tensor:
         wide = F.pad(values[:, 0], (0, 0, 0, 0, 0, case.channels - case.labels))  # as wide as keys
         window = (case.window, case.window)
-        found = natten.na2d(
+        found: Tensor = natten.na2d(
             tokens(query), tokens(keys[:, 0]), tokens(wide), kernel_size=window, scale=SCALE, **settings
         )
         return found[:, :, :, 0, : case.labels].permute(0, 3, 1, 2)

@@ -155,7 +155,8 @@ class Meter:
 
             torch.cuda.reset_peak_memory_stats()
             before = torch.cuda.memory_allocated()
-            call(), self.wait()
+            call()
+            self.wait()
             return (torch.cuda.max_memory_allocated() - before) / 1e6
         from affinity import resident_mb
 
@@ -171,7 +172,8 @@ class Meter:
         """Wall-clock time of one call."""
         self.wait()
         start = time.perf_counter()
-        call(), self.wait()
+        call()
+        self.wait()
         return time.perf_counter() - start
 
 

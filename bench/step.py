@@ -51,11 +51,13 @@ class Stopwatch:
 
     def times(self) -> np.ndarray:
         """[calls, 2] seconds: wall clock, CPU."""
-        return np.array([self.wall, self.cpu]).T
+        times: np.ndarray = np.array([self.wall, self.cpu]).T
+        return times
 
     def restart(self) -> None:
         """Forget all calls."""
-        self.wall.clear(), self.cpu.clear()
+        self.wall.clear()
+        self.cpu.clear()
 
 
 class SessionWatch(Stopwatch):
@@ -116,7 +118,8 @@ def measure_int8(model: Path, options: argparse.Namespace, console: Console) -> 
     integer = encoder_alone(quantized(model), *size, options.threads)
     for index in range(options.warm_up + options.repeats):
         if index == options.warm_up:
-            plain.restart(), integer.restart()
+            plain.restart()
+            integer.restart()
         plain(), integer()
     wall, cpu = (np.median(plain.times(), axis=0) / np.median(integer.times(), axis=0)).tolist()
     milliseconds = [float(np.median(watch.wall)) * 1e3 for watch in (plain, integer)]
@@ -148,7 +151,8 @@ def measure_step(model: Path, options: argparse.Namespace, console: Console) -> 
     alone = encoder_alone(model, *size, options.threads)
     tracker = Tracker(OnnxRuntimeBackend(model, threads=options.threads))
     executor: Any = tracker._backend._executor  # type: ignore[attr-defined]
-    executors.normalised_lab = colours = Stopwatch(executors.normalised_lab)
+    colours = Stopwatch(executors.normalised_lab)  # type: ignore[attr-defined]
+    executors.normalised_lab = colours  # type: ignore[attr-defined]
     executor._encoder = encoder = SessionWatch(executor._encoder)
     executor._affinity = affinity = Stopwatch(executor._affinity)
     executor._write_labels = tail = Stopwatch(executor._write_labels)
