@@ -8,7 +8,7 @@ import json
 import os
 import subprocess
 import sys
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -21,6 +21,7 @@ sys.path.insert(0, str(Path(__file__).parents[2] / "bench"))
 
 import gpu_day_kernels
 import gpu_day_plugin
+import gpu_day_steps
 import gpu_day_tracking
 import gpu_day_triton
 from gpu_day import LEAST_SECONDS, LIBRARY, PLUGIN_PROGRAM, STEPS, Step, limits
@@ -58,22 +59,46 @@ def carried(library: Path, tmp_path: Path) -> Path:
     return folder
 
 
-def test_a_dry_run_goes_through_every_step(
-    carried: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+def check_dry_run(steps: dict[str, dict[str, Any]]) -> None:
+    """Nothing failed, and what the steps found out is there."""
+    assert not {name: found["failed"] for name, found in steps.items() if "failed" in found}
+    for step in {"correctness", "plugin"} & set(steps):
+        assert steps[step]["checked"] == len(cases(small=True))
+    if "tracking" in steps:
+        assert steps["tracking"]["nano, torch.float32, pixels_that_differ"] == 0
+    if importlib.util.find_spec("triton") is not None:
+        assert steps.get("triton_kernels", {}).get("checked", 1) == 1
+        assert "triton" in steps.get("training", {"triton": None})
+
+
+@pytest.mark.parametrize("step", STEPS, ids=lambda step: step.name)
+def test_a_dry_run_of_each_step(
+    step: Step, carried: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """In this process, which has imported torch already."""
+    monkeypatch.setenv("MASKRING_ONNXRUNTIME_LIBRARY", str(carried / LIBRARY))
+    made = tmp_path / "found.json"
+    gpu_day_steps.STEPS[step.name](Day(made, 1e6, True, carried))
+    check_dry_run({step.name: json.loads(made.read_text())})
+
+
+@pytest.mark.parametrize(
+    "steps",
+    [("versions", "counters"), pytest.param([step.name for step in STEPS], marks=pytest.mark.slow)],
+    ids=["two steps", "every step"],
+)
+def test_a_dry_run_has_a_process_for_each_step(
+    steps: Sequence[str], carried: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.delenv("MASKRING_ONNXRUNTIME_LIBRARY")  # that of the carried folder is used
     command = [sys.executable, PROGRAM, "--dry-run", "--out", tmp_path, "--carried", carried]
-    done = subprocess.run(command, env=os.environ, capture_output=True, text=True, check=False)
+    done = subprocess.run(
+        [*command, "--only", *steps], env=os.environ, capture_output=True, text=True, check=False
+    )
     results = json.loads((tmp_path / "results.json").read_text())
-    assert list(results["steps"]) == [step.name for step in STEPS]
-    assert not {name: found["failed"] for name, found in results["steps"].items() if "failed" in found}
+    assert list(results["steps"]) == list(steps)
+    check_dry_run(results["steps"])
     assert done.returncode == 0, done.stderr
-    for step in ("correctness", "plugin"):
-        assert results["steps"][step]["checked"] == len(cases(small=True))
-    assert results["steps"]["tracking"]["nano, torch.float32, pixels_that_differ"] == 0
-    if importlib.util.find_spec("triton") is not None:
-        assert results["steps"]["triton_kernels"]["checked"] == 1
-        assert "triton" in results["steps"]["training"]
     assert results["dry_run"] and "--dry-run" in results["command"]
 
 
