@@ -170,7 +170,7 @@ def is_seen(bug: Planted) -> bool:
     row = ROW_OF[bug.mutation.file]
     case = row.fit(replace(PROBLEM, width=bug.width))
     assert case is not None
-    program = emulator.build(("-O1", *bug.flags), bug.mutation)
+    program = emulator.build(("-O1", *bug.flags), bug.mutation, rows=[row.name])
     variables = {"CUDA_ON_CPU_SEED": "1"}
     if bug.flags == TSAN:  # a copy that is delivered late may hide that nothing awaits it
         variables["CUDA_ON_CPU_ASYNC"] = "early"

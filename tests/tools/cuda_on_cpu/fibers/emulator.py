@@ -100,15 +100,43 @@ needs_asan = pytest.mark.skipif(compiler_for(ASAN) is None, reason=lacks(ASAN))
 needs_tsan = pytest.mark.skipif(compiler_for(TSAN) is None, reason=lacks(TSAN))
 
 
-def build(flags: Sequence[str] = ("-O1",), mutation: Mutation | None = None) -> Path:
-    """The program ``run_cases``, of the kernels as they are or with a planted bug."""
+def build(
+    flags: Sequence[str] = ("-O1",), mutation: Mutation | None = None, rows: Sequence[str] | None = None
+) -> Path:
+    """The program ``run_cases``, of the kernels as they are or with a planted bug.
+
+    Args:
+        flags: of the compiler.
+        mutation: the bug.
+        rows: rows of the dispatch table that are wanted, None for all: fewer are compiled sooner.
+    """
     BUILDS.mkdir(parents=True, exist_ok=True)
     with tempfile.TemporaryDirectory(dir=BUILDS) as scratch:
         kernels = Path(shutil.copytree(KERNELS, Path(scratch) / "cuda"))
         if mutation is not None:
             mutation.apply(kernels)
+        if rows is not None:
+            keep_rows(kernels, rows)
         sources = [*kernels.glob("*.cu"), *kernels.glob("*.cpp"), *HERE.glob("*.cpp")]
         return _program("run_cases", sources, kernels, flags)
+
+
+def keep_rows(kernels: Path, rows: Sequence[str]) -> None:
+    """Take all rows but these out of a copy of the kernels: from the dispatch table, and what is compiled for them."""
+    table = kernels / "dispatch.cpp"
+    found = re.findall(r'^    \{"(.+?)", .*, (launch_\w+<.*>)\},\n', table.read_text(), re.MULTILINE)
+    dropped = {name: function for name, function in found if name not in rows}
+    if len(dropped) != len(found) - len(rows):
+        raise ValueError(f"not all of these are rows of {table.name}: {rows}")
+    table.write_text(
+        re.sub(rf'^    \{{"({"|".join(dropped)})", .*\n', "", table.read_text(), flags=re.MULTILINE)
+    )
+    for source in kernels.glob("*.cu"):
+        text = source.read_text()
+        for function in dropped.values():
+            instance = re.sub(r"\bF(32|16)\b", r"ElementType::float\1", function)
+            text = text.replace(f"template int {instance}(const AffinityProblem&, CUstream_st*);\n", "")
+        source.write_text(text)
 
 
 def run_probe(name: str, flags: Sequence[str] = ("-O1",), **variables: str) -> str:
