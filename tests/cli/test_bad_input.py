@@ -15,7 +15,7 @@ import cv2
 import numpy as np
 import pytest
 from mounts import mounted_tmpfs
-from support import HEIGHT, WIDTH, moving_square, write_video
+from support import HEIGHT, WIDTH, kept_export, moving_square, write_video
 from user_errors import assert_command_error
 
 from maskring.runtime.video.masks import write_mask
@@ -164,9 +164,7 @@ def test_refused_runs_leave_what_was_there(workspace: Workspace, tmp_path: Path)
 
 
 def test_more_objects_than_the_model_takes(workspace: Workspace, tmp_path: Path) -> None:
-    model = tmp_path / "one.onnx"
-    run = maskring("export", workspace.checkpoint, "--out", model, "--objects", "1", "--radius", "3")
-    assert run.returncode == 0, run.stderr
+    model = kept_export(workspace.checkpoint, tmp_path / "one.onnx", num_labels=2, radius=3)
     mask = moving_square(0)[1]
     mask[0:8, 0:8] = 2
     write_mask(tmp_path / "two.png", mask)

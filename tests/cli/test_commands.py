@@ -14,7 +14,7 @@ import onnx
 import pytest
 import torch
 from pixel_model import write_pixel_model
-from support import HEIGHT, WIDTH, moving_square
+from support import HEIGHT, WIDTH, kept_exports, moving_square
 from typer.testing import CliRunner, Result
 
 import maskring
@@ -190,7 +190,8 @@ def test_a_checkpoint_is_exported_to_the_cache_first(
 ) -> None:
     monkeypatch.setenv("MASKRING_CACHE", str(tmp_path / "cache"))
     arguments = ["--mask", workspace.mask, "--model", workspace.checkpoint, "--out", tmp_path / "out"]
-    assert run("track", workspace.frames, *arguments).exit_code == 0
+    with kept_exports():
+        assert run("track", workspace.frames, *arguments).exit_code == 0
     (exported,) = (tmp_path / "cache").glob("tiny-*.onnx")
     stamp = exported.stat().st_mtime_ns
     assert run("track", workspace.frames, *arguments).exit_code == 0
@@ -232,7 +233,8 @@ def test_verify_renders_frames_of_the_size_that_the_model_is_fixed_to(
 ) -> None:
     model = tmp_path / "fixed.onnx"
     size = ["--height", "64", "--width", "96", "--radius", "3"]
-    assert run("export", workspace.checkpoint, "--out", model, *size).exit_code == 0
+    with kept_exports():
+        assert run("export", workspace.checkpoint, "--out", model, *size).exit_code == 0
     done = run("verify", model, "--frames", "2")
     assert done.exit_code == 0, done.output
 

@@ -13,7 +13,7 @@ import numpy as np
 import pytest
 import tomllib
 import typer
-from support import HEIGHT, WIDTH, export_tiny_model, moving_square, write_davis, write_video
+from support import HEIGHT, WIDTH, export_tiny_model, kept_exports, moving_square, write_davis, write_video
 from typer.testing import CliRunner
 
 from maskring.cli import app
@@ -171,7 +171,8 @@ def run_commands(page: Path, desk: Path, folder: Path, monkeypatch: pytest.Monke
     count = 0
     for line in commands(page):
         if reason_not_to_run(line) is None:
-            done = CliRunner().invoke(app, words(line))
+            with kept_exports():
+                done = CliRunner().invoke(app, words(line))
             assert done.exit_code == 0, f"{line}\n{done.output}"
             count += 1
     return count

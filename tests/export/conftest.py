@@ -11,9 +11,8 @@ import pytest
 from fake_builder import FakeBuilder, plugin_library
 from pixel_model import write_pixel_model
 from served_model import RADIUS
-from support import HEIGHT, WIDTH, write_tiny_checkpoint
+from support import HEIGHT, WIDTH, kept_export, kept_exports, write_tiny_checkpoint
 
-from maskring.export.onnx_export import export_onnx
 from maskring.export.triton.repository import write_triton_repository
 from maskring.plugins import library
 
@@ -24,8 +23,9 @@ def repository(tmp_path_factory: pytest.TempPathFactory) -> Path:
     root = tmp_path_factory.mktemp("triton")
     checkpoint = write_tiny_checkpoint(root / "tiny.safetensors")
     sizes = {"height": HEIGHT, "width": WIDTH, "num_labels": 2}
-    write_triton_repository(checkpoint, root / "models", radius=RADIUS, streams=2, **sizes)
-    export_onnx(checkpoint, root / "plain.onnx", radius=RADIUS)
+    with kept_exports():
+        write_triton_repository(checkpoint, root / "models", radius=RADIUS, streams=2, **sizes)
+    kept_export(checkpoint, root / "plain.onnx", radius=RADIUS)
     return root / "models"
 
 

@@ -11,12 +11,11 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from support import write_tiny_checkpoint
+from support import kept_export, write_tiny_checkpoint
 from user_errors import raises_user_error
 
 from maskring.common.errors import ModelError, OutputError, UnavailableError, UserError
 from maskring.export.engine import EngineOptions, build_engine, parse_range, profile_shapes
-from maskring.export.onnx_export import export_onnx
 from maskring.runtime.model.engine_file import manifest_path, read_engine, read_manifest
 from maskring.runtime.model.metadata import ModelMetadata
 from maskring.runtime.tracking.memory import MemoryPolicy
@@ -37,7 +36,7 @@ def models(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Path]:
         for sizes in ({"height": 48, "width": 64, "num_labels": 3, "num_slots": 8}, {}):
             name = f"{dtype}-{'fixed' if sizes else 'open'}"
             exported[name] = folder / f"{name}.onnx"
-            export_onnx(checkpoint, exported[name], dtype=dtype, radius=2, **sizes)
+            kept_export(checkpoint, exported[name], dtype=dtype, radius=2, **sizes)
     return exported
 
 
@@ -98,10 +97,8 @@ def shipped(tmp_path_factory: pytest.TempPathFactory) -> Callable[[str, str], Pa
     @functools.cache
     def exported(name: str, dtype: str) -> Path:
         out = folder / f"{name}-{dtype}.onnx"
-        export_onnx(
-            shipped_checkpoint(name), out, height=480, width=480, num_labels=4, radius=12, dtype=dtype
-        )
-        return out
+        sizes = {"height": 480, "width": 480, "num_labels": 4}
+        return kept_export(shipped_checkpoint(name), out, radius=12, dtype=dtype, **sizes)
 
     return exported
 

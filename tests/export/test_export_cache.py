@@ -8,10 +8,11 @@ import os
 import shutil
 import subprocess
 import sys
+from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
-from support import moving_square, write_tiny_checkpoint
+from support import kept_exports, moving_square, write_tiny_checkpoint
 
 from maskring.common.errors import UnavailableError
 from maskring.export import export_cache
@@ -23,9 +24,10 @@ SIZE = {"height": 16, "width": 16, "num_labels": 2, "num_slots": 2}
 
 
 @pytest.fixture
-def checkpoint(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+def checkpoint(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Path]:
     monkeypatch.setenv("MASKRING_CACHE", str(tmp_path / "cache"))
-    return write_tiny_checkpoint(tmp_path / "tiny.safetensors")
+    with kept_exports():
+        yield write_tiny_checkpoint(tmp_path / "tiny.safetensors")
 
 
 def test_content_and_settings_decide_the_file(checkpoint: Path, tmp_path: Path) -> None:

@@ -8,7 +8,7 @@ import numpy as np
 import onnx
 import pytest
 import torch
-from support import HEIGHT, WIDTH, moving_square, write_tiny_checkpoint
+from support import HEIGHT, WIDTH, kept_export, moving_square, write_tiny_checkpoint
 
 from maskring.common.errors import ModelError
 from maskring.common.types import Kernel
@@ -31,8 +31,7 @@ def checkpoint(tmp_path_factory: pytest.TempPathFactory) -> Path:
 @pytest.fixture(scope="module")
 def model(checkpoint: Path) -> Path:
     out = checkpoint.with_suffix(".onnx")
-    export_onnx(checkpoint, out, radius=RADIUS, roi_step=2)
-    return out
+    return kept_export(checkpoint, out, radius=RADIUS, roi_step=2)
 
 
 def shifted(height: int, width: int, down: int, right: int) -> tuple[np.ndarray, np.ndarray]:
@@ -107,7 +106,7 @@ def test_the_runtime_searches_as_the_graph_does(model: Path, checkpoint: Path) -
     for one, other in zip(native, function, strict=True):
         assert np.quantile(np.abs(one - other), 0.99) < 1e-4
     plain = checkpoint.with_name("plain.onnx")
-    export_onnx(checkpoint, plain, radius=RADIUS, roi_step=0)
+    kept_export(checkpoint, plain, radius=RADIUS, roi_step=0)
     assert np.abs(native[0] - tracked(plain, "native")[0]).mean() > 1e-2
 
 

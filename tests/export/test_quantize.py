@@ -10,14 +10,13 @@ import onnx
 import onnxruntime
 import pytest
 from real_bindings import assert_rtx_builds
-from support import moving_square, write_tiny_checkpoint
+from support import HEIGHT, WIDTH, kept_export, moving_square, write_tiny_checkpoint
 from typer.testing import CliRunner
 from user_errors import raises_user_error
 
 from maskring.cli import app
 from maskring.common.errors import ModelError, SourceError
 from maskring.export.int8 import quantize_onnx
-from maskring.export.onnx_export import export_onnx
 from maskring.export.parity import verify_model
 from maskring.runtime.backends.onnxrt.backend import OnnxRuntimeBackend
 from maskring.runtime.backends.onnxrt.integer_encoder import (
@@ -37,7 +36,7 @@ FRAMES = [moving_square(index)[0] for index in range(4)]
 def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """``tiny.safetensors``, its export ``float.onnx`` and ``int8.onnx``."""
     root = tmp_path_factory.mktemp("quantize")
-    export_onnx(write_tiny_checkpoint(root / "tiny.safetensors"), root / "float.onnx", radius=3)
+    kept_export(write_tiny_checkpoint(root / "tiny.safetensors"), root / "float.onnx", radius=3)
     assert quantize_onnx(root / "float.onnx", root / "int8.onnx", FRAMES) == len(FRAMES)
     return root
 
@@ -64,7 +63,7 @@ def test_every_layer_reads_int8_and_features_stay_float(folder: Path) -> None:
 @pytest.mark.parametrize(("inputs", "pyramid"), [(1, False), (3, False), (3, True)])
 def test_raw_colours_beside_the_network_stay_float(tmp_path: Path, inputs: int, pyramid: bool) -> None:
     checkpoint = write_tiny_checkpoint(tmp_path / "patch.safetensors", 9, inputs, pyramid)
-    export_onnx(checkpoint, tmp_path / "float.onnx", radius=3)
+    kept_export(checkpoint, tmp_path / "float.onnx", radius=3, height=HEIGHT, width=WIDTH)
     quantize_onnx(tmp_path / "float.onnx", tmp_path / "int8.onnx", FRAMES)
     model = onnx.load(tmp_path / "int8.onnx")
     producer = {name: node for node in model.graph.node for name in node.output}
@@ -198,7 +197,7 @@ def test_float_models_stay_as_they_are(folder: Path) -> None:
 
 def test_refusals_name_the_remedy_and_write_nothing(folder: Path, tmp_path: Path) -> None:
     out = tmp_path / "out.onnx"
-    export_onnx(folder / "tiny.safetensors", tmp_path / "half.onnx", radius=3, dtype="float16")
+    kept_export(folder / "tiny.safetensors", tmp_path / "half.onnx", radius=3, dtype="float16")
     for model, said in ((folder / "int8.onnx", "already quantized"), (tmp_path / "half.onnx", "float16")):
         with raises_user_error(ModelError, mentions=(model, said)):
             quantize_onnx(model, out, FRAMES)

@@ -7,12 +7,11 @@ from pathlib import Path
 
 import onnx
 import pytest
-from support import write_tiny_checkpoint
+from support import kept_export, kept_exports, write_tiny_checkpoint
 from user_errors import raises_user_error
 
 from maskring.common.errors import ModelError
 from maskring.export.export_cache import cached_onnx
-from maskring.export.onnx_export import export_onnx
 from maskring.export.shipped_graph import fill, graph_file, graph_of, shipped_graph
 from maskring.training.weights import shipped_checkpoint, shipped_names
 
@@ -23,8 +22,8 @@ NAMES = shipped_names()
     "name", [pytest.param(name, marks=() if name == "pico" else pytest.mark.slow) for name in NAMES]
 )
 def test_the_filled_graph_is_what_the_exporter_writes(name: str, tmp_path: Path) -> None:
-    checkpoint, exported = shipped_checkpoint(name), tmp_path / f"{name}.onnx"
-    export_onnx(checkpoint, exported)
+    checkpoint = shipped_checkpoint(name)
+    exported = kept_export(checkpoint, tmp_path / f"{name}.onnx")
     graph = graph_file(name).read_bytes()
     assert graph_of(exported, checkpoint) == graph, "the exporter or the checkpoint has changed: make graphs"
     fill(graph, checkpoint, tmp_path / "filled.onnx")
@@ -51,9 +50,9 @@ def test_a_changed_checkpoint_is_exported(tmp_path: Path, monkeypatch: pytest.Mo
     """Not tracked with the graph of the shipped one, whose settings may differ."""
     monkeypatch.setenv("MASKRING_CACHE", str(tmp_path / "cache"))
     other = write_tiny_checkpoint(tmp_path / "pico.safetensors")
-    exported = tmp_path / "exported.onnx"
-    export_onnx(other, exported)
-    assert cached_onnx(other).read_bytes() == exported.read_bytes()
+    exported = kept_export(other, tmp_path / "exported.onnx")
+    with kept_exports():
+        assert cached_onnx(other).read_bytes() == exported.read_bytes()
 
 
 def test_weights_of_another_file_do_not_fit(tmp_path: Path) -> None:

@@ -8,9 +8,8 @@ from typing import Any
 
 import numpy as np
 import pytest
-from support import moving_square
+from support import kept_export, moving_square
 
-from maskring.export.onnx_export import export_onnx
 from maskring.training.weights import shipped_checkpoint
 
 PAGE = Path(__file__).parents[2] / "docs" / "step_graph.md"
@@ -18,7 +17,7 @@ PAGE = Path(__file__).parents[2] / "docs" / "step_graph.md"
 
 def test_the_minimal_tracker_follows_a_square(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     (code,) = re.findall(r"```python\n(.*?)```", PAGE.read_text(), flags=re.DOTALL)
-    export_onnx(shipped_checkpoint(), tmp_path / "model.onnx", radius=3)
+    kept_export(shipped_checkpoint(), tmp_path / "model.onnx", radius=3)
     monkeypatch.chdir(tmp_path)
     namespace: dict[str, Any] = {}
     exec(code, namespace)

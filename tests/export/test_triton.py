@@ -11,7 +11,7 @@ import pytest
 from fake_builder import plugin_library
 from real_bindings import assert_rtx_builds
 from served_model import RADIUS
-from support import HEIGHT, WIDTH
+from support import HEIGHT, WIDTH, kept_exports
 from typer.testing import CliRunner
 from user_errors import raises_user_error
 
@@ -67,7 +67,8 @@ def test_idle_sequences_are_dropped_after_half_a_minute(config: Any) -> None:
 def test_nvidias_builder_makes_an_engine_of_it(repository: Path, tmp_path: Path, dtype: str) -> None:
     checkpoint = repository.parent / "tiny.safetensors"
     sizes = {"height": HEIGHT, "width": WIDTH, "num_labels": 2}
-    model = write_triton_repository(checkpoint, tmp_path, radius=RADIUS, dtype=dtype, **sizes)
+    with kept_exports():
+        model = write_triton_repository(checkpoint, tmp_path, radius=RADIUS, dtype=dtype, **sizes)
     assert_rtx_builds(model / "1" / "model.onnx", {})
 
 
@@ -112,7 +113,8 @@ def test_command(repository: Path, tmp_path: Path) -> None:
     refused = CliRunner().invoke(app, arguments)
     assert refused.exit_code == 2 and "--objects" in refused.stderr
     sizes = ["--height", str(HEIGHT), "--width", str(WIDTH), "--objects", "1"]
-    done = CliRunner().invoke(app, [*arguments, *sizes])
+    with kept_exports():
+        done = CliRunner().invoke(app, [*arguments, *sizes])
     assert done.exit_code == 0, done.output
     assert (tmp_path / "models" / "maskring" / "config.pbtxt").is_file()
     assert (
@@ -120,7 +122,8 @@ def test_command(repository: Path, tmp_path: Path) -> None:
     )
     served = tmp_path / "models" / "maskring" / "1" / "model.onnx"
     assert read_export(served)[1].roi_step == 0
-    done = CliRunner().invoke(app, [*arguments, *sizes, "--localise", "2", "--streams", "3"])
+    with kept_exports():
+        done = CliRunner().invoke(app, [*arguments, *sizes, "--localise", "2", "--streams", "3"])
     assert done.exit_code == 0 and read_export(served)[1].roi_step == 2
     assert (
         triton_server.read_config(tmp_path / "models").sequence_batching.oldest.max_candidate_sequences == 3

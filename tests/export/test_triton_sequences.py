@@ -13,9 +13,8 @@ import onnxruntime
 import pytest
 from onnx import helper
 from served_model import RADIUS, serve, tracked
-from support import HEIGHT, WIDTH, moving_square, write_tiny_checkpoint
+from support import HEIGHT, WIDTH, kept_export, kept_exports, moving_square, write_tiny_checkpoint
 
-from maskring.export.onnx_export import export_onnx
 from maskring.export.triton.repository import write_triton_repository
 from maskring.export.triton.state import dilation_table
 from maskring.plugins import onnxruntime_library
@@ -55,8 +54,9 @@ def test_a_sequence_is_a_tracker_on_real_frames(shared_data: Path, tmp_path: Pat
     clip = [(frame, mask) for frame in frames[:REAL_FRAMES]]
     checkpoint, settings = shipped_checkpoint("nano"), {"radius": 2, "height": 96, "width": 160}
     settings["num_labels"] = int(mask.max()) + 1
-    write_triton_repository(checkpoint, tmp_path / "models", **settings)
-    export_onnx(checkpoint, tmp_path / "plain.onnx", **settings)
+    with kept_exports():
+        write_triton_repository(checkpoint, tmp_path / "models", **settings)
+    kept_export(checkpoint, tmp_path / "plain.onnx", **settings)
     session = onnxruntime.InferenceSession(tmp_path / "models" / "maskring" / "1" / "model.onnx")
     state = {
         tensor.name: np.zeros(tensor.shape, np.int32 if tensor.name == "clock" else np.float32)
@@ -74,8 +74,10 @@ def test_a_search_for_window_centres_is_served(tmp_path: Path) -> None:
     checkpoint = write_tiny_checkpoint(tmp_path / "tiny.safetensors", patch=9)
     settings = {"radius": RADIUS, "roi_step": 2, "logit_scale": 2.0}
     sizes = {"height": HEIGHT, "width": WIDTH, "num_labels": 2}
-    model = write_triton_repository(checkpoint, tmp_path / "models", **sizes, **settings) / "1" / "model.onnx"
-    export_onnx(checkpoint, tmp_path / "plain.onnx", **settings)
+    with kept_exports():
+        folder = write_triton_repository(checkpoint, tmp_path / "models", **sizes, **settings)
+    kept_export(checkpoint, tmp_path / "plain.onnx", **sizes, **settings)
+    model = folder / "1" / "model.onnx"
     session = onnxruntime.InferenceSession(model)
     state = {
         tensor.name: np.zeros(tensor.shape, np.int32 if tensor.name == "clock" else np.float32)

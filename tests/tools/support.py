@@ -2,17 +2,21 @@
 
 from __future__ import annotations
 
+import functools
 import hashlib
 import shutil
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from importlib.metadata import version
 from pathlib import Path
 from typing import Any
+from unittest import mock
 
 import cv2
 import numpy as np
 from once import alone
 
-EXPORTS = Path(__file__).resolve().parents[2] / "build" / "test_exports"
+KEPT = Path(__file__).resolve().parents[2] / "build" / "test_exports"
 
 HEIGHT, WIDTH = 48, 64
 
@@ -69,37 +73,79 @@ def write_davis(root: Path, lengths: Mapping[str, int], splits: Sequence[str] = 
 
 
 def write_tiny_checkpoint(path: Path, patch: int = 0, inputs: int = 3, pyramid: bool = False) -> Path:
-    """A checkpoint with a few channels and fixed random weights: exports and runs in a moment."""
-    import torch
+    """A checkpoint with a few channels and fixed random weights: exports and runs in a moment.
 
-    from maskring.training.checkpoint import Checkpoint, save_checkpoint
-    from maskring.training.network.encoder import Encoder, EncoderConfig
+    For the same arguments it has the same bytes, which :func:`kept_exports` needs: the order of safetensors' metadata
+    changes from process to process.
+    """
+    kept = KEPT / f"tiny-{patch}-{inputs}-{pyramid}-{_sources()}.safetensors"
+    with alone(kept) as missing:
+        if missing:
+            import torch
 
-    torch.manual_seed(0)
-    config = EncoderConfig(**TINY_ENCODER, patch=patch, inputs=inputs, pyramid=pyramid)
-    save_checkpoint(path, Checkpoint(config=config, query=Encoder(config).state_dict()))
-    return path
+            from maskring.training.checkpoint import Checkpoint, save_checkpoint
+            from maskring.training.network.encoder import Encoder, EncoderConfig
+
+            torch.manual_seed(0)
+            config = EncoderConfig(**TINY_ENCODER, patch=patch, inputs=inputs, pyramid=pyramid)
+            save_checkpoint(kept, Checkpoint(config=config, query=Encoder(config).state_dict()))
+    path.parent.mkdir(parents=True, exist_ok=True)
+    return Path(shutil.copyfile(kept, path))
 
 
 def export_tiny_model(folder: Path, radius: int = 3) -> Path:
-    """Write ``tiny.safetensors`` and its export ``tiny.onnx``; exported once for all tests that want it."""
-    from maskring import common, export, plugins, runtime, training
+    """Write ``tiny.safetensors`` and its export ``tiny.onnx``."""
+    return kept_export(
+        write_tiny_checkpoint(folder / "tiny.safetensors"), folder / "tiny.onnx", radius=radius
+    )
+
+
+def kept_export(checkpoint: Path, out: Path, **settings: Any) -> Path:
+    """:func:`maskring.export.onnx_export.export_onnx`, with :func:`kept_exports`."""
     from maskring.export.onnx_export import export_onnx
 
-    checkpoint = write_tiny_checkpoint(folder / "tiny.safetensors")
+    with kept_exports():
+        export_onnx(checkpoint, out, **settings)
+    return out
+
+
+@contextmanager
+def kept_exports() -> Iterator[None]:
+    """What torch's exporter makes, seconds of work, is kept for all tests that export the same.
+
+    Where it lies is decided by the checkpoint's bytes, the settings, maskring's code and the exporters' versions.
+    """
+    import onnx
+
+    from maskring.export import onnx_export
+
+    step_model = onnx_export.step_model
+
+    def kept_step_model(checkpoint: Any, metadata: Any) -> Any:
+        digest = hashlib.sha256((metadata.to_json() + _sources()).encode()).hexdigest()[:16]
+        kept = KEPT / f"{metadata.checkpoint}-{digest}.onnx"
+        with alone(kept) as missing:
+            if missing:
+                partial = kept.with_suffix(".partial")
+                partial.write_bytes(step_model(checkpoint, metadata).SerializeToString(deterministic=True))
+                partial.rename(kept)
+        return onnx.load(kept)
+
+    with mock.patch.object(onnx_export, "step_model", kept_step_model):
+        yield
+
+
+@functools.cache
+def _sources() -> str:
+    """A digest of maskring's code, of this file and of the exporters' versions."""
+    from maskring import common, export, plugins, runtime, training
+    from maskring.export.export_cache import EXPORTERS
+
     digest = hashlib.sha256(Path(__file__).read_bytes())
+    digest.update(repr([version(name) for name in EXPORTERS]).encode())
     folders = [
         Path(path) for package in (common, plugins, runtime, training, export) for path in package.__path__
     ]
     for source in sorted(source for folder in folders for source in folder.rglob("*.py")):
         digest.update(source.read_bytes())
-    made = EXPORTS / f"radius{radius}-{digest.hexdigest()[:16]}.onnx"
-    kept = made.with_suffix(
-        ".safetensors"
-    )  # the export names its digest, and no two files have the same bytes
-    with alone(made) as missing:
-        if missing:
-            shutil.copy(checkpoint, kept)
-            export_onnx(checkpoint, made, radius=radius)
-    shutil.copy(kept, checkpoint)
-    return Path(shutil.copy(made, folder / "tiny.onnx"))
+    return digest.hexdigest()[:16]

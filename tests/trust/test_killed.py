@@ -75,9 +75,13 @@ def test_export(tmp_path: Path) -> None:
     assert [path.name for path in out.parent.iterdir()] == ["tiny.onnx"]
 
 
-def test_an_export_into_the_cache(tmp_path: Path, frames: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """What stands in the cache is taken without a look: it must be whole."""
-    checkpoint, cache = write_tiny_checkpoint(tmp_path / "tiny.safetensors"), tmp_path / "cache"
+@pytest.mark.parametrize("shipped", [True, pytest.param(False, marks=pytest.mark.slow)])
+def test_an_export_into_the_cache(
+    tmp_path: Path, frames: Path, monkeypatch: pytest.MonkeyPatch, shipped: bool
+) -> None:
+    """What stands in the cache is taken without a look: it must be whole. Of a shipped checkpoint it is filled."""
+    cache = tmp_path / "cache"
+    checkpoint = "pico" if shipped else write_tiny_checkpoint(tmp_path / "tiny.safetensors")
     write_mask(tmp_path / "mask.png", moving_square(0)[1])
     command = ["track", frames, "--mask", tmp_path / "mask.png", "--model", checkpoint, "--no-overlay"]
     command += ["--out", tmp_path / "out"]

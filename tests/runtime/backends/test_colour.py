@@ -8,9 +8,8 @@ from pathlib import Path
 import numpy as np
 import onnx
 import pytest
-from support import moving_square, write_tiny_checkpoint
+from support import kept_export, moving_square, write_tiny_checkpoint
 
-from maskring.export.onnx_export import export_onnx
 from maskring.runtime.backends.onnxrt.backend import OnnxRuntimeBackend
 from maskring.runtime.backends.onnxrt.colour import normalised_lab
 from maskring.runtime.model.metadata import METADATA_KEY, ModelMetadata
@@ -22,7 +21,7 @@ def test_keys_are_those_of_the_whole_graph(tmp_path: Path, dtype: str, inputs: i
     """Encoders of grey images too: colours are computed all the same, and one of them is looked at."""
     model = tmp_path / "tiny.onnx"
     checkpoint = write_tiny_checkpoint(tmp_path / "tiny.safetensors", inputs=inputs)
-    export_onnx(checkpoint, model, radius=2, dtype=dtype)
+    kept_export(checkpoint, model, radius=3, dtype=dtype)
     frame = np.random.default_rng(0).integers(0, 256, (48, 66, 3), dtype=np.uint8)
     keys = []
     for kernel in ("native", "function"):
@@ -36,7 +35,7 @@ def test_keys_are_those_of_the_whole_graph(tmp_path: Path, dtype: str, inputs: i
 
 def test_a_model_without_the_inner_tensor_runs_from_its_frame(tmp_path: Path) -> None:
     model = tmp_path / "tiny.onnx"
-    export_onnx(write_tiny_checkpoint(tmp_path / "tiny.safetensors"), model, radius=2)
+    kept_export(write_tiny_checkpoint(tmp_path / "tiny.safetensors"), model, radius=3)
     proto = onnx.load(model)
     properties = {entry.key: entry.value for entry in proto.metadata_props}
     metadata = ModelMetadata.from_json(properties[METADATA_KEY], "tiny")

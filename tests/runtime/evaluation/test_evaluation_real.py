@@ -7,8 +7,8 @@ from pathlib import Path
 from types import SimpleNamespace
 
 import numpy as np
+from support import kept_export
 
-from maskring.export.onnx_export import export_onnx
 from maskring.models import open_tracker
 from maskring.runtime.evaluation.protocol import SequenceTracker, evaluate
 from maskring.runtime.evaluation.report import Evaluation
@@ -39,8 +39,7 @@ def test_tracking_beats_repeating_the_first_mask(shared_data: Path, tmp_path: Pa
     (root / "ImageSets/2016/two.txt").write_text("\n".join(SEQUENCES))
     for kind in ("JPEGImages", "Annotations"):
         (root / kind).symlink_to(shared_data / "davis_dev" / kind)
-    model = tmp_path / "model.onnx"
-    export_onnx(shipped_checkpoint(), model)
+    model = kept_export(shipped_checkpoint(), tmp_path / "model.onnx")
 
     def run(name: str, new_tracker: Callable[[], SequenceTracker]) -> Evaluation:
         return evaluate(root, "two", new_tracker, tmp_path / name, tmp_path / f"{name}.json", size=SIZE)

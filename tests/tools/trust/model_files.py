@@ -8,7 +8,7 @@ import struct
 from dataclasses import asdict
 from pathlib import Path
 
-from support import TINY_ENCODER, moving_square, write_tiny_checkpoint
+from support import TINY_ENCODER, export_tiny_model, moving_square, write_tiny_checkpoint
 from trust.damage import Attack, as_json, attack_files, damaged_bytes, damaged_document
 
 
@@ -30,13 +30,12 @@ def metadata(folder: Path) -> Attack:
 
 def models(folder: Path) -> Attack:
     """Damaged exported models, opened and run on two frames where they open."""
-    from maskring.export.onnx_export import export_onnx
     from maskring.runtime.backends import open_backend
     from maskring.runtime.tracking.tracker import Tracker
 
     model = folder / "sound.onnx"
     if not model.exists():
-        export_onnx(write_tiny_checkpoint(folder / "tiny.safetensors"), model, radius=2)
+        export_tiny_model(folder).rename(model)
     sound, path = model.read_bytes(), folder / "damaged.onnx"
     frame, mask = moving_square(0)
 
