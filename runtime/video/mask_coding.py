@@ -9,6 +9,7 @@ from numpy.typing import NDArray
 
 from ...common.errors import MaskError
 from ...common.types import Labels
+from .mask_alpha import check_alpha, least_opaque, shows_blurred_areas, visible_by
 from .mask_edges import MAX_VALUES, Entries, flat_entries, soft_shape
 from .mask_picture import (
     BLACK,
@@ -36,14 +37,17 @@ from .palette import PALETTE
 MAX_GREY_CHROMA = 16
 """Largest difference of a pixel's channels in a lossy grey picture."""
 
+DAVIS = {-1, *packed_colours(PALETTE).tolist()}
+"""Packed colours of the DAVIS palette, and -1, which is transparent."""
+
+VOID = 0xE0E0C0
+"""Colour of pixels that belong to no object, in PASCAL VOC and DAVIS."""
+
 MIN_LEVEL = 0.6
 """Share of pixels that equal their right neighbour in a label map; in noise and photographs it is smaller."""
 
 MIN_NOISY_PIXELS = 1024
 """Smaller pictures may be all outlines."""
-
-MIN_FLAT_ALPHA = 32
-"""Fainter areas count as transparent."""
 
 
 def picture_of_indices(
@@ -61,7 +65,8 @@ def picture_of_indices(
         solid: the file says that index 255 is an object.
     """
     used = np.flatnonzero(np.bincount(indices.ravel(), minlength=256))
-    hidden = alpha < 128
+    opaque = alpha[used].min() == 255
+    hidden = alpha < (128 if opaque else least_opaque(alpha[indices]))
     if (palette[used] == PALETTE[used]).all():
         return marked_by_index(name, indices, used[used > 0], palette, solid)
     colours = packed_colours(palette)
@@ -108,7 +113,10 @@ def picture_of_values(
         MaskError: when the values cannot be objects.
     """
     if visible is not None:
-        if _is_cut_out(values, brightest, visible) or _is_photograph(values, visible):
+        if _is_cut_out(values, brightest, visible) or (
+            _is_photograph(values, visible)
+            and not (values.dtype == np.uint8 and shows_blurred_areas(values.view(np.uint8), visible))
+        ):
             return picture_of_one(name, visible, shape_mark(brightest))
         values = np.where(visible, values, 0)
     if values.size and int(values.min()) < 0:
@@ -141,7 +149,10 @@ def picture_of_values(
     background = 0
     if table[0] > 0 and table[-1] == brightest and flat[-1]:
         background, notes = brightest, (f"{name} has no black; its white was read as background",)
-    check_edges(name, entries, table[:, None], flat)
+    void = len(table) - 1 if background == 0 and table[-1] in (255, 65535) else None
+    check_edges(
+        name, entries, table[:, None], flat, background=len(table) - 1 if background else 0, void=void
+    )
     marks = [value_mark(source, int(value)) for value in objects if value != background]
     return assembled(name, entries, table, marks, notes)
 
@@ -156,7 +167,7 @@ def picture_of_colours(name: str, colours: NDArray[np.uint8], visible: Visible |
         MaskError: when it has no background, or its colours cannot be objects.
     """
     packed = packed_colours(colours)
-    if visible is not None and _is_photograph(packed, visible):
+    if visible is not None and _is_photograph(packed, visible) and not shows_blurred_areas(colours, visible):
         return picture_of_one(name, visible, shape_mark(255))
     spread = 0
     if visible is None or visible.any():
@@ -174,39 +185,63 @@ def picture_of_colours(name: str, colours: NDArray[np.uint8], visible: Visible |
             return soft
         raise MaskError(f"the mask {name} has {len(table)} colours, so they cannot all be objects", REMEDY)
     flat = flat_entries(entries, len(table))
-    background, notes = _background(name, table, flat)
+    background, notes = _background(name, table, entries, flat)
     objects = table[table != background]
     if background < 0:
         objects = objects[objects != BLACK]
     soft = _soft_colours(name, entries, table)
     if soft is not None:
         return soft
-    check_edges(name, entries, unpacked_colours(np.where(table < 0, 0, table)), flat)
+    entry_of = {colour: entry for entry, colour in enumerate(table.tolist())}
+    void = entry_of.get(VOID) if entry_of.keys() <= DAVIS else None
+    opaque = unpacked_colours(np.where(table < 0, 0, table))
+    check_edges(
+        name,
+        entries,
+        opaque,
+        flat,
+        background=entry_of[background],
+        void=void,
+    )
     marks = [Mark("colour", 0, int(colour)) for colour in objects]
     marks = [value_mark("grey", mark.colour // GREY) if is_grey(mark.colour) else mark for mark in marks]
     return assembled(name, entries, table, marks, notes, by_colour=True)
 
 
-def visible_by(alpha: NDArray[np.uint8]) -> Visible | None:
-    """Pixels at least half as opaque as the faintest area; None where all are equally opaque.
+def picture_with_alpha(
+    name: str, colours: NDArray[np.uint8], alpha: NDArray[np.uint8], *, lossy: bool = False
+) -> MaskPicture:
+    """Areas of a picture with an alpha channel: transparent is the background.
 
     Args:
+        colours: RGB [H, W, 3], or grey [H, W].
         alpha: [H, W].
+        lossy: the colours were compressed with loss.
+
+    Raises:
+        MaskError: when neither its colours nor its transparency tell objects apart.
     """
-    levels = np.bincount(alpha.ravel(), minlength=256)
-    if np.count_nonzero(levels) == 1 and not levels[0]:
-        return None
-    areas = np.flatnonzero(flat_entries(alpha, 256))
-    areas = areas[areas >= MIN_FLAT_ALPHA]
-    return alpha >= (areas[0] + 1) // 2 if len(areas) else alpha > 0
+    visible = visible_by(alpha)
+    if lossy:
+        picture = lossy_picture(name, colours, visible)
+    elif colours.ndim == 3:
+        picture = picture_of_colours(name, colours, visible)
+    else:
+        picture = picture_of_values(name, colours, 255, visible)
+    return check_alpha(picture, alpha)
 
 
-def lossy_picture(name: str, colours: NDArray[np.uint8]) -> MaskPicture:
-    """The areas of a picture [H, W] or [H, W, 3] that was compressed with loss: white on black alone.
+def lossy_picture(name: str, colours: NDArray[np.uint8], visible: Visible | None = None) -> MaskPicture:
+    """The areas of a picture [H, W] or [H, W, 3] that was compressed with loss: white on black, or what its
+    alpha channel cuts out.
 
     Raises:
         MaskError: when it shows anything else.
     """
+    if visible is not None:
+        if shows_blurred_areas(colours, visible):
+            raise MaskError(f"the mask {name} shows several colours and was compressed with loss", REMEDY)
+        return picture_of_one(name, visible, shape_mark(255))
     if colours.ndim == 3:
         if int(np.ptp(colours, axis=-1).max(initial=0)) > MAX_GREY_CHROMA:
             raise MaskError(
@@ -216,7 +251,9 @@ def lossy_picture(name: str, colours: NDArray[np.uint8]) -> MaskPicture:
     return picture_of_values(name, colours, 255, lossy=True)
 
 
-def _background(name: str, table: Values, flat: NDArray[np.bool_]) -> tuple[int, tuple[str, ...]]:
+def _background(
+    name: str, table: Values, entries: Entries, flat: NDArray[np.bool_]
+) -> tuple[int, tuple[str, ...]]:
     """The entry of the background among packed colours (-1 is transparent), and a note where it is white.
 
     Raises:
@@ -231,7 +268,8 @@ def _background(name: str, table: Values, flat: NDArray[np.bool_]) -> tuple[int,
         return -1, ()
     if table[0] == BLACK:
         return BLACK, ()
-    if table[-1] == WHITE and len(table) > 1:
+    rows, columns = entries[[0, -1]], entries[:, [0, -1]]
+    if table[-1] == WHITE and len(table) > 1 and max(rows.max(), columns.max()) == len(table) - 1:
         return WHITE, (f"{name} has no black; its white was read as background",)
     raise MaskError(
         f"the mask {name} has no black background",

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from functools import cached_property
-from itertools import combinations
+from itertools import combinations, product
 from typing import Any, TypeAlias
 
 import cv2
@@ -33,7 +33,20 @@ REACH = 4
 FAINT, LOSSY_FAINT = 8, 64
 """Strengths below these, and so close to 255, are noise, also where the shape is not connected to them."""
 
+BLOCKS = 17
+"""Width in pixels within which an edge disturbs flat areas beside it, where a picture was compressed with loss."""
+
+PLATEAU = 24
+"""Strength by which a flat area away from edges differs from the shape and from the background."""
+
+OUTLINE_SHARE = 0.6
+"""Share of an object's rim that an outline covers, and share of the outline that lies on rims."""
+
+MIN_SCATTERED, MIN_MIXED = 8, 128
+"""Fewer pixels than these may be a small object, however they lie: each alone, or among thin parts of others."""
+
 _SQUARE = np.ones((3, 3), np.uint8)
+_MIXED = np.ones((5, 5), np.uint8)
 _WIDE = np.ones((2 * REACH + 1, 2 * REACH + 1), np.uint8)
 
 
@@ -125,6 +138,50 @@ def edge_entries(entries: Entries, colours: NDArray[np.integer[Any]], flat: NDAr
     return sorted(edges)
 
 
+def outline_entries(entries: Entries, flat: NDArray[np.bool_], background: int) -> list[int]:
+    """Thin values that line areas and are nowhere else, as outlines are.
+
+    Args:
+        entries: [H, W].
+        flat: [N], from :func:`flat_entries`.
+        background: the value that is no object.
+    """
+    around, outlines = _Surroundings(entries), []
+    areas = [area for area in np.flatnonzero(flat).tolist() if area != background]
+    for entry in [thin for thin in np.flatnonzero(~flat).tolist() if thin != background]:
+        pixels = entries == entry
+        rims = [around.rim(area) for area in areas]
+        lined = [rim for rim in rims if pixels[rim].sum() >= OUTLINE_SHARE * rim.sum()]
+        if lined and np.any(lined, axis=0)[pixels].mean() >= OUTLINE_SHARE:
+            outlines.append(int(entry))
+    return outlines
+
+
+def scattered_entries(entries: Entries, count: int) -> list[int]:
+    """Values whose pixels mostly stand alone, as those of dithering and noise do.
+
+    Args:
+        entries: [H, W].
+        count: of different values.
+    """
+    thin = _Surroundings(entries).thin
+    rows, columns = np.nonzero(thin)
+    padded = np.pad(entries.astype(np.int32), 1, constant_values=-1)
+    own, alone = entries[rows, columns], np.ones(len(rows), np.bool_)
+    for down, right in product((0, 1, 2), repeat=2):
+        if (down, right) != (1, 1):
+            alone &= padded[rows + down, columns + right] != own
+    # Dots side by side may be any pattern, but leave no block of one value in a large area.
+    mixed = cv2.morphologyEx(
+        thin.astype(np.uint8), cv2.MORPH_OPEN, _MIXED, borderType=cv2.BORDER_CONSTANT, borderValue=0
+    )
+    total = np.bincount(entries.ravel(), minlength=count)
+    found = np.zeros(count, np.bool_)
+    for pixels, fewest in ((alone, MIN_SCATTERED), (mixed[rows, columns] > 0, MIN_MIXED)):
+        found |= (total >= fewest) & (np.bincount(own[pixels], minlength=count) > total / 2)
+    return [int(value) for value in np.flatnonzero(found)]
+
+
 def _lie_between(
     points: NDArray[np.float64], one: NDArray[np.float64], other: NDArray[np.float64]
 ) -> NDArray[np.bool_]:
@@ -147,6 +204,8 @@ def soft_shape(strength: Labels, *, lossy: bool = False) -> NDArray[np.bool_] | 
     """
     counts = np.bincount(strength.ravel(), minlength=256)
     if lossy or np.count_nonzero(counts[1:]) > MAX_VALUES:
+        if lossy and _has_plateau(strength):
+            return None
         return _graded_shape(strength, LOSSY_FAINT if lossy else FAINT)
     return _edged_shape(strength, counts)
 
@@ -185,6 +244,15 @@ def _graded_shape(strength: Labels, faint: int) -> NDArray[np.bool_] | None:
     if cv2.erode(middle.astype(np.uint8), np.ones((7, 7), np.uint8)).any():  # an area of its own
         return None
     return inside
+
+
+def _has_plateau(strength: Labels) -> bool:
+    """Whether a flat area away from edges is neither the shape nor the background: another object."""
+    inside = (strength > 127).astype(np.uint8)
+    wide = np.ones((BLOCKS, BLOCKS), np.uint8)
+    weak = (cv2.erode(inside, wide) > 0) & (strength < 255 - PLATEAU)
+    strong = (cv2.dilate(inside, wide) == 0) & (strength > PLATEAU)
+    return any(bool(cv2.erode(area.astype(np.uint8), _SQUARE).any()) for area in (weak, strong))
 
 
 def _all_connected(mask: NDArray[np.bool_], seeds: NDArray[np.bool_]) -> bool:

@@ -45,12 +45,13 @@ class MaskIds:
     """
 
     def __init__(self, marks: Iterable[tuple[Mark, ...]], like: MaskIds | None = None) -> None:
-        every = list(dict.fromkeys(mark for of_mask in marks for mark in sorted(of_mask, key=_order)))
+        masks = list(marks)
+        every = list(dict.fromkeys(mark for of_mask in masks for mark in sorted(of_mask, key=_order)))
         self.notes: list[str] = []
         self._white_is_value = any(mark.source in ("value", "grey") for mark in every)
         if not self._white_is_value:
             every = [mark for mark in every if mark.source != "shape"]
-        self._ids = self._numbered(every)
+        self._ids = self._numbered(every, _palettes_disagree(masks))
         if like is not None:
             self._ids |= {mark: number for mark, number in like._ids.items() if mark in self._ids}
         self._void = _void_marks(every, self._ids)
@@ -85,8 +86,8 @@ class MaskIds:
         """Pixels [H, W] of one of the masks that belong to no object and are not scored."""
         return np.array([False, *(mark in self._void for mark in picture.marks)])[picture.areas]
 
-    def _numbered(self, marks: list[Mark]) -> dict[Mark, int]:
-        if _palettes_disagree(marks):
+    def _numbered(self, marks: list[Mark], by_colour: bool) -> dict[Mark, int]:
+        if by_colour:
             self.notes.append("palettes differ in the order of their colours, so colours tell objects apart")
             numbered = {mark: mark.number for mark in marks if mark.source == "index" and _is_davis(mark)}
             return numbered | _by_colour([mark for mark in marks if mark not in numbered], numbered)
@@ -112,20 +113,28 @@ def _is_davis(mark: Mark) -> bool:
     return _DAVIS_ID.get(mark.colour) == mark.number
 
 
-def _palettes_disagree(marks: list[Mark]) -> bool:
-    """Whether an index has several colours, or a colour several indices, so that indices are no ids.
+def _palettes_disagree(masks: list[tuple[Mark, ...]]) -> bool:
+    """Whether masks differ in the colour of an index or in the indices of a colour, so that indices are no ids.
 
-    Entries that are black like the background have no colour of their own. The DAVIS palette is no editor's:
-    its indices are ids whatever other masks look like.
+    Entries that are black like the background have no colour of their own, and a palette may hold a colour
+    twice. The DAVIS palette is no editor's: its indices are ids whatever other masks look like.
     """
-    indices = {mark for mark in marks if mark.source == "index" and mark.colour}
-    edited = {(mark.number, mark.colour) for mark in indices if not _is_davis(mark)}
+    placed = {mark for marks in masks for mark in marks if mark.source == "index" and mark.colour}
+    edited = {(mark.number, mark.colour) for mark in placed if not _is_davis(mark)}
     several_colours = len({number for number, _ in edited}) < len(edited)
-    placed = {(mark.number, mark.colour) for mark in indices} | {
-        (mark.number, mark.colour) for mark in marks if mark.source == "grey" and edited
-    }
-    several_indices = len({colour for _, colour in placed}) < len(placed)
-    return bool(edited) and (several_colours or several_indices)
+    if not edited or several_colours:
+        return several_colours
+    placed |= {mark for marks in masks for mark in marks if mark.source == "grey"}
+    used: dict[int, set[int]] = {}
+    together: dict[int, int] = {}
+    for marks in masks:
+        of_mask: dict[int, set[int]] = {}
+        for mark in placed.intersection(marks):
+            of_mask.setdefault(mark.colour, set()).add(mark.number)
+        for colour, numbers in of_mask.items():
+            used.setdefault(colour, set()).update(numbers)
+            together[colour] = max(together.get(colour, 0), len(numbers))
+    return any(len(numbers) > together[colour] for colour, numbers in used.items())
 
 
 def _by_colour(marks: list[Mark], numbered: dict[Mark, int]) -> dict[Mark, int]:

@@ -20,6 +20,8 @@ from .mask_edges import (
     blended_entries,
     edge_entries,
     flat_entries,
+    outline_entries,
+    scattered_entries,
     soft_shape,
 )
 
@@ -114,17 +116,28 @@ def softened(
     if required:
         mapped = np.zeros(len(colours), np.intp)
         mapped[used] = np.arange(len(used))
-        check_edges(name, mapped[entries], colours[used], flat[used])
+        void = int(mapped[255]) if 255 in used and len(colours) == 256 else None
+        check_edges(name, mapped[entries], colours[used], flat[used], void=void)
     return None
 
 
-def check_edges(name: str, entries: Entries, colours: NDArray[Any], flat: NDArray[np.bool_]) -> None:
-    """Refuse soft edges between several objects: where two blend, no colour tells whose a pixel is.
+def check_edges(
+    name: str,
+    entries: Entries,
+    colours: NDArray[Any],
+    flat: NDArray[np.bool_],
+    *,
+    background: int = 0,
+    void: int | None = None,
+) -> None:
+    """Refuse what only looks like objects: soft edges between several objects, where no colour tells whose a
+    pixel is, and values that dithering scatters or that outline other objects.
 
     Args:
         entries: [H, W] positions in ``colours``, of which all occur.
         colours: [N, C].
         flat: [N].
+        background, void: their positions; outlines may be void.
     """
     blends = len(blended_entries(entries, colours, flat))
     edges = len(edge_entries(entries, colours, flat))
@@ -133,6 +146,27 @@ def check_edges(name: str, entries: Entries, colours: NDArray[Any], flat: NDArra
         raise MaskError(
             f"the mask {name} has soft edges: {blends} colours or greys appear along edges alone",
             "draw without smoothing, scale without interpolation, and " + REMEDY,
+        )
+    check_scattered(name, entries, len(colours))
+    outlines = [entry for entry in outline_entries(entries, flat, background) if entry != void]
+    if outlines:
+        raise MaskError(
+            f"the mask {name} has {len(outlines)} colours or greys that only outline other objects",
+            "paint outlines black, or with index 255 of a palette, which is void",
+        )
+
+
+def check_scattered(name: str, entries: Entries, count: int) -> None:
+    """Refuse pixels that stand alone, as those of dithering and noise do.
+
+    Args:
+        entries: [H, W].
+        count: of different values.
+    """
+    if scattered := scattered_entries(entries, count):
+        raise MaskError(
+            f"the mask {name} is dithered: pixels of {len(scattered)} colours or greys stand alone",
+            "convert it without dithering, and " + REMEDY,
         )
 
 
@@ -164,9 +198,12 @@ def assembled(
 def picture_of_one(name: str, shape: Visible, mark: Mark) -> MaskPicture:
     """A picture of one object."""
     areas = shape.astype(np.uint8)
+    check_scattered(name, areas, 2)
     notes: tuple[str, ...] = ()
     corners = areas[[0, 0, -1, -1], [0, -1, 0, -1]]
-    if mark.source == "shape" and corners.all() and not areas.all():
+    if areas.size and areas.all():
+        notes = (f"the object in {name} covers the whole picture",)
+    elif mark.source == "shape" and corners.all():
         notes = (f"the object in {name} covers all corners; if the object is the hole, invert the mask",)
     return MaskPicture(name, areas, (mark,) if areas.any() else (), notes)
 

@@ -6,6 +6,7 @@ import io
 import os
 import warnings
 import zlib
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -21,7 +22,13 @@ from ...common.files import atomic_path
 from ...common.types import Labels
 from .frame import MAX_PIXELS
 from .images import FORMATS, ORIENTATION, upright
-from .mask_coding import lossy_picture, picture_of_colours, picture_of_indices, picture_of_values, visible_by
+from .mask_coding import (
+    lossy_picture,
+    picture_of_colours,
+    picture_of_indices,
+    picture_of_values,
+    picture_with_alpha,
+)
 from .mask_edges import MAX_VALUES as MAX_VALUES
 from .mask_ids import VOID, MaskIds
 from .mask_picture import REMEDY, MaskPicture
@@ -43,6 +50,12 @@ DEPTH_BYTE = 24
 
 REDUCED_IMAGE = 0x00FE
 """TIFF tag: bit 0 marks a page that is a thumbnail of another."""
+
+BITS, COMPRESSION, PHOTOMETRIC, SAMPLE_FORMAT = 0x0102, 0x0103, 0x0106, 0x0153
+"""TIFF tags: bits per sample, how rows are packed, whether 0 is white, and whether samples are signed."""
+
+LOSSY_COMPRESSION = (6, 7, 33003, 33005, 34712, 50001)
+"""Of TIFF: JPEG, JPEG 2000 and WebP."""
 
 OBJECT_255 = "maskring:255"
 """Text chunk of a PNG whose index 255 is an object beside others."""
@@ -134,7 +147,7 @@ def read_picture(source: Path | str | Pillow.Image) -> MaskPicture:
         MaskError: see :func:`read_mask`.
     """
     if isinstance(source, Pillow.Image):
-        return _read("image", source, depth=8)
+        return _read("image", source, b"")
     path = Path(source)
     data = _bytes(path)
     if data.startswith(NUMPY):
@@ -149,29 +162,73 @@ def read_picture(source: Path | str | Pillow.Image) -> MaskPicture:
                 picture.verify()  # every checksum, which decoding does not look at
             check_pixels(data)
         with reader(io.BytesIO(data)) as picture:
-            return _read(str(path), picture, data[DEPTH_BYTE] if reader is PngImageFile else 8)
+            return _read(str(path), picture, data)
     except MaskError:
         raise
     except Exception as error:  # Pillow raises many kinds for damaged files
+        if reader is TiffImageFile and isinstance(error, (SyntaxError, LookupError)):
+            raise MaskError(
+                f"the mask {path} is damaged, or a TIFF of a kind that Pillow does not know ({error})",
+                "save it again, as PNG or in 8 or 16 bits",
+            ) from error
         raise MaskError(f"the mask {path} is damaged ({error})", "save or copy it again") from error
 
 
-def _read(name: str, picture: Pillow.Image, depth: int) -> MaskPicture:
+@dataclass(frozen=True)
+class _Storage:
+    """What a file says about its pixels beyond Pillow's mode.
+
+    Attributes:
+        depth: bits per sample.
+        lossy: they were compressed with loss.
+        signed: they may be negative.
+        inverted: 0 is white, and Pillow leaves it so.
+    """
+
+    depth: int = 8
+    lossy: bool = False
+    signed: bool = False
+    inverted: bool = False
+
+
+def _read(name: str, picture: Pillow.Image, data: bytes) -> MaskPicture:
     """The areas of an image that Pillow has opened.
 
     Args:
-        depth: bits per sample in the file, as far as Pillow's mode does not tell them.
+        data: the file; empty where it is not known.
     """
     _check_size(name, picture)
     if (pages := _pages(picture)) > 1:
         raise MaskError(f"the mask {name} holds {pages} pictures", "save each as a file of its own")
+    storage = _storage(picture, data)
     picture.load()
-    if (depth == 16 or _bits(picture) == 16) and picture.mode not in ("I", "I;16", "I;16B", "I;16L", "F"):
+    if storage.depth == 16 and picture.mode not in ("I", "I;16", "I;16B", "I;16L", "F"):
         raise MaskError(f"the mask {name} has 16 bits per channel and several channels", REMEDY)
-    areas = _areas(name, picture, depth)
+    areas = _areas(name, picture, storage)
     # Pillow turns TIFFs itself; 10.0 leaves the tag in place.
     orientation = 1 if isinstance(picture, TiffImageFile) else picture.getexif().get(ORIENTATION, 1)
     return MaskPicture(name, upright(areas.areas, orientation), areas.marks, areas.notes)
+
+
+def _storage(picture: Pillow.Image, data: bytes) -> _Storage:
+    if isinstance(picture, TiffImageFile):
+        tags = picture.tag_v2
+        bits, formats = _tuple(tags.get(BITS, 8)), _tuple(tags.get(SAMPLE_FORMAT, 1))
+        inverted = max(bits) > 8 and tags.get(PHOTOMETRIC) == 0
+        return _Storage(max(bits), tags.get(COMPRESSION) in LOSSY_COMPRESSION, 2 in formats, inverted)
+    if isinstance(picture, PngImageFile):
+        return _Storage(data[DEPTH_BYTE] if data else 8)
+    return _Storage(lossy=picture.format in ("JPEG", "MPO") or b"VP8 " in _webp_chunks(data))
+
+
+def _webp_chunks(data: bytes) -> set[bytes]:
+    """Kinds of the chunks of a WebP file."""
+    kinds, at = set[bytes](), 12
+    while data.startswith(b"RIFF") and at + 8 <= len(data):
+        kinds.add(data[at : at + 4])
+        length = int.from_bytes(data[at + 4 : at + 8], "little")
+        at += 8 + length + length % 2
+    return kinds
 
 
 def _check_size(name: str, picture: Pillow.Image) -> None:
@@ -180,32 +237,46 @@ def _check_size(name: str, picture: Pillow.Image) -> None:
         raise MaskError(f"the mask {name} claims to hold {width} x {height} pixels", REMEDY)
 
 
-def _areas(name: str, picture: Pillow.Image, depth: int) -> MaskPicture:
+def _areas(name: str, picture: Pillow.Image, storage: _Storage) -> MaskPicture:
     """The areas as they are stored, by Pillow's mode of the image."""
     mode, clear = picture.mode, picture.info.get("transparency")
     pixels = np.asarray(picture)
-    if picture.format in ("JPEG", "MPO") and mode in ("L", "RGB"):
-        return lossy_picture(name, pixels)
     if mode == "P":
         return picture_of_indices(name, pixels, *_palette(picture), solid=OBJECT_255 in picture.info)
-    if mode in ("1", "L"):
-        if mode == "1":
-            depth = 1
-        # Pillow spreads the values of 1, 2 and 4 bits over 0 to 255.
-        brightest = (1 << depth) - 1
-        grey = (pixels * 255 if mode == "1" else pixels).astype(np.uint8) // (255 // brightest)
-        return picture_of_values(name, grey, brightest, pixels != clear if isinstance(clear, int) else None)
     if mode in ("I", "I;16", "I;16B", "I;16L", "F"):
-        return _deep(name, pixels)
+        inverted = storage.inverted and mode.startswith("I;16")
+        seen = pixels != clear if isinstance(clear, int) else None
+        return _deep(name, 65535 - pixels if inverted else pixels, seen)
+    if mode in ("RGBA", "PA", "RGBX"):
+        pixels = np.asarray(picture.convert("RGBA"))
+        return picture_with_alpha(name, pixels[..., :3], pixels[..., 3], lossy=storage.lossy)
     if mode == "LA":
-        return picture_of_values(name, pixels[..., 0], 255, visible_by(pixels[..., 1]))
+        return picture_with_alpha(name, pixels[..., 0], pixels[..., 1], lossy=storage.lossy)
+    if storage.lossy and mode in ("L", "RGB"):
+        return lossy_picture(name, pixels)
+    if mode in ("1", "L"):
+        return _greys(name, pixels, 1 if mode == "1" else storage.depth, clear, storage.signed)
     if mode == "RGB":
         seen = (pixels != clear).any(axis=-1) if isinstance(clear, tuple) else None
         return picture_of_colours(name, pixels, seen)
-    if mode in ("RGBA", "PA", "RGBX"):
-        pixels = np.asarray(picture.convert("RGBA"))
-        return picture_of_colours(name, pixels[..., :3], visible_by(pixels[..., 3]))
     raise MaskError(f"the mask {name} has the colour space {mode}", REMEDY)
+
+
+def _greys(name: str, pixels: NDArray[Any], depth: int, clear: object, signed: bool) -> MaskPicture:
+    """Areas of grey values of up to 8 bits.
+
+    Args:
+        clear: the value that is transparent, as Pillow tells it; None where there is none.
+    """
+    # Pillow spreads the values of 1, 2 and 4 bits over 0 to 255, but not the transparent one.
+    brightest = (1 << depth) - 1
+    grey = (pixels * 255 if depth == 1 and pixels.dtype == np.bool_ else pixels).astype(np.uint8)
+    grey = grey // (255 // brightest)
+    if signed and grey.max(initial=0) > 127:
+        return picture_of_values(name, grey.view(np.int8), 127)
+    if isinstance(clear, int):
+        return picture_of_values(name, grey, brightest, grey != min(clear, brightest))
+    return picture_of_values(name, grey, brightest)
 
 
 def _palette(picture: Pillow.Image) -> tuple[NDArray[np.uint8], NDArray[np.uint8]]:
@@ -221,12 +292,12 @@ def _palette(picture: Pillow.Image) -> tuple[NDArray[np.uint8], NDArray[np.uint8
     return colours, alpha
 
 
-def _deep(name: str, values: NDArray[Any]) -> MaskPicture:
+def _deep(name: str, values: NDArray[Any], visible: NDArray[np.bool_] | None = None) -> MaskPicture:
     """Areas of integers of more than 8 bits, or of floats that are whole numbers."""
     whole = np.isfinite(values).all() and (values == np.round(values)).all()
     if not (whole and values.max() < 1 << 31):
         raise MaskError(f"the mask {name} holds fractions or giant numbers", "save ids as whole numbers")
-    return picture_of_values(name, values.astype(np.int64), (1 << 16) - 1)
+    return picture_of_values(name, values.astype(np.int64), (1 << 16) - 1, visible)
 
 
 def _array(path: Path, data: bytes) -> MaskPicture:
@@ -263,10 +334,9 @@ def _pages(picture: Pillow.Image) -> int:
     return max(1, len(full))
 
 
-def _bits(picture: Pillow.Image) -> int:
-    """Bits per sample of a TIFF; 8 for other files."""
-    bits = picture.tag_v2.get(0x0102, 8) if isinstance(picture, TiffImageFile) else 8
-    return int(max(bits) if isinstance(bits, tuple) else bits)
+def _tuple(value: Any) -> tuple[int, ...]:
+    """A TIFF tag of one number or of one for each channel."""
+    return tuple(value) if isinstance(value, tuple) else (int(value),)
 
 
 def _bytes(path: Path) -> bytes:
