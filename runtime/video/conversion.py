@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Any, Generic, TypeVar, cast
 import cv2
 import numpy as np
 
+from ...common.errors import SourceError
 from ...common.types import Image
 from .frame import check_pixel_limit
 
@@ -105,16 +106,23 @@ class Converter:
             frame: a progressive one.
 
         Raises:
-            SourceError: when the frame is giant.
+            SourceError: when the frame is giant, or its colours are coded in a way that swscale does not know.
         """
         check_pixel_limit(self._name, frame.height, frame.width)
-        rgb = self._reformatter.reformat(
-            frame,
-            format="rgb24",
-            src_colorspace=MATRICES.get(frame.colorspace),
-            src_color_range=frame.color_range or None,
-            dst_color_range=FULL_RANGE,
-        )
+        try:
+            rgb = self._reformatter.reformat(
+                frame,
+                format="rgb24",
+                src_colorspace=MATRICES.get(frame.colorspace),
+                src_color_range=frame.color_range or None,
+                dst_color_range=FULL_RANGE,
+            )
+        except OSError as error:
+            raise SourceError(
+                f"{self._name} codes its colours by matrix {int(frame.colorspace)} of ITU-T H.273, which FFmpeg's "
+                "swscale cannot convert",
+                "convert it to BT.709 first: ffmpeg -i IN -vf zscale=matrix=709,format=yuv420p OUT.mp4",
+            ) from error
         image = np.ascontiguousarray(rgb.to_ndarray(), np.uint8)
         turn = turn_of(frame)
         return image if turn is None else turned(image, turn)

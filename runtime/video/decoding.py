@@ -11,6 +11,7 @@ from ...common.types import Image
 from .containers import frame_rate, packets_of, video_stream
 from .conversion import Converter, Deinterlacer
 from .decode_order import DecodeOrder
+from .joined_clock import JoinedClock
 from .timeline import Place, Timeline
 
 if TYPE_CHECKING:
@@ -57,6 +58,7 @@ class Decoder:
         self._survey = Survey(container, self.stream)
         self._time_base = float(self.stream.time_base or 1 / self.fps)
         self._timeline = Timeline(self.fps, self._time_base, self._survey.start)
+        self._clock = JoinedClock(1 / (self.fps * self._time_base))
         self._first_index = 0
         self._first_pts: float | None = None
 
@@ -123,6 +125,7 @@ class Decoder:
             missing = self._survey.packet(packet) or missing  # the next packet may be one of sound
             if packet.stream.index != self.stream.index:
                 continue
+            self._clock.mend(packet)
             self._announce(packet, order)
             if missing:
                 self._timeline.damage(packet.pts, bytes_missing=True)
@@ -147,7 +150,8 @@ class Decoder:
             shown = not packet.is_discard
             order.packet(packet.pts if shown else None, key=packet.is_keyframe)
             if shown:
-                self._timeline.packet(packet.pts, key=packet.is_keyframe)
+                delay = self._survey.delay(packet)
+                self._timeline.packet(packet.pts, key=packet.is_keyframe, delay=delay)
         if self._survey.begins_damaged(packet):
             self._timeline.damaged_start(packets_missing=not self._survey.begins_with_key)
         if not packet.size and self._survey.may_be_cut_off(self._timeline.regular):
@@ -175,7 +179,7 @@ class Survey:
         self._index = _index(stream) if self._is_avi else []
         self._packets = self._bytes = 0
         self._position: int | None = None  # at which the next packet should begin
-        self._latest_dts = -1
+        self._latest_dts, self._step = -1, 0  # smallest difference between two
         self._latest_s = 0.0
         self.start = self._told_start()
         self.begins_with_key = bool({"avi", "matroska", "mp4"} & set(formats))
@@ -197,18 +201,28 @@ class Survey:
             self._packets += 1
             self._bytes += packet.size
             self._mend(packet)
-            self._latest_dts = max(self._latest_dts, packet.dts or 0)
+            dts = packet.dts or 0
+            if 0 <= self._latest_dts < dts:
+                step = dts - self._latest_dts
+                self._step = min(self._step, step) if self._step else step
+            self._latest_dts = max(self._latest_dts, dts)
         return missing
 
     def missing_end(self) -> int:
         """Number of frames that the container announces after the last packet."""
-        if self._is_avi and self._stream.frames:
-            return max(0, self._stream.frames - self._latest_dts - 1)
+        if self._is_avi and self._stream.frames:  # which counts empty chunks, too
+            step = self._step or 1
+            return max(0, self._stream.frames - self._latest_dts - step) // step
         if self._is_matroska and self._container.duration is not None:
-            start = self._container.start_time or 0
-            told = (start + self._container.duration) / 1e6
+            told = self._container.duration / 1e6  # of the end, not since the first frame
             return max(0, round((told - self._latest_s) * frame_rate(self._stream)))
         return max(0, self._stream.frames - self._packets)
+
+    def delay(self, packet: Packet) -> int:  # type: ignore[type-arg]
+        """How much later the frame of a packet is shown than :attr:`start` counts: AVI tells when it is decoded."""
+        if not self._is_avi or packet.pts is None or packet.dts is None:
+            return 0
+        return packet.pts - packet.dts
 
     def begins_damaged(self, packet: Packet) -> bool:  # type: ignore[type-arg]
         """Whether this is the first packet of the video, and a part of the file before it is damaged."""

@@ -66,16 +66,25 @@ class Timeline:
         self._origin: int | None = None
         self._time = 0.0
         self._counts_leading = False
+        self._ordered = (
+            True  # otherwise timestamps are not those at which frames are shown, and gaps say nothing
+        )
 
-    def packet(self, pts: int | None, *, key: bool) -> None:
-        """Take note of a packet that goes to the decoder."""
+    def packet(self, pts: int | None, *, key: bool, delay: int = 0) -> None:
+        """Take note of a packet that goes to the decoder.
+
+        Args:
+            pts: its timestamp; None where the container has none.
+            key: it holds a keyframe.
+            delay: to be added to the start that the container tells.
+        """
         if pts is None:
             return
         heapq.heappush(self._known, pts)
         if key:
             insort(self._keys, pts)
         if self._origin is None:
-            self._origin = pts if self._start is None else min(self._start, pts)
+            self._origin = pts if self._start is None else min(self._start + delay, pts)
             if pts - self._origin > 1.5 * self._interval:
                 self._last = self._origin - round(self._interval)
                 self._signs.append(pts)
@@ -108,6 +117,8 @@ class Timeline:
         """
         if pts is None:
             pts = 0 if self._last is None else self._last + round(self._interval)
+        if self._last is not None and pts < self._last and not self._signs:
+            self._ordered = False
         passed = self._passed(pts)
         missing = self._missing(pts, passed)
         if corrupt:
@@ -129,7 +140,7 @@ class Timeline:
     def end(self) -> int:
         """No frame follows; returns the number of frames lost since the last good one."""
         after = [pts for pts in self._known if self._last is None or pts > self._last]
-        if after and (self._bad_since is not None or self._is_explained(after[0])):
+        if self._ordered and after and (self._bad_since is not None or self._is_explained(after[0])):
             self._lose(after)
         self._known.clear()
         lost = self._pending_lost()
@@ -147,11 +158,11 @@ class Timeline:
             # Before its first keyframe a recording may have frames that nothing decodes.
             first_key = self._keys[0] if self._keys else pts
             passed = [known for known in passed if known >= first_key]
-        return passed
+        return passed if self._ordered else []
 
     def _missing(self, pts: int, passed: list[int]) -> list[float]:
         """Timestamps for which there is time before this one, and no packet."""
-        if self._last is None:
+        if self._last is None or not self._ordered:
             return []
         missing: list[float] = []
         for before, after in zip([self._last, *passed], [*passed, pts], strict=True):
