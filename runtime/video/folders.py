@@ -136,7 +136,7 @@ def frames_in(folder: Path, ignored: Collection[Path] = ()) -> list[Path]:
                 "check the pattern; %05d is a number of five digits, %d one of any length",
             )
     if not paths:
-        raise SourceError(f"{folder} holds no image (jpg, png, bmp, webp)", _nearby_images(folder))
+        raise SourceError(f"{folder} holds no image (jpg, png, bmp, webp, tiff)", _nearby_images(folder))
     names: dict[str, Path] = {}
     for path in paths:
         twin = names.setdefault(path.stem, path)

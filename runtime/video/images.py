@@ -9,6 +9,7 @@ from typing import Any, TypeVar
 import cv2
 import numpy as np
 from numpy.typing import NDArray
+from PIL import Image as Pillow
 from PIL.BmpImagePlugin import BmpImageFile
 from PIL.ImageFile import ImageFile
 from PIL.JpegImagePlugin import JpegImageFile
@@ -24,6 +25,12 @@ T = TypeVar("T", bound=np.generic)
 
 ORIENTATION = 0x0112
 """EXIF tag: 1 is upright, 2 to 8 are mirrored or turned."""
+
+REDUCED_IMAGE = 0x00FE
+"""TIFF tag: bit 0 marks a page that is a thumbnail of another."""
+
+MAX_EMPTY = (1 << 12) - 1
+"""Largest value of 16-bit pixels whose upper 8 bits hold next to nothing: 10 or 12 bits of a camera."""
 
 WEBP = b"RIFF"
 
@@ -61,7 +68,8 @@ def read_image(path: Path) -> Image:
         image = None
     if image is None:
         raise SourceError(
-            f"{path} cannot be decoded as an image", "replace the file or take it out of the folder"
+            f"{path} cannot be decoded as an image",
+            "replace the file, save it with 8 or 16 bits as PNG, JPEG or TIFF, or take it out of the folder",
         )
     return to_rgb(image)
 
@@ -104,17 +112,60 @@ def to_rgb(image: NDArray[Any]) -> Image:
     return np.asarray(cv2.cvtColor(image, cv2.COLOR_GRAY2RGB if grey else cv2.COLOR_BGR2RGB), np.uint8)
 
 
+def check_single_picture(path: Path) -> None:
+    """Refuse an image file that holds more than a frame.
+
+    Raises:
+        SourceError: when it does.
+    """
+    if (count := count_pictures(path)) > 1:
+        remedy = "save each of them as a file of one folder, or convert them to a video"
+        raise SourceError(f"{path} holds {count} pictures in one image file", remedy)
+
+
+def check_depth(path: Path) -> None:
+    """Refuse an image that can be decoded, and has 16 bits whose upper half is empty.
+
+    Raises:
+        SourceError: when it has.
+    """
+    pixels = np.frombuffer(path.read_bytes(), np.uint8)
+    deep = cv2.imdecode(pixels, cv2.IMREAD_COLOR | cv2.IMREAD_ANYDEPTH)
+    if deep is not None and deep.dtype.itemsize == 2 and 0 < deep.max() <= MAX_EMPTY:
+        bits = max(8, int(deep.max()).bit_length())
+        raise SourceError(
+            f"{path} has 16 bits, of which only {bits} are used, so that it would be read as almost black",
+            f"multiply the values by {1 << (16 - bits)}, or save them as 8 bits",
+        )
+
+
 def count_pictures(path: Path) -> int:
-    """Pictures in an image file: frames of an animation, pages of a TIFF. 1 where Pillow cannot tell."""
+    """Pictures in an image file: frames of an animation, pages of a TIFF. 1 where Pillow cannot tell.
+
+    Thumbnails do not count.
+    """
     try:
         data = path.read_bytes()
         reader = _reader(data)
         if reader is None:
             return 1
         with reader(io.BytesIO(data)) as picture:
-            return int(getattr(picture, "n_frames", 1))
+            return len(full_pages(picture))
     except Exception:  # Pillow raises many kinds for broken headers
         return 1
+
+
+def full_pages(picture: Pillow.Image) -> list[int]:
+    """Positions of the pictures in a file that are no thumbnails; moves within the file."""
+    count = int(getattr(picture, "n_frames", 1))
+    if count == 1 or not isinstance(picture, TiffImageFile):
+        return list(range(count))
+    full = []
+    for page in range(count):
+        picture.seek(page)
+        if not picture.tag_v2.get(REDUCED_IMAGE, 0) & 1:
+            full.append(page)
+    return full or [0]
 
 
 def header_size(data: bytes) -> tuple[int, int] | None:

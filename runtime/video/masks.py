@@ -21,7 +21,7 @@ from ...common.errors import MaskError
 from ...common.files import atomic_path
 from ...common.types import Labels
 from .frame import MAX_PIXELS
-from .images import FORMATS, ORIENTATION, upright
+from .images import FORMATS, ORIENTATION, full_pages, upright
 from .mask_coding import (
     lossy_picture,
     picture_of_colours,
@@ -47,9 +47,6 @@ MASK_SUFFIXES = (
 
 DEPTH_BYTE = 24
 """Where the header of a PNG has its bits per sample; Pillow does not tell them."""
-
-REDUCED_IMAGE = 0x00FE
-"""TIFF tag: bit 0 marks a page that is a thumbnail of another."""
 
 BITS, COMPRESSION, PHOTOMETRIC, SAMPLE_FORMAT = 0x0102, 0x0103, 0x0106, 0x0153
 """TIFF tags: bits per sample, how rows are packed, whether 0 is white, and whether samples are signed."""
@@ -321,17 +318,11 @@ def _array(path: Path, data: bytes) -> MaskPicture:
 
 
 def _pages(picture: Pillow.Image) -> int:
-    """Pictures in a file, thumbnails left out; moves to the only one that is none."""
-    count = int(getattr(picture, "n_frames", 1))
-    if count == 1 or not isinstance(picture, TiffImageFile):
-        return count
-    full = []
-    for page in range(count):
-        picture.seek(page)
-        if not picture.tag_v2.get(REDUCED_IMAGE, 0) & 1:
-            full.append(page)
-    picture.seek(full[0] if full else 0)
-    return max(1, len(full))
+    """Pictures in a file, thumbnails left out; moves to the first of them."""
+    pages = full_pages(picture)
+    if isinstance(picture, TiffImageFile):
+        picture.seek(pages[0])
+    return len(pages)
 
 
 def _tuple(value: Any) -> tuple[int, ...]:

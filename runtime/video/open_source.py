@@ -14,7 +14,7 @@ from ...common.errors import SourceError, UnavailableError
 from ...common.interrupts import defer_interrupts
 from .containers import open_address, open_file
 from .folders import IMAGE_SUFFIXES, is_pattern
-from .images import count_pictures
+from .images import check_single_picture
 from .opencv import CaptureConnection, has_gstreamer, silence_opencv
 from .readers import FolderReader, Reader, StreamReader
 from .source import Source
@@ -91,9 +91,7 @@ def _open_path(path: Path, ignored: Collection[Path]) -> Reader:
     if path.is_char_device():
         return _open_camera(str(path))
     if path.suffix.lower() in IMAGE_SUFFIXES:
-        if (count := count_pictures(path)) > 1:
-            remedy = "save each of them as a file of one folder, or convert them to a video"
-            raise SourceError(f"{path} holds {count} pictures in one image file", remedy)
+        check_single_picture(path)
         raise SourceError(f"{path} is a single image", "name the folder that holds the frames")
     if not os.access(path, os.R_OK):
         raise SourceError(f"{path} cannot be read", "check its permissions")

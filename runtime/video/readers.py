@@ -16,7 +16,7 @@ from ...common.errors import SourceError
 from ...common.types import Image
 from .folders import frames_in
 from .frame import Frame, pixels
-from .images import read_image
+from .images import check_depth, check_single_picture, read_image
 
 FOLDER_FPS = 24.0
 """Frame rate of folders, which do not tell theirs: that of DAVIS."""
@@ -76,8 +76,8 @@ class FolderReader:
         ignored: images in it that are no frames.
 
     Raises:
-        SourceError: when there is no image, the first cannot be decoded, or two images have the same name
-            without suffix, so that their masks would collide.
+        SourceError: when there is no image, the first cannot be decoded or is no single picture, or two images
+            have the same name without suffix, so that their masks would collide.
     """
 
     endless = False
@@ -89,6 +89,8 @@ class FolderReader:
         self._paths = frames_in(folder, ignored)
         self.length = len(self._paths)
         self.size = size_of(read_image(self._paths[0]))
+        check_single_picture(self._paths[0])
+        check_depth(self._paths[0])
 
     def frames(self, stop: threading.Event) -> Iterator[Frame]:
         """One frame per file.

@@ -49,6 +49,26 @@ def test_images_of_every_kind_become_rgb(tmp_path: Path) -> None:
             assert np.array_equal(frame.image, expected), frame.name
 
 
+@pytest.mark.parametrize("bits", [8, 10, 12])
+def test_frames_that_would_be_black_are_refused(bits: int, tmp_path: Path) -> None:
+    """As microscopes and thermal cameras save them: few bits at the lower end of 16."""
+    Image.fromarray(coded(5)[..., 0].astype(np.uint16) << (bits - 8)).save(tmp_path / "0.png")
+    factor = 1 << (16 - bits)
+    with raises_user_error(SourceError, mentions=(tmp_path / "0.png", f"{bits} are used", f"by {factor}")):
+        open_source(tmp_path)
+    Image.fromarray(coded(5)[..., 0].astype(np.uint16) << 8).save(tmp_path / "0.png")
+    with open_source(tmp_path) as source:
+        assert number_in(next(source).image) == 5
+
+
+@pytest.mark.parametrize("suffix", ["png", "tif", "webp"])
+def test_a_frame_of_several_pictures_is_refused(suffix: str, tmp_path: Path) -> None:
+    first, second = Image.fromarray(coded(1)), Image.fromarray(coded(2))
+    first.save(tmp_path / f"0.{suffix}", save_all=True, append_images=[second])
+    with raises_user_error(SourceError, mentions=(tmp_path / f"0.{suffix}", "2 pictures")):
+        open_source(tmp_path)
+
+
 def test_photographs_are_turned_upright(tmp_path: Path) -> None:
     exif = Image.Exif()
     exif[0x0112] = 6  # orientation: turn clockwise by a quarter
