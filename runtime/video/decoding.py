@@ -5,6 +5,7 @@ from __future__ import annotations
 from bisect import bisect_left, bisect_right
 from collections.abc import Iterator
 from dataclasses import dataclass
+from pathlib import Path
 from typing import TYPE_CHECKING
 
 from ...common.types import Image
@@ -266,10 +267,13 @@ class Survey:
 def _begins_in_step(name: str) -> bool:
     """Whether a file of MPEG transport packets begins with some; recordings may begin within one.
 
-    A name that is no file counts as whole.
+    A name that is no regular file counts as whole: a pipe gives its bytes once.
     """
+    path = Path(name.removeprefix("file:"))  # or an address
     try:
-        with open(name.removeprefix("file:"), "rb") as file:  # noqa: PTH123 (the name may be an address)
+        if not path.is_file():
+            return True
+        with path.open("rb") as file:
             head = file.read(5 * 204)
     except (OSError, ValueError):
         return True

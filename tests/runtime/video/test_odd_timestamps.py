@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import os
+import threading
 from fractions import Fraction
 from itertools import pairwise
 from pathlib import Path
@@ -117,3 +119,13 @@ def test_every_matrix_of_h264_is_read_or_refused(tmp_path: Path) -> None:
         ) as source:
             images.append(next(iter(source)).image)
     assert all(np.array_equal(image > 128, images[0] > 128) for image in images)
+
+
+@pytest.mark.parametrize("suffix", ["ts", "mkv"])
+def test_a_named_pipe_is_read_once(suffix: str, tmp_path: Path) -> None:
+    data = encode(tmp_path / f"one.{suffix}").read_bytes()
+    os.mkfifo(tmp_path / "pipe")
+    writer = threading.Thread(target=(tmp_path / "pipe").write_bytes, args=(data,), daemon=True)
+    writer.start()
+    assert read(tmp_path / "pipe") == (list(range(FRAMES)), list(range(FRAMES)), 0)
+    writer.join()
