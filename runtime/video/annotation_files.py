@@ -6,7 +6,9 @@ Polygons cover the pixels that the program itself gives them: pycocotools for CO
 from __future__ import annotations
 
 import json
+import re
 from collections.abc import Iterable, Sequence
+from dataclasses import replace
 from pathlib import Path, PurePosixPath
 from xml.etree import ElementTree
 
@@ -20,6 +22,9 @@ from .mask_picture import MaskPicture, value_mark
 
 ANNOTATION_SUFFIXES = (".json", ".xml")
 """Suffixes of files that are read as annotations, not as images."""
+
+FRAME_NAME = re.compile(r"(?:frame_)?([0-9]{5,9})")
+"""Names of images that give the index of a frame of a video: CVAT's ``frame_000042``, and maskring's ``00042``."""
 
 MAX_FILE_BYTES = 1 << 30
 
@@ -63,8 +68,11 @@ def annotated_mask(path: Path, index: int, names: Sequence[str] | None) -> tuple
         UnavailableError: when pycocotools is needed and not installed.
     """
     try:
-        frame = _of_frame(path, [one for one in _frames(path) if one.objects], index, names)
+        frames = [one for one in _frames(path) if one.objects]
+        frame = _of_frame(path, frames if names is not None else _numbered(frames), index, names)
         return _picture(path, frame)
+    except MaskError as error:
+        raise MaskError(_with_name(error.problem, path), error.remedy) from error
     except OSError as error:
         raise MaskError(
             f"the annotations {path} cannot be read ({error.strerror})", "check the path"
@@ -125,6 +133,20 @@ def _of_frame(
     return only
 
 
+def _numbered(frames: list[AnnotatedFrame]) -> list[AnnotatedFrame]:
+    """Frames of a video, with the indices that tools put into the names of their images."""
+    matches = [None if one.index is not None else FRAME_NAME.fullmatch(_stem(one)) for one in frames]
+    return [
+        replace(one, index=int(match[1])) if match else one
+        for one, match in zip(frames, matches, strict=True)
+    ]
+
+
+def _with_name(problem: str, path: Path) -> str:
+    """A problem that names its file."""
+    return problem if str(path) in problem else f"{path}: {problem}"
+
+
 def _stem(frame: AnnotatedFrame) -> str:
     return PurePosixPath(frame.image.replace("\\", "/")).stem
 
@@ -135,10 +157,10 @@ def _picture(path: Path, frame: AnnotatedFrame) -> tuple[MaskPicture, dict[int, 
     if not 0 < height * width <= MAX_PIXELS or min(height, width) < 1:
         raise MaskError(f"the annotations {path} claim {width} x {height} pixels", "export them again")
     given = [one.number for one in frame.objects]
-    numbers = [number for number in given if number is not None and 1 <= number <= MAX_OBJECTS]
+    numbers = [number for number in given if number is not None and 0 <= number <= MAX_OBJECTS]
     if len(numbers) < len(given):
         numbers = list(range(1, len(given) + 1))
-    distinct = sorted(set(numbers))
+    distinct = sorted(set(numbers) - {0})
     if len(distinct) > MAX_OBJECTS:
         raise MaskError(f"the annotations {path} hold {len(distinct)} objects", f"keep at most {MAX_OBJECTS}")
     painted = np.zeros(frame.size, np.uint8)
@@ -154,5 +176,7 @@ def _picture(path: Path, frame: AnnotatedFrame) -> tuple[MaskPicture, dict[int, 
     classes = {number: names[number] for number in shown}
     marks = tuple(value_mark("value", number) for number in shown)
     listed = ", ".join(f"{number} is {name}" for number, name in classes.items())
-    notes = (f"{path}: object {listed}",) if classes else ()
+    notes: tuple[str, ...] = (f"{path}: object {listed}",) if classes else ()
+    if hidden := sorted(set(distinct) - set(shown)):
+        notes += (f"{path}: object {hidden[0]} is empty, or covered by others",)
     return MaskPicture(str(path), table[painted], marks, notes), classes

@@ -11,14 +11,21 @@ from typing import Any
 from xml.etree.ElementTree import Element
 
 import numpy as np
+from numpy.typing import NDArray
 from PIL import Image as Pillow
 from PIL import ImageDraw
 
-from ...common.errors import UnavailableError
+from ...common.errors import MaskError, UnavailableError
 from ...common.types import Labels
 from .frame import MAX_PIXELS
 
 Size = tuple[int, int]
+
+ELLIPSE_CORNERS = 90
+"""Of the polygon that stands for an ellipse of CVAT."""
+
+LABELME_BACKGROUND = ("_background_", "__ignore__")
+"""Labels of LabelMe's shapes that are no objects."""
 
 LABELME_LINES = ("point", "points", "line", "linestrip")
 """Types of LabelMe's shapes that cover no area."""
@@ -35,7 +42,7 @@ class AnnotatedObject:
         name: its class, as the file has it.
         shape: its mask, drawn when it is wanted.
         number: that the file gives it in all frames; None where it gives none. What has the same number in a
-            frame is one object.
+            frame is one object. 0 is the background.
     """
 
     name: str
@@ -90,7 +97,7 @@ def coco_frames(document: dict[str, Any]) -> list[AnnotatedFrame]:
     for one, track in zip(document["annotations"], numbers, strict=True):
         image, number = one["image_id"], None if track is None else track + first
         name = classes.get(one.get("category_id"), "object")
-        shape = partial(_coco_shape, one["segmentation"], sizes[image])
+        shape = partial(_coco_shape, one.get("segmentation"), sizes[image])
         of_image[image].append(AnnotatedObject(name, shape, number))
     return [
         AnnotatedFrame(
@@ -117,7 +124,9 @@ def _coco_shape(segmentation: Any, size: Size) -> Labels:
         counts = segmentation["counts"]
         columns = _unpacked(_runs(counts) if isinstance(counts, str) else counts, (width, height))
         return _labels(columns.T)
-    if not segmentation or any(len(polygon) < 6 or len(polygon) % 2 for polygon in segmentation):
+    if not segmentation:
+        raise MaskError("an annotation is a box without a mask", "give boxes by --box, or annotate masks")
+    if any(len(polygon) < 6 or len(polygon) % 2 for polygon in segmentation):
         raise ValueError("a polygon of less than three corners")
     polygons = [[float(value) for value in polygon] for polygon in segmentation]
     for polygon in polygons:
@@ -173,6 +182,8 @@ def cvat_frames(root: Element) -> list[AnnotatedFrame]:
     Raises:
         KeyError, ValueError: when the document is damaged.
     """
+    if len({track.get("task_id") for track in root.iterfind("track")}) > 1:
+        raise MaskError("the annotations are of several tasks", "export one task, not its project")
     if root.find("track") is None:
         return [_cvat_image(image) for image in root.iterfind("image")]
     size = (
@@ -204,7 +215,7 @@ def _cvat_image(image: Element) -> AnnotatedFrame:
 
 def _cvat_shapes(parent: Element) -> Iterator[Element]:
     """Shapes that cover pixels; points, lines and skeletons do not."""
-    return (shape for shape in parent if shape.tag in ("mask", "polygon", "box"))
+    return (shape for shape in parent if shape.tag in ("mask", "polygon", "box", "ellipse"))
 
 
 def _cvat_shape(shape: Element, size: Size) -> Labels:
@@ -219,10 +230,25 @@ def _cvat_shape(shape: Element, size: Size) -> Labels:
         return whole
     if shape.tag == "box":
         x0, y0, x1, y1 = (float(shape.attrib[key]) for key in ("xtl", "ytl", "xbr", "ybr"))
-        corners = [x0, y0, x1, y0, x1, y1, x0, y1]
+        corners = np.array([(x0, y0), (x1, y0), (x1, y1), (x0, y1)])
+    elif shape.tag == "ellipse":
+        x, y, x_radius, y_radius = (float(shape.attrib[key]) for key in ("cx", "cy", "rx", "ry"))
+        angles = np.linspace(0, 2 * np.pi, ELLIPSE_CORNERS, endpoint=False)
+        corners = np.stack([x + x_radius * np.cos(angles), y + y_radius * np.sin(angles)], axis=1)
     else:
-        corners = [float(value) for pair in shape.attrib["points"].split(";") for value in pair.split(",")]
-    return _coco_shape([corners], size)
+        pairs = [pair.split(",") for pair in shape.attrib["points"].split(";")]
+        corners = np.array([(float(x), float(y)) for x, y in pairs])
+    return _coco_shape([_rotated(corners, float(shape.get("rotation", 0))).ravel().tolist()], size)
+
+
+def _rotated(corners: NDArray[np.float64], degrees: float) -> NDArray[np.float64]:
+    """Corners [N, 2], turned clockwise around the middle of their box."""
+    if not degrees:
+        return corners
+    middle = (corners.min(axis=0) + corners.max(axis=0)) / 2
+    cosine, sine = np.cos(np.radians(degrees)), np.sin(np.radians(degrees))
+    turned: NDArray[np.float64] = (corners - middle) @ np.array([[cosine, sine], [-sine, cosine]]) + middle
+    return turned
 
 
 def labelme_frame(document: dict[str, Any]) -> AnnotatedFrame:
@@ -238,7 +264,7 @@ def labelme_frame(document: dict[str, Any]) -> AnnotatedFrame:
         if shape.get("shape_type") not in LABELME_LINES:
             group = shape.get("group_id")
             key = (str(shape["label"]), f"alone {position}" if group is None else group)
-            number = numbers.setdefault(key, len(numbers) + 1)
+            number = 0 if key[0] in LABELME_BACKGROUND else numbers.setdefault(key, len(numbers) + 1)
             objects.append(AnnotatedObject(key[0], partial(_labelme_shape, shape, size), number))
     return AnnotatedFrame(str(document.get("imagePath") or ""), None, size, tuple(objects))
 
@@ -253,7 +279,8 @@ def _labelme_shape(shape: dict[str, Any], size: Size) -> Labels:
         return _labelme_mask(shape["mask"], points, size)
     picture = Pillow.new("L", (width, height), 0)
     draw = ImageDraw.Draw(picture)
-    if (kind == "polygon" and len(points) > 2) or (kind == "oriented_rectangle" and len(points) == 4):
+    corners = 4 if kind in ("rectangle", "rotation", "oriented_rectangle") else None  # of X-AnyLabeling, too
+    if len(points) == corners or (kind == "polygon" and len(points) > 2):
         draw.polygon(points, outline=1, fill=1)
     elif kind == "rectangle" and len(points) == 2:
         (x0, y0), (x1, y1) = points

@@ -213,6 +213,65 @@ def test_a_plan_of_annotations_and_pictures(tmp_path: Path) -> None:
     assert any("redraws object 1" in note for note in plan.notes)
 
 
+def cvat(*shapes: str) -> str:
+    """A file of CVAT for video with these shapes, one of each track."""
+    tracks = "".join(f'<track id="{k}" label="a">{one}</track>' for k, one in enumerate(shapes))
+    size = f"<original_size><width>{WIDTH}</width><height>{HEIGHT}</height></original_size>"
+    return f"<annotations><meta>{size}</meta>{tracks}</annotations>"
+
+
+def test_rotated_boxes_and_ellipses_of_cvat(tmp_path: Path) -> None:
+    """A quarter turn swaps width and height; an ellipse fills pi / 4 of its box."""
+    box = '<box frame="0" xtl="10" ytl="16" xbr="30" ybr="24" rotation="90.0"/>'
+    ellipse = '<ellipse frame="0" cx="46" cy="20" rx="12" ry="6"/>'
+    found = labels(write(tmp_path / "a.xml", cvat(box, ellipse)))
+    expected = np.zeros((HEIGHT, WIDTH), np.uint8)
+    expected[10:30, 16:24] = 1
+    np.testing.assert_array_equal(found * (found == 1), expected)
+    rows, columns = np.nonzero(found == 2)
+    assert (rows.min(), rows.max(), columns.min(), columns.max()) == (14, 25, 34, 57)
+    assert abs(len(rows) - np.pi * 12 * 6) < 12
+    turned = labels(write(tmp_path / "b.xml", cvat(box.replace("90.0", "30.0"))))
+    assert turned[12, 13] and not turned[27, 13], "clockwise, as y points down"
+
+
+def test_background_of_labelme_is_no_object(tmp_path: Path) -> None:
+    corners = [[0, 0], [WIDTH, 0], [WIDTH, HEIGHT], [0, HEIGHT]]
+    square = [[30, 20], [44, 20], [44, 33], [30, 33]]
+    hole = [[34, 24], [38, 24], [38, 28], [34, 28]]
+    document = labelme(
+        shape("__ignore__", corners), shape("cup", square, "rectangle"), shape("_background_", hole)
+    )
+    path = write(tmp_path / "a.json", document)
+    found = labels(path)
+    assert set(np.unique(found)) == {0, 1} and found[21, 31] and not found[26, 36] and not found[2, 2]
+    assert annotated_mask(path, 0, None)[1] == {1: "cup"}
+
+
+@pytest.mark.parametrize("name", ["frame_000057.PNG", "x/00057.jpg"])
+def test_images_of_a_video_are_named_by_their_index(name: str, tmp_path: Path) -> None:
+    path = write(tmp_path / "a.json", coco([TRIANGLE], file_name=name))
+    assert labels(path, 57).any()
+    with raises_user_error(MaskError, mentions=(path, "frame 57", "--from 57")):
+        annotated_mask(path, 0, None)
+
+
+def test_an_object_that_others_cover_is_said(tmp_path: Path) -> None:
+    path = write(tmp_path / "a.json", coco([SQUARE], [TRIANGLE], [TRIANGLE]))
+    picture, _ = annotated_mask(path, 0, None)
+    assert any("object 2" in note and "covered" in note for note in picture.notes)
+
+
+def test_what_a_file_lacks_is_said(tmp_path: Path) -> None:
+    boxes = write(tmp_path / "boxes.json", coco([]))
+    with raises_user_error(MaskError, mentions=(boxes, "box", "--box")):
+        annotated_mask(boxes, 0, None)
+    box = '<box frame="0" xtl="1" ytl="1" xbr="9" ybr="9"/>'
+    project = cvat(box, box).replace('id="0"', 'id="0" task_id="3"').replace('id="1"', 'id="0" task_id="4"')
+    with raises_user_error(MaskError, mentions=("project.xml", "several tasks")):
+        annotated_mask(write(tmp_path / "project.xml", project), 0, None)
+
+
 DAMAGED = {
     "no.json": "{",
     "list.json": [1],
