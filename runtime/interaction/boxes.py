@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import replace
+from math import ceil, floor
 
 import numpy as np
 
@@ -41,12 +42,12 @@ class Boxed:
         )
 
 
-def masks_from_boxes(image: Image, boxes: Sequence[Box], drawn: Labels | None = None) -> Labels:
+def masks_from_boxes(image: Image, boxes: Iterable[Sequence[float]], drawn: Labels | None = None) -> Labels:
     """Cut objects out of boxes.
 
     Args:
         image: [H, W, 3] uint8 RGB.
-        boxes: as for :class:`Boxed`.
+        boxes: as for :class:`Boxed`. Fractions, as detectors give them, are rounded so that the box grows.
         drawn: [H, W] uint8 object ids that lie on top, None for none.
 
     Returns:
@@ -72,7 +73,7 @@ def masks_from_boxes(image: Image, boxes: Sequence[Box], drawn: Labels | None = 
         number = free_id(taken)
         if number is None:
             raise MaskError("there are more than 255 objects", "give fewer boxes")
-        inside = cut_from_box(image, box)
+        inside = cut_from_box(image, (floor(x0), floor(y0), ceil(x1), ceil(y1)))
         if inside is None:
             raise MaskError(
                 f"no object can be cut out of the box {named}",

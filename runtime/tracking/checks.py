@@ -64,6 +64,12 @@ def _as_array(
     if isinstance(pixels, np.ndarray):
         return pixels
     try:
+        exif: dict[int, Any] = pixels.getexif() if hasattr(pixels, "getexif") else {}
+        if exif.get(0x0112, 1) != 1:  # the orientation is not upright
+            raise kind(
+                f"the {name} is an image that its EXIF orientation turns",
+                "turn its pixels first: PIL.ImageOps.exif_transpose(image)",
+            )
         if hasattr(pixels, "__dlpack__") and not hasattr(pixels, "__array__"):
             return np.from_dlpack(pixels)
         return np.asarray(pixels)

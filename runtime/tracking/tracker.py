@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import threading
 import time
 from types import TracebackType
+from typing import NoReturn
 
 import numpy as np
 
@@ -45,6 +47,7 @@ class Tracker:
         self._prefetching = backend if isinstance(backend, PrefetchingBackend) else None
         self._policy = policy or MemoryPolicy.of_model(metadata)
         self._allocated = None
+        self._stepping = threading.Lock()
         self._begin()
         self._closed = self._forked = False
         tell_of_forks(self)
@@ -83,7 +86,17 @@ class Tracker:
             MaskError: when the first frame has no mask; or the mask is empty, of another type or size than
                 the frame, or makes more objects than the model can track.
             UnavailableError: when the tracker was opened before this process was forked.
+            RuntimeError: when another thread is within a step; open a tracker for each.
         """
+        if not self._stepping.acquire(blocking=False):
+            raise RuntimeError("another thread is within a step of this tracker; open a tracker for each")
+        try:
+            return self._step(frame, mask)
+        finally:
+            self._stepping.release()
+
+    def _step(self, frame: ArrayLike | DeviceFrame, mask: ArrayLike | None) -> Result:
+        """See :meth:`step`."""
         started = time.perf_counter()
         self._check_open()
         frame = self._checked_frame(frame)
@@ -184,6 +197,10 @@ class Tracker:
         if not self._closed:
             self._closed = True
             self._backend.close()
+
+    def __reduce__(self) -> NoReturn:
+        """Copies would write into the same memory; this also refuses pickling."""
+        raise TypeError("a tracker cannot be copied or pickled; open another one")
 
     def __enter__(self) -> Tracker:
         return self

@@ -28,7 +28,7 @@ _SECRETS = re.compile(r"((?:pass\w*|pwd?|token|key|secret|auth\w*|sig\w*)=)[^&;/
 
 
 def open_source(
-    text_or_path: str | Path,
+    text_or_path: str | Path | int,
     *,
     live: bool = False,
     first: int = 0,
@@ -43,7 +43,7 @@ def open_source(
             - a video file;
             - a folder of images, read in natural order (frame2 before frame10), or those of its images that
               a pattern names (``frames/left_%05d.png``);
-            - the number of a webcam (``"0"``; write ``./0`` for a file of that name) or its device file;
+            - the number of a webcam (``0`` or ``"0"``; write ``./0`` for a file of that name) or its device file;
             - an RTSP or HTTP address;
             - a GStreamer pipeline (``"... ! appsink"``).
         live: hand out the newest frame only and count those dropped; files play at their own speed.
@@ -66,9 +66,15 @@ def open_source(
         raise
 
 
-def _open_reader(text_or_path: str | Path, ignored: Collection[Path]) -> Reader:
+def _open_reader(text_or_path: str | Path | int, ignored: Collection[Path]) -> Reader:
     if isinstance(text_or_path, Path):
         return _open_path(text_or_path, ignored)
+    if isinstance(text_or_path, int) and text_or_path >= 0:
+        return _open_camera(text_or_path)
+    if not isinstance(text_or_path, str):
+        raise SourceError(
+            f"{text_or_path!r:.80} is no source", "give a path, an address, or the number of a camera"
+        )
     text = text_or_path.strip()
     if text.isascii() and text.isdecimal():
         return _open_camera(int(text[:10]))  # no camera has a longer number

@@ -10,6 +10,7 @@ import threading
 import time
 from collections.abc import Callable, Iterator
 from types import TracebackType
+from typing import NoReturn
 
 from ...common.errors import SourceError
 from ...common.forks import forked_error, never_release, tell_of_forks
@@ -156,6 +157,10 @@ class Source:
         """See :class:`maskring.common.forks.Forkable`."""
         never_release(self._reader)
         self._closed = self._forked = True
+
+    def __reduce__(self) -> NoReturn:
+        """Copies would take frames from each other; this also refuses pickling."""
+        raise TypeError("a source cannot be copied or pickled; open another one")
 
     def __enter__(self) -> Source:
         return self

@@ -65,3 +65,13 @@ def test_more_objects_than_a_mask_holds_are_refused() -> None:
     drawn.ravel()[:255] = np.arange(1, 256)
     with raises_user_error(MaskError, mentions=(255,)):
         masks_from_boxes(moving_square(0)[0], [AROUND], drawn)
+
+
+def test_boxes_of_a_detector_may_have_fractions() -> None:
+    image = moving_square(0)[0]
+    x0, y0, x1, y1 = AROUND
+    whole = masks_from_boxes(image, [AROUND])
+    boxes = np.array([[x0 + 0.4, y0 + 0.9, x1 - 0.2, y1 - 0.7]], np.float32)
+    assert np.array_equal(masks_from_boxes(image, boxes), whole)
+    with raises_user_error(MaskError, mentions=("nan",)):
+        masks_from_boxes(image, [(float("nan"), 0, 5, 5)])

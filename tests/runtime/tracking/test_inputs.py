@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import copy
+import pickle
+import threading
 from collections.abc import Callable
 from typing import Any
 
@@ -172,3 +175,42 @@ def test_a_closed_tracker_is_not_reset() -> None:
     tracker.close()
     with pytest.raises(ValueError, match="closed"):
         tracker.reset()
+
+
+def test_a_tracker_is_neither_copied_nor_used_by_two_threads() -> None:
+    """Copies would share its memory. The second thread comes while the first is within the backend."""
+    within, second = threading.Event(), threading.Event()
+
+    class Slow(PixelBackend):
+        def step(self, *arguments: Any) -> Any:
+            within.set()
+            assert second.wait(20)
+            return super().step(*arguments)
+
+    tracker = Tracker(Slow())
+    for attempt in (copy.copy, copy.deepcopy, pickle.dumps):
+        with pytest.raises(TypeError, match="another one"):
+            attempt(tracker)
+    image, ids = scene(0)
+    results: list[Any] = []
+    thread = threading.Thread(target=lambda: results.append(tracker.step(image, ids)))
+    thread.start()
+    assert within.wait(20)
+    with pytest.raises(RuntimeError, match="another thread"):
+        tracker.step(image, ids)
+    second.set()
+    thread.join()
+    np.testing.assert_array_equal(results[0].labels, ids)
+
+
+def test_images_that_exif_turns_are_refused() -> None:
+    """Pillow hands out their pixels as they are stored, unlike a mask or a frame that maskring reads."""
+    image, ids = scene(0)
+    turned = Image.fromarray(image)
+    turned.getexif()[0x0112] = 3
+    with raises_user_error(SourceError, mentions=("EXIF", "exif_transpose")):
+        Tracker(PixelBackend()).step(turned, ids)
+    mask = Image.fromarray(ids)
+    mask.getexif()[0x0112] = 3
+    with raises_user_error(MaskError, mentions=("EXIF", "exif_transpose")):
+        Tracker(PixelBackend()).step(image, mask)

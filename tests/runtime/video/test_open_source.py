@@ -143,3 +143,11 @@ def test_cameras_and_pipelines_are_opened_again(
             next(source)
     assert len(calls) == 4 and all(call[: len(arguments)] == arguments for call in calls)
     assert source.reconnects == 1 and all(capture.released for capture in captures)
+
+
+def test_a_camera_may_be_a_number_and_other_things_are_named() -> None:
+    with raises_user_error(SourceError, mentions=("camera 987654",)):
+        open_source(987654)
+    for thing in (-1, b"clip.mp4", ["a.png"], None, 1.5):
+        with raises_user_error(SourceError, mentions=(repr(thing), "path")):
+            open_source(thing)  # type: ignore[arg-type]

@@ -19,7 +19,7 @@ import maskring
 from maskring.common import errors
 
 EXCEPTIONS = {name: kind for name, kind in vars(errors).items() if isinstance(kind, type)}
-EXCEPTIONS |= {"ValueError": ValueError}
+EXCEPTIONS |= {"ValueError": ValueError, "RuntimeError": RuntimeError}
 
 
 @contextlib.contextmanager
