@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import errno
+from contextlib import closing
 from pathlib import Path
 from typing import Any
 
@@ -15,7 +17,7 @@ from maskring.common.types import Image, Labels
 from maskring.runtime.interaction.scribble import FrameFeatures
 from maskring.runtime.pipeline.directions import Drawn
 from maskring.studio.history import History
-from maskring.studio.project import RECORD, Project, lock_folder
+from maskring.studio.project import RECORD, FolderLock, Project
 from maskring.studio.strokes import stroke_on
 
 IMAGE, MASK = moving_square(0)
@@ -113,9 +115,31 @@ def test_a_change_that_cannot_be_written_changes_nothing(project: Project) -> No
 
 def test_one_server_works_on_a_project(tmp_path: Path) -> None:
     pytest.importorskip("fcntl", reason="no file locks on this system")
-    with lock_folder(tmp_path), raises_user_error(UserError, (tmp_path,)):
-        lock_folder(tmp_path)
-    lock_folder(tmp_path).close()
+    folder = tmp_path / "clip.maskring"
+    with closing(FolderLock(folder)), raises_user_error(UserError, (folder,)):
+        FolderLock(folder)
+    assert not folder.exists()  # nothing was saved in it
+    with closing(FolderLock(folder)):
+        (folder / RECORD).write_bytes(b"{}")
+    assert (folder / RECORD).is_file()
+
+
+def test_a_change_is_written_as_a_whole_or_not_at_all(
+    project: Project, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The disk is full when the second of two files is written."""
+    before = {path: path.read_bytes() for path in project.folder.rglob("*") if path.is_file()}
+    write = Path.write_bytes
+
+    def full(path: Path, data: bytes) -> int:
+        if "000005" in path.name:
+            raise OSError(errno.ENOSPC, "No space left on device")
+        return write(path, data)
+
+    monkeypatch.setattr(Path, "write_bytes", full)
+    with raises_user_error(OutputError, (project.folder,)):
+        project.swap({"drawn/000003.png": b"new", "tracked/000005.png": b"new", "drawn/000004.png": None})
+    assert before == {path: path.read_bytes() for path in project.folder.rglob("*") if path.is_file()}
 
 
 def draw(image: Image, shown: Labels, drawn: Drawn | None, stroke: dict[str, Any]) -> Drawn:

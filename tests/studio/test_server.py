@@ -2,8 +2,12 @@
 
 from __future__ import annotations
 
+import errno
 import json
+import os
 import signal
+import socket
+import threading
 import urllib.parse
 from collections.abc import Iterator
 from pathlib import Path
@@ -16,10 +20,13 @@ import uvicorn
 from starlette.applications import Starlette
 from studio_server import FRAMES, Studio
 from support import moving_square, write_frames
-from user_errors import assert_sentence
+from typer.testing import CliRunner
+from user_errors import assert_command_error, assert_sentence
 from websockets.exceptions import InvalidHandshake
 from websockets.sync.client import connect
 
+from maskring.cli import app
+from maskring.commands import studio as studio_command
 from maskring.runtime.video.images import read_image
 from maskring.runtime.video.masks import encode_mask
 from maskring.studio import server as studio_server_module
@@ -107,6 +114,7 @@ def test_only_clips_of_the_folder_are_there(server: Studio) -> None:
     ("action", "body"),
     [
         ("stroke", b"not json"),
+        ("stroke", b"[" * 60_000),
         ("stroke", b"[1, 2]"),
         ("stroke", {}),
         ("stroke", BOX),
@@ -171,11 +179,133 @@ def test_bad_masks_are_refused(server: Studio, data: bytes) -> None:
 
 def test_a_second_server_leaves_the_project_alone(server: Studio, folder: Path, model: Path) -> None:
     server.ask(f"clip/{server.clip()}/state")
-    second = Studio(folder, model, folder.parent / "cache")
+    refused(folder, model, mentions=("square.maskring",))
+    second = Studio(folder.parent, model, folder.parent / "cache")  # a folder of clips: the page says so
     answer = second.ask(f"clip/{second.clip()}/state")
     assert answer.status == 400
     assert_sentence(answer.json["error"], ("square.maskring",))
     second.stop()
+
+
+def refused(source: Path, model: Path, *options: str, mentions: tuple[str, ...]) -> None:
+    """The command ends with one sentence, and nothing of the clip's project is left."""
+    words = ["studio", str(source), "--model", str(model), "--no-browser", *options]
+    done = CliRunner().invoke(app, words)
+    assert_command_error(done.exit_code, done.stderr, mentions)
+    assert "http://" not in done.output
+
+
+@pytest.mark.parametrize("content", [b"", b"no video"])
+def test_a_bad_file_is_an_error_of_the_command(tmp_path: Path, model: Path, content: bytes) -> None:
+    (tmp_path / "bad.mp4").write_bytes(content)
+    refused(tmp_path / "bad.mp4", model, mentions=("bad.mp4",))
+    assert [path.name for path in tmp_path.iterdir()] == ["bad.mp4"]
+
+
+def test_a_port_that_is_taken_leaves_no_project(server: Studio, model: Path, tmp_path: Path) -> None:
+    frames = write_frames(tmp_path / "other", 2)
+    port = str(urllib.parse.urlparse(server.address).port)
+    refused(frames, model, "--port", port, mentions=(port, "--port"))
+    assert [path.name for path in tmp_path.iterdir()] == ["other"]
+
+
+def test_a_clip_in_a_folder_that_cannot_be_written(
+    model: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    frames = write_frames(tmp_path / "clips" / "square", 2)
+
+    def read_only(path: Path, mode: int = 0o777, parents: bool = False, exist_ok: bool = False) -> None:
+        raise OSError(errno.EROFS, "Read-only file system", str(path))
+
+    monkeypatch.setattr(Path, "mkdir", read_only)
+    refused(frames, model, mentions=(f"{frames}.maskring", "copy the clip"))
+
+
+def test_a_name_that_is_no_text(model: Path, tmp_path: Path) -> None:
+    """Linux allows any bytes."""
+    frames = Path(os.fsdecode(os.fsencode(tmp_path) + b"/caf\xe9 #1?%"))
+    try:
+        write_frames(tmp_path / "plain", 2).rename(frames)
+    except OSError:
+        pytest.skip("this file system takes names in UTF-8 only")
+    studio = Studio(frames, model, tmp_path / "cache")
+    (clip,) = studio.ask("clips").json
+    assert clip["name"] == "caf\ufffd #1?%"
+    state = studio.ask(f"clip/{clip['id']}/state")
+    assert state.status == 200 and state.json["frames"]["count"] == 2
+    code, printed = studio.stop()
+    assert code == 0 and "Traceback" not in printed
+
+
+def raw(server: Studio, request: bytes) -> int:
+    """The status of the answer to a request that no library would send."""
+    parts = urllib.parse.urlparse(server.address)
+    words = {
+        b"HOST": f"Host: {parts.netloc}\r\nConnection: close\r\n".encode(),
+        b"TOKEN": parts.path[1:-1].encode(),
+    }
+    for name, value in words.items():
+        request = request.replace(name, value)
+    with socket.create_connection((parts.hostname, parts.port), timeout=1800) as connection:
+        connection.sendall(request)
+        return int(connection.makefile("rb").readline().split()[1])
+
+
+@pytest.mark.parametrize(
+    ("request_line", "status"),
+    [
+        (b"OPTIONS * HTTP/1.1\r\nHOST\r\n", 403),
+        (b"GET /TOKEN/clip/0/frame/" + b"9" * 5000 + b".jpg HTTP/1.1\r\nHOST\r\n", 414),
+        (
+            b"POST /TOKEN/clip/0/undo HTTP/1.1\r\nHOSTTransfer-Encoding: chunked\r\n\r\n10001\r\n"
+            + b"x" * 65537
+            + b"\r\n",
+            404,
+        ),
+    ],
+)
+def test_strange_requests(server: Studio, request_line: bytes, status: int) -> None:
+    """The fixture checks that the server printed no traceback."""
+    assert raw(server, request_line) == status
+
+
+def test_a_body_of_no_length_is_limited_too(server: Studio) -> None:
+    clip = server.clip().encode()
+    body = b"10001\r\n" + b"x" * 65537 + b"\r\n"
+    head = b"POST /TOKEN/clip/" + clip + b"/undo HTTP/1.1\r\nHOSTTransfer-Encoding: chunked\r\n\r\n"
+    assert raw(server, head + body) == 413
+
+
+def test_a_link_to_the_page_may_stand_on_another_site(server: Studio) -> None:
+    """A terminal can be a web page; its links come from there."""
+    followed = {"Sec-Fetch-Site": "cross-site", "Sec-Fetch-Mode": "navigate", "Sec-Fetch-Dest": "document"}
+    assert server.ask("", headers=followed).status == 200
+    assert server.ask("clips", headers=followed).status == 403
+    assert server.ask("", headers={**followed, "Sec-Fetch-Dest": "iframe"}).status == 403
+
+
+def test_a_mask_for_a_frame_that_is_not_there(server: Studio) -> None:
+    answer = server.ask(f"import/{server.clip()}/{FRAMES}", encode_mask(moving_square(0)[1]))
+    assert answer.status == 404
+    assert_sentence(answer.json["error"], (str(FRAMES),))
+
+
+@pytest.mark.parametrize(
+    ("variables", "opened"), [({}, 0), ({"DISPLAY": ":0"}, 1), ({"BROWSER": "firefox"}, 1)]
+)
+def test_a_browser_is_opened_where_there_is_a_screen(
+    monkeypatch: pytest.MonkeyPatch, variables: dict[str, str], opened: int
+) -> None:
+    pages, done = list[str](), threading.Event()
+    monkeypatch.setattr(studio_command.sys, "platform", "linux")
+    for name in studio_command.SCREENS:
+        monkeypatch.delenv(name, raising=False)
+    for name, value in variables.items():
+        monkeypatch.setenv(name, value)
+    monkeypatch.setattr(studio_command.webbrowser, "open", lambda page: (pages.append(page), done.set()))
+    studio_command.open_browser("http://localhost/")
+    assert done.wait(1800) if opened else not done.is_set()
+    assert len(pages) == opened
 
 
 def test_a_repeated_ctrl_c_does_not_cut_the_closing_short(monkeypatch: pytest.MonkeyPatch) -> None:

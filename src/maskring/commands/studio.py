@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import os
+import sys
+import threading
 import webbrowser
 from contextlib import ExitStack
 from pathlib import Path
@@ -12,6 +15,9 @@ from .console import note, say
 
 if TYPE_CHECKING:
     from starlette.applications import Starlette
+
+SCREENS = ("DISPLAY", "WAYLAND_DISPLAY", "BROWSER")
+"""Environment variables that say that a browser can be seen."""
 
 LOCAL = ("127.0.0.1", "localhost", "::1")
 
@@ -42,21 +48,33 @@ def studio(
             note(f"note: whoever reaches {host} and knows this address can {what}")
         note("stop it with Ctrl-C" + ("" if live else "; projects are saved as you work"))
         if browser:
-            webbrowser.open(address)
+            open_browser(address)
 
     with ExitStack() as stack:
         if live:
             app = _live_app(stack, source, model, size, (first, last), threads)
         else:
-            app = _clips_app(Path(source), model, size, (first, last), threads)
+            app = _clips_app(stack, Path(source), model, size, (first, last), threads)
         try:
             serve(app, host, port, on_ready)
         except KeyboardInterrupt:  # how a server ends
             note("stopped" if live else "stopped; everything is saved")
 
 
+def open_browser(address: str) -> None:
+    """Open a page where there is a screen. In a terminal, a text browser would take the place of the command."""
+    screen = sys.platform in ("darwin", "win32") or any(map(os.environ.get, SCREENS))
+    if screen:  # some browsers return when they are closed
+        threading.Thread(target=webbrowser.open, args=(address,), name="browser", daemon=True).start()
+
+
 def _clips_app(
-    source: Path, model: Path | None, size: int | None, part: tuple[int, int | None], threads: int
+    stack: ExitStack,
+    source: Path,
+    model: Path | None,
+    size: int | None,
+    part: tuple[int, int | None],
+    threads: int,
 ) -> Starlette:
     from ..models import open_tracker, resolve_model
     from ..studio.app import make_app
@@ -65,7 +83,10 @@ def _clips_app(
     from ..studio.runs import Runner
 
     runner = Runner(lambda: open_tracker(model, threads=threads), size)
-    return make_app(Hub(source, runner, FrameEncoder(lambda: resolve_model(model), threads), *part))
+    hub = Hub(source, runner, FrameEncoder(lambda: resolve_model(model), threads), *part)
+    stack.callback(hub.close)
+    hub.open_only()
+    return make_app(hub)
 
 
 def _live_app(

@@ -19,6 +19,7 @@ from starlette.websockets import WebSocket, WebSocketDisconnect
 
 from ..common.errors import SourceError, UserError
 from . import frames
+from .clips import as_text
 from .exports import ZIP_NAME
 from .hub import Hub
 from .imports import import_masks
@@ -38,6 +39,19 @@ FRAME_FORMATS = {
 }
 
 Handler = Callable[[Request], Awaitable[Response]]
+
+
+class Json(JSONResponse):
+    """A value as JSON; names of files may hold what is no text."""
+
+    def render(self, content: Any) -> bytes:
+        """The bytes of the answer."""
+        return as_json(content).encode()
+
+
+def as_json(value: Any) -> str:
+    """JSON that can be sent."""
+    return json.dumps(value, ensure_ascii=False, separators=(",", ":")).encode(errors="replace").decode()
 
 
 def make_app(hub: Hub) -> Starlette:
@@ -73,7 +87,7 @@ def answered(handler: Handler) -> Handler:
             return await handler(request)
         except UserError as error:
             status = 404 if isinstance(error, SourceError) else 400
-            return JSONResponse({"error": str(error)}, status)
+            return Json({"error": str(error)}, status)
 
     return answer
 
@@ -86,7 +100,7 @@ async def json_object(request: Request) -> dict[str, Any]:
     """
     try:
         body = json.loads(await request.body() or b"{}")
-    except ValueError as error:
+    except (ValueError, RecursionError) as error:
         raise UserError("the request is not JSON", "reload the page") from error
     if not isinstance(body, dict):
         raise UserError("the request is not an object", "reload the page")
@@ -107,11 +121,11 @@ class _Api:
             {"id": clip.id, "name": clip.name, "begun": (clip.project / "project.json").is_file()}
             for clip in self._hub.clips
         ]
-        return JSONResponse(listed)
+        return Json(listed)
 
     async def state(self, request: Request) -> Response:
         workspace = await self._workspace(request)
-        return JSONResponse(await anyio.to_thread.run_sync(workspace.state))
+        return Json(await anyio.to_thread.run_sync(workspace.state))
 
     async def frame(self, request: Request) -> Response:
         workspace = await self._workspace(request)
@@ -143,12 +157,12 @@ class _Api:
         def act() -> dict[str, Any]:
             return ACTIONS[action](self._hub, workspace, body) or workspace.state()
 
-        return JSONResponse(await anyio.to_thread.run_sync(act))
+        return Json(await anyio.to_thread.run_sync(act))
 
     async def take_masks(self, request: Request) -> Response:
         workspace = await self._workspace(request)
         data, index = await request.body(), request.path_params["index"]
-        return JSONResponse(await anyio.to_thread.run_sync(import_masks, workspace, data, index))
+        return Json(await anyio.to_thread.run_sync(import_masks, workspace, data, index))
 
     async def download(self, request: Request) -> Response:
         workspace = await self._workspace(request)
@@ -156,7 +170,7 @@ class _Api:
         if not path.is_file():
             raise SourceError("nothing was exported yet", "export first")
         return FileResponse(
-            path, filename=f"{workspace.clip.source.stem}.zip", headers={"Cache-Control": "no-store"}
+            path, filename=f"{as_text(workspace.clip.source.stem)}.zip", headers={"Cache-Control": "no-store"}
         )
 
     async def events(self, socket: WebSocket) -> None:
@@ -172,7 +186,7 @@ class _Api:
                 if not news.done():
                     news.cancel()
                     break
-                await socket.send_json(news.result())
+                await socket.send_text(as_json(news.result()))
         except (WebSocketDisconnect, RuntimeError):  # gone while something was being sent
             pass
         finally:
@@ -221,6 +235,6 @@ ACTIONS: dict[str, Callable[[Hub, Workspace, dict[str, Any]], dict[str, Any] | N
     "accept": lambda hub, workspace, body: workspace.accept(number_in(body, "frame")),
     "track": _track,
     "stop": lambda hub, workspace, body: hub.runner.stop(),
-    "export": lambda hub, workspace, body: hub.export(workspace),
+    "export": lambda hub, workspace, body: hub.export(workspace, text_in(body, "page")),
 }
 """Name -> what it does; None answers with the state."""

@@ -16,7 +16,7 @@ class Clip:
 
     Attributes:
         id: names it in addresses.
-        name: path below the opened folder.
+        name: path below the opened folder, for people: bytes that are no text are replaced.
         source: the file or folder.
     """
 
@@ -53,4 +53,10 @@ def clips_in(root: Path) -> list[Clip]:
 
 
 def _clip(source: Path, name: str) -> Clip:
-    return Clip(hashlib.sha256(str(source).encode("utf-8", "surrogateescape")).hexdigest()[:12], name, source)
+    bytes_of = str(source).encode("utf-8", "surrogateescape")
+    return Clip(hashlib.sha256(bytes_of).hexdigest()[:12], as_text(name), source)
+
+
+def as_text(name: str) -> str:
+    """A file's name as text that can be sent: Linux allows names that are none."""
+    return name.encode("utf-8", "surrogateescape").decode("utf-8", "replace")

@@ -38,6 +38,12 @@ PNG_SETTINGS = [cv2.IMWRITE_PNG_COMPRESSION, 1, cv2.IMWRITE_PNG_STRATEGY, cv2.IM
 DISPLAY_QUALITY = 92
 THUMBNAIL_HEIGHT = 72
 
+FINGERPRINT_BYTES = 1 << 16
+"""Of the first and of the last file."""
+
+WAITING_STEP_S = 0.5
+"""After so long without a new frame, whoever waits for one looks whether to stop."""
+
 UNUSED_DAYS = 30
 """Cached frames that nobody opened for so long are removed."""
 
@@ -75,8 +81,8 @@ class FrameStore:
     def __init__(self, source: Path, first: int = 0, last: int | None = None) -> None:
         self._source, self._first, self._last = source, first, last
         self._shots: dict[int, Shot] = {}
-        self._lock = threading.Lock()
-        self.complete = False
+        self._lock = threading.Condition()  # notified of each new frame
+        self.complete = self._over = False
         if source.is_dir():
             self._read_folder()
             return
@@ -112,9 +118,47 @@ class FrameStore:
         """The name of a frame's mask, without suffix."""
         return self._shot(index).name
 
+    def fingerprint(self) -> str:
+        """Tells this source from another one of its name, wherever it lies and whenever it was copied.
+
+        Raises:
+            SourceError: when it cannot be read.
+        """
+        files = frames_in(self._source) if self._source.is_dir() else [self._source]
+        digest = hashlib.sha256()
+        try:
+            for path in (files[0], files[-1]):
+                with path.open("rb") as file:
+                    digest.update(file.read(FINGERPRINT_BYTES))
+            return f"{len(files)}-{sum(path.stat().st_size for path in files)}-{digest.hexdigest()[:16]}"
+        except OSError as error:
+            raise SourceError(
+                f"{self._source} cannot be read ({error.strerror})", "check the file"
+            ) from error
+
     def open(self, indices: Sequence[int]) -> Source:
         """These frames as a source, in this order; a thread reads ahead."""
-        return Source(_StoreReader(self, indices))
+        return Source(_StoreReader(self, lambda stop: iter(indices), len(indices)))
+
+    def open_from(self, first: int) -> Source:
+        """The frames from ``first`` on as a source, those included that are still to be decoded."""
+        return Source(_StoreReader(self, lambda stop: self._numbers_from(first, stop), None))
+
+    def _numbers_from(self, first: int, stop: threading.Event) -> Iterator[int]:
+        number: int | None = first
+        while number is not None:
+            yield number
+            number = self._after(number, stop)
+
+    def _after(self, index: int, stop: threading.Event) -> int | None:
+        """The number of the next frame, None for none. Waits while it is being decoded."""
+        with self._lock:
+            while not stop.is_set():
+                following = next((number for number in self._shots if number > index), None)
+                if following is not None or self._over:
+                    return following
+                self._lock.wait(WAITING_STEP_S)
+        return None
 
     def decode(self, on_frame: Callable[[int], None], stop: threading.Event) -> None:
         """Decode a video into the cache; nothing to do where that is done.
@@ -127,6 +171,14 @@ class FrameStore:
             SourceError: when a frame cannot be read.
             OutputError: when the disk is full.
         """
+        try:
+            self._decode(on_frame, stop)
+        finally:
+            with self._lock:
+                self._over = True
+                self._lock.notify_all()
+
+    def _decode(self, on_frame: Callable[[int], None], stop: threading.Event) -> None:
         if self.complete:
             return
         _remove_unused(make_directory(self._folder.parent))
@@ -150,6 +202,7 @@ class FrameStore:
             partial.write_bytes(cv2.imencode(SUFFIX, frame.image[..., ::-1])[1].tobytes())
         with self._lock:
             self._shots[frame.index] = Shot(frame.index, frame.timestamp, frame.name, path)
+            self._lock.notify_all()
 
     def _finish(self) -> None:
         """Write the manifest, which marks a folder as complete."""
@@ -208,9 +261,11 @@ class _StoreReader:
     endless, counted = False, True
     undecodable = reconnects = 0
 
-    def __init__(self, store: FrameStore, indices: Sequence[int]) -> None:
-        self._store, self._indices = store, indices
-        self.fps, self.size, self.length = store.fps, store.size, len(indices)
+    def __init__(
+        self, store: FrameStore, numbers: Callable[[threading.Event], Iterator[int]], length: int | None
+    ) -> None:
+        self._store, self._numbers = store, numbers
+        self.fps, self.size, self.length = store.fps, store.size, length
 
     def frames(self, stop: threading.Event) -> Iterator[Frame]:
         """The frames; ends early when ``stop`` is set.
@@ -218,7 +273,7 @@ class _StoreReader:
         Raises:
             SourceError: when an image of a folder has another size than the first.
         """
-        for index in self._indices:
+        for index in self._numbers(stop):
             if stop.is_set():
                 return
             frame = self._store.frame(index)

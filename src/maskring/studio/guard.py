@@ -9,11 +9,15 @@ from collections.abc import Callable
 from typing import Any
 
 from starlette.datastructures import Headers
+from starlette.exceptions import HTTPException
 from starlette.responses import PlainTextResponse, RedirectResponse
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 MAX_BODY = 1 << 16
 """Bytes of an ordinary request; strokes are a few kilobytes."""
+
+MAX_PATH = 1000
+"""Characters of an address."""
 
 MAX_IMPORT = 1 << 28
 """Bytes of a mask, or of a zip of masks, that is imported."""
@@ -55,12 +59,15 @@ class Guard:
             await self._app(scope, receive, send)
             return
         headers = Headers(scope=scope)
-        refusal = self._refusal(scope["path"], headers)
+        refusal = self._refusal(scope["path"], headers, scope.get("method", ""))
         if refusal is not None:
             await _refuse(scope, receive, send, 403, refusal)
             return
         if scope["path"] == f"/{self._token}":  # the page's addresses are relative to a folder
             await RedirectResponse(f"/{self._token}/", headers=HEADERS)(scope, receive, send)
+            return
+        if len(scope["path"]) > MAX_PATH:
+            await _refuse(scope, receive, send, 414, "This address is too long.\n")
             return
         inner = "/" + scope["path"].removeprefix(f"/{self._token}").lstrip("/")
         scope = {**scope, "path": inner, "raw_path": inner.encode(), "root_path": ""}
@@ -70,21 +77,29 @@ class Guard:
         limit = MAX_IMPORT if inner.startswith("/import/") else MAX_BODY
         length = headers.get("content-length", "0")
         if not length.isdecimal() or int(length) > limit:
-            await _refuse(scope, receive, send, 413, f"At most {limit} bytes are accepted here.\n")
+            await _refuse(scope, receive, send, 413, too_large(limit))
             return
         await self._app(scope, _limited(receive, limit), _with_headers(send))
 
-    def _refusal(self, path: str, headers: Headers) -> str | None:
+    def _refusal(self, path: str, headers: Headers, method: str) -> str | None:
         """Why a request is refused, None when it is not."""
         host = headers.get("host", "")
         if not self._is_own(host):
             return WRONG_HOST
-        if not hmac.compare_digest(path.split("/")[1].encode(), self._token.encode()):
+        token = path.lstrip("/").partition("/")[0]  # the path of OPTIONS is *
+        if not hmac.compare_digest(token.encode(), self._token.encode()):
             return WRONG_TOKEN
         origin = headers.get("origin")
         if origin is not None and origin.lower() not in (f"http://{host}".lower(), f"https://{host}".lower()):
             return WRONG_ORIGIN
-        return WRONG_ORIGIN if headers.get("sec-fetch-site") == "cross-site" else None
+        if headers.get("sec-fetch-site") == "cross-site" and not self._is_link(path, headers, method):
+            return WRONG_ORIGIN
+        return None
+
+    def _is_link(self, path: str, headers: Headers, method: str) -> bool:
+        """Whether somebody follows a link to the page, for example in a terminal that is a web page itself."""
+        told = headers.get("sec-fetch-mode"), headers.get("sec-fetch-dest")
+        return method == "GET" and path.strip("/") == self._token and told == ("navigate", "document")
 
     def _is_own(self, host: str) -> bool:
         name = host.rsplit("]", 1)[0].lstrip("[") if host.startswith("[") else host.rsplit(":", 1)[0]
@@ -95,6 +110,11 @@ class Guard:
         except ValueError:
             return False
         return True
+
+
+def too_large(limit: int) -> str:
+    """What the sender of too much is told."""
+    return f"At most {limit} bytes are accepted here.\n"
 
 
 async def _refuse(scope: Scope, receive: Receive, send: Send, status: int, text: str) -> None:
@@ -114,7 +134,7 @@ def _limited(receive: Receive, limit: int) -> Receive:
         message = await receive()
         received += len(message.get("body", b""))
         if received > limit:
-            return {"type": "http.disconnect"}
+            raise HTTPException(413, too_large(limit))
         return message
 
     return limited

@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 import asyncio
+import tempfile
 import threading
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
-from ..common.errors import MaskError, SourceError, UserError
+from ..common.errors import MaskError, SourceError, UserError, one_line
+from ..common.files import output_error
 from .clips import Clip, clips_in
 from .encoder import FrameEncoder
 from .exports import export_zip
@@ -36,6 +38,7 @@ class Hub:
         self, root: Path, runner: Runner, encoder: FrameEncoder, first: int = 0, last: int | None = None
     ) -> None:
         self.clips: Sequence[Clip] = clips_in(root)
+        self._root = root
         self.runner, self._encoder = runner, encoder
         self._part = first, last
         self._workspaces: dict[str, Workspace] = {}
@@ -65,8 +68,21 @@ class Hub:
                 )
             return self._workspaces[clip_id]
 
-    def export(self, workspace: Workspace) -> None:
+    def open_only(self) -> None:
+        """Open the clip, where one was given and no folder of clips: its errors are the command's.
+
+        Raises:
+            UserError: when it cannot be opened.
+        """
+        if [clip.source for clip in self.clips] == [self._root.absolute()]:
+            self.workspace(self.clips[0].id)
+
+    def export(self, workspace: Workspace, page: str | None = None) -> None:
         """Write the zip of a clip in a thread; its pages hear of the progress.
+
+        Args:
+            workspace: the clip.
+            page: named to all pages as the one that asked, so that the others do not fetch the zip as well.
 
         Raises:
             MaskError: when there is no mask.
@@ -76,24 +92,29 @@ class Hub:
             raise MaskError("there is no mask to export", "draw an object and track it first")
         if not self._exporting.acquire(blocking=False):
             raise UserError("an export goes on already", "wait for its end")
+        workspace.publish({"type": "exporting", "done": 0, "total": len(workspace.store.indices)})
+        threading.Thread(
+            target=self._export, args=(workspace, page), name="studio export", daemon=True
+        ).start()
 
-        def go() -> None:
-            told: dict[str, Any] = {"type": "exported", "error": None, "notes": []}
-            try:
-                told["notes"] = export_zip(
-                    workspace,
-                    lambda done, total: workspace.publish(
-                        {"type": "exporting", "done": done, "total": total}
-                    ),
-                    self._stop,
-                )
-            except UserError as error:
-                told["error"] = str(error)
-            finally:
-                self._exporting.release()
+    def _export(self, workspace: Workspace, page: str | None) -> None:
+        told: dict[str, Any] = {"type": "exported", "error": None, "notes": [], "page": page}
+        try:
+            told["notes"] = export_zip(
+                workspace,
+                lambda done, total: workspace.publish({"type": "exporting", "done": done, "total": total}),
+                self._stop,
+            )
+        except UserError as error:
+            told["error"] = str(error)
+        except OSError as error:  # of the temporary folder, for example
+            told["error"] = str(output_error(Path(error.filename or tempfile.gettempdir()), error))
+        except Exception as defect:  # the page has to hear of it; the log of the server gets the rest
+            told["error"] = f"the export failed: {one_line(repr(defect))}"
+            raise
+        finally:
+            self._exporting.release()
             workspace.publish(told)
-
-        threading.Thread(target=go, name="studio export", daemon=True).start()
 
     def subscribe(self, clip_id: str) -> asyncio.Queue[dict[str, Any]]:
         """A queue of the news of a clip, for one page."""

@@ -33,8 +33,10 @@ def import_masks(workspace: Workspace, data: bytes, index: int) -> dict[str, obj
 
     Raises:
         MaskError: when the data is neither, or a mask does not fit its frame.
+        SourceError: when there is no such frame.
     """
     if not data.startswith(b"PK"):
+        workspace.store.name(index)  # there is such a frame
         mask = _mask(data, "the file", workspace.store.size)
         with workspace.lock:
             workspace.project.items.add_ids(ids_in(mask))

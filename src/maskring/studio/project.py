@@ -16,11 +16,11 @@ import os
 import re
 from collections.abc import Mapping
 from pathlib import Path
-from typing import Any
+from typing import Any, TextIO
 
 import numpy as np
 
-from ..common.errors import SourceError, UserError
+from ..common.errors import OutputError, SourceError, UserError
 from ..common.files import atomic_path, make_directory
 from ..common.types import MAX_LABELS, Labels
 from ..runtime.arrays import label_maps
@@ -30,6 +30,7 @@ from ..runtime.video.masks import encode_mask, read_mask
 from .items import Item, Items
 
 RECORD = "project.json"
+LOCK = ".lock"
 FORMAT = 1
 
 FRAME_FILE = re.compile(r"(drawn|tracked|measured)/([0-9]{6,9})\.(png|json)")
@@ -44,13 +45,18 @@ class Project:
     Args:
         folder: the project's folder; created by the first change.
         size: (H, W) of the clip's frames.
+        source: fingerprint of the clip, kept with the project.
+
+    Attributes:
+        recorded_source: the fingerprint that the project was saved with, None for none.
 
     Raises:
         SourceError: when the folder holds a damaged project, or one of another clip.
     """
 
-    def __init__(self, folder: Path, size: tuple[int, int]) -> None:
-        self.folder, self.size = folder, size
+    def __init__(self, folder: Path, size: tuple[int, int], source: str | None = None) -> None:
+        self.folder, self.size, self._source = folder, size, source
+        self.recorded_source: str | None = None
         self.reload()
 
     def reload(self) -> None:
@@ -106,6 +112,7 @@ class Project:
         record = {
             "format": FORMAT,
             "size": list(self.size),
+            "source": self._source,
             "used": self.items.used,
             "objects": [vars(item) for item in self.items.values()],
             "drawn": {str(index): sorted(ids) for index, ids in sorted(self.drawn_ids.items())},
@@ -133,10 +140,18 @@ class Project:
     # Writing -------------------------------------------------------------------------------------
 
     def swap(self, files: Files) -> Files:
-        """Write files, and return what was there before. Doing that again with the result undoes it."""
+        """Write all files or none, and return what was there before. Doing that again with the result undoes it.
+
+        Raises:
+            OutputError: when they cannot be written; then nothing has changed.
+        """
         before = {path: self._read(path) for path in files}
-        for path, content in sorted(files.items(), key=lambda entry: entry[0] == RECORD):  # the record last
-            self._write(path, content)
+        with contextlib.ExitStack() as stack:  # which renames in the reverse order, so the record last
+            for path in sorted(files, key=lambda path: path != RECORD):
+                self._prepare(stack, path, files[path])
+            for path in (path for path, content in files.items() if content is None):
+                with contextlib.suppress(FileNotFoundError):
+                    (self.folder / path).unlink()
         for path, content in files.items():
             self._note(path, content)
         return before
@@ -147,16 +162,15 @@ class Project:
         except (FileNotFoundError, NotADirectoryError):
             return None
 
-    def _write(self, path: str, content: bytes | None) -> None:
-        file = self.folder / path
+    def _prepare(self, stack: contextlib.ExitStack, path: str, content: bytes | None) -> None:
+        """Write the content under a temporary name, which is replaced when the stack is left."""
         if content is None:
-            with contextlib.suppress(FileNotFoundError):
-                file.unlink()
             return
+        file = self.folder / path
         if not file.parent.is_dir():
             make_directory(file.parent)
-        with atomic_path(file) as partial:
-            partial.write_bytes(content)
+        partial = stack.enter_context(atomic_path(file))
+        partial.write_bytes(content)
 
     def _note(self, path: str, content: bytes | None) -> None:
         if path == RECORD:
@@ -179,6 +193,7 @@ class Project:
                 raise SourceError(
                     f"{self.folder} is a project of a clip of another size", "move it away to begin anew"
                 )
+            self.recorded_source = record.get("source")
             items = [Item(int(o["id"]), str(o["name"]), str(o["colour"])) for o in record.get("objects", [])]
             self.items = Items(items, int(record.get("used", 0)))
             drawn = record.get("drawn", {})
@@ -210,24 +225,49 @@ def _measures(record: Mapping[str, Any]) -> dict[int, list[float | None]]:
     return {int(object_id): list(values) for object_id, values in record.items()}
 
 
-def lock_folder(folder: Path) -> Any:
-    """Make sure that no other server works on a project; closing the result releases it.
+class FolderLock:
+    """Makes sure that no other server works on a project. The folder is created, and removed if it stays empty.
 
     Raises:
-        UserError: when another server does.
+        UserError: when another server has it.
+        OutputError: when the folder cannot be written to.
     """
+
+    def __init__(self, folder: Path) -> None:
+        self._folder, self._path = folder, folder / LOCK
+        try:
+            self._file = _locked(self._path)
+        except OutputError as error:
+            raise OutputError(
+                error.problem,
+                f"Studio saves its work there: let your user write to {folder.parent}, or copy the clip",
+            ) from error
+
+    def close(self) -> None:
+        """Release the project."""
+        with contextlib.suppress(OSError):  # of a folder that holds a project
+            if not self._file.closed and [path.name for path in self._folder.iterdir()] == [LOCK]:
+                self._path.unlink()
+                self._folder.rmdir()
+        self._file.close()
+
+
+def _locked(path: Path) -> TextIO:
+    make_directory(path.parent)
+    file = path.open("w")
     try:
         import fcntl
     except ImportError:  # Windows
-        return contextlib.ExitStack()
-    make_directory(folder)
-    file = (folder / ".lock").open("w")
+        return file
     try:
         fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
     except OSError as error:
         file.close()
         raise UserError(
-            f"another maskring studio has {folder} open", "use its page, or stop it first"
+            f"another maskring studio has {path.parent} open", "use its page, or stop it first"
         ) from error
-    file.write(str(os.getpid()))
-    return file
+    with contextlib.suppress(FileNotFoundError):
+        if path.stat().st_ino == os.fstat(file.fileno()).st_ino:
+            return file
+    file.close()  # the last owner has just removed it
+    return _locked(path)

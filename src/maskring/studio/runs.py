@@ -18,6 +18,8 @@ from ..runtime.tracking.objects import ids_in
 from ..runtime.tracking.result import Result
 from ..runtime.tracking.tracker import Tracker
 from ..runtime.video.frame import Frame
+from ..runtime.video.source import Source
+from .frames import FrameStore
 from .project import Files
 from .trust import overlap, softness
 from .workspace import Workspace
@@ -56,8 +58,8 @@ class Runner:
             workspace.run = {
                 "direction": direction,
                 "done": 0,
-                "total": len(plan.indices),
-                "frame": plan.indices[0],
+                "total": plan.total(workspace.store),
+                "frame": plan.first,
             }
             self._stop = threading.Event()
             self._thread = threading.Thread(target=self._go, args=(workspace, plan, self._stop), daemon=True)
@@ -80,7 +82,7 @@ class Runner:
         sink = _ProjectSink(workspace, run, plan)
         try:
             workspace.publish({"type": "status", "text": "Opening the model"})
-            with workspace.store.open(plan.indices) as source, self._new_tracker() as tracker:
+            with plan.open(workspace.store) as source, self._new_tracker() as tracker:
                 track(
                     source,
                     tracker if self._size is None else ResizedTracker(tracker, self._size),
@@ -93,13 +95,22 @@ class Runner:
             error = f"tracking failed: {one_line(repr(defect))}"
             raise
         finally:
-            with workspace.lock:
-                sink.finish()
-                workspace.run = None
-                self._busy.release()
+            error = self._end(workspace, sink) or error
             told = {"error": error, "stopped": stop.is_set(), "frames": sink.done, "fps": sink.fps}
             workspace.publish({"type": "ended", **told})
             workspace.changed()
+
+    def _end(self, workspace: Workspace, sink: _ProjectSink) -> str | None:
+        """Another run may begin, whatever happens; returns why the end of this one could not be saved."""
+        with workspace.lock:
+            try:
+                sink.finish()
+            except UserError as problem:
+                return str(problem)
+            finally:
+                workspace.run = None
+                self._busy.release()
+        return None
 
 
 class _Plan:
@@ -109,35 +120,44 @@ class _Plan:
     it replaces every object that it follows.
     """
 
-    def __init__(self, start: Drawn, indices: list[int], only: frozenset[int]) -> None:
-        self.start, self.indices, self.only = start, indices, only
+    def __init__(self, start: Drawn, first: int, backwards: list[int], only: frozenset[int]) -> None:
+        self.start, self.first, self.only = start, first, only
+        self._backwards = backwards
 
     @classmethod
     def of(cls, workspace: Workspace, index: int, direction: Direction) -> _Plan:
         project, backward = workspace.project, direction == "backward"
-        masked = [frame for frame in project.masked if (frame >= index if backward else frame <= index)]
+        frames = workspace.store.indices
+        known = set(project.masked).intersection(frames)  # only a part of the clip may be open
+        masked = sorted(frame for frame in known if (frame >= index if backward else frame <= index))
         if not masked:
             where = "this frame or a later one" if backward else "this frame or an earlier one"
             raise MaskError(f"no object is outlined on {where}", "draw a box around an object first")
         begin = masked[0] if backward else masked[-1]
         labels = project.labels(begin)
-        assert labels is not None
         drawn = project.drawn(begin)
-        ids = frozenset(ids_in(labels)) | (frozenset() if drawn is None else drawn.ids)
-        if not labels.any():
+        if labels is None or not labels.any():
             raise MaskError(f"frame {begin} shows no object", "draw one there, or go to another frame")
-        every = workspace.store.indices
-        indices = (
-            [frame for frame in every if frame <= begin][::-1]
-            if backward
-            else [f for f in every if f >= begin]
-        )
-        if len(indices) < 2:
+        ids = frozenset(ids_in(labels)) | (frozenset() if drawn is None else drawn.ids)
+        if begin == frames[0 if backward else -1] and (backward or workspace.store.complete):
             raise MaskError(
                 f"frame {begin} is the {'first' if backward else 'last'} one", "go to another frame"
             )
         only = drawn.ids if backward and drawn is not None else frozenset()
-        return cls(Drawn(labels, ids), indices, only)
+        return cls(
+            Drawn(labels, ids), begin, [f for f in frames if f <= begin][::-1] if backward else [], only
+        )
+
+    def open(self, store: FrameStore) -> Source:
+        """The frames of the run."""
+        return store.open(self._backwards) if self._backwards else store.open_from(self.first)
+
+    def total(self, store: FrameStore) -> int:
+        """How many frames these are; while a video is being decoded, as many as it claims to have."""
+        if self._backwards:
+            return len(self._backwards)
+        there = sum(frame >= self.first for frame in store.indices)
+        return there if store.complete else max(there, store.expected - self.first + store.indices[0])
 
 
 class _Drawings(Mapping[int, Drawn]):
@@ -206,13 +226,21 @@ class _ProjectSink:
         """Nothing is held open."""
 
     def finish(self) -> None:
-        """Make the whole run one change that can be undone."""
+        """Make the whole run one change that can be undone.
+
+        Raises:
+            OutputError: when the record cannot be written.
+        """
         self._publish()
-        if self._before:
-            project = self._workspace.project
-            before = project.swap(project.record_file())
+        if not self._before:
+            return
+        project = self._workspace.project
+        record: Files = {}
+        try:
+            record = project.swap(project.record_file())
+        finally:  # on a full disk, what was tracked can still be taken back
             name = f"track {(self._workspace.run or {}).get('direction', '')}"
-            self._workspace.history.remember(name, {**self._before, **before})
+            self._workspace.history.remember(name, {**self._before, **record})
 
     def _measured(self, index: int, labels: Labels, result: Result) -> dict[int, list[float | None]]:
         old = self._workspace.project.measured.get(index, {})
@@ -239,11 +267,12 @@ class _ProjectSink:
         self._started = now if self._started is None else self._started
         passed = now - self._started
         self.fps = round((self.done - 1) / passed, 2) if passed else 0.0
-        total = len(self._plan.indices)
+        total = self._plan.total(self._workspace.store)
         self._workspace.run = {
             **(self._workspace.run or {}),
             "frame": index,
             "done": self.done,
+            "total": total,
             "fps": self.fps,
             "left": round((total - self.done) / self.fps) if self.fps else None,
         }

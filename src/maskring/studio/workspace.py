@@ -17,12 +17,17 @@ from .clips import Clip
 from .encoder import FrameEncoder
 from .frames import FrameStore
 from .history import History
-from .project import Files, Project, lock_folder
+from .project import Files, FolderLock, Project
 from .strokes import stroke_on, whole_number
 from .trust import doubtful_frames
 
 Publish = Callable[[dict[str, Any]], None]
 """Tells every page that shows the clip. Any thread may call it."""
+
+OTHER_CLIP = (
+    "{} is not the file that these masks were made for: it has changed since, or another has its name. "
+    "Check the masks; to begin anew, stop Studio and move the folder of the project away."
+)
 
 DECODING_STEP = 10
 """Pages hear of every so many decoded frames."""
@@ -47,12 +52,14 @@ class Workspace:
         self.clip, self.publish, self._encoder = clip, publish, encoder
         self.lock = threading.RLock()
         self.store = FrameStore(clip.source, first, last)
-        self._folder_lock = lock_folder(clip.project)
+        self._folder_lock = FolderLock(clip.project)
         try:
-            self.project = Project(clip.project, self.store.size)
+            source = self.store.fingerprint()
+            self.project = Project(clip.project, self.store.size, source)
         except BaseException:
             self._folder_lock.close()
             raise
+        self._other_clip = self.project.recorded_source not in (None, source)
         self.history = History(self.project)
         self.run: dict[str, Any] | None = None
         self._counter = itertools.count(time.time_ns() // 1_000_000)
@@ -102,6 +109,7 @@ class Workspace:
                     vars(doubt) for doubt in doubtful_frames(project.measured, checked, project.items)
                 ],
                 "run": self.run,
+                "warning": OTHER_CLIP.format(self.clip.name) if self._other_clip else None,
                 "undo": undo,
                 "redo": redo,
             }
