@@ -134,7 +134,7 @@ def draw_box(page: Any, size: tuple[int, int], box: str) -> float:
     height, width = size
     page.get_by_role("button", name="Box", exact=True).click()
     view = page.locator("#view").bounding_box()
-    scale = min((view["width"] - 24) / width, (view["height"] - 24) / height)
+    scale = min(view["width"] / width, view["height"] / height)
     left = view["x"] + (view["width"] - width * scale) / 2
     top = view["y"] + (view["height"] - height * scale) / 2
     page.evaluate(OBSERVE)

@@ -140,7 +140,7 @@ def test_the_mouse_draws_where_it_points(studio: Studio, page: Any, frames: Path
     opened(page, studio)
     button(page, "Polygon").click()
     box = page.locator("#view").bounding_box()
-    scale = min((box["width"] - 24) / 64, (box["height"] - 24) / 48)
+    scale = min(box["width"] / 64, box["height"] / 48)
     left, top = box["x"] + (box["width"] - 64 * scale) / 2, box["y"] + (box["height"] - 48 * scale) / 2
     for x, y in ((12, 16), (27, 16), (27, 31), (12, 31), (12, 16)):
         page.mouse.click(left + (x + 0.5) * scale, top + (y + 0.5) * scale)

@@ -17,7 +17,8 @@ from maskring.common.types import Image, Labels
 from maskring.runtime.interaction.scribble import FrameFeatures
 from maskring.runtime.pipeline.directions import Drawn
 from maskring.studio.history import History
-from maskring.studio.project import RECORD, FolderLock, Project
+from maskring.studio.items import Items
+from maskring.studio.project import RECORD, VIEW, FolderLock, Project
 from maskring.studio.strokes import stroke_on
 
 IMAGE, MASK = moving_square(0)
@@ -122,6 +123,24 @@ def test_one_server_works_on_a_project(tmp_path: Path) -> None:
     with closing(FolderLock(folder)):
         (folder / RECORD).write_bytes(b"{}")
     assert (folder / RECORD).is_file()
+
+
+def test_the_frame_that_was_looked_at_last(project: Project, tmp_path: Path) -> None:
+    assert project.seen is None
+    project.see(7)
+    assert reopened(project).seen == 7
+    (project.folder / VIEW).write_text("[]")
+    assert reopened(project).seen is None
+    empty = Project(tmp_path / "other.maskring", project.size)
+    empty.see(3)  # looking at a clip leaves nothing behind
+    assert not empty.folder.exists()
+
+
+def test_names_keep_what_other_scripts_need() -> None:
+    items = Items()
+    for name in ("می\u200cخواهم", "👩\u200d🚀"):
+        assert items.add(name).name == name
+    assert items.add("\u202eb\na\x00d").name == "bad"
 
 
 def test_a_change_is_written_as_a_whole_or_not_at_all(

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 from typing import Any
 
+from support import HEIGHT, WIDTH
+
 
 def button(page: Any, name: str) -> Any:
     return page.get_by_role("button", name=name, exact=True)
@@ -36,3 +38,20 @@ def move_to(page: Any, point: tuple[int, int]) -> None:
         key = (("ArrowRight", "ArrowLeft"), ("ArrowDown", "ArrowUp"))[axis][wanted < now]
         for _ in range(abs(wanted - now)):
             page.keyboard.press(key)
+
+
+def place(page: Any, x: int, y: int, size: tuple[int, int] = (WIDTH, HEIGHT)) -> tuple[float, float]:
+    """Where the middle of a frame's pixel is in the window, while the whole frame is shown."""
+    view = page.locator("#view").bounding_box()
+    scale = min(view["width"] / size[0], view["height"] / size[1])
+    left = view["x"] + (view["width"] - size[0] * scale) / 2
+    top = view["y"] + (view["height"] - size[1] * scale) / 2
+    return left + (x + 0.5) * scale, top + (y + 0.5) * scale
+
+
+def drag(page: Any, start: tuple[int, int], end: tuple[int, int], steps: int = 4) -> None:
+    """Drag the mouse from one pixel of the frame to another."""
+    page.mouse.move(*place(page, *start))
+    page.mouse.down()
+    page.mouse.move(*place(page, *end), steps=steps)
+    page.mouse.up()

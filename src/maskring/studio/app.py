@@ -233,6 +233,7 @@ ACTIONS: dict[str, Callable[[Hub, Workspace, dict[str, Any]], dict[str, Any] | N
     "change_object": _change_object,
     "remove_object": lambda hub, workspace, body: workspace.remove_object(number_in(body, "id")),
     "accept": lambda hub, workspace, body: workspace.accept(number_in(body, "frame")),
+    "see": lambda hub, workspace, body: workspace.see(number_in(body, "frame")),
     "track": _track,
     "stop": lambda hub, workspace, body: hub.runner.stop(),
     "export": lambda hub, workspace, body: hub.export(workspace, text_in(body, "page")),

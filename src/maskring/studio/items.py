@@ -16,6 +16,9 @@ from ..runtime.video.palette import PALETTE
 
 MAX_NAME = 100
 
+JOINERS = "\u200c\u200d"
+"""Invisible letters that Persian, Indic scripts and emoji need."""
+
 COLOUR = re.compile("#[0-9a-f]{6}")
 
 
@@ -103,4 +106,4 @@ def default_colour(object_id: int) -> str:
 
 def _name(text: str) -> str:
     """A name of one line."""
-    return "".join(letter for letter in text if letter.isprintable()).strip()[:MAX_NAME]
+    return "".join(letter for letter in text if letter.isprintable() or letter in JOINERS).strip()[:MAX_NAME]

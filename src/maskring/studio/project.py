@@ -3,7 +3,8 @@
 - ``project.json``: objects with names and colours, which of them were drawn on which frame, accepted frames;
 - ``drawn/000012.png``: the objects that were drawn on frame 12, and no others;
 - ``tracked/000012.png``: the labels that tracking gave frame 12;
-- ``measured/000012.json``: area, confidence, overlap and softness of each object on frame 12.
+- ``measured/000012.json``: area, confidence, overlap and softness of each object on frame 12;
+- ``view.json``: the frame that was looked at last.
 
 Each file is replaced as a whole, so a killed server loses at most the change that it was writing.
 """
@@ -29,7 +30,7 @@ from ..runtime.tracking.objects import ids_in
 from ..runtime.video.masks import encode_mask, read_mask
 from .items import Item, Items
 
-RECORD = "project.json"
+RECORD, VIEW = "project.json", "view.json"
 LOCK = ".lock"
 FORMAT = 1
 
@@ -104,6 +105,24 @@ class Project:
         present = np.zeros(MAX_LABELS, np.uint8)
         present[list(self.items)] = list(self.items)
         return label_maps.relabel(labels, present)
+
+    @property
+    def seen(self) -> int | None:
+        """The frame that was looked at last, None where that is unknown."""
+        try:
+            return int(json.loads((self.folder / VIEW).read_bytes())["frame"])
+        except (OSError, ValueError, TypeError, KeyError):
+            return None
+
+    def see(self, index: int) -> None:
+        """Remember the frame that is looked at, once something is saved: to look at a clip leaves nothing behind.
+
+        Raises:
+            OutputError: when that cannot be written.
+        """
+        if (self.folder / RECORD).is_file():
+            with atomic_path(self.folder / VIEW) as partial:
+                partial.write_text(json.dumps({"frame": index}), encoding="utf-8")
 
     # Changes, as files ---------------------------------------------------------------------------
 

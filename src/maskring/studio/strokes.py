@@ -64,6 +64,8 @@ def stroke_on(
         after = before | fill_polygon(points, shown.shape)
     elif tool in ("brush", "eraser"):
         radius = whole_number(stroke.get("radius", 0), 0, MAX_RADIUS)
+        if tool == "eraser" and not before.any():
+            raise MaskError("this object is not on this frame", "choose the object to erase in the list")
         touched = _line(points, radius, shown.shape)
         after = before | touched if tool == "brush" else before & ~touched
     else:

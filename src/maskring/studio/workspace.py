@@ -108,6 +108,7 @@ class Workspace:
                 "doubts": [
                     vars(doubt) for doubt in doubtful_frames(project.measured, checked, project.items)
                 ],
+                "seen": project.seen,
                 "run": self.run,
                 "warning": OTHER_CLIP.format(self.clip.name) if self._other_clip else None,
                 "undo": undo,
@@ -186,6 +187,12 @@ class Workspace:
                 raise MaskError(f"frame {index} has no mask", "choose a frame with a mask")
             self.project.accepted ^= {index}
             return self.change(f"accept frame {index}", self.project.record_file())
+
+    def see(self, index: int) -> dict[str, Any]:
+        """Remember the frame that a page shows, for when the clip is opened again. No change that can be undone."""
+        with self.lock:
+            self.project.see(index)
+            return {"seen": index}
 
     def undo(self) -> dict[str, Any]:
         """Take the latest change back."""

@@ -22,13 +22,19 @@ export const getJson = async (address) => answer(await ask(address));
 export const post = async (address, body = {}) =>
   answer(await ask(address, { method: "POST", body: body instanceof Blob ? body : JSON.stringify(body) }));
 
-export async function getBitmap(address, options) {
-  const response = await ask(address);
+// urgent: before what others have asked for
+export async function getBitmap(address, options, urgent = true) {
+  const response = await ask(address, { priority: urgent ? "auto" : "low" });
   if (!response.ok) await answer(response);
   return createImageBitmap(await response.blob(), options);
 }
 
-// Calls onNews with each message, onLink(true or false) when the connection comes and goes, and onData with binary messages.
+const REFUSED = "Another maskring studio answers here now; open the address that it printed.";
+
+// Whether a server answers under this page's address but does not know its token: it was started anew.
+const isRefused = () => fetch("clips").then(({ status }) => status === 403, () => false);
+
+// Calls onNews with each message, onLink(true or false, why not) when the connection comes and goes, and onData with binary messages.
 export function listen(address, onNews, onLink, onData = () => {}) {
   let socket;
   let closed = false;
@@ -39,10 +45,11 @@ export function listen(address, onNews, onLink, onData = () => {}) {
     socket.binaryType = "arraybuffer";
     socket.onopen = () => onLink(true);
     socket.onmessage = ({ data }) => (typeof data === "string" ? onNews(JSON.parse(data)) : onData(data));
-    socket.onclose = () => {
+    socket.onclose = async () => {
       if (closed) return;
-      onLink(false);
-      setTimeout(connect, 1000);
+      onLink(false, "The server does not answer; what was saved is safe. This page goes on when it is back.");
+      if (await isRefused()) return onLink(false, REFUSED);
+      setTimeout(() => closed || connect(), 1000);
     };
   };
   connect();

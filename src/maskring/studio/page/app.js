@@ -9,7 +9,7 @@ export const app = {
   current: 0, // frame
   selected: 0, // object
   exact: false, // single pixels are looked at
-  playing: false,
+  playing: null, // a token of the loop that plays
   following: false, // the frame that is shown goes with the run that this page started
   overlayShown: true,
   hidden: new Set(), // objects

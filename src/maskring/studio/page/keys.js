@@ -35,18 +35,20 @@ export const KEYS = [
   ["i", "I", "Import masks", "import"],
   ["x", "X", "Export", "export"],
   ["?", "?", "This list", "help"],
+  ["PageUp", "PageUp PageDown", "Ten frames back or ahead", "tenBack"],
   ["Enter", "Enter", "With a drawing tool, after Tab to the frame: arrows move a crosshair, Enter draws", null],
 ];
 
 // actions: name -> function(shift); stage: gets the keys of its crosshair first; choose(n): the n-th object
 export function listenToKeys(actions, stage, choose) {
   const byKey = Object.fromEntries(KEYS.filter(([, , , name]) => name).map(([key, , , name]) => [key, name]));
-  byKey["="] = "zoomIn";
+  Object.assign(byKey, { "=": "zoomIn", PageDown: "tenAhead" });
   document.addEventListener("keydown", (event) => {
     const target = event.target;
     const writes = target.matches?.('input[type="text"], input[type="number"], input[type="search"]');
     if (writes || document.querySelector("dialog[open]")) return;
-    const control = event.ctrlKey || event.metaKey;
+    const control = (event.ctrlKey || event.metaKey) && !event.getModifierState("AltGraph"); // [ is AltGr 8 on some keyboards
+    if (event.isComposing) return;
     if (control && event.key.toLowerCase() === "z") actions[event.shiftKey ? "redo" : "undo"]();
     else if (control && event.key.toLowerCase() === "y") actions.redo();
     else if (control) return;

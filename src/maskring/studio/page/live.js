@@ -2,9 +2,9 @@
 
 import { app, colourOf, complain, look, select } from "./app.js";
 import { getBitmap, listen, post } from "./api.js";
-import { byId, icon, showObjects, toast } from "./panels.js";
+import { byId, icon, linkTeller, showObjects } from "./panels.js";
 import { idsOf, MASK_OPTIONS, paint } from "./pictures.js";
-import { endScribble, queueStroke, setTool } from "./tools.js";
+import { endScribble, queue, queueStroke, setTool, settled } from "./tools.js";
 
 const decoder = new TextDecoder();
 
@@ -112,6 +112,7 @@ function release() {
 async function goOn() {
   endScribble();
   app.stage.cancel();
+  await settled(); // strokes on their way
   try {
     await frozen;
     take(await post("live/go_on", { page }));
@@ -125,14 +126,15 @@ async function goOn() {
 export const freezeForStroke = freeze;
 
 export function sendLiveStroke(stroke) {
-  queueStroke(stroke, `live ${shown?.frame}`, async (bodyFor) => {
+  queueStroke(stroke, `live ${shown?.frame}`, async (chosen, bodyFor) => {
     if (!frozen) throw new Error("No frame is frozen; freeze one first.");
     await frozen;
-    if (!app.selected) {
+    let object = chosen || app.selected;
+    if (!object) {
       take(await post("live/add_object", { page }));
-      app.selected = app.state.objects.at(-1).id;
+      object = app.selected = app.state.objects.at(-1).id;
     }
-    take(await post("live/stroke", { page, ...bodyFor(app.selected) }));
+    take(await post("live/stroke", { page, ...bodyFor(object) }));
     await showDrawing();
   });
 }
@@ -146,14 +148,8 @@ async function showDrawing() {
   byId("stage").dataset.revision = revision;
 }
 
-async function act(action, body = {}) {
-  try {
-    take(await post(`live/${action}`, { page, ...body }));
-    return true;
-  } catch (error) {
-    complain(error);
-    return false;
-  }
+function act(action, body = {}) {
+  return queue(async () => take(await post(`live/${action}`, { page, ...body })));
 }
 
 const objectActions = {
@@ -191,11 +187,9 @@ export function openLive() {
   byId("stage").dataset.revision = "";
   byId("empty").hidden = false;
   byId("empty").firstElementChild.textContent = "Waiting for the first frame";
-  let lost = false;
-  const onLink = (up) => {
-    if (up && lost) toast("The server is back.");
-    if (!up && !lost) toast("The server does not answer.", { bad: true });
-    lost = !up;
+  const tell = linkTeller();
+  const onLink = (up, why) => {
+    tell(up, why);
     if (!up) given = [];
   };
   const onFrame = (buffer) => { showing = showing.then(() => takeFrame(buffer)).catch(complain); };

@@ -1,5 +1,6 @@
 // Starts the page, and ties buttons and keys to what they do.
 
+import { placeOf, remember, remembered } from "./address.js";
 import { app, complain, readout, select } from "./app.js";
 import { getJson } from "./api.js";
 import { listenToKeys, showKeys } from "./keys.js";
@@ -57,23 +58,43 @@ for (const [id, name] of Object.entries(BUTTONS)) byId(id).addEventListener("cli
 for (const button of document.querySelectorAll("button[data-tool]")) button.addEventListener("click", () => setTool(button.dataset.tool));
 byId("radius").addEventListener("input", (event) => setRadius(+event.target.value));
 byId("opacity").addEventListener("input", () => guarded.repaint());
-byId("frame").addEventListener("change", (event) => { seek(+event.target.value); event.target.blur(); });
+byId("frame").addEventListener("input", (event) => event.target.value && app.state && seek(+event.target.value));
+byId("frame").addEventListener("change", (event) => { if (app.state) seek(+event.target.value); event.target.blur(); });
 byId("import-file").addEventListener("change", (event) => importMasks(event.target.files[0]));
 byId("theme").addEventListener("click", () => {
   const root = document.documentElement;
   const dark = root.dataset.theme ? root.dataset.theme === "dark" : matchMedia("(prefers-color-scheme: dark)").matches;
-  root.dataset.theme = localStorage.theme = dark ? "light" : "dark";
+  root.dataset.theme = dark ? "light" : "dark";
+  remember("theme", root.dataset.theme);
   app.timeline.draw();
 });
-if (localStorage.theme) document.documentElement.dataset.theme = localStorage.theme;
+const theme = remembered("theme");
+if (theme) document.documentElement.dataset.theme = theme;
+
+// What the mouse pressed does not keep the focus: Space goes on to play, arrows to change the frame.
+document.addEventListener("click", ({ target, pointerType }) => {
+  const control = target.closest("button, input[type=range]");
+  if (pointerType && control && !control.closest("dialog")) control.blur();
+});
 
 listenToKeys(guarded, app.stage, (n) => app.state?.objects[n] && select(app.state.objects[n].id));
 setTool("move");
 setRadius(6);
 
-const named = clips.find((one) => one.id === location.hash.slice(1));
+// The address names the clip and the frame: a reload comes back to both, and so do the browser's back and forward.
+function goToAddress() {
+  const { clip, frame } = placeOf(location.hash);
+  const named = clips.find((one) => one.id === clip);
+  if (!named && clips.length !== 1) return false;
+  const { id } = named ?? clips[0];
+  if (id !== app.clip) open(id, frame);
+  else if (frame !== null && frame !== app.current && app.state) seek(frame);
+  return true;
+}
+if (!live) addEventListener("hashchange", goToAddress);
+
 if (live) openLive();
-else if (named || clips.length === 1) open((named ?? clips[0]).id);
+else if (goToAddress());
 else if (clips.length) {
   byId("empty").hidden = false;
   byId("empty").firstElementChild.textContent = "Choose a clip to begin with.";

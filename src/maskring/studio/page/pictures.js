@@ -2,8 +2,10 @@
 
 import { getBitmap } from "./api.js";
 
-const FRAMES_KEPT = 60;
-const MASKS_KEPT = 120;
+const FRAMES_KEPT = [6, 60]; // at least and at most
+const MASKS_KEPT = [6, 120];
+const BYTES_KEPT = 256 << 20; // of the frames, and as many of the masks: one frame of 4K takes 33 MB
+const AHEAD = 8; // frames that are fetched before they are played
 
 // For createImageBitmap: grey values stay what they are.
 export const MASK_OPTIONS = { colorSpaceConversion: "none", premultiplyAlpha: "none" };
@@ -37,14 +39,24 @@ class Cache {
 export class Pictures {
   constructor(clip) {
     this.base = `clip/${clip}`;
-    this.frames = new Cache(FRAMES_KEPT, (key) => getBitmap(`${this.base}/frame/${key}`));
-    this.masks = new Cache(MASKS_KEPT, (key) => this.loadMask(key));
-    this.thumbs = new Cache(400, (index) => getBitmap(`${this.base}/frame/${index}.thumb`));
+    this.frames = new Cache(FRAMES_KEPT[1], (key, urgent) => getBitmap(`${this.base}/frame/${key}`, undefined, urgent));
+    this.masks = new Cache(MASKS_KEPT[1], (key) => this.loadMask(key));
+    this.thumbs = new Cache(400, (index) => getBitmap(`${this.base}/frame/${index}.thumb`, undefined, false));
+  }
+
+  setSize(width, height) {
+    const kept = (share, [least, most]) => Math.min(Math.max(Math.floor((share * BYTES_KEPT) / (4 * width * height)), least), most);
+    this.frames.limit = kept(1, FRAMES_KEPT);
+    this.masks.limit = kept(0.8, MASKS_KEPT); // ids, and what is painted of them
+  }
+
+  get ahead() {
+    return Math.min(AHEAD, this.frames.limit - 4); // others would be given up before they are played
   }
 
   // exact: without the losses of JPEG, for looking at single pixels.
-  frame(index, exact = false) {
-    return this.frames.get(`${index}.${exact ? "png" : "jpg"}`);
+  frame(index, exact = false, urgent = true) {
+    return this.frames.get(`${index}.${exact ? "png" : "jpg"}`, urgent);
   }
 
   mask(index, revision) {

@@ -4,18 +4,26 @@ import { app, complain, look } from "./app.js";
 import { byId, icon } from "./panels.js";
 import { paint } from "./pictures.js";
 
-const AHEAD = 8; // frames that are fetched before they are played
+const MAX_LOADING = 3; // frames on their way; while a key is held down, on a slow connection, the ones between are left out
+const LATE = 300; // milliseconds after which the stage says that a frame is being loaded
+const NEAR = 500; // milliseconds: where frames take longer, their neighbours are not fetched as well
 
 let onMove = () => {};
+const loading = new Set(); // promises
+let orders = 0;
+let shown = 0; // order
 
 // onMove is called after another frame was chosen.
 export function listenToMoves(listener) {
   onMove = listener;
 }
 
-function fetched(frame) {
+function fetched(frame, urgent = true) {
   const revision = app.state.masks[frame];
-  return [app.pictures.frame(frame, app.exact && !app.playing), revision === undefined ? null : app.pictures.mask(frame, revision)];
+  return [
+    app.pictures.frame(frame, app.exact && !app.playing, urgent),
+    revision === undefined ? null : app.pictures.mask(frame, revision),
+  ];
 }
 
 function within(frame) {
@@ -27,15 +35,31 @@ function within(frame) {
 
 export async function show() {
   const { clip, current: frame } = app;
-  const [pictured, masked] = fetched(frame);
+  const isWanted = () => frame === app.current && clip === app.clip;
+  const late = setTimeout(() => isWanted() && app.stage.wait(`Loading frame ${frame}`), LATE);
+  while (loading.size >= MAX_LOADING && isWanted()) await Promise.race(loading);
+  if (isWanted()) await load(clip, frame, isWanted);
+  clearTimeout(late);
+}
+
+async function load(clip, frame, isWanted) {
+  const order = ++orders;
+  const revision = app.state.masks[frame];
+  const parts = fetched(frame).map((entry) => entry?.promise ?? null);
+  const whole = Promise.allSettled(parts);
+  loading.add(whole);
+  await whole;
+  loading.delete(whole);
+  if (clip !== app.clip || order < shown) return; // a later one was faster
   try {
-    const [image, mask] = await Promise.all([pictured.promise, masked?.promise ?? null]);
-    if (frame !== app.current || clip !== app.clip) return;
+    const [image, mask] = await Promise.all(parts);
+    shown = order;
     app.stage.show(image, mask, mask && app.overlayShown ? paint(mask, look()) : null);
+    if (isWanted()) app.stage.wait("");
     byId("stage").dataset.frame = frame;
-    byId("stage").dataset.revision = app.state.masks[frame] ?? "";
+    byId("stage").dataset.revision = revision ?? "";
   } catch (error) {
-    if (frame === app.current && clip === app.clip) complain(error);
+    if (isWanted() && app.state.masks[frame] === revision) complain(error); // else a newer mask is on its way
   }
 }
 
@@ -43,20 +67,21 @@ export async function show() {
 export function goTo(frame) {
   if (!app.state || app.state.frames.last < app.state.frames.first) return Promise.resolve();
   frame = within(frame);
-  if (frame !== app.current) app.stage.cancel();
+  if (frame !== app.current) app.stage.leave();
   app.current = frame;
   if (document.activeElement !== byId("frame")) byId("frame").value = frame;
   app.timeline.goTo(frame);
   onMove();
-  const shown = show();
-  if (!app.playing && !app.following) shown.then(() => fetchNeighbours(frame));
-  return shown;
+  const begun = performance.now();
+  const done = show();
+  if (!app.playing && !app.following) done.then(() => performance.now() - begun < NEAR && fetchNeighbours(frame));
+  return done;
 }
 
 // After the frame itself, which they would delay.
 function fetchNeighbours(frame) {
   if (frame !== app.current) return;
-  for (const near of [frame + 1, frame - 1]) if (near === within(near)) fetched(near);
+  for (const near of [frame + 1, frame - 1]) if (near === within(near)) fetched(near, false);
 }
 
 export function seek(frame) {
@@ -65,20 +90,20 @@ export function seek(frame) {
 }
 
 export async function play() {
-  app.playing = true;
+  const turn = (app.playing = {}); // pressed twice, the first loop must not go on beside the second
   setPlayIcon();
   if (app.current >= app.state.frames.last) goTo(app.state.frames.first);
   let due = performance.now();
-  while (app.playing) {
+  while (app.playing === turn) {
     const next = within(app.current + 1);
     if (next <= app.current) break;
-    for (let ahead = next; ahead < next + AHEAD && ahead <= app.state.frames.last; ahead++) if (ahead === within(ahead)) fetched(ahead);
+    for (let ahead = next; ahead < next + app.pictures.ahead && ahead <= app.state.frames.last; ahead++) if (ahead === within(ahead)) fetched(ahead);
     await Promise.allSettled(fetched(next).map((entry) => entry?.promise));
     due = Math.max(due + 1000 / app.state.frames.fps, performance.now() - 50);
     await new Promise((done) => setTimeout(done, Math.max(0, due - performance.now())));
-    if (app.playing) goTo(next);
+    if (app.playing === turn) goTo(next);
   }
-  pause();
+  if (app.playing === turn) pause();
 }
 
 export function pause() {

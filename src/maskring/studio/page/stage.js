@@ -1,12 +1,14 @@
 // The frame with its objects: zoom, pan, and the tools. Drawing works with the mouse, and with the keyboard by a crosshair.
 
 const CLOSING_REACH = 9; // screen pixels around a polygon's first corner
+const CLICK_REACH = 4; // screen pixels that the pointer may move during a click
+const SHRUNK = 0.75; // below this scale pixels would be left out
 const EXACT_ZOOM = 3; // from this scale on single pixels are looked at
 
 const HINTS = {
   move: "",
-  box: "Drag a box around the object.",
-  polygon: "Click the corners; click the first one again to close the polygon.",
+  box: "Drag a box around the object, or click two opposite corners.",
+  polygon: "Click the corners; click the first one again, or press Enter, to close the polygon.",
   scribble: "Draw strokes inside the object; hold Alt, or use the right button, for strokes outside.",
   brush: "Paint the object.",
   eraser: "Take pixels away.",
@@ -27,25 +29,47 @@ export class Stage {
     this.radius = 6;
     this.colour = "#ffffff";
     this.points = []; // of the stroke in progress, frame pixels
+    this.anchor = null; // the first corner of a box that is clicked, frame pixels
+    this.pointerId = null; // of the pointer that draws
+    this.touches = new Map(); // pointer -> place on the screen; two fingers zoom
     this.kept = []; // strokes that wait for their result
     this.cursor = null; // crosshair, frame pixels
     this.tool = "move";
     new ResizeObserver(() => this.resize()).observe(section);
-    this.canvas.addEventListener("pointerdown", (event) => this.press(event));
-    this.canvas.addEventListener("pointermove", (event) => this.drag(event));
-    this.canvas.addEventListener("pointerup", (event) => this.release(event));
-    this.canvas.addEventListener("pointercancel", () => this.cancel());
-    this.canvas.addEventListener("contextmenu", (event) => event.preventDefault());
-    this.canvas.addEventListener("dblclick", () => this.tool === "polygon" && this.closePolygon());
-    this.canvas.addEventListener("wheel", (event) => this.wheel(event), { passive: false });
+    // The margin around the canvas counts, too: boxes can begin outside of the frame.
+    section.addEventListener("pointerdown", (event) => this.press(event));
+    section.addEventListener("pointermove", (event) => this.drag(event));
+    section.addEventListener("pointerup", (event) => this.release(event));
+    section.addEventListener("pointercancel", (event) => { this.touches.delete(event.pointerId); this.cancel(); });
+    section.addEventListener("contextmenu", (event) => event.preventDefault());
+    section.addEventListener("dblclick", () => this.tool === "polygon" && this.closePolygon());
+    section.addEventListener("wheel", (event) => this.wheel(event), { passive: false });
+    this.watchResolution();
+  }
+
+  // The window may move to a screen of another resolution without changing its size.
+  watchResolution() {
+    matchMedia(`(resolution: ${devicePixelRatio}dppx)`).addEventListener("change", () => { this.resize(); this.watchResolution(); }, { once: true });
   }
 
   setTool(tool) {
     this.cancel();
     this.tool = tool;
     this.section.dataset.tool = tool;
-    this.hint.textContent = HINTS[tool];
+    this.tellHint();
     this.draw();
+  }
+
+  // Says that the frame that is shown is not the one that will be drawn on; empty when it is.
+  wait(text) {
+    this.waiting = text;
+    this.section.toggleAttribute("data-waiting", Boolean(text));
+    this.tellHint();
+  }
+
+  tellHint() {
+    const text = this.waiting || (this.anchor ? "Click the opposite corner." : HINTS[this.tool]);
+    if (this.hint.textContent !== text) this.hint.textContent = text;
   }
 
   // frame: ImageBitmap; mask: of Pictures or null; overlay: its picture or null
@@ -69,8 +93,8 @@ export class Stage {
 
   resize() {
     const ratio = devicePixelRatio;
-    this.canvas.width = Math.round(this.section.clientWidth * ratio);
-    this.canvas.height = Math.round(this.section.clientHeight * ratio);
+    this.canvas.width = Math.round(this.canvas.clientWidth * ratio);
+    this.canvas.height = Math.round(this.canvas.clientHeight * ratio);
     if (this.fitted) this.fit();
     this.draw();
   }
@@ -78,18 +102,15 @@ export class Stage {
   fit() {
     if (!this.size) return;
     const [width, height] = this.size;
-    const space = [this.section.clientWidth - 24, this.section.clientHeight - 24];
+    const space = [this.canvas.clientWidth, this.canvas.clientHeight];
     this.scale = Math.max(0.01, Math.min(space[0] / width, space[1] / height));
-    this.origin = [
-      (this.section.clientWidth - width * this.scale) / 2,
-      (this.section.clientHeight - height * this.scale) / 2,
-    ];
+    this.origin = [(space[0] - width * this.scale) / 2, (space[1] - height * this.scale) / 2];
     this.fitted = true;
     this.zoomed();
   }
 
   zoomBy(factor, x, y) {
-    const middle = [this.section.clientWidth / 2, this.section.clientHeight / 2];
+    const middle = [this.canvas.clientWidth / 2, this.canvas.clientHeight / 2];
     [x, y] = x === undefined ? (this.cursor ? this.toScreen(this.cursor) : middle) : [x, y];
     const scale = Math.min(64, Math.max(0.05, this.scale * factor));
     const [left, top] = this.origin;
@@ -101,8 +122,8 @@ export class Stage {
 
   // Moves the view so that a place is in it.
   reveal(point) {
-    const margin = 8; // the frame that fits has 12 pixels around it
-    const space = [this.section.clientWidth, this.section.clientHeight];
+    const space = [this.canvas.clientWidth, this.canvas.clientHeight];
+    const margin = Math.min(8, this.scale / 2); // the middle of a pixel at the edge of a frame that fits
     this.toScreen(point).forEach((at, axis) => {
       if (at < margin) this.origin[axis] += margin - at;
       else if (at > space[axis] - margin) this.origin[axis] -= at - (space[axis] - margin);
@@ -118,7 +139,14 @@ export class Stage {
 
   wheel(event) {
     event.preventDefault();
-    this.zoomBy(Math.exp(-event.deltaY * (event.ctrlKey ? 0.01 : 0.0016)), event.offsetX, event.offsetY);
+    const pixels = event.deltaY * (event.deltaMode === WheelEvent.DOM_DELTA_LINE ? 33 : 1);
+    this.zoomBy(Math.exp(-pixels * (event.ctrlKey ? 0.01 : 0.0016)), ...this.place(event));
+  }
+
+  // Of an event, on the canvas.
+  place({ clientX, clientY }) {
+    const { left, top } = this.canvas.getBoundingClientRect();
+    return [clientX - left, clientY - top];
   }
 
   toFrame(x, y) {
@@ -132,59 +160,97 @@ export class Stage {
     return [(x + 0.5) * this.scale + this.origin[0], (y + 0.5) * this.scale + this.origin[1]];
   }
 
-  // The mouse -----------------------------------------------------------------------------------
+  // The mouse, a pen, fingers -------------------------------------------------------------------
 
   press(event) {
-    if (!this.size) return;
+    if (!this.size || event.target.closest("button")) return;
     event.preventDefault(); // keeps the focus, so that arrow keys go on to change the frame
+    if (document.activeElement !== this.canvas) document.activeElement?.blur(); // but keys must not go on into a name
+    const place = this.place(event);
+    if (event.pointerType === "touch" && this.touches.set(event.pointerId, place).size > 1) {
+      this.cancel(); // a second finger: zoom
+      return;
+    }
+    if (this.pressed) return; // the palm beside a pen
     this.cursor = null;
-    const panning = this.tool === "move" || event.button === 1;
-    if (panning) {
-      this.canvas.setPointerCapture(event.pointerId);
-      this.pan = [event.offsetX, event.offsetY];
+    if (this.tool === "move" || event.button === 1) {
+      this.section.setPointerCapture(event.pointerId);
+      this.pan = place;
       this.section.dataset.panning = "";
       return;
     }
-    const point = this.toFrame(event.offsetX, event.offsetY);
+    const point = this.toFrame(...place);
     this.on.begin();
     if (this.tool === "polygon") {
       if (event.button === 2) this.closePolygon();
-      else this.corner(point, [event.offsetX, event.offsetY]);
+      else this.corner(point, place);
       return;
     }
     if (event.button !== 0 && this.tool !== "scribble") return;
     this.outside = this.tool === "scribble" && (event.button === 2 || event.altKey);
-    this.canvas.setPointerCapture(event.pointerId);
-    this.pressed = true;
-    this.points = [point];
+    this.section.setPointerCapture(event.pointerId);
+    Object.assign(this, { pressed: true, pointerId: event.pointerId, pressedAt: place, moved: false, points: [point] });
     this.draw();
   }
 
   drag(event) {
     if (!this.size) return;
-    const point = this.toFrame(event.offsetX, event.offsetY);
+    const place = this.place(event);
+    if (this.touches.size > 1) return this.pinch(event.pointerId, place);
+    if (this.pressed && this.pointerId !== null && event.pointerId !== this.pointerId) return;
+    const point = this.toFrame(...place);
     this.pointer = point;
     this.tell(point);
     if (this.pan) {
-      this.origin = [
-        this.origin[0] + event.offsetX - this.pan[0],
-        this.origin[1] + event.offsetY - this.pan[1],
-      ];
-      this.pan = [event.offsetX, event.offsetY];
+      this.origin = [this.origin[0] + place[0] - this.pan[0], this.origin[1] + place[1] - this.pan[1]];
+      this.pan = place;
       this.fitted = false;
-    } else if (this.pressed) this.extend(point);
+    } else if (this.pressed) {
+      this.moved ||= Math.hypot(place[0] - this.pressedAt[0], place[1] - this.pressedAt[1]) > CLICK_REACH;
+      const events = this.tool === "box" ? [] : event.getCoalescedEvents?.() ?? [];
+      for (const one of events.length ? events : [event]) this.extend(this.toFrame(...this.place(one)));
+    } else if (this.anchor) this.points = [this.anchor, point];
     this.draw();
   }
 
-  release() {
+  release(event) {
+    this.touches.delete(event.pointerId);
     delete this.section.dataset.panning;
     this.pan = null;
-    if (this.pressed) this.finish();
+    if (!this.pressed || event.pointerId !== this.pointerId) return;
+    this.drag(event); // a fast pointer tells of its last place only now
+    const point = this.toFrame(...this.place(event));
+    if (this.tool !== "box" || this.moved) return this.finish();
+    if (this.anchor && (this.anchor[0] !== point[0] || this.anchor[1] !== point[1])) {
+      this.points = [this.anchor, point];
+      return this.finish();
+    }
+    Object.assign(this, { pressed: false, anchor: point, points: [point] });
+    this.tellHint();
+    this.draw();
+  }
+
+  pinch(id, place) {
+    const other = [...this.touches].find(([key]) => key !== id)?.[1];
+    const before = this.touches.get(id);
+    if (!before || !other) return;
+    const distance = (at) => Math.max(1, Math.hypot(at[0] - other[0], at[1] - other[1]));
+    const middle = [(place[0] + other[0]) / 2, (place[1] + other[1]) / 2];
+    this.origin = this.origin.map((at, axis) => at + (place[axis] - before[axis]) / 2);
+    this.touches.set(id, place);
+    this.zoomBy(distance(place) / distance(before), ...middle);
   }
 
   // The keyboard: returns whether the key was for the crosshair ------------------------------------
 
   key(event) {
+    if (this.tool === "polygon" && this.points.length && !this.cursor) { // the corners were clicked
+      if (event.key === "Enter") this.closePolygon();
+      else if (event.key === "Backspace") this.points.pop();
+      else return false;
+      this.draw();
+      return true;
+    }
     if (this.tool === "move" || document.activeElement !== this.canvas || !this.size) return false;
     const step = event.shiftKey ? 10 : 1;
     const moves = { ArrowLeft: [-step, 0], ArrowRight: [step, 0], ArrowUp: [0, -step], ArrowDown: [0, step] };
@@ -204,6 +270,7 @@ export class Stage {
       else {
         this.outside = this.tool === "scribble" && event.altKey;
         this.pressed = true;
+        this.pointerId = this.anchor = null;
         this.points = [this.cursor];
       }
     } else if (event.key === "Backspace" && this.tool === "polygon") this.points.pop();
@@ -240,7 +307,9 @@ export class Stage {
   finish() {
     const { tool, points } = this;
     this.pressed = false;
+    this.anchor = null;
     this.points = [];
+    this.tellHint();
     if (tool === "box" && points.length < 2) return this.draw();
     const stroke = { tool, points, radius: this.radius, outside: this.outside };
     this.kept.push(stroke);
@@ -258,10 +327,17 @@ export class Stage {
   cancel() {
     const busy = this.points.length > 0;
     this.pressed = false;
-    this.pan = null;
+    this.pan = this.anchor = null;
     this.points = [];
+    this.tellHint();
     this.draw();
     return busy;
+  }
+
+  // Another frame comes.
+  leave() {
+    this.kept = [];
+    this.cancel();
   }
 
   tell([x, y]) {
@@ -286,7 +362,7 @@ export class Stage {
     const [left, top] = this.origin;
     const [width, height] = [this.size[0] * this.scale, this.size[1] * this.scale];
     c.imageSmoothingEnabled = this.scale < EXACT_ZOOM;
-    c.imageSmoothingQuality = "high";
+    c.imageSmoothingQuality = this.scale < SHRUNK ? "medium" : "low"; // "high" takes longer than all else without a GPU
     c.drawImage(this.frame, left, top, width, height);
     if (this.overlay) c.drawImage(this.overlay, left, top, width, height);
     for (const stroke of this.kept) this.outline(stroke.tool, stroke.points, stroke.radius, false, stroke.outside);

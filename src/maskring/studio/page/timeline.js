@@ -12,6 +12,8 @@ export class Timeline {
     this.canvas = root.querySelector("canvas");
     this.onSeek = onSeek;
     this.current = 0;
+    this.width = root.clientWidth;
+    this.cursor = root.querySelector(".cursor");
     new ResizeObserver(() => this.draw()).observe(root);
     root.addEventListener("pointerdown", (event) => {
       root.setPointerCapture(event.pointerId);
@@ -50,7 +52,13 @@ export class Timeline {
     this.root.setAttribute("aria-valuemax", Math.max(this.first(), this.state.frames.last));
     this.root.setAttribute("aria-valuenow", frame);
     this.root.setAttribute("aria-valuetext", `Frame ${frame}${this.state.drawn[frame] ? ", drawn" : ""}`);
-    this.draw();
+    this.moveCursor();
+  }
+
+  // An element of its own, so that a jump to another frame paints nothing here.
+  moveCursor() {
+    const per = this.width / Math.max(1, this.count());
+    this.cursor.style.transform = `translateX(${(this.current - this.first() + 0.5) * per}px)`;
   }
 
   draw() {
@@ -60,7 +68,7 @@ export class Timeline {
 
   paint() {
     const { state, canvas, root } = this;
-    const width = root.clientWidth;
+    const width = (this.width = root.clientWidth);
     const rows = state.objects.length;
     const height = THUMBS + GAP + BAR + rows * (STRIP + GAP);
     const ratio = devicePixelRatio;
@@ -90,14 +98,8 @@ export class Timeline {
     for (const { frame } of state.doubts) triangle(c, at(frame) + per / 2, bar + BAR - 1);
     c.fillStyle = colour("--accent");
     for (const frame of Object.keys(state.drawn)) diamond(c, at(+frame) + per / 2, bar + BAR / 2);
-    c.fillStyle = colour("--text");
-    const x = at(this.current) + per / 2;
-    c.fillRect(x - 1, 0, 2, height);
-    c.beginPath();
-    c.moveTo(x - 6, 0);
-    c.lineTo(x + 6, 0);
-    c.lineTo(x, 8);
-    c.fill();
+    this.cursor.style.height = `${height}px`;
+    this.moveCursor();
   }
 
   thumbnails(c, width, per, ground) {
