@@ -16,6 +16,7 @@ from typing import Any
 
 from ..common.errors import ModelError, UnavailableError
 from ..common.files import cache_directory, caching
+from ..training.checkpoint_header import open_checkpoint
 from .shipped_graph import fill, shipped_graph
 
 PACKAGE = Path(__file__).resolve().parents[1]
@@ -62,6 +63,8 @@ def cached_onnx(checkpoint: Path, **options: Any) -> Path:
             with caching(model):
                 fill(graph, checkpoint, model)
         return model
+    with open_checkpoint(checkpoint, "numpy"):
+        pass  # what is no checkpoint is refused before the exporter is looked for and imported, which takes seconds
     exporters = _exporters_digest()
     if exporters is None:
         cached = sorted(cache_directory().glob(f"{glob_escape(name)}-*.onnx"))

@@ -220,9 +220,20 @@ def test_model_of_another_version(workspace: Workspace, tmp_path: Path) -> None:
 def test_truncated_checkpoint(workspace: Workspace, tmp_path: Path) -> None:
     checkpoint = tmp_path / "cut.safetensors"
     checkpoint.write_bytes(workspace.checkpoint.read_bytes()[:-1000])
-    run = maskring("export", checkpoint, "--out", tmp_path / "cut.onnx")
-    assert_one_sentence(run, "cut.safetensors")
-    assert not (tmp_path / "cut.onnx").exists()
+    with_torch = ("export", checkpoint, "--out", tmp_path / "cut.onnx")
+    tracked = (
+        "track",
+        workspace.frames,
+        "--mask",
+        workspace.mask,
+        "--model",
+        checkpoint,
+        "--out",
+        tmp_path / "out",
+    )
+    for command in (with_torch, tracked):  # without torch: the file is refused before it is imported
+        assert_one_sentence(base_maskring(*command), "cut.safetensors", "truncated")
+    assert [path.name for path in tmp_path.iterdir()] == ["cut.safetensors"]
 
 
 @pytest.mark.parametrize(

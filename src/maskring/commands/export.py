@@ -28,8 +28,8 @@ def export(
     precision: options.Precision = PrecisionChoice.float32,
 ) -> None:
     """Export a checkpoint to one ONNX file that holds a whole tracking step."""
-    from ..export.onnx_export import export_onnx
     from ..models import model_file
+    from ..training.checkpoint_header import open_checkpoint
 
     checkpoint = model_file(checkpoint)
     if out_file is None and triton is None:
@@ -38,6 +38,10 @@ def export(
         raise OutputError("--streams is for --triton", "add --triton DIR, or leave --streams out")
     if out_file is not None:
         require_suffix(out_file, ".onnx")
+    with open_checkpoint(checkpoint, "numpy"):
+        pass  # what is no checkpoint is refused before the exporter is imported, which takes seconds
+    from ..export.onnx_export import export_onnx
+
     settings: dict[str, Any] = {
         "height": height,
         "width": width,

@@ -10,10 +10,11 @@ from .console import note, require_suffix, say
 def import_mast(checkpoint: options.MastCheckpoint, out_file: options.CheckpointOut) -> None:
     """Convert a published MAST checkpoint into a maskring checkpoint."""
     from ..models import CHECKPOINT_SUFFIX
+
+    require_suffix(out_file, CHECKPOINT_SUFFIX)
     from ..training.checkpoint import save_checkpoint
     from ..training.mast_import import import_mast
 
-    require_suffix(out_file, CHECKPOINT_SUFFIX)
     imported, unused = import_mast(checkpoint)
     save_checkpoint(out_file, imported)
     for key in unused:
