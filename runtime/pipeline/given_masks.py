@@ -14,7 +14,7 @@ from ..tracking.objects import free_id, ids_in
 from ..video.annotation_files import annotated_mask, is_annotation_file
 from ..video.mask_ids import MaskIds
 from ..video.mask_picture import MaskPicture
-from ..video.masks import check_not_empty, read_picture
+from ..video.masks import check_drawn, check_not_empty, read_picture
 from .edits import merge_masks
 
 
@@ -87,7 +87,10 @@ def plan_masks(
             boxes_to_count = 0
         beside = set(ids_in(plan.masks[one.frame])) if one.frame in plan.masks else set[int]()
         labels = _labels(one, picture, ids, beside, numbers)
-        check_not_empty(one.path, labels)
+        if is_annotation_file(one.path):
+            check_not_empty(one.path, labels)
+        else:
+            check_drawn(picture, labels)
         shown = ids_in(labels)
         several = len([other for other in ordered if other.frame == one.frame]) > 1 or one.frame > first
         if several and one.object_id is None and not set(ids.objects(picture.marks, 0)) & set(shown):

@@ -10,7 +10,7 @@ import time
 import zipfile
 from collections.abc import Callable, Iterator
 from contextlib import ExitStack, closing, contextmanager, suppress
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 
 from ...common.errors import MaskError, SourceError, UserError, one_line
@@ -18,7 +18,7 @@ from ...common.files import make_directory
 from ...common.types import Labels
 from ..tracking.tracker import Tracker
 from ..video.mask_ids import MaskIds
-from ..video.masks import check_not_empty, read_picture
+from ..video.masks import check_drawn, read_picture
 from ..video.open_source import open_source
 from ..video.sinks import JsonLinesSink, MaskFolderSink
 from ..video.storage import files_below, is_url, join, local_copies, local_copy, stem, upload
@@ -197,9 +197,9 @@ class _LabelClip:
         with ExitStack() as stack:
             scratch = Path(stack.enter_context(tempfile.TemporaryDirectory(prefix="maskring-label-")))
             source = local_copy(clip.source, scratch)
-            picture = read_picture(local_copy(clip.mask, scratch))
+            picture = replace(read_picture(local_copy(clip.mask, scratch)), name=clip.mask)
             mask = self.ids.labels(picture)
-            check_not_empty(Path(clip.mask), mask)
+            check_drawn(picture, mask)
             if self.shared is None:
                 summary = self._label(clip, source, mask, scratch / "labels", progress)
                 _upload_zip(

@@ -37,12 +37,6 @@ from .palette import PALETTE
 MAX_GREY_CHROMA = 16
 """Largest difference of a pixel's channels in a lossy grey picture."""
 
-DAVIS = {-1, *packed_colours(PALETTE).tolist()}
-"""Packed colours of the DAVIS palette, and -1, which is transparent."""
-
-VOID = 0xE0E0C0
-"""Colour of pixels that belong to no object, in PASCAL VOC and DAVIS."""
-
 MIN_LEVEL = 0.6
 """Share of pixels that equal their right neighbour in a label map; in noise and photographs it is smaller."""
 
@@ -149,10 +143,7 @@ def picture_of_values(
     background = 0
     if table[0] > 0 and table[-1] == brightest and flat[-1]:
         background, notes = brightest, (f"{name} has no black; its white was read as background",)
-    void = len(table) - 1 if background == 0 and table[-1] in (255, 65535) else None
-    check_edges(
-        name, entries, table[:, None], flat, background=len(table) - 1 if background else 0, void=void
-    )
+    check_edges(name, entries, table[:, None], flat)
     marks = [value_mark(source, int(value)) for value in objects if value != background]
     return assembled(name, entries, table, marks, notes)
 
@@ -192,17 +183,7 @@ def picture_of_colours(name: str, colours: NDArray[np.uint8], visible: Visible |
     soft = _soft_colours(name, entries, table)
     if soft is not None:
         return soft
-    entry_of = {colour: entry for entry, colour in enumerate(table.tolist())}
-    void = entry_of.get(VOID) if entry_of.keys() <= DAVIS else None
-    opaque = unpacked_colours(np.where(table < 0, 0, table))
-    check_edges(
-        name,
-        entries,
-        opaque,
-        flat,
-        background=entry_of[background],
-        void=void,
-    )
+    check_edges(name, entries, unpacked_colours(np.where(table < 0, 0, table)), flat)
     marks = [Mark("colour", 0, int(colour)) for colour in objects]
     marks = [value_mark("grey", mark.colour // GREY) if is_grey(mark.colour) else mark for mark in marks]
     return assembled(name, entries, table, marks, notes, by_colour=True)

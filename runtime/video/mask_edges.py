@@ -138,22 +138,22 @@ def edge_entries(entries: Entries, colours: NDArray[np.integer[Any]], flat: NDAr
     return sorted(edges)
 
 
-def outline_entries(entries: Entries, flat: NDArray[np.bool_], background: int) -> list[int]:
-    """Thin values that line areas and are nowhere else, as outlines are.
+def outline_entries(labels: Labels, counts: NDArray[np.intp], flat: NDArray[np.bool_]) -> list[int]:
+    """Thin objects that line others and are nowhere else, as outlines are.
 
     Args:
-        entries: [H, W].
-        flat: [N], from :func:`flat_entries`.
-        background: the value that is no object.
+        labels: [H, W]; 0 is the background.
+        counts: pixels of each.
+        flat: whether each fills a block somewhere, from :func:`flat_entries`.
     """
-    around, outlines = _Surroundings(entries), []
-    areas = [area for area in np.flatnonzero(flat).tolist() if area != background]
-    for entry in [thin for thin in np.flatnonzero(~flat).tolist() if thin != background]:
-        pixels = entries == entry
+    around, outlines = _Surroundings(labels), []
+    areas = [area for area in np.flatnonzero(flat).tolist() if area]
+    for entry in [number for number in np.flatnonzero(counts).tolist() if number and not flat[number]]:
+        pixels = labels == entry
         rims = [around.rim(area) for area in areas]
         lined = [rim for rim in rims if pixels[rim].sum() >= OUTLINE_SHARE * rim.sum()]
         if lined and np.any(lined, axis=0)[pixels].mean() >= OUTLINE_SHARE:
-            outlines.append(int(entry))
+            outlines.append(entry)
     return outlines
 
 

@@ -104,6 +104,11 @@ class MaskIds:
         return numbered | _by_colour([mark for mark in marks if mark not in numbered], numbered)
 
 
+def is_written(marks: tuple[Mark, ...]) -> bool:
+    """Whether a program wrote the mask, by its palette, which no one draws with: that of DAVIS."""
+    return bool(marks) and all(mark.source == "index" and _is_davis(mark) for mark in marks)
+
+
 def _order(mark: Mark) -> tuple[int, int]:
     return mark.colour, mark.number
 

@@ -13,7 +13,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from ...common.errors import MaskError
-from ...common.types import Labels
+from ...common.types import MAX_LABELS, Labels
 from .mask_edges import (
     FEW_BLENDS,
     Entries,
@@ -116,28 +116,17 @@ def softened(
     if required:
         mapped = np.zeros(len(colours), np.intp)
         mapped[used] = np.arange(len(used))
-        void = int(mapped[255]) if 255 in used and len(colours) == 256 else None
-        check_edges(name, mapped[entries], colours[used], flat[used], void=void)
+        check_edges(name, mapped[entries], colours[used], flat[used])
     return None
 
 
-def check_edges(
-    name: str,
-    entries: Entries,
-    colours: NDArray[Any],
-    flat: NDArray[np.bool_],
-    *,
-    background: int = 0,
-    void: int | None = None,
-) -> None:
-    """Refuse what only looks like objects: soft edges between several objects, where no colour tells whose a
-    pixel is, and values that dithering scatters or that outline other objects.
+def check_edges(name: str, entries: Entries, colours: NDArray[Any], flat: NDArray[np.bool_]) -> None:
+    """Refuse soft edges between several objects: where two blend, no colour tells whose a pixel is.
 
     Args:
         entries: [H, W] positions in ``colours``, of which all occur.
         colours: [N, C].
         flat: [N].
-        background, void: their positions; outlines may be void.
     """
     blends = len(blended_entries(entries, colours, flat))
     edges = len(edge_entries(entries, colours, flat))
@@ -147,26 +136,25 @@ def check_edges(
             f"the mask {name} has soft edges: {blends} colours or greys appear along edges alone",
             "draw without smoothing, scale without interpolation, and " + REMEDY,
         )
-    check_scattered(name, entries, len(colours))
-    outlines = [entry for entry in outline_entries(entries, flat, background) if entry != void]
-    if outlines:
-        raise MaskError(
-            f"the mask {name} has {len(outlines)} colours or greys that only outline other objects",
-            "paint outlines black, or with index 255 of a palette, which is void",
-        )
 
 
-def check_scattered(name: str, entries: Entries, count: int) -> None:
-    """Refuse pixels that stand alone, as those of dithering and noise do.
+def check_objects(name: str, labels: Labels) -> None:
+    """Refuse what no one draws as an object: pixels that stand alone, and lines around other objects.
+
+    A tracker's mask may hold such objects, so this is for masks that were drawn.
 
     Args:
-        entries: [H, W].
-        count: of different values.
+        labels: [H, W] object ids.
     """
-    if scattered := scattered_entries(entries, count):
+    if scattered := scattered_entries(labels, MAX_LABELS):
         raise MaskError(
             f"the mask {name} is dithered: pixels of {len(scattered)} colours or greys stand alone",
             "convert it without dithering, and " + REMEDY,
+        )
+    if outlines := outline_entries(labels, np.bincount(labels.ravel()), flat_entries(labels, MAX_LABELS)):
+        raise MaskError(
+            f"the mask {name} has {len(outlines)} colours or greys that only outline other objects",
+            "paint outlines black, or with index 255 of a palette, which is void",
         )
 
 
@@ -198,7 +186,6 @@ def assembled(
 def picture_of_one(name: str, shape: Visible, mark: Mark) -> MaskPicture:
     """A picture of one object."""
     areas = shape.astype(np.uint8)
-    check_scattered(name, areas, 2)
     notes: tuple[str, ...] = ()
     corners = areas[[0, 0, -1, -1], [0, -1, 0, -1]]
     if areas.size and areas.all():

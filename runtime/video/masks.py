@@ -30,8 +30,8 @@ from .mask_coding import (
     picture_with_alpha,
 )
 from .mask_edges import MAX_VALUES as MAX_VALUES
-from .mask_ids import VOID, MaskIds
-from .mask_picture import REMEDY, MaskPicture
+from .mask_ids import VOID, MaskIds, is_written
+from .mask_picture import REMEDY, MaskPicture, check_objects
 from .palette import PALETTE
 from .png_pixels import check_pixels
 
@@ -68,7 +68,8 @@ def read_mask(path: Path | str | Pillow.Image, *, allow_empty: bool = False) -> 
 
     Args:
         path: the file, or an image that Pillow has opened.
-        allow_empty: accept a mask without objects, as annotations of later frames may be.
+        allow_empty: accept a mask without objects, as annotations of later frames may be, and anything that
+            only a tracker would take for an object, such as pixels that stand alone.
 
     Returns:
         [H, W] uint8, 0 is the background.
@@ -82,8 +83,23 @@ def read_mask(path: Path | str | Pillow.Image, *, allow_empty: bool = False) -> 
         warnings.warn(sentence, stacklevel=2)
     labels = ids.labels(picture)
     if not allow_empty:
-        check_not_empty(picture.name, labels)
+        check_drawn(picture, labels)
     return labels
+
+
+def check_drawn(picture: MaskPicture, labels: Labels) -> None:
+    """Check that a mask, which someone drew to be tracked, shows objects.
+
+    Args:
+        picture: the mask.
+        labels: [H, W], its object ids.
+
+    Raises:
+        MaskError: when it is empty, dithered, or has outlines in colours of their own.
+    """
+    check_not_empty(picture.name, labels)
+    if not is_written(picture.marks):
+        check_objects(picture.name, labels)
 
 
 def check_not_empty(name: Path | str, labels: Labels) -> None:

@@ -15,7 +15,7 @@ from user_errors import raises_user_error
 
 from maskring.common.errors import MaskError
 from maskring.runtime.video.mask_ids import MaskIds
-from maskring.runtime.video.masks import read_mask, read_picture
+from maskring.runtime.video.masks import read_mask, read_picture, write_mask
 
 TWO = np.zeros((120, 180), np.uint8)
 cv2.circle(TWO, (50, 60), 28, 1, -1)
@@ -208,3 +208,19 @@ def test_soft_brushes_and_small_objects_stay(tmp_path: Path) -> None:
         assert np.array_equal(read_mask(tmp_path / "soft.png") > 0, soft > 127)
         palette(specks, BLACK, RED, BLUE).save(tmp_path / "specks.png")
         assert np.array_equal(read_mask(tmp_path / "specks.png"), specks)
+
+
+def test_what_a_tracker_predicted_is_read_whatever_it_shows(tmp_path: Path) -> None:
+    """Specks, and an object that lines another: scores and `convert` take them as they are."""
+    poor = ONE.copy()
+    poor[100:110:2, 10:40:2] = 3
+    inside = cv2.erode(ONE, np.ones((3, 3), np.uint8))
+    poor[(inside < ONE)] = 2
+    Image.fromarray(poor).save(tmp_path / "poor.png")
+    assert np.array_equal(read_mask(tmp_path / "poor.png", allow_empty=True), poor)
+    picture = read_picture(tmp_path / "poor.png")
+    assert np.array_equal(MaskIds([picture.marks]).labels(picture), poor)
+    with raises_user_error(MaskError, mentions=(tmp_path / "poor.png", "alone")):
+        read_mask(tmp_path / "poor.png")
+    write_mask(tmp_path / "written.png", poor)
+    assert np.array_equal(read_mask(tmp_path / "written.png"), poor)
