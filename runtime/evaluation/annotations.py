@@ -161,6 +161,11 @@ class _LabelMaps(Annotations):
         ids = MaskIds(marks, like=self.ids)
         for path, of_frame in zip(predicted, marks, strict=True):
             _check_named(path, ids, of_frame, self.white)
+        if len(ids.ids) > 1 and any(ids.unnumbered(of_frame) for of_frame in marks):
+            raise MaskError(
+                f"the predictions in {predictions} mark objects by colours, and the annotations have other ones",
+                "write the number of its object into each pixel",
+            )
         self._check_ids(
             predictions, {number for of_frame in marks for number in ids.objects(of_frame, self.white)}
         )

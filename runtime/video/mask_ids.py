@@ -52,6 +52,7 @@ class MaskIds:
         if not self._white_is_value:
             every = [mark for mark in every if mark.source != "shape"]
         self._ids = self._numbered(every, _palettes_disagree(masks))
+        self._like = frozenset[Mark]() if like is None else frozenset(like._ids)
         if like is not None:
             self._ids |= {mark: number for mark, number in like._ids.items() if mark in self._ids}
         self._void = _void_marks(every, self._ids)
@@ -68,6 +69,16 @@ class MaskIds:
     def names_object(self, marks: tuple[Mark, ...]) -> bool:
         """Whether a mask with these marks says which objects it shows, as a white shape does not."""
         return not is_shape(marks) or (marks[0] in self._ids and marks[0] not in self._void)
+
+    def unnumbered(self, marks: tuple[Mark, ...]) -> list[Mark]:
+        """Marks of a mask that are colours of no palette, so that their ids follow from an order alone."""
+        return [
+            mark
+            for mark in marks
+            if mark.source == "colour"
+            and mark not in self._like
+            and self._ids[mark] != _DAVIS_ID.get(mark.colour)
+        ]
 
     def objects(self, marks: tuple[Mark, ...], shape: int = 1) -> list[int]:
         """Ids of the objects in a mask, in the order of its marks; 0 for void.

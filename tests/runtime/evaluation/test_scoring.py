@@ -19,6 +19,7 @@ from maskring.cli import app
 from maskring.common.errors import MaskError, SourceError
 from maskring.runtime.evaluation.scoring import score_predictions
 from maskring.runtime.video.masks import write_mask
+from maskring.runtime.video.palette import PALETTE
 
 HEIGHT, WIDTH, FRAMES = 60, 90, 7
 
@@ -169,6 +170,30 @@ def test_what_is_incomplete(folders: tuple[Path, Path], tmp_path: Path) -> None:
     (masks / "b/00003.png").unlink()
     with raises_user_error(MaskError, mentions=(masks / "b/00003.png",)):
         score_predictions(masks, root)
+
+
+def recoloured(folder: Path, colours: list[tuple[int, int, int]]) -> None:
+    """Replace the palette masks of a folder by RGB pictures."""
+    for path in folder.glob("*/*.png"):
+        with Image.open(path) as picture:
+            indices = np.asarray(picture)
+        Image.fromarray(np.array(colours, np.uint8)[indices]).save(path)
+
+
+def test_predictions_in_colours(folders: tuple[Path, Path], tmp_path: Path) -> None:
+    """Colours of the DAVIS palette, and those of the annotations, are numbers; others are none."""
+    root, masks = folders
+    expected = ours(root, masks)
+    recoloured(masks, [tuple(colour) for colour in PALETTE[:5].tolist()])
+    assert ours(root, masks) == expected
+    shutil.rmtree(masks)
+    shutil.copytree(root / "Annotations/480p", masks)
+    free = [(0, 0, 0), (255, 0, 0), (0, 0, 255), (255, 255, 0)]
+    recoloured(masks, free)
+    with raises_user_error(MaskError, mentions=(masks / "a", "colours", "number")):
+        ours(root, masks)
+    recoloured(root / "Annotations/480p", free)
+    assert ours(root, masks) == {name: dict.fromkeys((1, 2, 3), (100.0, 100.0)) for name in "ab"}
 
 
 def test_the_command(folders: tuple[Path, Path], tmp_path: Path) -> None:
