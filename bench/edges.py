@@ -4,23 +4,19 @@ The sequences are tracked once. The probabilities of each frame are turned into 
 (radius 0) and by filters of several radii; memory is the same for all. Choices are reported by the other half.
 
     python bench/edges.py --davis ROOT --split dev20 --model pico --every 6
-    python bench/edges.py --davis ROOT --model pico --time  # processor time with and without it, by turns
 """
 
 from __future__ import annotations
 
 import argparse
-import tempfile
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 from halves import held_out_table
-from localisation import step_times
 
 from maskring.common.types import FloatMaps, Image, Labels
-from maskring.export.onnx_export import export_onnx
-from maskring.models import model_file, open_tracker, resolve_model
+from maskring.models import open_tracker, resolve_model
 from maskring.runtime.arrays.guided_filter import guided_labels
 from maskring.runtime.arrays.overlap import intersection_over_union
 from maskring.runtime.arrays.upsampling import argmax_planes, best_labels_of_pixels
@@ -83,27 +79,13 @@ def scores(sequence: DatasetSequence, model: Path, every: int) -> dict[int, tupl
     return {radius: tuple(100 * np.mean(values, axis=0)) for radius, values in found.items()}
 
 
-def print_times(checkpoint: Path, frames: list[Path]) -> None:
-    """Print the median processor time of a step with and without the filter."""
-    with tempfile.TemporaryDirectory() as folder:
-        models = {radius: Path(folder) / f"{radius}.onnx" for radius in (0, 2)}
-        for radius, model in models.items():
-            export_onnx(checkpoint, model, guided_filter_radius=radius)
-        times = step_times(models, frames, threads=1)
-    print("CPU ms per frame:", ", ".join(f"radius {radius}: {spent:.1f}" for radius, spent in times.items()))
-
-
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawTextHelpFormatter)
     parser.add_argument("--davis", type=Path, required=True)
     parser.add_argument("--split", default="dev20")
     parser.add_argument("--model", type=Path, default=Path("pico"))
     parser.add_argument("--every", type=int, default=1, help="score every so many frames")
-    parser.add_argument("--time", action="store_true", help="measure time instead")
     options = parser.parse_args()
-    if options.time:
-        print_times(model_file(options.model), list(load_split(options.davis, options.split)[0].frames))
-        return
     model = resolve_model(options.model)
     table: dict[str, dict[str, float]] = {f"radius {radius}": {} for radius in RADII}
     for sequence in load_split(options.davis, options.split):

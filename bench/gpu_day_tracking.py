@@ -52,6 +52,7 @@ class StepGraphBackend:
                 "top_k",
                 "roi_step",
                 "smoothing_radius",
+                "confidence_exponent",
                 "guided_filter_radius",
             )
         }

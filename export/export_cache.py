@@ -24,6 +24,7 @@ PACKAGE = Path(__file__).resolve().parents[1]
 SOURCES = (
     "export",
     "plugins",
+    "runtime/arrays/votes.py",
     "runtime/model",
     "training/network",
     "training/checkpoint.py",

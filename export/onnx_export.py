@@ -43,6 +43,7 @@ def export_onnx(
     top_k: int | None = None,
     roi_step: int | None = None,
     smoothing_radius: int | None = None,
+    confidence_exponent: int | None = None,
     guided_filter_radius: int | None = None,
     dtype: str = "float32",
 ) -> None:
@@ -54,8 +55,8 @@ def export_onnx(
         height, width: frame size in pixels; None for any.
         num_labels: O, background included; None for any.
         num_slots: N, frames in memory; None for any.
-        radius, logit_scale, top_k, roi_step, smoothing_radius, guided_filter_radius: settings of tracking
-            (:class:`maskring.runtime.model.metadata.ModelMetadata`); None for the checkpoint's own.
+        radius, logit_scale, top_k, roi_step, smoothing_radius, confidence_exponent, guided_filter_radius: settings
+            of tracking (:class:`maskring.runtime.model.metadata.ModelMetadata`); None for the checkpoint's own.
         dtype: ``float32`` or ``float16``: type of features and label maps.
 
     Raises:
@@ -72,6 +73,9 @@ def export_onnx(
         top_k=default.top_k if top_k is None else top_k,
         roi_step=default.roi_step if roi_step is None else roi_step,
         smoothing_radius=default.smoothing_radius if smoothing_radius is None else smoothing_radius,
+        confidence_exponent=(
+            default.confidence_exponent if confidence_exponent is None else confidence_exponent
+        ),
         guided_filter_radius=(
             default.guided_filter_radius if guided_filter_radius is None else guided_filter_radius
         ),
@@ -101,6 +105,7 @@ def step_graph(checkpoint: Checkpoint, metadata: ModelMetadata) -> StepGraph:
         top_k=metadata.top_k,
         roi_step=metadata.roi_step,
         smoothing_radius=metadata.smoothing_radius,
+        confidence_exponent=metadata.confidence_exponent,
         guided_filter_radius=metadata.guided_filter_radius,
         dtype=DTYPES[metadata.dtype],
     ).eval()
@@ -157,6 +162,7 @@ def _check_settings(metadata: ModelMetadata) -> None:
         "top-k": metadata.top_k,
         "roi-step": metadata.roi_step,
         "smoothing-radius": metadata.smoothing_radius,
+        "confidence-exponent": metadata.confidence_exponent,
         "guided-filter-radius": metadata.guided_filter_radius,
     }
     for name, value in settings.items():

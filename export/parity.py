@@ -38,7 +38,8 @@ TOLERANCES = {
     "int8": {LABELS: 0.98, VALUE: 0.98},
 }
 """Tolerances by the model's type. ``key``: largest error relative to the largest feature; ``probabilities``:
-largest error; ``labels`` and ``value``, which hold winners: least share of equal elements.
+largest error; ``labels`` and ``value``, which hold winners: least share of equal elements. The weights of ``value``
+follow from ``probabilities``, so only its winners are compared.
 
 Features in float32 differ by the order in which convolutions are summed; a winner may change only where two
 labels tie within that. A quantized encoder computes something else than the float one, so against torch only
@@ -222,7 +223,8 @@ class _Differences:
             error = np.abs(a - b)
             share = 1 - self._exempt_share if name == PROBABILITIES else 1.0
             largest = float(np.quantile(error, share, method="lower"))
-            record = largest, float(error.mean()), float((a == b).mean()), float(np.abs(a).max())
+            equal = (a > 0) == (b > 0) if name == VALUE else a == b
+            record = largest, float(error.mean()), float(equal.mean()), float(np.abs(a).max())
             self._errors.setdefault((compared, name), []).append(record)
 
     def rows(self) -> tuple[ParityRow, ...]:

@@ -14,7 +14,7 @@ from ..plugins.windowed_affinity.torch_op import windowed_affinity
 from ..training.network.colour import normalise_lab, rgb_to_lab
 from ..training.network.encoder import STRIDE, Encoder
 from ..training.network.guided_filter import guided_upsample
-from ..training.network.label_probabilities import one_hot_argmax, smooth_probabilities
+from ..training.network.label_probabilities import shares, smooth_probabilities, votes
 from ..training.network.upsampling import upsample
 
 
@@ -31,6 +31,8 @@ class StepGraph(nn.Module):
         roi_step: step of the search for window centres in dilated slots, 0 for none.
         smoothing_radius: radius of the smoothing read
             (:func:`maskring.training.network.label_probabilities.smooth_probabilities`), 0 for none.
+        confidence_exponent: how much unsure labels count less in memory
+            (:func:`maskring.training.network.label_probabilities.votes`), 0 for not at all.
         guided_filter_radius: radius of the filter that fits the edges of labels to colours
             (:func:`maskring.training.network.guided_filter.guided_upsample`), 0 for none.
         dtype: type of features and label maps; colours are always computed in float32.
@@ -45,6 +47,7 @@ class StepGraph(nn.Module):
         top_k: int = 0,
         roi_step: int = 0,
         smoothing_radius: int = 0,
+        confidence_exponent: int = 0,
         guided_filter_radius: int = 0,
         dtype: torch.dtype = torch.float32,
     ) -> None:
@@ -52,7 +55,7 @@ class StepGraph(nn.Module):
         self.encoder = fold_batch_norms(encoder).to(dtype)
         self.radius, self.logit_scale, self.top_k, self.dtype = radius, logit_scale, top_k, dtype
         self.roi_step, self.smoothing_radius = roi_step, smoothing_radius
-        self.guided_filter_radius = guided_filter_radius
+        self.confidence_exponent, self.guided_filter_radius = confidence_exponent, guided_filter_radius
 
     def forward(
         self, frame: Tensor, memory_keys: Tensor, memory_values: Tensor, memory_dilation: Tensor
@@ -72,6 +75,8 @@ class StepGraph(nn.Module):
         probabilities = windowed_affinity(
             query, memory_keys, memory_values, windows, offsets, top_k=self.top_k, **window
         )
+        if self.confidence_exponent:
+            probabilities = shares(probabilities)
         if self.smoothing_radius:
             probabilities = smooth_probabilities(
                 probabilities,
@@ -81,7 +86,7 @@ class StepGraph(nn.Module):
                 self.logit_scale,
                 with_top_k=self.top_k > 0,
             )
-        value = one_hot_argmax(probabilities)
+        value = votes(probabilities, self.confidence_exponent)
         if self.guided_filter_radius:
             of_pixels = guided_upsample(probabilities, lab, self.guided_filter_radius)
         else:

@@ -40,8 +40,10 @@ class AffinitySettings:
         top_k: logits kept per pixel, 0 for all.
         roi_step: step of the search for window centres in dilated slots, 0 for none.
         smoothing_radius: radius of the smoothing read, in features, 0 for none.
+        confidence_exponent: how much less memory weighs unsure labels, 0 for all alike.
         guided_filter_radius: radius of the filter that fits edges to colours, in features, 0 for none; this,
-            ``roi_step`` and ``smoothing_radius`` as in :class:`maskring.runtime.model.metadata.ModelMetadata`.
+            ``roi_step``, ``smoothing_radius`` and ``confidence_exponent`` as in
+            :class:`maskring.runtime.model.metadata.ModelMetadata`.
     """
 
     radius: Setting = 12
@@ -49,6 +51,7 @@ class AffinitySettings:
     top_k: Setting = 0
     roi_step: Setting = 0
     smoothing_radius: Setting = 2
+    confidence_exponent: Setting = 0
     guided_filter_radius: Setting = 0
 
 

@@ -20,7 +20,7 @@ from .checkpoint import AffinitySettings
 from .network.colour import lab_image
 from .network.encoder import STRIDE, Encoder
 from .network.guided_filter import guided_upsample
-from .network.label_probabilities import one_hot_argmax, smooth_probabilities
+from .network.label_probabilities import shares, smooth_probabilities, votes
 from .network.upsampling import upsample
 
 Features = Callable[[Image], tuple[Tensor, Tensor]]
@@ -58,6 +58,7 @@ class FeatureBackend:
             settings.top_k,
             settings.roi_step,
             settings.smoothing_radius,
+            settings.confidence_exponent,
             settings.guided_filter_radius,
         )
         self._features = features
@@ -88,12 +89,14 @@ class FeatureBackend:
         probabilities = windowed_affinity(
             query, self._keys, self._values, window_steps, offsets, top_k=settings.top_k, **read
         )
+        if settings.confidence_exponent:
+            probabilities = shares(probabilities)
         if settings.smoothing_radius:
             probabilities = smooth_probabilities(
                 probabilities, query, key, settings.smoothing_radius, settings.logit_scale
             )
         self._keys[:, write_slot] = key
-        self._values[:, write_slot] = one_hot_argmax(probabilities)
+        self._values[:, write_slot] = votes(probabilities, settings.confidence_exponent)
         height, width = image.shape[:2]
         if settings.guided_filter_radius:
             of_pixels = guided_upsample(probabilities, lab_image(image), settings.guided_filter_radius)

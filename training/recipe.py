@@ -29,6 +29,9 @@ OLD_NAMES = {"localise": "roi_step", "tracking_scale": "tracking_logit_scale"}
 TRACKING_SMOOTHING_RADIUS = 2
 """Smoothing radius, in features, that every recipe gives to tracking."""
 
+TRACKING_CONFIDENCE_EXPONENT = 4
+"""How much less memory weighs unsure labels, as every recipe gives it to tracking."""
+
 TRACKING_GUIDED_FILTER_RADIUS = 2
 """Radius of the guided filter, in features, that every recipe gives to tracking."""
 
@@ -159,6 +162,7 @@ class Recipe:
             top_k=self.tracking_top_k,
             roi_step=self.roi_step,
             smoothing_radius=TRACKING_SMOOTHING_RADIUS,
+            confidence_exponent=TRACKING_CONFIDENCE_EXPONENT,
             guided_filter_radius=TRACKING_GUIDED_FILTER_RADIUS,
         )
 

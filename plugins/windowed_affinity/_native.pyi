@@ -13,6 +13,7 @@ def windowed_affinity(
     radius: int,
     scale: float,
     top_k: int,
+    shares: bool,
     threads: int,
     instruction_set: str,
 ) -> None: ...

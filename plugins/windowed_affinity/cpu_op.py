@@ -50,6 +50,7 @@ def windowed_affinity(
     radius: int,
     scale: float,
     top_k: int = 0,
+    shares: bool = False,
     out: NDArray[Any] | None = None,
     threads: int = 0,
 ) -> NDArray[Any]:
@@ -61,12 +62,13 @@ def windowed_affinity(
     Speed and memory depend on the arguments:
 
     * Without ``offsets`` and ``top_k``: fast. Extra memory is a few key rows per thread. Queries whose
-      windows contain only equal labels read no keys.
+      windows contain only equal labels read no keys; with ``shares``, those whose windows contain only one label.
     * A slot in which all ``offsets`` are equal: as fast, but always reads all keys.
     * Other ``offsets``: slower. Keys and values are copied to float32, one slot at a time.
     * ``top_k``: slowest. Keys and values of all slots are copied to float32.
 
     Args:
+        shares: divide the result by its sum over labels, where that is not 0.
         out: [B, O, H, W] array for the result; None for a new one.
         threads: CPU threads, 0 for all that this process may use.
 
@@ -90,6 +92,7 @@ def windowed_affinity(
         radius,
         scale,
         top_k,
+        shares,
         threads or usable_cores(),
         instruction_set(),
     )

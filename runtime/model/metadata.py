@@ -47,9 +47,13 @@ and checkpoints."""
 _WRITTEN_NAMES = {new: old for old, new in OLD_NAMES.items()}
 
 
+_UNKNOWN_TO_0_1 = {"confidence_exponent": 0, "guided_filter_radius": 0}
+"""Settings that version 0.1.0 does not know, with the values that change nothing."""
+
+
 def without_unused(settings: dict[str, Any]) -> dict[str, Any]:
     """Settings to store: without those that older versions do not know, as long as they change nothing."""
-    return {name: value for name, value in settings.items() if name != "guided_filter_radius" or value}
+    return {name: value for name, value in settings.items() if name not in _UNKNOWN_TO_0_1 or value}
 
 
 def with_current_names(stored: dict[str, Any]) -> dict[str, Any]:
@@ -61,7 +65,7 @@ def with_current_names(stored: dict[str, Any]) -> dict[str, Any]:
     renamed = {OLD_NAMES.get(name, name): value for name, value in stored.items()}
     if len(renamed) != len(stored):
         raise ValueError(f"a setting has two values: {sorted(stored)}")
-    return {"guided_filter_radius": 0} | renamed
+    return _UNKNOWN_TO_0_1 | renamed
 
 
 @dataclass(frozen=True)
@@ -71,7 +75,8 @@ class ModelMetadata:
     The step graph is stateless. Inputs: ``frame`` uint8 [1, H, W, 3] RGB; ``memory_keys`` [1, N, C, h, w] and
     ``memory_values`` [1, N, O, h, w] in ``dtype``; ``memory_dilation`` int32 [1, N] (0 = slot not used this
     step). Outputs: ``labels`` uint8 [1, H, W] (channel indices, 0 = background); and in ``dtype``
-    ``probabilities`` [1, O, h, w]; ``value`` [1, O, h, w], the one-hot of their argmax; ``key`` [1, C, h, w].
+    ``probabilities`` [1, O, h, w]; ``value`` [1, O, h, w], the one-hot of their argmax, weighted by confidence if
+    ``confidence_exponent`` is not 0; ``key`` [1, C, h, w].
     h = ceil(H / stride), w = ceil(W / stride); feature (i, j) is centred on pixel
     (stride * i, stride * j).
 
@@ -87,6 +92,8 @@ class ModelMetadata:
         smoothing_radius: radius, in features, of the second read that smooths the probabilities over the
             frame itself (:func:`maskring.training.network.label_probabilities.smooth_probabilities`); 0 skips
             it.
+        confidence_exponent: how much less memory weighs labels of which the step is unsure
+            (:func:`maskring.training.network.label_probabilities.votes`); 0 weighs all alike.
         guided_filter_radius: radius, in features, of the filter that fits the edges of labels to the frame's colours
             (:func:`maskring.training.network.guided_filter.guided_upsample`); 0 interpolates bilinearly.
         num_slots: N, memory slots of the graph; None when dynamic.
@@ -109,6 +116,7 @@ class ModelMetadata:
     top_k: Setting = 0
     roi_step: Setting = 0
     smoothing_radius: Setting = 0
+    confidence_exponent: Setting = 0
     guided_filter_radius: Setting = 0
     num_slots: Size | None = None
     height: Size | None = None

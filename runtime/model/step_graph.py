@@ -84,7 +84,7 @@ def load_step_graph(path: Path, *, allow_inlined: bool = False) -> tuple[onnx.Mo
     if (
         memory_read(model) is None
         or len(reads) != (2 if metadata.smoothing_radius else 1)
-        or reads[-1].output[0] != PROBABILITIES
+        or (reads[-1].output[0] != PROBABILITIES and not (metadata.confidence_exponent and len(reads) == 1))
         or versions.get(DOMAIN) != OPSET_VERSION
         or not all(map(_valid_attributes, reads))
         or _declared_channels(model) not in (0, metadata.channels)

@@ -152,6 +152,7 @@ def test_settings_of_an_export_reach_triton_too(
         "--top-k",
         "--roi-step",
         "--smoothing-radius",
+        "--confidence-exponent",
         "--guided-filter-radius",
         "--precision",
         "--streams",

@@ -18,13 +18,16 @@ from maskring.common.errors import ModelError
 from maskring.export import parity
 from maskring.export.onnx_export import export_onnx, step_graph
 from maskring.export.parity import verify_model
-from maskring.export.step_module import fold_batch_norms, one_hot_argmax, smooth_probabilities
+from maskring.export.step_module import fold_batch_norms
 from maskring.plugins.windowed_affinity.onnx_op import is_memory_read
+from maskring.runtime.backends.onnxrt.backend import OnnxRuntimeBackend
 from maskring.runtime.model.metadata import METADATA_KEY, ModelMetadata
 from maskring.runtime.model.step_graph import load_step_graph, smoothing_read
 from maskring.runtime.model.tensor_names import INPUTS, OUTPUTS
+from maskring.runtime.tracking.tracker import Tracker
 from maskring.training.checkpoint import load_checkpoint, save_checkpoint
 from maskring.training.network.encoder import Encoder, EncoderConfig
+from maskring.training.network.label_probabilities import one_hot_argmax, smooth_probabilities
 
 RADIUS = 3
 CHANNELS = 8
@@ -219,6 +222,7 @@ def test_bytes_become_floats_and_come_from_floats_alone(exports: Export) -> None
         {"height": 0, "width": 64},
         {"num_labels": 0},
         {"radius": -1},
+        {"confidence_exponent": -1},
         {"logit_scale": 0.0},
         {"dtype": "int8"},
     ],
@@ -267,6 +271,29 @@ def test_no_smoothing(exports: Export, tmp_path: Path) -> None:
     model, metadata = load_step_graph(tmp_path / "plain.onnx")
     assert metadata.smoothing_radius == 0 and smoothing_read(model) is None
     assert sum(map(is_memory_read, model.graph.node)) == 1
+
+
+@pytest.mark.parametrize("dtype", ["float32", "float16"])
+@pytest.mark.parametrize("smoothing", [0, 2])
+def test_votes_are_the_same_everywhere(exports: Export, tmp_path: Path, smoothing: int, dtype: str) -> None:
+    """In torch, in standard operators, with the operator library, and in the CPU runtime."""
+    settings: dict[str, Any] = {"radius": RADIUS, "smoothing_radius": smoothing, "dtype": dtype}
+    model = tmp_path / "votes.onnx"
+    export_onnx(exports.checkpoint, model, confidence_exponent=4, **settings)
+    frames = [moving_square(index)[0] for index in range(4)]
+    report = verify_model(model, checkpoint=exports.checkpoint, frames=frames)
+    assert report.ok, [row.cells() for row in report.rows]
+    assert load_step_graph(model)[1].confidence_exponent == 4
+    kept = []
+    for kernel in ("native", "function"):
+        backend = OnnxRuntimeBackend(model, kernel=kernel, threads=1)
+        with Tracker(backend) as tracker:
+            for index in range(6):
+                frame, mask = moving_square(index)
+                tracker.step(frame, mask if index == 0 else None)
+            kept.append(backend._allocated().values.astype(np.float32))
+    np.testing.assert_allclose(*kept, atol=1e-3 if dtype == "float32" else 3e-2)
+    assert ((kept[0] > 0) & (kept[0] < 1)).any()
 
 
 def test_every_read_has_the_body_it_needs(exports: Export, tmp_path: Path) -> None:

@@ -10,9 +10,11 @@ from typing import Any
 
 import numpy as np
 import pytest
-from affinity_cases import Case, corner_cases, inputs_of, random_case
+import torch
+from affinity_cases import TOLERANCE, Case, corner_cases, inputs_of, random_case
 
 from maskring.plugins.windowed_affinity import cpu_op
+from maskring.plugins.windowed_affinity.reference import windowed_affinity
 
 CASES = [*corner_cases()[:6], *map(random_case, range(100, 110))]
 
@@ -109,6 +111,44 @@ def test_keys_are_read_where_labels_differ(
     out = cpu_op.windowed_affinity(**data, values=values, dilation=steps, radius=radius, scale=1.0)
     np.testing.assert_array_equal(out, plain)
     np.testing.assert_array_equal(out[0, :, far], np.broadcast_to([1, 0], (far.sum(), 2)))
+
+
+@pytest.mark.parametrize("instruction_set", cpu_op.instruction_sets())
+@pytest.mark.parametrize("dtype", [np.float32, np.float16])
+def test_shares_read_keys_where_several_labels_have_votes(
+    monkeypatch: pytest.MonkeyPatch, instruction_set: str, dtype: type
+) -> None:
+    """As above, with votes of any weight: where only background has votes, its share is 1."""
+    monkeypatch.setenv(cpu_op.ISA_VARIABLE, instruction_set)
+    values = np.zeros((1, 2, 2, 40, 80), dtype)
+    values[:, :, 0] = np.random.default_rng(0).uniform(0.01, 1, (1, 2, 40, 80))
+    values[0, 1, :, 20, 40] = 0, 0.5
+    data = {"query": np.zeros((1, 3, 40, 80), dtype), "keys": np.zeros((1, 2, 3, 40, 80), dtype)}
+    steps = np.array([[1, 2]], np.int32)
+    away = np.indices((40, 80)) - np.array([20, 40])[:, None, None]
+    far = (np.abs(away[0]) > 7) | (np.abs(away[1]) > 6 + 2 * 16)
+    data["query"][:, :, far] = np.nan
+    out = cpu_op.windowed_affinity(**data, values=values, dilation=steps, radius=3, scale=1.0, shares=True)
+    np.testing.assert_array_equal(out[0, :, far], np.broadcast_to([1, 0], (far.sum(), 2)))
+    assert 0 < out[0, 1, 20, 40] < 1
+    np.testing.assert_allclose(out[0].sum(0), 1, atol=2e-3)
+
+
+@pytest.mark.parametrize("case", [*corner_cases(), *map(random_case, range(40))], ids=str)
+def test_shares_are_votes_divided_by_their_sum(case: Case) -> None:
+    data = inputs_of(case)
+    best = data.values == data.values.max(2, keepdims=True)
+    votes = np.where(best, np.abs(data.values) + data.values.dtype.type(0.01), 0).astype(data.values.dtype)
+    settings: dict[str, Any] = {"radius": data.radius, "scale": data.scale, "top_k": data.top_k}
+    found = cpu_op.windowed_affinity(
+        data.query, data.keys, votes, data.dilation, data.offsets, shares=True, **settings
+    )
+    offsets = None if data.offsets is None else torch.from_numpy(data.offsets)
+    tensors = [torch.from_numpy(array).double() for array in (data.query, data.keys, votes)]
+    read = windowed_affinity(*tensors, torch.from_numpy(data.dilation), offsets, **settings).numpy()
+    total = read.sum(1, keepdims=True)
+    expected = np.divide(read, total, out=np.zeros_like(read), where=total > 0)
+    np.testing.assert_allclose(found, expected, atol=TOLERANCE[case.dtype])
 
 
 def test_an_infinite_dilation_leaves_the_own_pixel() -> None:

@@ -247,6 +247,7 @@ ROWS: dict[str, dict[str, Row]] = {
         "--top-k": Row("--top-k 5", calls),
         "--roi-step": Row("--roi-step 2", calls),
         "--smoothing-radius": Row("--smoothing-radius 1", calls),
+        "--confidence-exponent": Row("--confidence-exponent 3", calls),
         "--guided-filter-radius": Row("--guided-filter-radius 1", calls),
         "--precision": Row("--precision float16", calls),
     },

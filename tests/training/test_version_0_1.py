@@ -97,8 +97,8 @@ def test_shipped_checkpoints_state_every_setting(name: str) -> None:
     metadata = json.loads(data[8 : 8 + length])["__metadata__"]
     assert metadata["version"] == "2"
     settings = {"radius": 12, "logit_scale": 2.0, "top_k": 0, "roi_step": 0, "smoothing_radius": 2}
-    if name == "pico":  # version 0.1.0 cannot read it: it knows no guided filter
-        settings |= {"logit_scale": 2.88, "guided_filter_radius": 2}
+    if name == "pico":  # version 0.1.0 cannot read it: it knows neither votes nor the guided filter
+        settings |= {"logit_scale": 2.88, "confidence_exponent": 4, "guided_filter_radius": 2}
     assert json.loads(metadata["tracking"]) == settings
 
 

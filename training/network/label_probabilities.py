@@ -6,6 +6,7 @@ import torch
 from torch import Tensor
 
 from ...plugins.windowed_affinity.torch_op import windowed_affinity
+from ...runtime.arrays.votes import LEAST_VOTE
 
 SMOOTHING_SCALE = 0.05
 """Logit scale of the smoothing read, as a fraction of the memory read's."""
@@ -54,3 +55,27 @@ def one_hot_argmax(probabilities: Tensor) -> Tensor:
     winner = probabilities.argmax(1, keepdim=True)
     channel = torch.arange(probabilities.shape[1], device=winner.device).view(1, -1, 1, 1)
     return (winner == channel).to(probabilities.dtype)
+
+
+def votes(probabilities: Tensor, exponent: int) -> Tensor:
+    """What memory keeps of label probabilities: a one-hot of the best label, weighted by how sure it is.
+
+    A wrong label is seldom a sure one. With weights, it is outvoted by labels of other frames and of neighbours.
+
+    Args:
+        probabilities: [B, O, h, w], O >= 2.
+        exponent: of the confidence, which is the best label's lead over the second; 0 gives every label weight 1.
+
+    Returns:
+        [B, O, h, w]; the best label has a weight from ``LEAST_VOTE`` to 1, the others 0.
+    """
+    best = one_hot_argmax(probabilities)
+    if exponent == 0:
+        return best
+    lead = probabilities.amax(1, keepdim=True) - (probabilities - 2 * best).amax(1, keepdim=True)
+    return best * (lead**exponent).clamp(min=LEAST_VOTE)
+
+
+def shares(weighted: Tensor) -> Tensor:
+    """A read of :func:`votes`, [B, O, h, w] -> probabilities: each label's share of the votes, 0 if there are none."""
+    return weighted / weighted.sum(1, keepdim=True).clamp(min=LEAST_VOTE / 2)

@@ -194,12 +194,28 @@ void compute_top_k(const Problem& p, const Kernel& kernel, const Workers& worker
              [&](int i, int t) { kernel.top_k(p, rectangles[i], keys.get(), values.get(), scratch[t].get()); });
 }
 
+// Divides the result of each pixel by its sum over labels.
+template <typename T>
+void divide_by_sum(const Problem& p, const Workers& workers) {
+    const size_t plane = static_cast<size_t>(p.height) * p.width;
+    parallel(p.batch * p.height, workers, [&](int row, int) {
+        T* out = static_cast<T*>(p.out) + static_cast<size_t>(row / p.height) * p.labels * plane +
+                 static_cast<size_t>(row % p.height) * p.width;
+        for (int x = 0; x < p.width; ++x) {
+            float sum = 0.f;
+            for (int o = 0; o < p.labels; ++o) sum += widen(out[o * plane + x]);
+            if (sum <= 0.f) continue;
+            for (int o = 0; o < p.labels; ++o) narrow(widen(out[o * plane + x]) / sum, out + o * plane + x);
+        }
+    });
+}
+
 }  // namespace
 
 // Each path allocates all its memory before it starts threads, so that no thread can fail.
 void compute(const Problem& p, const Kernel& kernel, const Workers& workers) {
-    if (p.top_k > 0) return compute_top_k(p, kernel, workers);
-    p.offsets ? compute_with_offsets(p, kernel, workers) : compute_dense_window(p, kernel, workers);
+    (p.top_k > 0 ? compute_top_k : p.offsets ? compute_with_offsets : compute_dense_window)(p, kernel, workers);
+    if (p.shares) (p.storage == Storage::f32 ? divide_by_sum<float> : divide_by_sum<uint16_t>)(p, workers);
 }
 
 }  // namespace maskring

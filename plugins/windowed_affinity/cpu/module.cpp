@@ -36,12 +36,12 @@ const Kernel& kernel_named(const std::string& name) {
 
 void windowed_affinity(const Array& query, const Array& keys, const Array& values, const Integers& dilation,
                        const std::optional<Integers>& offsets, const Output& out, int radius, float scale, int top_k,
-                       int threads, const std::string& instruction_set) {
+                       bool shares, int threads, const std::string& instruction_set) {
     const auto extent = [](const Array& array, size_t axis) { return static_cast<int>(array.shape(axis)); };
     Problem p{};
     p.batch = extent(keys, 0), p.slots = extent(keys, 1), p.channels = extent(keys, 2);
     p.height = extent(keys, 3), p.width = extent(keys, 4), p.labels = extent(values, 2);
-    p.radius = radius, p.top_k = top_k, p.scale = scale;
+    p.radius = radius, p.top_k = top_k, p.scale = scale, p.shares = shares;
     p.storage = query.itemsize() == 4 ? Storage::f32 : Storage::f16;
     p.query = query.data(), p.keys = keys.data(), p.values = values.data(), p.dilation = dilation.data();
     p.offsets = offsets ? offsets->data() : nullptr;
@@ -58,5 +58,5 @@ NB_MODULE(_native, m) {
     m.def("instruction_sets", &instruction_sets, "Instruction sets that this processor can run, best first.");
     m.def("windowed_affinity", &windowed_affinity, nb::arg("query"), nb::arg("keys"), nb::arg("values"),
           nb::arg("dilation"), nb::arg("offsets").none(), nb::arg("out"), nb::arg("radius"), nb::arg("scale"),
-          nb::arg("top_k"), nb::arg("threads"), nb::arg("instruction_set"));
+          nb::arg("top_k"), nb::arg("shares"), nb::arg("threads"), nb::arg("instruction_set"));
 }

@@ -14,6 +14,7 @@ enum class Storage { f32, f16 };
 struct Problem {
     int batch, slots, channels, labels, height, width;
     int radius, top_k;
+    bool shares;  // divide the result by its sum over labels, where that is not 0
     float scale;
     Storage storage;          // of query, keys, values and out
     const void* query;        // [B, C, H, W]
@@ -31,7 +32,8 @@ struct Rectangle {
 
 constexpr int BLOCK_WIDTH = 16;  // pixels in a block of UniformBlocks; a multiple of every kernel's LANES
 
-// Blocks of queries whose windows contain the same labels everywhere: see uniform_blocks.cpp.
+// Blocks of queries whose windows contain the same labels everywhere; for shares, the same single label, with any weights.
+// See uniform_blocks.cpp.
 struct UniformBlocks {
     const int* first_slot;   // [B] the first non-empty slot, N if all are empty
     const uint8_t* uniform;  // [B, H, ceil(W / BLOCK_WIDTH)] 1 = uniform

@@ -1,4 +1,5 @@
-// Finds queries that need no keys: where all labels in reach are equal, every weighted mean of them is the same.
+// Finds queries that need no keys: where all labels in reach are equal, every weighted mean of them is the same. Where
+// only one label is in reach, with whatever weights, its share is 1.
 //
 // Objects cover a small part of a frame. Elsewhere, windows contain only background in every slot.
 #include "uniform_blocks.hpp"
@@ -9,6 +10,12 @@
 
 namespace maskring {
 namespace {
+
+// Whether two values count as equal. For shares it only matters which labels have a weight at all.
+template <typename T>
+bool alike(T a, T b, bool shares) {
+    return shares ? (a != 0) == (b != 0) : a == b;
+}
 
 // Counts label edges in rectangles of one frame. An edge is a pixel whose labels differ from the pixel to its left or
 // above it. Stored as an integral image.
@@ -21,14 +28,14 @@ public:
           sums_(static_cast<size_t>(height_ + 1) * (width_ + 1)) {}
 
     template <typename T>
-    void count(const T* values, int labels) {
+    void count(const T* values, int labels, bool shares) {
         std::fill(is_edge_.begin(), is_edge_.end(), 0);
         for (int row = 0; row < labels * height_; ++row, values += width_) {
             const int y = row % height_;
             uint8_t* is_edge = &is_edge_[static_cast<size_t>(y) * width_];
-            for (int x = 1; x < width_; ++x) is_edge[x] |= values[x] != values[x - 1];
+            for (int x = 1; x < width_; ++x) is_edge[x] |= !alike(values[x], values[x - 1], shares);
             if (y > 0)
-                for (int x = 0; x < width_; ++x) is_edge[x] |= values[x] != values[x - width_];
+                for (int x = 0; x < width_; ++x) is_edge[x] |= !alike(values[x], values[x - width_], shares);
         }
         const uint8_t* is_edge = is_edge_.data();
         int32_t* above = sums_.data();
@@ -58,7 +65,7 @@ void compare(const Problem& p, int image, int first, LabelEdges& edges, uint8_t*
     const size_t plane = static_cast<size_t>(p.height) * p.width;
     const T* values = static_cast<const T*>(p.values) + static_cast<size_t>(image) * p.labels * plane;
     const T* others = static_cast<const T*>(p.values) + static_cast<size_t>(first) * p.labels * plane;
-    edges.count(values, p.labels);
+    edges.count(values, p.labels, p.shares);
     const long long reach = static_cast<long long>(p.radius) * p.dilation[image];
     for (int y = 0; y < p.height; ++y) {
         const long long top = std::max(0LL, y - reach), bottom = std::min<long long>(p.height, y + reach + 1);
@@ -67,8 +74,12 @@ void compare(const Problem& p, int image, int first, LabelEdges& edges, uint8_t*
             const long long right = std::min<long long>(p.width, x + BLOCK_WIDTH + reach);
             bool same = edges.none_in(top, bottom, left, right);
             const size_t at = static_cast<size_t>(y) * p.width + x;
-            for (int o = 0; o < p.labels && same; ++o) same = values[o * plane + at] == others[o * plane + at];
-            *equal++ = same;
+            int weighted = 0;
+            for (int o = 0; o < p.labels && same; ++o) {
+                same = alike(values[o * plane + at], others[o * plane + at], p.shares);
+                weighted += values[o * plane + at] != 0;
+            }
+            *equal++ = same && (!p.shares || weighted <= 1);
         }
     }
 }

@@ -14,6 +14,7 @@ from ....common.errors import UnavailableError
 from ....common.types import Array
 from ...arrays.guided_filter import guided_labels
 from ...arrays.upsampling import argmax_planes, best_labels_of_pixels
+from ...arrays.votes import write_votes
 from ...model.metadata import ModelMetadata
 from ...model.step_graph import cut_at_memory_read, memory_read
 from ...model.tensor_names import FRAME, KEY, LAB, LABELS, PROBABILITIES, VALUE
@@ -140,6 +141,7 @@ class NativeReadExecutor:
             dilation,
             offsets,
             top_k=self._top_k,
+            shares=self._metadata.confidence_exponent > 0,
             out=self._unsmoothed if self._smoothing else bound.outputs[PROBABILITIES],
             **self._window,
         )
@@ -166,8 +168,7 @@ class NativeReadExecutor:
             guided_labels(probabilities, best, self._lab[0], radius, stride, out=outputs[LABELS][0])
         else:
             best_labels_of_pixels(probabilities, best, stride, out=outputs[LABELS][0])
-        for label, plane in enumerate(outputs[VALUE][0]):
-            np.equal(best, label, out=plane)
+        write_votes(probabilities, best, self._metadata.confidence_exponent, out=outputs[VALUE][0])
 
     def _bind_slot(self, slot: int) -> _BoundSlot:
         outputs = self._tensors.outputs(slot)

@@ -24,6 +24,7 @@ def export(
     top_k: options.TopK = None,
     roi_step: options.RoiStep = None,
     smoothing_radius: options.SmoothingRadius = None,
+    confidence_exponent: options.ConfidenceExponent = None,
     guided_filter_radius: options.GuidedFilterRadius = None,
     precision: options.Precision = PrecisionChoice.float32,
 ) -> None:
@@ -51,6 +52,7 @@ def export(
         "top_k": top_k,
         "roi_step": roi_step,
         "smoothing_radius": smoothing_radius,
+        "confidence_exponent": confidence_exponent,
         "guided_filter_radius": guided_filter_radius,
         "dtype": precision.value,
     }

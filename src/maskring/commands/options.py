@@ -195,13 +195,16 @@ RoiStep = Annotated[
         help="Search window centres on every n-th feature, 0 = no search; default: the checkpoint's.",
     ),
 ]
+ConfidenceExponent = Annotated[
+    int | None,
+    typer.Option(
+        min=0, max=64, help="Lowers the weight of unsure labels, 0 = none; default: the checkpoint's."
+    ),
+]
 GuidedFilterRadius = Annotated[
     int | None,
     typer.Option(
-        "--guided-filter-radius",
-        min=0,
-        max=MAX_RADIUS,
-        help="Radius of the filter that fits edges to the frame's colours, 0 = none; default: the checkpoint's.",
+        min=0, max=MAX_RADIUS, help="Radius of the filter along edges, 0 = none; default: the checkpoint's."
     ),
 ]
 SmoothingRadius = Annotated[

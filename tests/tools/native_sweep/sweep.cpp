@@ -34,7 +34,7 @@ void one_case() {
     p.batch = among({1, 1, 2}), p.slots = among({0, 1, 2, 5}), p.channels = among({1, 3, 8, 17});
     p.labels = among({0, 1, 2, 7, 19}), p.height = among({1, 2, 5, 9, 33}), p.width = among({1, 3, 8, 16, 31, 70});
     p.radius = among({0, 1, 2, 6}), p.top_k = among({0, 0, 0, 1, 5, 1000});
-    p.scale = 0.125f, p.storage = rng() % 2 ? Storage::f32 : Storage::f16;
+    p.shares = rng() % 2, p.scale = 0.125f, p.storage = rng() % 2 ? Storage::f32 : Storage::f16;
     const size_t plane = static_cast<size_t>(p.height) * p.width, images = static_cast<size_t>(p.batch) * p.slots;
     const auto query = noise(p, p.batch * p.channels * plane), keys = noise(p, images * p.channels * plane);
     auto values = noise(p, images * p.labels * plane);
