@@ -153,7 +153,7 @@ def test_nonsense_ends_in_one_sentence(server: Studio, action: str, body: Any) -
 
 def test_a_frame_that_is_not_there(server: Studio) -> None:
     clip = server.clip()
-    for path in (f"frame/{FRAMES}.jpg", "frame/0.exe", "mask/0.png"):
+    for path in (f"frame/{FRAMES}.jpg", "frame/0.exe", "mask/0.ids"):
         answer = server.ask(f"clip/{clip}/{path}")
         assert answer.status == 404
         assert_sentence(answer.json["error"])

@@ -22,6 +22,12 @@ export const getJson = async (address) => answer(await ask(address));
 export const post = async (address, body = {}) =>
   answer(await ask(address, { method: "POST", body: body instanceof Blob ? body : JSON.stringify(body) }));
 
+export async function getBytes(address) {
+  const response = await ask(address);
+  if (!response.ok) await answer(response);
+  return new Uint8Array(await response.arrayBuffer());
+}
+
 // urgent: before what others have asked for
 export async function getBitmap(address, options, urgent = true) {
   const response = await ask(address, { priority: urgent ? "auto" : "low" });

@@ -1,6 +1,6 @@
 // Frames and masks of the open clip: fetched once, the least recently used given up.
 
-import { getBitmap } from "./api.js";
+import { getBitmap, getBytes } from "./api.js";
 
 const FRAMES_KEPT = [6, 60]; // at least and at most
 const MASKS_KEPT = [6, 120];
@@ -45,6 +45,7 @@ export class Pictures {
   }
 
   setSize(width, height) {
+    this.size = { width, height };
     const kept = (share, [least, most]) => Math.min(Math.max(Math.floor((share * BYTES_KEPT) / (4 * width * height)), least), most);
     this.frames.limit = kept(1, FRAMES_KEPT);
     this.masks.limit = kept(0.8, MASKS_KEPT); // ids, and what is painted of them
@@ -60,15 +61,15 @@ export class Pictures {
   }
 
   mask(index, revision) {
-    return this.masks.get(`${index}.png?${revision}`);
+    return this.masks.get(`${index}.ids?${revision}`);
   }
 
   async loadMask(key) {
-    return idsOf(await getBitmap(`${this.base}/mask/${key}`, MASK_OPTIONS));
+    return { ...this.size, ids: await getBytes(`${this.base}/mask/${key}`), painted: null, look: "" };
   }
 }
 
-// The object ids in a picture whose grey values they are.
+// The object ids in a picture of a stream, whose grey values they are.
 export function idsOf(bitmap) {
   const { width, height } = bitmap;
   const canvas = new OffscreenCanvas(width, height);

@@ -6,10 +6,12 @@ import { paint } from "./pictures.js";
 
 const MAX_LOADING = 3; // frames on their way; while a key is held down, on a slow connection, the ones between are left out
 const LATE = 300; // milliseconds after which the stage says that a frame is being loaded
-const NEAR = 500; // milliseconds: where frames take longer, their neighbours are not fetched as well
+const SLOW = 500; // milliseconds: where frames take longer, their neighbours are not fetched as well
+const STAY = 150; // milliseconds that somebody stays on a frame after a jump before its neighbours are fetched
 
 let onMove = () => {};
 const loading = new Set(); // promises
+let staying = null;
 let orders = 0;
 let shown = 0; // order
 
@@ -67,21 +69,24 @@ async function load(clip, frame, isWanted) {
 export function goTo(frame) {
   if (!app.state || app.state.frames.last < app.state.frames.first) return Promise.resolve();
   frame = within(frame);
-  if (frame !== app.current) app.stage.leave();
+  const step = frame - app.current;
+  if (step) app.stage.leave();
   app.current = frame;
   if (document.activeElement !== byId("frame")) byId("frame").value = frame;
   app.timeline.goTo(frame);
   onMove();
   const begun = performance.now();
   const done = show();
-  if (!app.playing && !app.following) done.then(() => performance.now() - begun < NEAR && fetchNeighbours(frame));
+  if (!app.playing && !app.following) done.then(() => performance.now() - begun < SLOW && fetchNeighbours(frame, step));
   return done;
 }
 
-// After the frame itself, which they would delay.
-function fetchNeighbours(frame) {
-  if (frame !== app.current) return;
-  for (const near of [frame + 1, frame - 1]) if (near === within(near)) fetched(near, false);
+// After the frame itself, which they would delay. Who steps through frames wants the next ones, who jumps perhaps none.
+function fetchNeighbours(frame, step) {
+  const fetchAll = (...near) => frame === app.current && near.forEach((other) => other === within(other) && fetched(other, false));
+  clearTimeout(staying);
+  if (Math.abs(step) === 1) fetchAll(frame + step, frame + 2 * step);
+  else staying = setTimeout(fetchAll, STAY, frame + 1, frame - 1);
 }
 
 export function seek(frame) {

@@ -143,10 +143,11 @@ export class Stage {
     this.zoomBy(Math.exp(-pixels * (event.ctrlKey ? 0.01 : 0.0016)), ...this.place(event));
   }
 
-  // Of an event, on the canvas.
+  // Of an event, on the canvas; style sheets and extensions may zoom the page.
   place({ clientX, clientY }) {
-    const { left, top } = this.canvas.getBoundingClientRect();
-    return [clientX - left, clientY - top];
+    const { left, top, width } = this.canvas.getBoundingClientRect();
+    const zoom = this.canvas.clientWidth / width;
+    return [(clientX - left) * zoom, (clientY - top) * zoom];
   }
 
   toFrame(x, y) {

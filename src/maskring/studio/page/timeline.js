@@ -25,8 +25,8 @@ export class Timeline {
 
   seek(event) {
     if (!this.state || this.count() < 1) return;
-    const x = event.clientX - this.root.getBoundingClientRect().left;
-    const share = Math.min(Math.max(x / this.root.clientWidth, 0), 0.999999);
+    const { left, width } = this.root.getBoundingClientRect();
+    const share = Math.min(Math.max((event.clientX - left) / width, 0), 0.999999);
     this.onSeek(this.first() + Math.floor(share * this.count()));
   }
 
