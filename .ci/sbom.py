@@ -49,13 +49,16 @@ def closure(name: str, extras: frozenset[str]) -> set[str]:
 
 
 def licences(name: str) -> list[dict[str, Any]]:
-    """What a package says of its licence: an SPDX expression, else the first line of its own words."""
+    """What a package says of its licence: an SPDX expression, its own words, or the first line of its licence file."""
     about = metadata.metadata(name).json
     if expression := about.get("license_expression"):
         return [{"expression": expression}]
     said = str(about.get("license", "")).strip().splitlines()
     classified = [line for line in about.get("classifier", ()) if line.startswith("License ::")]
     words = said if said and len(said[0]) < 100 else [line.rsplit(" :: ", 1)[1] for line in classified]
+    if not words:
+        files = [file for file in metadata.files(name) or () if file.parent.name == "licenses"]
+        words = [file.read_text().splitlines()[0].strip() for file in files]
     return [{"license": {"name": word}} for word in words[:1]]
 
 

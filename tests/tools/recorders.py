@@ -61,11 +61,18 @@ def record_trackers(told: list[Any], monkeypatch: pytest.MonkeyPatch) -> None:
 
 
 def replace_server(told: list[Any], monkeypatch: pytest.MonkeyPatch) -> None:
+    from maskring.commands import studio
     from maskring.studio import hub, runs, server
 
     class Hub:
         def __init__(self, *settings: Any) -> None:
             told.append(settings[3:])
+
+        def open_only(self) -> None:
+            pass
+
+        def close(self) -> None:
+            pass
 
     class Runner:
         def __init__(self, new_tracker: Callable[[], Any], size: int | None) -> None:
@@ -79,7 +86,7 @@ def replace_server(told: list[Any], monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(hub, "Hub", Hub)
     monkeypatch.setattr(runs, "Runner", Runner)
     monkeypatch.setattr(server, "serve", serve)
-    monkeypatch.setattr("webbrowser.open", told.append)
+    monkeypatch.setattr(studio, "open_browser", told.append)
 
 
 def replace_exports(told: list[Any], monkeypatch: pytest.MonkeyPatch) -> None:
