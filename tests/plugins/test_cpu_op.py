@@ -93,45 +93,25 @@ def test_wide_frames_are_cut_into_columns() -> None:
 
 @pytest.mark.parametrize("instruction_set", cpu_op.instruction_sets())
 @pytest.mark.parametrize("dtype", [np.float32, np.float16])
+@pytest.mark.parametrize("shares", [False, True])
 def test_keys_are_read_where_labels_differ(
-    monkeypatch: pytest.MonkeyPatch, instruction_set: str, dtype: type
+    monkeypatch: pytest.MonkeyPatch, instruction_set: str, dtype: type, shares: bool
 ) -> None:
-    """An object in one of two frames: out of its reach all is background, whatever the features."""
+    """An object in one of two frames: out of its reach all is background, whatever features and votes are."""
     monkeypatch.setenv(cpu_op.ISA_VARIABLE, instruction_set)
     values = np.zeros((1, 2, 2, 40, 80), dtype)
-    values[:, :, 0] = 1
-    values[0, 1, :, 20, 40] = 0, 1
-    steps, radius = np.array([[1, 2]], np.int32), 3
+    values[:, :, 0] = np.random.default_rng(0).uniform(0.01, 1, (1, 2, 40, 80)) if shares else 1
+    values[0, 1, :, 20, 40] = 0, 0.5 if shares else 1
     data = {"query": np.zeros((1, 3, 40, 80), dtype), "keys": np.zeros((1, 2, 3, 40, 80), dtype)}
-    plain = cpu_op.windowed_affinity(**data, values=values, dilation=steps, radius=radius, scale=1.0)
+    read: dict[str, Any] = {"values": values, "dilation": np.array([[1, 2]], np.int32), "shares": shares}
+    plain = cpu_op.windowed_affinity(**data, **read, radius=3, scale=1.0)
     assert 0 < plain[0, 1].max() < 1
     away = np.indices((40, 80)) - np.array([20, 40])[:, None, None]
     far = (np.abs(away[0]) > 7) | (np.abs(away[1]) > 6 + 2 * 16)
     data["query"][:, :, far] = np.nan
-    out = cpu_op.windowed_affinity(**data, values=values, dilation=steps, radius=radius, scale=1.0)
+    out = cpu_op.windowed_affinity(**data, **read, radius=3, scale=1.0)
     np.testing.assert_array_equal(out, plain)
     np.testing.assert_array_equal(out[0, :, far], np.broadcast_to([1, 0], (far.sum(), 2)))
-
-
-@pytest.mark.parametrize("instruction_set", cpu_op.instruction_sets())
-@pytest.mark.parametrize("dtype", [np.float32, np.float16])
-def test_shares_read_keys_where_several_labels_have_votes(
-    monkeypatch: pytest.MonkeyPatch, instruction_set: str, dtype: type
-) -> None:
-    """As above, with votes of any weight: where only background has votes, its share is 1."""
-    monkeypatch.setenv(cpu_op.ISA_VARIABLE, instruction_set)
-    values = np.zeros((1, 2, 2, 40, 80), dtype)
-    values[:, :, 0] = np.random.default_rng(0).uniform(0.01, 1, (1, 2, 40, 80))
-    values[0, 1, :, 20, 40] = 0, 0.5
-    data = {"query": np.zeros((1, 3, 40, 80), dtype), "keys": np.zeros((1, 2, 3, 40, 80), dtype)}
-    steps = np.array([[1, 2]], np.int32)
-    away = np.indices((40, 80)) - np.array([20, 40])[:, None, None]
-    far = (np.abs(away[0]) > 7) | (np.abs(away[1]) > 6 + 2 * 16)
-    data["query"][:, :, far] = np.nan
-    out = cpu_op.windowed_affinity(**data, values=values, dilation=steps, radius=3, scale=1.0, shares=True)
-    np.testing.assert_array_equal(out[0, :, far], np.broadcast_to([1, 0], (far.sum(), 2)))
-    assert 0 < out[0, 1, 20, 40] < 1
-    np.testing.assert_allclose(out[0].sum(0), 1, atol=2e-3)
 
 
 @pytest.mark.parametrize("case", [*corner_cases(), *map(random_case, range(40))], ids=str)
